@@ -1,0 +1,51 @@
+# Two commands matter to a reader: `make demo` and `make test`. Each sets up .venv when it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Small tensors only: a second torch thread costs more than it brings, and starves the decoder.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo demo-seeds test test-slow check bench docs setup clean
+
+setup: $(STAMP)
+
+# torch goes first and by version: any other order can pull a build with gigabytes of CUDA packages.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[agents,decord,dev]"
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python -m agents.demo --out runs/demo
+
+demo-seeds: $(STAMP)
+	$(BIN)/python -m agents.demo --seeds 0 1 2 --skip-grpo --out runs/demo-seeds
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m slow
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+bench: $(STAMP)
+	$(BIN)/python tests/benchmarks/bench_video.py
+	$(BIN)/python tests/benchmarks/bench_env.py
+
+fuzz: $(STAMP)
+	$(BIN)/python tests/benchmarks/fuzz_grammars.py --count 200000
+	$(BIN)/python tests/benchmarks/fuzz_actions.py --count 200000
+
+docs: $(STAMP)
+	$(BIN)/python docs/make_env_pages.py
+
+clean:
+	rm -rf $(VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,129 @@
+"""A Qwen2.5-VL small enough to train on a CPU: the real architecture and random weights.
+
+The tokenizer is Qwen's byte-level BPE with Qwen's special tokens, its merges learned here from a
+corpus, so that an episode is a few hundred tokens long. The result is saved as an ordinary checkpoint
+and loaded like one; nothing else in `agents` knows that it is tiny.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import cast
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+# In Qwen2.5's own order. Special tokens vanish when a text is decoded without them; the two
+# of the tool calls are ordinary text that happens to be one token.
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+TOOL_TOKENS = ("<tool_call>", "</tool_call>")
+
+
+def build_tiny_qwen(
+    folder: str | Path,
+    corpus: Iterable[str],
+    *,
+    vocab_size: int = 896,
+    hidden_size: int = 64,
+    layers: int = 2,
+    seed: int = 0,
+) -> Path:
+    """Make a checkpoint with random weights that ``from_pretrained`` loads.
+
+    Args:
+        folder: where the model and the tokenizer are saved.
+        corpus: texts from which the merges are learned.
+        vocab_size: upper bound of byte and merge tokens; Qwen's added tokens come on top.
+        hidden_size: width of the language model, a multiple of 32; the vision tower has half of it.
+        layers: decoder layers.
+        seed: of the weights. The generator of the caller is left as it was.
+
+    Returns:
+        The folder.
+    """
+    tokenizer = train_tokenizer(corpus, vocab_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2_5_VLForConditionalGeneration(tiny_config(tokenizer, hidden_size, layers))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Path(folder)
+
+
+def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE with merges learned from a corpus and Qwen's added tokens.
+
+    Every string can be encoded: all 256 bytes are tokens. Unlike Qwen's, merges may span the words
+    of a line and the digits of a number, so that a fixed prompt is a handful of tokens.
+    """
+    bpe = Tokenizer(models.BPE())
+    bpe.normalizer, bpe.decoder = normalizers.NFC(), decoders.ByteLevel()
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            # The last alternative keeps a spelled-out added token from being merged into its namesake.
+            pre_tokenizers.Split(Regex(r"\n|\p{N}+|<(?=/?tool_call>|\|)"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
+    bpe.train_from_iterator(corpus, trainer)
+    bpe.add_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL_TOKENS])
+    bpe.add_tokens([AddedToken(text, special=False, normalized=False) for text in TOOL_TOKENS])
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+
+
+def tiny_config(tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: int) -> Qwen2_5_VLConfig:
+    """Qwen2.5-VL's configuration with small numbers; patches and merging stay Qwen's (14 and 2)."""
+    head = hidden_size // 2
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": hidden_size,
+        "intermediate_size": 2 * hidden_size,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 32_768,
+        "initializer_range": 0.1,  # Qwen's 0.02 suits wide layers; narrow ones hardly move at first
+        # The three sections of M-RoPE must add up to half a head.
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e6,
+            "mrope_section": [head // 2 - 2 * (head // 6), head // 6, head // 6],
+        },
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
+        "pad_token_id": tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+    }
+    vision = {
+        "depth": 2,
+        "hidden_size": hidden_size // 2,
+        "intermediate_size": hidden_size,
+        "num_heads": 2,
+        "out_hidden_size": hidden_size,
+        "window_size": 56,
+        "fullatt_block_indexes": [1],
+        "initializer_range": 0.1,
+    }
+    names = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
+    image, video, start, end = cast(list[int], tokenizer.convert_tokens_to_ids(names))
+    return Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=vision,
+        tie_word_embeddings=True,
+        image_token_id=image,
+        video_token_id=video,
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+    )

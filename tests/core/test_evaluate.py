@@ -1,0 +1,189 @@
+"""Figures of a policy: counts, intervals, what is left out, and scripted policies with known figures."""
+
+# ruff: noqa: D103
+
+from dataclasses import replace
+
+import pytest
+from pytest import approx
+
+from videogym import Answer, Crop, Segment, Task, TextActions, VideoQAEnv, evaluate, get_recipe
+from videogym.evaluate import mean, proportion, union_iou
+from videogym.testing.policies import Blind, Oracle, Random, SkimOnly
+from videogym.video import UnreadableVideo
+
+ADDRESS = "synthetic:brief_event?level=0&duration_s=60&seed={}&size=64x36"
+
+
+def task(number, **changes):
+    made = Task(
+        f"task-{number}", ADDRESS.format(number), "Which?", "choice", ("w", "x"), "B", (Segment(20, 25),)
+    )
+    return replace(made, **changes)
+
+
+def make(count=4, **arguments):
+    return VideoQAEnv([task(i) for i in range(count)], **arguments)
+
+
+# --- intervals ---------------------------------------------------------------------------------
+
+
+def test_wilsons_interval_by_hand():
+    # 9 of 10, z^2 = 3.841459: centre (0.9 + 0.192073) / 1.384146 = 0.788986,
+    # half sqrt(0.009 + 0.009604) * 1.959964 / 1.384146 = 0.193136.
+    estimate = proportion(9, 10)
+    assert (estimate.mean, estimate.count) == (0.9, 10)
+    assert (estimate.low, estimate.high) == (approx(0.595850, abs=2e-6), approx(0.982122, abs=2e-6))
+
+
+def test_wilsons_interval_at_the_ends_stays_within_one():
+    # Of 10: z^2 / (10 + z^2) = 0.277533 is the far bound, the near one is the share itself.
+    none, all_of_them = proportion(0, 10), proportion(10, 10)
+    assert (none.mean, none.low, none.high) == (0.0, 0.0, approx(0.277533, abs=2e-6))
+    assert (all_of_them.low, all_of_them.high) == (approx(1 - 0.277533, abs=2e-6), approx(1.0))
+
+
+def test_means_have_a_normal_interval():
+    # 1, 2, 3: deviation 1, so 1.959964 / sqrt(3).
+    estimate = mean([1, 2, 3])
+    assert (estimate.mean, estimate.low, estimate.high) == (2, approx(2 - 1.131586), approx(2 + 1.131586))
+    assert mean([5.0]).low == mean([5.0]).high == 5.0
+
+
+def test_overlap_of_unions_by_hand():
+    # Looks 0-10 and 5-15 are 15 s; evidence 10-20: 5 s in common of 20.
+    assert union_iou([Segment(0, 10), Segment(5, 15)], [Segment(10, 20)]) == 0.25
+    assert union_iou([], [Segment(10, 20)]) == 0.0
+
+
+# --- figures -----------------------------------------------------------------------------------
+
+
+def looks_then_answers(observation, info, env):
+    """Look at 20 to 30 s, answer B in even tasks, A in odd ones."""
+    if not env.state.turns:
+        return Crop(20, 30)
+    return Answer("AB"[int(info["task_id"][-1]) % 2 == 0])
+
+
+def test_the_report_counts_by_hand():
+    report = evaluate(looks_then_answers, make())
+    assert (report.accuracy.mean, report.accuracy.count) == (0.5, 4)
+    # 5 of 10 seconds looked at are evidence; the gate takes 0.25 from the wrong half.
+    assert report.tiou is not None and report.tiou.mean == 0.5
+    assert report.hit_rate is not None and report.hit_rate.mean == 1.0
+    assert report.reward.mean == approx((1.25 + 0.0) / 2)
+    assert (report.turns.mean, report.frames.mean, report.invalid_rate.mean) == (2, 32 + 16, 0)
+    assert {name: e.mean for name, e in report.terms.items()} == approx(
+        {"coverage": 0.25, "answer": 0.5, "gate": -0.125}
+    )
+    assert report.recipe == get_recipe("DEFAULT").identity
+    assert (report.bad_videos, report.faults, len(report.episodes)) == ({}, 0, 4)
+
+
+def test_invalid_turns_are_a_share_of_turns():
+    def policy(observation, info):
+        return Crop(9, 3) if observation["turn"][0] == 0 else Answer("B")
+
+    report = evaluate(policy, make())
+    assert (report.invalid_rate.mean, report.invalid_rate.count) == (0.5, 8)
+
+
+def test_tasks_without_evidence_have_no_grounding():
+    env = VideoQAEnv([task(0, evidence=None), task(1)])
+    report = evaluate(looks_then_answers, env)
+    assert report.tiou is not None and report.tiou.count == 1
+    assert report.terms["coverage"].count == 1
+    assert evaluate(looks_then_answers, VideoQAEnv([task(0, evidence=None)])).hit_rate is None
+
+
+def test_tasks_are_chosen_by_id_or_number():
+    played = evaluate(looks_then_answers, make(), task_ids=["task-3", "task-0"]).episodes
+    assert [episode.task_id for episode in played] == ["task-3", "task-0"]
+    assert len(evaluate(looks_then_answers, make(), episodes=2).episodes) == 2
+    assert len(evaluate(looks_then_answers, make(), episodes=99).episodes) == 4
+
+
+def test_progress_is_told_after_every_episode():
+    seen = []
+    evaluate(looks_then_answers, make(), progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_bad_videos_are_named_and_not_scored(tmp_path):
+    env = VideoQAEnv([task(0), task(1, video=str(tmp_path / "missing.mp4")), task(2)])
+    report = evaluate(looks_then_answers, env)
+    assert report.accuracy.count == 2
+    assert list(report.bad_videos) == ["task-1"] and "missing.mp4" in report.bad_videos["task-1"]
+    with pytest.raises(ValueError, match="1 bad videos"):
+        evaluate(looks_then_answers, VideoQAEnv([task(1, video=str(tmp_path / "missing.mp4"))]))
+
+
+def test_episodes_with_faults_are_counted_and_left_out(monkeypatch):
+    env = make(observe="pixels", frame_size=(64, 36))
+    frames = env.store.frames
+
+    def damaged_in_the_first(source, times_s, **options):
+        if "seed=0&" in source and len(times_s) == 10:
+            raise UnreadableVideo("damaged")
+        return frames(source, times_s, **options)
+
+    monkeypatch.setattr(env.store, "frames", damaged_in_the_first)
+
+    def policy(observation, info, env):
+        return Answer("B") if env.state.turns else Crop(20, 25)
+
+    report = evaluate(policy, env)
+    assert (report.faults, report.accuracy.count, report.accuracy.mean) == (1, 3, 1.0)
+    assert all(episode.task_id != "task-0" for episode in report.episodes)
+
+
+def test_a_policy_that_fails_stops_the_run():
+    def policy(observation, info):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        evaluate(policy, make())
+
+
+def test_text_policies_are_evaluated_through_their_wrapper():
+    env = TextActions(make(recipe=get_recipe("LONGVT/paper")))
+
+    def policy(observation, info):
+        return "<think>x</think><answer>B</answer>"
+
+    assert evaluate(policy, env).accuracy.mean == 1.0
+
+
+# --- scripted policies -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", ["DEFAULT", "VIDEO_MTR/paper", "LONGVT/paper", "LONGVT_TINY"])
+@pytest.mark.parametrize("family", ["brief_event", "event_order", "skim_suffices"])
+def test_the_oracle_is_always_right_and_sees_all_evidence(recipe, family):
+    env = VideoQAEnv(f"procedural:{family}?level=1&duration_s=600&count=20&size=64x36", recipe)
+    report = evaluate(Oracle(), env)
+    assert report.accuracy.mean == 1.0
+    assert report.hit_rate is not None and report.hit_rate.mean == 1.0
+    assert report.invalid_rate.mean == 0.0
+
+
+def test_guessers_are_near_chance_and_the_skim_helps_where_it_suffices():
+    hard = "procedural:brief_event?level=0&duration_s=600&count=200&size=64x36"
+    easy = hard.replace("brief_event", "skim_suffices")
+    # Four options: 200 tasks stay within 0.25 +- 0.12 (four deviations).
+    for policy in (Blind(0), SkimOnly(0), Random(0)):
+        assert abs(evaluate(policy, VideoQAEnv(hard)).accuracy.mean - 0.25) < 0.12
+    assert evaluate(SkimOnly(0), VideoQAEnv(easy)).accuracy.mean == 1.0
+
+
+def test_scripted_policies_follow_their_seed():
+    env = make(8)
+    for kind in (Blind, SkimOnly, Random):
+        assert evaluate(kind(3), env).episodes == evaluate(kind(3), env).episodes
+
+
+def test_an_episode_of_no_tasks_is_refused():
+    with pytest.raises(ValueError, match="no episode could be scored"):
+        evaluate(looks_then_answers, make(), task_ids=[])

@@ -1,0 +1,138 @@
+"""Recipes are values with a name that changes whenever they do."""
+
+# ruff: noqa: D103
+
+import json
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
+from functools import partial
+
+import pytest
+
+from videogym.recipes import DEFAULT, LONGVT, VIDEO_MTR, get_recipe, longvt, video_mtr
+from videogym.rewards import AnswerTerm, Term
+from videogym.state import Rules
+
+NAMED = [
+    "VIDEO_MTR/paper", "VIDEO_MTR/code", "LONGVT/paper", "LONGVT/code", "LONGVT_TINY", "DEFAULT",
+    *(f"VIDEO_MTR/{side}-{budget}" for side in ("paper", "code")
+      for budget in ("32-paper", "64-paper", "80-paper", "80-code")),
+    *(f"LONGVT/{side}-{cap}" for side in ("paper", "code") for cap in (64, 512, 768)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_named_recipes_are_hashable_and_describe_themselves_in_json(name):
+    recipe = get_recipe(name)
+    assert recipe.name == name
+    assert hash(recipe) == hash(replace(recipe))
+    assert json.loads(json.dumps(recipe.describe()))["rules"]["skim_frames"] == recipe.rules.skim_frames
+    assert str(recipe) == recipe.identity and recipe.identity.startswith(f"{name}@")
+
+
+def test_identities_are_distinct_and_the_same_in_another_process():
+    here = {name: get_recipe(name).identity for name in NAMED}
+    assert len(set(here.values())) == len(NAMED)
+    program = "import json, sys; from videogym.recipes import get_recipe as g; "
+    program += "print(json.dumps({n: g(n).identity for n in sys.argv[1:]}))"
+    there = subprocess.run(
+        [sys.executable, "-c", program, *NAMED], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert json.loads(there.stdout) == here
+
+
+def test_a_recipe_is_frozen():
+    with pytest.raises(FrozenInstanceError):
+        DEFAULT.name = "other"  # type: ignore[misc]
+
+
+OTHER_RULES = {
+    "actions": ("answer", "crop"), "max_turns": 7, "skim_frames": 31, "clip_frames": 15, "pool_frames": 3,
+    "pool_fps": 2.0, "skim_fps": 1.0, "crop_fps": 3.0, "frame_budget": 97, "max_calls": 9,
+    "max_calls_per_turn": 2, "max_duration_s": 1.0, "crop_past_end": "refuse", "malformed": "end",
+    "last_turn_look": "skip", "regions": False, "min_pixels": 1, "max_pixels": 2, "size_factor": 14,
+    "timestamps": "none", "answers": "any", "max_answer_chars": 9, "max_text_chars": 9,
+}  # fmt: skip
+
+
+def test_every_rule_is_part_of_the_identity():
+    assert set(OTHER_RULES) == {f.name for f in fields(Rules)}
+    identities = {
+        replace(DEFAULT, rules=replace(DEFAULT.rules, **{name: value})).identity
+        for name, value in OTHER_RULES.items()
+    }
+    assert len(identities | {DEFAULT.identity}) == len(OTHER_RULES) + 1
+
+
+def test_every_other_field_is_part_of_the_identity():
+    answer = DEFAULT.terms[1]
+    others = [
+        replace(DEFAULT, name="other"),
+        replace(DEFAULT, source="other"),
+        replace(DEFAULT, grammar="other"),
+        replace(DEFAULT, choices=()),
+        replace(DEFAULT, terms=DEFAULT.terms[:1]),
+        replace(DEFAULT, terms=(DEFAULT.terms[0], replace(answer, weight=2.0))),
+        replace(DEFAULT, terms=(DEFAULT.terms[0], replace(answer, gated="all"))),
+        replace(DEFAULT, terms=(DEFAULT.terms[0], replace(answer, function=AnswerTerm(decay=0.1)))),
+        replace(DEFAULT, terms=(DEFAULT.terms[0], replace(answer, function=own_term))),
+    ]
+    hashes = {recipe.identity.split("@")[1] for recipe in [DEFAULT, *others]}
+    assert len(hashes) == len(others) + 1
+
+
+def own_term(before, after):
+    """A user's term."""
+    return 0.0
+
+
+@dataclass(frozen=True)
+class OwnTerm:
+    """A user's term with a parameter."""
+
+    scale: float = 1.0
+
+    def __call__(self, before, after):
+        """Nothing."""
+        return 0.0
+
+
+def test_a_users_terms_are_told_apart_by_name_and_parameters():
+    identities = {
+        replace(DEFAULT, terms=(Term("own", "turn", function),)).identity
+        for function in (own_term, OwnTerm(), OwnTerm(2.0))
+    }
+    assert len(identities) == 3
+
+
+def test_lambdas_are_told_apart_by_where_they_are_written():
+    first = replace(DEFAULT, terms=(Term("own", "turn", lambda before, after: 0.0),))
+    second = replace(DEFAULT, terms=(Term("own", "turn", lambda before, after: 1.0),))
+    assert first.identity != second.identity
+
+
+def test_a_function_without_a_name_is_refused():
+    with pytest.raises(ValueError, match="has no name"):
+        _ = replace(DEFAULT, terms=(Term("own", "turn", partial(own_term, None)),)).identity
+
+
+def test_two_terms_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="unique"):
+        replace(DEFAULT, terms=(*DEFAULT.terms, DEFAULT.terms[0]))
+    with pytest.raises(ValueError, match="'gate'"):
+        replace(DEFAULT, terms=(Term("gate", "turn", own_term),))
+
+
+def test_open_choices_are_named():
+    assert dict(VIDEO_MTR.choices).keys() >= {"drop_penalty", "tie", "no answer"}
+    assert dict(LONGVT.choices).keys() >= {"limits", "scored crop", "judge"}
+    assert VIDEO_MTR.describe()["choices"]
+
+
+def test_unknown_names_are_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"'NOPE'.*VIDEO_MTR/paper"):
+        get_recipe("NOPE")
+    with pytest.raises(ValueError, match="64, 512 or 768, got 100"):
+        longvt(100)
+    assert video_mtr(80, split="code", code=True).rules.frame_budget is None

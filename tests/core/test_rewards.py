@@ -1,0 +1,167 @@
+"""Judges, overlaps and gates, each against values worked by hand."""
+
+# ruff: noqa: D103
+
+from dataclasses import replace
+
+import pytest
+from hand_episodes import Hand, choice
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest import approx
+
+from videogym.recipes import DEFAULT, LONGVT
+from videogym.rewards import (
+    AnswerTerm,
+    CropOverlap,
+    Term,
+    best_coverage,
+    frame_iou,
+    is_correct,
+    judge_lenient,
+    judge_letter,
+    looked_segments,
+)
+from videogym.state import Answer, Clip, Crop, Segment, segment_iou
+
+CHOICE = choice(options=("a red flag", "Blue.", "x", "y"), answer="A")
+NUMBER = choice(kind="numeric", options=(), answer="3.14")
+WHOLE = choice(kind="numeric", options=(), answer="3")
+OPEN = choice(kind="open", options=(), answer="A Red  Flag")
+
+JUDGED = [
+    # task, answer, as Video-MTR compares, however written
+    (CHOICE, "A", 1, 1),
+    (CHOICE, " A ", 1, 1),
+    (CHOICE, "a", 0, 1),
+    (CHOICE, "A.", 0, 1),
+    (CHOICE, "A. a red flag", 0, 1),
+    (CHOICE, "A RED FLAG.", 0, 1),
+    (CHOICE, "B", 0, 0),
+    (CHOICE, "A, B", 0, 0),
+    (CHOICE, "", 0, 0),
+    (NUMBER, "3.14", 1, 1),
+    (NUMBER, "3.144", 1, 1),
+    (NUMBER, "3.15", 0, 0),
+    (NUMBER, "three", 0, 0),
+    (NUMBER, "nan", 0, 0),
+    (WHOLE, "3", 1, 1),
+    (WHOLE, "3.0", 0, 0),
+    (OPEN, "a red\nflag ", 1, 1),
+    (OPEN, "a red flag!", 0, 0),
+    (OPEN, "ａ red flag", 1, 1),
+]
+
+
+@pytest.mark.parametrize(("task", "answer", "letter", "lenient"), JUDGED)
+def test_judges(task, answer, letter, lenient):
+    assert judge_letter(task, answer) == letter
+    assert judge_lenient(task, answer) == lenient
+
+
+def test_frame_iou_counts_distinct_frames():
+    assert frame_iou(Clip((1, 1, 2, 3)), frozenset({2, 3, 4})) == 2 / 4
+    assert frame_iou(Clip((1, 2)), frozenset({3})) == 0
+    assert frame_iou(Clip((1, 2)), frozenset()) == 0
+    assert frame_iou(Clip(()), frozenset()) == 1
+
+
+@pytest.mark.parametrize(
+    ("look", "iou"),
+    [((10, 20), 1), ((15, 25), 5 / 15), ((20, 30), 0), ((0, 10), 0), ((12, 18), 0.6), ((0, 100), 0.1)],
+)
+def test_segment_iou_and_recall_from_touching_to_equal(look, iou):
+    evidence = Segment(10, 20)
+    assert segment_iou(Segment(*look), evidence) == approx(iou)
+    assert segment_iou(evidence, Segment(*look)) == approx(iou)
+    term = Term("time", "trajectory", CropOverlap("recall"))
+    hand = Hand(replace(LONGVT, terms=(term,)), choice([(10, 20)]), num_frames=6000, fps=30.0)
+    common = max(0, min(look[1], 20) - max(look[0], 10))
+    assert hand.play(Crop(*look), Answer("B")).returned == approx(common / 10)
+
+
+def test_the_best_of_several_evidence_segments_counts_for_a_crop():
+    hand = Hand(LONGVT, choice([(10, 20), (100, 110)]), num_frames=6000, fps=30.0)
+    assert hand.play(Crop(100, 120), Answer("B")).total("time") == approx(0.5)
+
+
+seconds = st.floats(0, 599)
+segments = st.tuples(seconds, seconds).filter(lambda pair: pair[1] - pair[0] > 0.5)
+
+
+@given(st.lists(segments, min_size=1, max_size=3), st.lists(segments, max_size=5))
+def test_coverage_grows_with_every_look_and_stays_in_the_unit_interval(evidence, looks):
+    state = Hand(DEFAULT, choice(evidence), num_frames=6000, fps=10.0).state
+    chosen = [Segment(*look) for look in looks]
+    values = [best_coverage(state, chosen[:k]) for k in range(len(chosen) + 1)]
+    assert values == sorted(values)
+    assert values[0] == 0 and 0 <= values[-1] <= 1
+    assert best_coverage(state, [*chosen, *chosen]) == values[-1]
+    assert best_coverage(state, [Segment(*bounds) for bounds in evidence]) == approx(1)
+
+
+def test_only_executed_looks_are_looked_segments_cut_at_the_end():
+    hand = Hand(DEFAULT, num_frames=6000, fps=10.0).play(Crop(9, 3), Crop(590, 700), Crop(1, 5))
+    assert looked_segments(hand.state) == (Segment(590, 600), Segment(1, 5))
+
+
+def with_terms(*terms):
+    return Hand(replace(DEFAULT, terms=terms), choice([(100, 110)]), num_frames=6000, fps=10.0)
+
+
+def paid_by_turn(before, after):
+    """One for every turn."""
+    return 1.0
+
+
+def penalty(before, after):
+    """Minus one for every turn."""
+    return -1.0
+
+
+LOOK, RIGHT, WRONG = Crop(1, 5), Answer("B"), Answer("C")
+
+
+@pytest.mark.parametrize(("gated", "wrong"), [("no", 3.0), ("all", 0.0), ("before_last", 1.0)])
+def test_a_gate_takes_back_what_it_says(gated, wrong):
+    term = Term("turn", "turn", paid_by_turn, gated=gated)
+    assert with_terms(term).play(LOOK, LOOK, WRONG).returned == wrong
+    assert with_terms(term).play(LOOK, LOOK, RIGHT).returned == 3.0
+
+
+def test_a_gate_also_returns_penalties():
+    term = Term("turn", "turn", penalty, gated="all")
+    assert with_terms(term).play(LOOK, WRONG).returned == 0.0
+
+
+def test_weights_apply_to_payments_and_to_what_is_taken_back():
+    term = Term("turn", "turn", paid_by_turn, weight=0.25, gated="all")
+    hand = with_terms(term, Term("answer", "trajectory", AnswerTerm(), weight=2.0))
+    hand.play(LOOK, WRONG)
+    assert [paid.terms for paid in hand.scores] == [
+        {"turn": 0.25, "answer": None, "gate": None},
+        {"turn": 0.25, "answer": 0.0, "gate": -0.5},
+    ]
+    hand = with_terms(term, Term("answer", "trajectory", AnswerTerm(), weight=2.0)).play(LOOK, RIGHT)
+    assert hand.returned == 2.5
+
+
+def test_a_term_that_fails_stops_the_run_and_names_the_task():
+    def broken(before, after):
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine") as caught:
+        with_terms(Term("own", "turn", broken)).step(LOOK)
+    assert caught.value.__notes__ == ["in reward term 'own' of task 'hand'"]
+
+
+def test_decay_is_lost_for_every_turn_before_the_answer():
+    term = Term("answer", "trajectory", AnswerTerm(decay=0.1))
+    assert with_terms(term).play(RIGHT).returned == 1.0
+    assert with_terms(term).play(LOOK, LOOK, RIGHT).returned == approx(0.8)
+
+
+def test_right_is_right_however_it_is_written():
+    assert is_correct(with_terms().play(Answer("b")).state)
+    assert not is_correct(with_terms().play(WRONG).state)
+    assert not is_correct(with_terms().play(LOOK).state)

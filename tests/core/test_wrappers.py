@@ -1,0 +1,64 @@
+"""Integers stand for windows that tile the video, and for options."""
+
+# ruff: noqa: D103
+
+from itertools import pairwise
+
+import pytest
+from hand_episodes import Hand
+from pytest import approx
+
+from videogym import Answer, Crop, DiscreteActions, Segment, Select, Task, VideoQAEnv, get_recipe
+from videogym.wrappers import window_bounds_s
+
+ADDRESS = "synthetic:brief_event?level=0&duration_s=64&seed=1&size=64x36"
+TASK = Task("task", ADDRESS, "Which?", "choice", ("w", "x"), "B", (Segment(20, 25),))
+
+
+def make(recipe, **arguments):
+    env = DiscreteActions(VideoQAEnv([TASK], recipe), **arguments)
+    env.reset(seed=0)
+    return env
+
+
+@pytest.mark.parametrize("recipe", ["DEFAULT", "VIDEO_MTR/paper"])
+@pytest.mark.parametrize("windows", [1, 7, 16])
+def test_windows_tile_the_video(recipe, windows):
+    state = Hand(get_recipe(recipe), num_frames=640, fps=10.0).state
+    bounds = [window_bounds_s(state, index, windows) for index in range(windows)]
+    assert bounds[0][0] == 0.0 and bounds[-1][1] == approx(64.0)
+    assert all(end == start for (_, end), (start, _) in pairwise(bounds))
+
+
+def test_windows_of_a_pool_hold_equally_many_frames():
+    state = Hand(get_recipe("VIDEO_MTR/paper"), num_frames=1280, fps=10.0).state
+    for index in range(16):
+        start_s, end_s = window_bounds_s(state, index, 16)
+        assert sum(start_s <= t < end_s for t in state.pool_s) == 8
+
+
+def test_integers_become_looks_and_answers():
+    env = make("DEFAULT", windows=8, options=4)
+    assert env.action_space.n == 12
+    assert env.decode(2) == Crop(16.0, 24.0)
+    assert env.decode(9) == Answer("B")
+    assert make("VIDEO_MTR/paper", windows=8).decode(0) == Select(
+        0.0, env.unwrapped.state.video.duration_s / 8 + 0.125
+    )
+    assert env.step(9)[4]["is_success"]
+
+
+def test_an_option_the_task_does_not_have_spends_the_turn():
+    env = make("DEFAULT", windows=8, options=4)
+    assert env.step(11)[4]["error_code"] == "unknown_option"
+
+
+@pytest.mark.parametrize("action", [-1, 12])
+def test_a_number_outside_the_space_is_a_mistake_of_the_caller(action):
+    with pytest.raises(ValueError, match="0 to 11"):
+        make("DEFAULT", windows=8, options=4).step(action)
+
+
+def test_no_windows_is_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        make("DEFAULT", windows=0)

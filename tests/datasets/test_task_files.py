@@ -1,0 +1,249 @@
+"""Task files: what is written is read back, and every fault is named by file, line and field."""
+
+# ruff: noqa: D103
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from videogym.datasets import (
+    EvidenceError,
+    TaskFileError,
+    TaskList,
+    check_evidence,
+    load_tasks,
+    read_tasks,
+    write_tasks,
+)
+from videogym.state import Segment, Task, TaskKind
+from videogym.testing.dataset_suite import check_tasks
+
+CHOICE = {
+    "task_id": "a",
+    "video": "folder/clip.mp4",
+    "question": "What colour?",
+    "kind": "choice",
+    "options": ["red", "blue"],
+    "answer": "B",
+    "evidence": [[1.5, 2], [4, 5]],
+    "source": "mine",
+}
+OPEN = {"task_id": "b", "video": "/abs/clip.mp4", "question": "Who?", "kind": "open", "answer": "Ann"}
+NUMERIC = {
+    "task_id": "c",
+    "video": "clip.mp4",
+    "question": "How many?",
+    "kind": "numeric",
+    "answer": "-3.5",
+}
+
+
+def write_rows(path: Path, *rows: Any) -> Path:
+    path.write_bytes(
+        b"\n".join(r if isinstance(r, bytes) else json.dumps(r).encode() for r in rows) + b"\n"
+    )
+    return path
+
+
+def test_each_kind_is_read(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "tasks.jsonl", CHOICE, b"", OPEN, b"  \r", NUMERIC | {"evidence": None})
+    assert list(load_tasks(path)) == [
+        Task(
+            task_id="a",
+            video="folder/clip.mp4",
+            question="What colour?",
+            kind="choice",
+            options=("red", "blue"),
+            answer="B",
+            evidence=(Segment(1.5, 2.0), Segment(4.0, 5.0)),
+            source="mine",
+        ),
+        Task(task_id="b", video="/abs/clip.mp4", question="Who?", kind="open", answer="Ann"),
+        Task(task_id="c", video="clip.mp4", question="How many?", kind="numeric", answer="-3.5"),
+    ]
+
+
+def test_keeps_the_contract_of_tasks(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "tasks.jsonl", CHOICE, OPEN, NUMERIC)
+    check_tasks(lambda: load_tasks(str(path), video_root=tmp_path))
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("says", "row"),
+    [
+        *(
+            (f"'{name}' is missing", {k: v for k, v in CHOICE.items() if k != name})
+            for name in list(CHOICE)[:4]
+        ),
+        ("'answer' is missing", {k: v for k, v in CHOICE.items() if k != "answer"}),
+        ("options", {k: v for k, v in CHOICE.items() if k != "options"}),
+        ("'colour' is unknown", CHOICE | {"colour": "red"}),
+        ("'task_id' must be non-empty text, got 7", CHOICE | {"task_id": 7}),
+        ("'video' must be non-empty text, got ''", CHOICE | {"video": ""}),
+        ("'question' must be non-empty text", CHOICE | {"question": "  "}),
+        ("'question' must be non-empty text, got None", CHOICE | {"question": None}),
+        ("'question' holds half a surrogate pair", CHOICE | {"question": "\ud800?"}),
+        ("'kind' must be one of choice, open, numeric, got 'mcq'", CHOICE | {"kind": "mcq"}),
+        ("answer must be one of A, B", CHOICE | {"answer": "C"}),
+        ("answer must be one of A, B", CHOICE | {"answer": "b"}),
+        ("'answer' must be non-empty text, got 1", CHOICE | {"answer": 1}),
+        ("'answer' must be a finite number", NUMERIC | {"answer": "many"}),
+        ("'answer' must be a finite number", NUMERIC | {"answer": "nan"}),
+        ("options are only for kind 'choice'", OPEN | {"options": ["x", "y"]}),
+        ("'options' must be a list of texts, got 'red'", CHOICE | {"options": "red"}),
+        ("'options[1]' must be non-empty text, got 2", CHOICE | {"options": ["red", 2]}),
+        ("2 to 26 options, got 1", CHOICE | {"options": ["red"]}),
+        ("2 to 26 options, got 27", CHOICE | {"options": [str(i) for i in range(27)]}),
+        ("'evidence' must be a non-empty list", CHOICE | {"evidence": "1-2"}),
+        ("'evidence' must be a non-empty list", CHOICE | {"evidence": []}),
+        ("'evidence[0]' must be [start_s, end_s]", CHOICE | {"evidence": [1, 2]}),
+        ("'evidence[1]' must be [start_s, end_s]", CHOICE | {"evidence": [[1, 2], [1, 2, 3]]}),
+        ("'evidence[0]' must be [start_s, end_s]", CHOICE | {"evidence": [[True, 2]]}),
+        ("'evidence[0]' must be [start_s, end_s]", CHOICE | {"evidence": [["1", "2"]]}),
+        ("'evidence[0]': segment bounds must be finite", CHOICE | {"evidence": [[NAN, 2]]}),
+        ("'evidence[0]': segment bounds must be finite", CHOICE | {"evidence": [[0, INF]]}),
+        ("'evidence[0]'", CHOICE | {"evidence": [[0, 10**400]]}),
+        ("'evidence[0]': segment needs 0 <= start_s < end_s", CHOICE | {"evidence": [[3, 2]]}),
+        ("'evidence[0]': segment needs 0 <= start_s < end_s", CHOICE | {"evidence": [[2, 2]]}),
+        ("'evidence[0]': segment needs 0 <= start_s < end_s", CHOICE | {"evidence": [[-1, 2]]}),
+        ("'source' must be text", CHOICE | {"source": None}),
+        ("a line must be an object, got [1, 2]", [1, 2]),
+        ("a line must be an object, got 'text'", "text"),
+        ("not JSON", b'{"task_id": "a",'),
+        ("not JSON", b"task a"),
+        ("field 'answer' is repeated", b'{"answer": "A", "answer": "B"}'),
+        ("not UTF-8", '{"task_id": "é"}'.encode("latin-1")),
+        ("nested too deeply", b"[" * 100_000),
+    ],
+)
+def test_a_fault_is_named_by_file_line_and_field(says: str, row: Any, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "tasks.jsonl", OPEN, b"", row)
+    with pytest.raises(TaskFileError) as caught:
+        load_tasks(path)
+    assert says in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: line 3: ")
+
+
+def test_a_repeated_id_names_both_lines(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "tasks.jsonl", CHOICE, OPEN, CHOICE | {"question": "Another?"})
+    with pytest.raises(TaskFileError, match=r"line 3: the id 'a' is already that of line 1"):
+        read_tasks(path)
+
+
+def test_a_file_without_tasks_a_missing_one_and_a_folder_are_refused(tmp_path: Path) -> None:
+    for path in (write_rows(tmp_path / "empty.jsonl"), tmp_path / "missing.jsonl", tmp_path):
+        with pytest.raises(TaskFileError, match=str(path)):
+            read_tasks(path)
+
+
+def test_what_cannot_be_a_source_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"procedural:\.\.\., a \.jsonl or a \.json file, got 'tasks\.csv'"
+    ):
+        load_tasks("tasks.csv")
+    path = write_rows(tmp_path / "tasks.jsonl", OPEN)
+    with pytest.raises(ValueError, match="video_root must be a folder, got '/no/such'"):
+        load_tasks(path, video_root="/no/such")
+
+
+def test_the_error_survives_a_worker_process(tmp_path: Path) -> None:
+    error = TaskFileError(tmp_path / "x.jsonl", "line 2", "field 'a' is unknown")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.place) == (str(error), "line 2")
+
+
+# Characters that count as line ends in other places must not split a line of the file.
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip)
+texts |= st.sampled_from(["\u2028a\u0085b\x1c", "</answer>", '"\\', "<|im_end|>", "ⅰ é 中"])
+segments = st.builds(lambda a, b: Segment(a, a + b), st.floats(0, 1e5), st.floats(0.001, 1e5))
+
+
+@st.composite
+def some_tasks(draw: st.DrawFn) -> list[Task]:
+    tasks = []
+    for i in range(draw(st.integers(1, 4))):
+        kind: TaskKind = draw(st.sampled_from(("choice", "open", "numeric")))
+        options = draw(st.lists(texts, min_size=2, max_size=26)) if kind == "choice" else []
+        number = st.floats(allow_nan=False, allow_infinity=False).map(repr)
+        answers = {
+            "choice": st.sampled_from("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(options)]),
+            "numeric": number,
+        }
+        tasks.append(
+            Task(
+                task_id=f"{i}{draw(texts)}",
+                video=draw(texts),
+                question=draw(texts),
+                kind=kind,
+                options=tuple(options),
+                answer=draw(answers.get(kind, texts)),
+                evidence=draw(st.none() | st.lists(segments, min_size=1, max_size=3).map(tuple)),
+                source=draw(st.just("") | texts),
+            )
+        )
+    return tasks
+
+
+@given(some_tasks())
+def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, tasks: list[Task]) -> None:
+    path = tmp_path_factory.mktemp("round") / "tasks.jsonl"
+    write_tasks(path, tasks)
+    assert list(read_tasks(path)) == tasks
+
+
+def test_procedural_tasks_can_be_written(tmp_path: Path) -> None:
+    tasks = load_tasks("procedural:event_order?count=5")
+    write_tasks(tmp_path / "tasks.jsonl", tasks)
+    assert list(load_tasks(tmp_path / "tasks.jsonl")) == list(tasks)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tasks.jsonl"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.jsonl"
+    write_tasks(path, load_tasks("procedural:brief_event?count=2"))
+    before = path.read_bytes()
+
+    def broken() -> Any:
+        yield from load_tasks("procedural:event_order?count=1")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_tasks(path, broken())
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tasks.jsonl"]
+
+
+def with_evidence(*bounds: tuple[float, float]) -> Task:
+    evidence = tuple(Segment(*b) for b in bounds)
+    return Task(task_id="t", video="v.mp4", question="Q?", kind="open", answer="a", evidence=evidence)
+
+
+@pytest.mark.parametrize("bounds", [(0, 10), (9.9, 10), (9.9, 11)])
+def test_evidence_in_the_video_passes_even_if_rounded_up_a_second(bounds: tuple[float, float]) -> None:
+    check_evidence(with_evidence((1, 2), bounds), 10.0)
+
+
+@pytest.mark.parametrize("bounds", [(10, 10.5), (9, 11.1), (100, 200)])
+def test_evidence_outside_the_video_is_refused(bounds: tuple[float, float]) -> None:
+    with pytest.raises(EvidenceError, match=rf"task 't': evidence \[{bounds[0]:g}, .* video of 10 s"):
+        check_evidence(with_evidence((1, 2), bounds), 10.0)
+
+
+def test_no_evidence_fits_any_video() -> None:
+    check_evidence(Task(task_id="t", video="v", question="Q?", kind="open", answer="a"), 1.0)
+
+
+def test_a_list_of_tasks_refuses_repeated_ids() -> None:
+    task = with_evidence((0, 1))
+    with pytest.raises(ValueError, match="task_id 't' is repeated"):
+        TaskList([task, task])

@@ -1,0 +1,95 @@
+"""Imports run one way, and what the package needs at run time is what it says it needs."""
+
+# ruff: noqa: D103
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "videogym"
+# Each layer may import itself and those before it.
+LAYERS = (
+    ("state", "video"),
+    ("actions",),
+    ("spaces", "grammars"),
+    ("observations", "rewards", "recipes", "datasets"),
+    ("env",),
+    ("wrappers", "evaluate", "rendering"),
+    ("testing", "cli", "report"),
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+# Rendering is drawn by `env.render` and imported there, when it is called.
+ALLOWED = {("env", "rendering")}
+
+
+def imports(path):
+    """Modules that a file imports anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer(path):
+    """The module or folder of the package that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path):
+    assert layer(path) in LEVEL, f"{path}: say in LAYERS where it belongs"
+    for name in imports(path):
+        parts = name.split(".")
+        assert parts[0] not in ("agents", "torch", "torchrl", "tensordict", "transformers"), (
+            f"{path} imports {name}"
+        )
+        if parts[0] != "videogym" or (layer(path), parts[1]) in ALLOWED:
+            continue
+        assert parts[1] in LEVEL, f"{path}: {name} goes around the modules"
+        assert LEVEL[parts[1]] <= LEVEL[layer(path)], f"{path} imports {name}, which is above it"
+
+
+def test_indices_stay_below_the_grammars():
+    # The state speaks seconds: nothing of sampling reaches it, and types are all it takes from video.
+    names = [name for name in imports(PACKAGE / "state.py") if name.startswith("videogym")]
+    assert names == ["videogym.video.types.VideoMeta"]
+
+
+def test_a_fresh_interpreter_loads_the_base_install_only():
+    program = (
+        "import json, sys, videogym; print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    loaded = set(json.loads(done.stdout))
+    absent = {
+        "torch",
+        "torchrl",
+        "tensordict",
+        "transformers",
+        "decord",
+        "matplotlib",
+        "PIL",
+        "agents",
+        "pytest",
+    }
+    assert not loaded & absent
+    assert {"numpy", "gymnasium", "av", "videogym"} <= loaded
+
+
+def test_rendering_and_testing_load_no_torch():
+    program = (
+        "import sys, videogym.rendering, videogym.testing.env_suite, videogym.testing.conformance; "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)

@@ -1,0 +1,257 @@
+"""Packet tables and grids on disk: whole or absent, whoever builds them and whenever one is killed."""
+
+# ruff: noqa: D103
+
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+from clips import RATE
+from forks import fork, status
+
+from videogym.video import FrameStore, open_video
+from videogym.video.cache import cache_root
+
+SIZE = (80, 48)
+TIMES = [i / RATE for i in range(0, 160, 4)]
+
+
+def leftovers(folder):
+    return list(folder.rglob("*.tmp"))
+
+
+@pytest.fixture
+def path(clip):
+    return str(clip("b_frames").path)
+
+
+@pytest.fixture
+def decoded(path, tmp_path):
+    """Pixels without any cache."""
+    with open_video(path, cache_dir=tmp_path / "elsewhere") as video:
+        return video.frames_at(TIMES, size=SIZE).pixels
+
+
+def tables(cache_dir):
+    return list((cache_dir / "tables").glob("*.npz"))
+
+
+# --- packet tables -----------------------------------------------------------------------------------
+
+
+def test_the_cache_follows_its_variables(monkeypatch, tmp_path):
+    monkeypatch.setenv("VIDEOGYM_CACHE", str(tmp_path / "own"))
+    assert cache_root() == tmp_path / "own"
+    monkeypatch.delenv("VIDEOGYM_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_root() == tmp_path / "xdg" / "videogym"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_root() == tmp_path / "home" / ".cache" / "videogym"
+
+
+def test_a_table_comes_back_as_it_was(path, cache_dir):
+    with open_video(path) as scanned, open_video(path) as loaded:
+        assert loaded.meta == scanned.meta
+        assert loaded.pts_s.tolist() == scanned.pts_s.tolist()
+    assert len(tables(cache_dir)) == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda data: b"", id="empty"),
+        pytest.param(lambda data: data[: len(data) // 2], id="half"),
+        pytest.param(lambda data: b"garbage" * 100, id="garbage"),
+        pytest.param(lambda data: data[:300] + bytes(64) + data[364:], id="overwritten"),
+    ],
+)
+def test_a_damaged_table_is_made_again(path, cache_dir, damage):
+    open_video(path).close()
+    (table,) = tables(cache_dir)
+    good = table.read_bytes()
+    table.write_bytes(damage(good))
+    with open_video(path) as video:
+        assert video.meta.num_frames == 160
+    with np.load(table, allow_pickle=False) as stored:
+        assert len(stored["pts"]) == 160
+
+
+def test_a_pickle_in_place_of_a_table_is_not_loaded(path, cache_dir):
+    class Trap:
+        def __reduce__(self):
+            return pytest.fail, ("a cache file was unpickled",)
+
+    open_video(path).close()
+    (table,) = tables(cache_dir)
+    np.savez(table, pts=np.array([Trap()], dtype=object))
+    with open_video(path) as video:
+        assert video.meta.num_frames == 160
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(path, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with open_video(path, cache_dir=tmp_path / "file" / "cache") as video:
+        assert video.meta.num_frames == 160
+
+
+def test_builders_killed_at_any_moment_leave_usable_tables(path, cache_dir):
+    def build_for_ever():
+        while True:
+            for table in tables(cache_dir):
+                table.unlink(missing_ok=True)
+            open_video(path).close()
+
+    for seed in range(8):
+        pid = fork(build_for_ever)
+        time.sleep(random.Random(seed).uniform(0.005, 0.06))
+        os.kill(pid, signal.SIGKILL)
+        assert os.WIFSIGNALED(status(pid))
+        for table in tables(cache_dir):
+            with np.load(table, allow_pickle=False) as stored:
+                assert len(stored["pts"]) == 160, "a half-written table was published"
+        with open_video(path) as video:
+            assert video.meta.num_frames == 160
+
+
+# --- grids -------------------------------------------------------------------------------------------
+
+
+def test_grid_frames_are_those_of_the_decoder(path, decoded):
+    steps = []
+    with FrameStore(lru_bytes=0) as store:
+        store.build_grid(path, times_s=TIMES, size=SIZE, progress=lambda done, of: steps.append((done, of)))
+    assert steps == [(40, 40)]
+    with FrameStore(lru_bytes=0) as store:
+        served = store.frames(path, TIMES, size=SIZE)
+        assert np.array_equal(served.pixels, decoded)
+        assert served.pts_s.tolist() == TIMES
+        assert store.open(path).stats.opens == 0, "the grid was there and a decoder was opened"
+
+
+def test_a_grid_serves_nothing_but_the_identical_request(path):
+    """Another frame, size or resizer, or a region, is decoded."""
+    with FrameStore(lru_bytes=0) as store:
+        store.build_grid(path, times_s=TIMES, size=SIZE, resizer="bicubic")
+        rendered = store.open(path).stats
+
+        def decodes(times, **request):
+            before = rendered.rendered
+            store.frames(path, times, **({"size": SIZE} | request))
+            return rendered.rendered - before
+
+        assert decodes(TIMES[:3]) == 0
+        assert decodes([TIMES[1] + 0.01]) == 0  # still the frame of TIMES[1]
+        assert decodes([TIMES[1], 1 / RATE, 2 / RATE]) == 2
+        assert decodes(TIMES[:3], size=(40, 24)) == 3
+        assert decodes(TIMES[:3], resizer="area") == 3
+        assert decodes(TIMES[:3], region=(0.0, 0.0, 1.0, 1.0)) == 3
+
+
+def test_answers_do_not_depend_on_a_grid(path):
+    """The same random requests with and without; hits, misses and mixtures."""
+    with FrameStore(lru_bytes=0) as plain, FrameStore(lru_bytes=0) as helped:
+        requests = [
+            [random.Random(seed).choice((*TIMES, *(t + 1 / RATE for t in TIMES))) for _ in range(6)]
+            for seed in range(12)
+        ]
+        expected = [plain.frames(path, times, size=SIZE) for times in requests]
+        helped.build_grid(path, times_s=TIMES, size=SIZE)
+        for times, due in zip(requests, expected, strict=True):
+            served = helped.frames(path, times, size=SIZE)
+            assert np.array_equal(served.pixels, due.pixels)
+            assert served.pts_s.tolist() == due.pts_s.tolist()
+
+
+def test_a_grid_of_a_rate_covers_the_video(path):
+    with FrameStore() as store:
+        folder = store.build_grid(path, fps=2, size=SIZE)
+        assert np.load(folder / "pts_s.npy").tolist() == [i / 2 for i in range(11)]  # 160 frames: 5.33 s
+
+
+def test_a_grid_that_appears_is_found_by_a_store_that_looked_before(path):
+    with FrameStore(lru_bytes=0) as early, FrameStore() as builder:
+        early.frames(path, TIMES[:2], size=SIZE)
+        builder.build_grid(path, times_s=TIMES, size=SIZE)
+        before = early.open(path).stats.rendered
+        early.frames(path, TIMES[:2], size=SIZE)
+        assert early.open(path).stats.rendered == before
+
+
+def test_a_truncated_grid_is_ignored_and_can_be_built_again(path, decoded):
+    with FrameStore(lru_bytes=0) as store:
+        folder = store.build_grid(path, times_s=TIMES, size=SIZE)
+    whole = (folder / "pixels.npy").stat().st_size
+    os.truncate(folder / "pixels.npy", whole // 2)
+    with FrameStore(lru_bytes=0) as store:
+        assert np.array_equal(store.frames(path, TIMES, size=SIZE).pixels, decoded)
+        assert store.build_grid(path, times_s=TIMES, size=SIZE) == folder
+        assert (folder / "pixels.npy").stat().st_size == whole
+
+
+def test_two_builders_at_once_make_one_grid(path, cache_dir, decoded):
+    def build():
+        with FrameStore() as store:
+            store.build_grid(path, times_s=TIMES, size=SIZE)
+
+    builders = [fork(build) for _ in range(3)]
+    assert [status(pid) for pid in builders] == [0, 0, 0]
+    (folder,) = (cache_dir / "grids").glob("*/*")
+    assert np.array_equal(np.load(folder / "pixels.npy"), decoded)
+    assert not leftovers(cache_dir)
+
+
+def test_builders_killed_at_any_moment_leave_a_whole_grid_or_none(path, cache_dir, decoded):
+    def build():
+        with FrameStore() as store:
+            store.build_grid(path, times_s=TIMES, size=SIZE)
+
+    open_video(path).close()
+    finished = 0
+    for seed in range(12):
+        pid = fork(build)
+        time.sleep(random.Random(seed).uniform(0.002, 0.08))
+        os.kill(pid, signal.SIGKILL)
+        status(pid)
+        for folder in (cache_dir / "grids").glob("*/[!.]*"):
+            finished += 1
+            assert np.array_equal(np.load(folder / "pixels.npy"), decoded), "half a grid was published"
+    with FrameStore(lru_bytes=0) as store:
+        store.build_grid(path, times_s=TIMES, size=SIZE)
+        assert np.array_equal(store.frames(path, TIMES, size=SIZE).pixels, decoded)
+
+
+def test_what_killed_builders_leave_is_swept_after_an_hour(path, cache_dir):
+    with FrameStore() as store:
+        folder = store.build_grid(path, times_s=TIMES[:2], size=SIZE)
+        old, young = folder.with_name(".old.tmp"), folder.with_name(".young.tmp")
+        for leftover in (old, young):
+            leftover.mkdir()
+            (leftover / "pixels.npy").write_bytes(b"half")
+        for entry in (old / "pixels.npy", old):
+            os.utime(entry, (time.time() - 4000,) * 2)
+        store.build_grid(path, times_s=TIMES, size=SIZE)
+    assert leftovers(cache_dir) == [young]
+
+
+def test_two_processes_read_one_grid(path, decoded):
+    with FrameStore(lru_bytes=0) as store:
+        store.build_grid(path, times_s=TIMES, size=SIZE)
+        store.frames(path, TIMES[:1], size=SIZE)
+
+        def read():
+            with FrameStore(lru_bytes=0) as own:
+                assert np.array_equal(own.frames(path, TIMES, size=SIZE).pixels, decoded)
+                assert own.open(path).stats.opens == 0
+            assert np.array_equal(store.frames(path, TIMES, size=SIZE).pixels, decoded)  # the parent's
+
+        assert [status(pid) for pid in [fork(read), fork(read)]] == [0, 0]
+
+
+@pytest.mark.parametrize("request_", [{}, {"times_s": [0.0], "fps": 1.0}, {"fps": 0.0}, {"times_s": []}])
+def test_a_grid_needs_times_or_a_rate(path, request_):
+    with FrameStore() as store, pytest.raises(ValueError, match=r"grid|fps"):
+        store.build_grid(path, size=SIZE, **request_)

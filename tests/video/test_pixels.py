@@ -1,0 +1,119 @@
+"""Geometry: regions, letterboxes and turned pictures, against values worked out by hand."""
+
+# ruff: noqa: D103
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from videogym.testing.coded_clips import CORNERS, draw_code, read_code
+from videogym.video import fit_within, letterbox, open_video, region_box
+from videogym.video.orientation import Orientation
+from videogym.video.times import ordinals_at
+
+UNIT = st.floats(0, 1, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("region", "box"),
+    [
+        ((0.0, 0.0, 1.0, 1.0), (0, 0, 640, 360)),
+        ((0.25, 0.5, 0.75, 1.0), (160, 180, 480, 360)),
+        ((0.1, 0.1, 0.7, 0.7), (64, 36, 448, 252)),  # 0.7 * 640 is 448 less a rounding error
+        ((0.0, 0.0, 1e-9, 1e-9), (0, 0, 1, 1)),  # never empty
+        ((0.9999999, 0.9999999, 1.0, 1.0), (639, 359, 640, 360)),
+        ((0.001, 0.0, 0.0012, 1.0), (1, 0, 2, 360)),
+    ],
+)
+def test_region_boxes(region, box):
+    assert region_box(640, 360, region) == box
+
+
+@settings(deadline=None)
+@given(st.integers(1, 4000), st.integers(1, 4000), st.tuples(UNIT, UNIT, UNIT, UNIT))
+def test_a_region_is_never_empty_and_never_outside(width, height, corners):
+    x0, y0, x1, y1 = corners
+    if x0 < x1 and y0 < y1:
+        left, top, right, bottom = region_box(width, height, corners)
+        assert 0 <= left < right <= width and 0 <= top < bottom <= height
+
+
+@pytest.mark.parametrize(
+    ("frame", "box", "fitted"),
+    [
+        ((640, 360), (224, 224), (224, 126)),
+        ((360, 640), (224, 224), (126, 224)),
+        ((160, 96), (320, 320), (320, 192)),  # grows too
+        ((4000, 2), (100, 100), (100, 1)),  # never vanishes
+        ((224, 224), (224, 224), (224, 224)),
+    ],
+)
+def test_fitting_keeps_the_aspect(frame, box, fitted):
+    assert fit_within(*frame, box) == fitted
+
+
+def test_a_letterbox_is_black_and_centred():
+    boxed = letterbox(np.full((2, 3, 4, 3), 9, dtype=np.uint8), (7, 6))
+    assert boxed.shape == (2, 6, 7, 3) and boxed.dtype == np.uint8
+    assert (boxed[:, 1:4, 1:5] == 9).all()
+    assert boxed.sum() == 2 * 3 * 4 * 3 * 9  # and nothing else
+
+
+def test_a_letterbox_that_is_too_small_is_refused():
+    with pytest.raises(ValueError, match="4x3 do not fit into 3x3"):
+        letterbox(np.zeros((1, 3, 4, 3), dtype=np.uint8), (3, 3))
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turned", "degrees"),
+    [
+        (Orientation(), lambda a: a, 0),
+        (Orientation(False, True, True), lambda a: np.rot90(a, 2), 180),
+        (Orientation(True, True, False), lambda a: np.rot90(a, -1), 90),  # clockwise
+        (Orientation(True, False, True), lambda a: np.rot90(a, 1), 270),
+        (Orientation(False, True, False), lambda a: a[:, ::-1], 0),  # a mirror
+        (Orientation(True, False, False), lambda a: a.swapaxes(0, 1), 0),
+    ],
+)
+def test_orientations(orientation, turned, degrees):
+    image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    assert np.array_equal(orientation.apply(image), turned(image))
+    assert orientation.degrees == degrees
+    width, height = orientation.shown_size(3, 2)
+    assert orientation.apply(image).shape == (height, width, 3)
+
+
+@pytest.mark.parametrize("number", [0, 1, 12_345, 65_535])
+def test_a_code_can_be_read_back(number):
+    for size in ((128, 48), (160, 96), (330, 187)):
+        assert read_code(draw_code(number, *size)) == number
+
+
+def test_a_frame_without_a_code_is_told():
+    with pytest.raises(ValueError, match="no readable code"):
+        read_code(np.zeros((96, 160, 3), dtype=np.uint8))
+
+
+def test_a_region_shows_its_corner(clip):
+    """The corners of every clip have known colours; a wrong box would show a neighbour's."""
+    regions = {
+        "red": (0.02, 0.2, 0.2, 0.4),
+        "green": (0.8, 0.2, 0.98, 0.4),
+        "blue": (0.8, 0.77, 0.98, 0.98),
+        "grey": (0.02, 0.77, 0.2, 0.98),
+    }
+    with open_video(str(clip("b_frames").path)) as video:
+        for colour, region in regions.items():
+            cut = video.frames_at([2.0], region=region, size=(16, 16)).pixels[0]
+            assert np.abs(cut.mean((0, 1)) - CORNERS[colour]).max() < 12, colour
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-10, 110), max_size=20), st.integers(0, 2**31))
+def test_the_frame_on_display_is_the_last_one_that_began(times, seed):
+    pts_s = np.cumsum(np.random.default_rng(seed).uniform(0.01, 3, 40)) - 1e-3
+    pts_s -= pts_s[0]
+    for time_s, ordinal in zip(times, ordinals_at(pts_s, times), strict=True):
+        begun = [i for i, t in enumerate(pts_s) if t <= time_s]
+        assert ordinal == (begun[-1] if begun else 0)

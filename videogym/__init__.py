@@ -1,0 +1,51 @@
+"""Gymnasium environments in which a policy looks around in long videos."""
+
+import gymnasium as _gymnasium
+
+from videogym.env import Snapshot, VideoQAEnv
+from videogym.evaluate import evaluate
+from videogym.recipes import Recipe, get_recipe
+from videogym.rewards import Term
+from videogym.state import Answer, Crop, Invalid, Move, Region, Rules, Segment, Select, State, Task
+from videogym.video import FrameStore, VideoError, open_video
+from videogym.wrappers import DiscreteActions, TextActions
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Answer",
+    "Crop",
+    "DiscreteActions",
+    "FrameStore",
+    "Invalid",
+    "Move",
+    "Recipe",
+    "Region",
+    "Rules",
+    "Segment",
+    "Select",
+    "Snapshot",
+    "State",
+    "Task",
+    "Term",
+    "TextActions",
+    "VideoError",
+    "VideoQAEnv",
+    "evaluate",
+    "get_recipe",
+    "open_video",
+]
+
+# Events last long enough for one frame of the recipe's pool, or hide between two frames of its skim.
+for _id, _recipe, _tasks in (
+    ("VideoMTR-v0", "VIDEO_MTR/paper", "procedural:brief_event?duration_s=600"),
+    ("VideoMTRCode-v0", "VIDEO_MTR/code", "procedural:brief_event?duration_s=600&event_s=12"),
+    ("LongVT-v0", "LONGVT/paper", "procedural:brief_event?duration_s=3600&event_s=3"),
+    ("LongVTCode-v0", "LONGVT/code", "procedural:brief_event?duration_s=3600&event_s=3"),
+    ("VideoQA-v0", "DEFAULT", "procedural:brief_event?duration_s=600"),
+):
+    _gymnasium.register(
+        id=f"videogym/{_id}",
+        entry_point="videogym.env:VideoQAEnv",
+        kwargs={"recipe": _recipe, "tasks": _tasks},
+    )

@@ -1,0 +1,100 @@
+"""Tasks in a row: by position and by name, and whether their evidence fits the video."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+from videogym.state import Task
+
+# Annotations are rounded, often to whole seconds, and so may end a little after the last frame.
+EVIDENCE_SLACK_S = 1.0
+
+
+class EvidenceError(ValueError):
+    """Evidence lies outside its video."""
+
+
+class Tasks(Sequence[Task]):
+    """A sequence of tasks with unique ids."""
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Task]: ...
+    def __getitem__(self, index: int | slice) -> Task | Sequence[Task]:
+        """The task at a position, or those of a slice."""
+        if isinstance(index, slice):
+            return [self._task(i) for i in range(*index.indices(len(self)))]
+        position = range(len(self))[index]  # resolves negative positions, raises IndexError
+        return self._task(position)
+
+    @abstractmethod
+    def _task(self, position: int) -> Task:
+        """The task at a position in ``[0, len)``."""
+
+    @abstractmethod
+    def by_id(self, task_id: str) -> Task:
+        """The task of that id.
+
+        Raises:
+            ValueError: there is none.
+        """
+
+
+class TaskList(Tasks):
+    """Tasks that are held in memory.
+
+    Args:
+        tasks: with unique ids.
+
+    Raises:
+        ValueError: two tasks share an id.
+    """
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        self._tasks = tuple(tasks)
+        self._positions = {task.task_id: i for i, task in enumerate(self._tasks)}
+        if len(self._positions) < len(self._tasks):
+            repeated = next(t.task_id for i, t in enumerate(self._tasks) if self._positions[t.task_id] != i)
+            raise ValueError(f"task_id {repeated!r} is repeated")
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self._tasks)
+
+    def _task(self, position: int) -> Task:
+        return self._tasks[position]
+
+    def by_id(self, task_id: str) -> Task:
+        """The task of that id.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if task_id not in self._positions:
+            raise ValueError(f"no task has the id {task_id!r}; there are {len(self)}")
+        return self._tasks[self._positions[task_id]]
+
+
+def check_evidence(task: Task, duration_s: float) -> None:
+    """Refuse a task whose evidence is not in its video.
+
+    A segment must start inside and may end up to `EVIDENCE_SLACK_S` after the end.
+
+    Args:
+        task: any task; without evidence it passes.
+        duration_s: length of its video, seconds.
+
+    Raises:
+        EvidenceError: names task, segment and duration.
+    """
+    for segment in task.evidence or ():
+        if segment.start_s >= duration_s or segment.end_s > duration_s + EVIDENCE_SLACK_S:
+            raise EvidenceError(
+                f"task {task.task_id!r}: evidence [{segment.start_s:g}, {segment.end_s:g}) s lies outside "
+                f"its video of {duration_s:g} s"
+            )

@@ -1,0 +1,469 @@
+"""The environment: a thin shell that wires state, video, observation and reward.
+
+Everything that decides something lives elsewhere: `videogym.actions` plays the turn,
+`videogym.observations` builds what is seen, `videogym.rewards` pays. The shell holds the open
+videos, the random generator and the current state.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete
+from numpy.typing import NDArray
+
+from videogym.actions import begin, play, play_fault
+from videogym.datasets import TaskList, Tasks, check_evidence, load_tasks
+from videogym.observations import (
+    WHOLE_FRAME,
+    Observation,
+    Observe,
+    build_observation,
+    check_text_lengths,
+    newest_clips,
+    observation_space,
+)
+from videogym.recipes import Recipe, get_recipe
+from videogym.rewards import Score, best_coverage, is_correct, looked_segments, score
+from videogym.spaces import UnicodeText
+from videogym.state import Action, Answer, Clip, Crop, Invalid, Move, Rules, Select, State, Task
+from videogym.video import (
+    Backend,
+    FrameBatch,
+    FrameStore,
+    UnfitVideo,
+    Video,
+    VideoChanged,
+    VideoError,
+    fit_within,
+    letterbox,
+    region_box,
+)
+
+DEFAULT_TASKS = "procedural:brief_event?level=0&duration_s=600&count=1000&split=train"
+MAX_OPTIONS = 26
+MAX_FRAME_SIDE = 4096
+
+
+class AbsentTerm(np.float64):
+    """The NaN of a reward term that does not apply; unlike other NaNs it equals itself.
+
+    So two runs of one episode have equal infos, which Gymnasium's checker compares with ``==``.
+    """
+
+    def __new__(cls) -> AbsentTerm:
+        """There is one value."""
+        return super().__new__(cls, np.nan)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AbsentTerm)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = np.float64.__hash__
+
+    def __reduce__(self) -> tuple[type[AbsentTerm], tuple[()]]:
+        return AbsentTerm, ()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A saved episode: everything needed to go on from here, in any process. No decoder inside."""
+
+    state: State
+    rng: dict[str, Any]  # state of the environment's bit generator
+
+
+class VideoQAEnv(gymnasium.Env[Observation, Any]):
+    """A question about a long video and a limited budget of frames.
+
+    ## Description
+    The policy sees a coarse skim of a video that is minutes or hours long and a question about it.
+    Turn by turn it looks into a segment and sees new frames, and at last it answers. Which looks
+    there are, how frames are sampled and what is paid is the recipe: `VIDEO_MTR` and `LONGVT`
+    rebuild two published systems, `DEFAULT` is videogym's own.
+
+    ## Action Space
+    A `Dict`; keys an action does not use are ignored.
+
+    | key | space | meaning |
+    |---|---|---|
+    | `kind` | `Discrete` | index into the recipe's actions, e.g. 0 = crop, 1 = answer |
+    | `segment` | `Box(2,)` float64 | start and end as shares of the duration, for select and crop |
+    | `region` | `Box(4,)` float32 | x0, y0, x1, y1 in [0, 1], for crop, where the recipe has regions |
+    | `option` | `Discrete(26)` | index of the answer's option, where the task has options |
+    | `answer` | `UnicodeText` | the answer to an open or numeric question |
+
+    `step` also takes a `videogym.Select`, `Crop` or `Answer` in seconds, or a `Move` as grammars make
+    them. An action that cannot be executed spends the turn; `message` says why.
+
+    ## Observation Space
+    A `Dict` of fixed shapes, padded with zeros; masks tell padding from frames.
+
+    | key | meaning |
+    |---|---|
+    | `question`, `options`, `task_kind` | the task; `task_kind` 0 choice, 1 open, 2 numeric |
+    | `video`, `duration_s` | address and length of the video |
+    | `message` | why the last action was not executed; empty if it was |
+    | `turn`, `turns_left`, `frames_left` | turns played, turns and frames left (-1: no budget) |
+    | `clip_times_s`, `clip_regions`, `clip_mask` | frames this observation brings |
+    | `shown_times_s`, `shown_regions`, `shown_turns`, `shown_mask` | all frames shown; turn 0 is the skim |
+    | `pool_times_s`, `pool_mask` | candidate frames, where the recipe has a pool |
+    | `clip` | (N, H, W, 3) uint8 RGB pixels, letterboxed, with `observe="pixels"` only |
+
+    References are the default; `videogym.FrameStore.frames` resolves them at any size.
+
+    ## Starting State
+    A task is drawn with the environment's generator, or pinned with `reset(options={"task_id": ...})`;
+    the seed is never an index. The first observation brings the skim.
+
+    ## Rewards
+    The weighted sum of the recipe's terms, each reported in `info["reward_terms"]`. Turn terms are
+    paid at once; at the last step the gate takes back what a wrong answer has not earned, so that the
+    undiscounted return equals the recipe's formula.
+
+    ## Episode End
+    `terminated`: the recipe's rules ended it (an answer, the last turn, the last call, or an
+    unreadable output where the recipe says so). `truncated` is left to wrappers such as `TimeLimit`.
+
+    ## Information
+    The same keys after `reset` and every `step`: `task_id`, `turn`, `frames_shown`, `invalid`,
+    `error_code`, `fault`, `ending`, `is_success`, `reward_terms` (NaN where a term is absent),
+    `reward_present`, `bad_videos` (tasks skipped since the environment was made), `recipe`; with
+    `privileged=True` also `answer`, `evidence_s` and `coverage`.
+
+    ## Arguments
+    Args:
+        tasks: a source for `videogym.datasets.load_tasks` (``"procedural:..."`` or the path of a task
+            file), or tasks.
+        recipe: a `Recipe` or the name of one.
+        video_root: folder below which relative video paths of a task file lie.
+        observe: ``"references"``, or ``"pixels"`` to put frames into the observation.
+        frame_size: ``(width, height)`` of those frames.
+        backend: how files are decoded, ``"pyav"`` or ``"decord"``.
+        cache_dir: folder of packet tables and of frame grids made by `FrameStore.build_grid`, shared by
+            processes; None means ``$VIDEOGYM_CACHE`` or ``~/.cache/videogym``.
+        on_bad_video: what `reset` does with a task whose video cannot be used: ``"raise"``, or
+            ``"skip"`` to draw another one and count it.
+        privileged: put the ground truth into `info` and into pictures.
+        render_mode: ``"rgb_array"`` for a picture of the timeline and the frames, ``"ansi"`` for text.
+
+    Raises:
+        ValueError: an argument is not one of those above.
+        TaskFileError: the task file is invalid.
+
+    ## Version History
+    * v0: first version.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "ansi"], "render_fps": 1}  # noqa: RUF012
+
+    def __init__(
+        self,
+        tasks: str | Sequence[Task] = DEFAULT_TASKS,
+        recipe: str | Recipe = "DEFAULT",
+        *,
+        video_root: str | None = None,
+        observe: Observe = "references",
+        frame_size: tuple[int, int] = (224, 224),
+        backend: Backend = "pyav",
+        cache_dir: str | None = None,
+        on_bad_video: Literal["raise", "skip"] = "raise",
+        privileged: bool = False,
+        render_mode: str | None = None,
+    ) -> None:
+        _check_choice("observe", observe, ("references", "pixels"))
+        _check_choice("backend", backend, get_args(Backend))
+        _check_choice("on_bad_video", on_bad_video, ("raise", "skip"))
+        _check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
+        self.recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
+        self.tasks = _as_tasks(tasks, video_root)
+        self.store = FrameStore(cache_dir=cache_dir, backend=backend, video_root=video_root)
+        self.observe, self.frame_size = observe, _check_size(frame_size)
+        self.on_bad_video, self.privileged, self.render_mode = on_bad_video, privileged, render_mode
+        self.observation_space = observation_space(self.recipe.rules, observe, self.frame_size)
+        self.action_space = action_space(self.recipe.rules)
+        self._state: State | None = None
+        self._pixels: NDArray[np.uint8] | None = None
+        self._bad_videos = 0
+
+    @property
+    def state(self) -> State:
+        """The current state.
+
+        Raises:
+            ValueError: `reset` has not been called.
+        """
+        if self._state is None:
+            raise ValueError("there is no episode yet; call reset first")
+        return self._state
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start an episode.
+
+        Args:
+            seed: seeds the generator that draws tasks.
+            options: ``{"task_id": ...}`` pins the task.
+
+        Raises:
+            ValueError: an option is unknown, or the task is unknown or does not fit its video.
+            VideoError: the task's video cannot be used; the message names task and file.
+        """
+        super().reset(seed=seed)
+        options = options or {}
+        if unknown := set(options) - {"task_id"}:
+            raise ValueError(f"unknown reset options {sorted(unknown)}; known: task_id")
+        if "task_id" in options:
+            self._begin(self.tasks.by_id(options["task_id"]))
+        else:
+            self._begin_any()
+        return self._observation(), self._info(None)
+
+    def _begin_any(self) -> None:
+        """Draw tasks until one can be shown; a bad video raises or is counted."""
+        bad: set[int] = set()
+        while len(bad) < len(self.tasks):
+            position = int(self.np_random.integers(len(self.tasks)))
+            if position in bad:
+                continue
+            try:
+                return self._begin(self.tasks[position])
+            except VideoError:
+                if self.on_bad_video == "raise":
+                    raise
+                bad.add(position)
+                self._bad_videos += 1
+        raise VideoError(f"none of the {len(bad)} tasks has a usable video")
+
+    def _begin(self, task: Task) -> None:
+        check_text_lengths(task)
+        try:
+            state = self._first_state(task)
+            pixels = self._fetch(state)
+        except VideoError as error:
+            raise type(error)(f"task {task.task_id!r}: {error}") from error
+        self._state, self._pixels = state, pixels
+
+    def _first_state(self, task: Task) -> State:
+        video = self.store.open(task.video)
+        try:
+            check_evidence(task, video.meta.duration_s)
+            return begin(task, video.meta, video.pts_s, self.recipe.rules, self.recipe.identity)
+        except ValueError as error:
+            # The video is sound but unfit for this task or recipe: too short, or evidence beyond its end.
+            raise UnfitVideo(f"{task.video}: {error}") from error
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Play one turn.
+
+        Args:
+            action: a member of `action_space`, a `Select`, `Crop`, `Answer` or `Invalid`, or a `Move`.
+
+        Raises:
+            ValueError: the episode has ended, or the action is none of the above.
+        """
+        before = self.state
+        move = as_move(action, before)
+        try:
+            after = play(before, move, self._video(before).pts_s)
+            pixels = self._fetch(after)
+        except VideoError as error:
+            after = play_fault(before, move, str(error))
+            pixels = self._fetch(after)
+        self._state, self._pixels = after, pixels
+        paid = score(self.recipe.terms, before, after)
+        return self._observation(), float(paid.reward), after.terminated, False, self._info(paid)
+
+    def get_state(self) -> Snapshot:
+        """The episode as it is; O(1), since states are immutable."""
+        return Snapshot(self.state, copy.deepcopy(dict(self.np_random.bit_generator.state)))
+
+    def set_state(self, snapshot: Snapshot) -> Observation:
+        """Go on from a saved episode, the same or another environment's.
+
+        Raises:
+            ValueError: the snapshot was made under another recipe.
+            VideoChanged: the video file is not the one the snapshot was made with.
+        """
+        state = snapshot.state
+        if state.recipe_id != self.recipe.identity:
+            raise ValueError(f"the snapshot is of recipe {state.recipe_id}, not {self.recipe.identity}")
+        self._video(state)
+        self._state, self._pixels = state, self._fetch(state)
+        self.np_random.bit_generator.state = snapshot.rng
+        return self._observation()
+
+    def render(self) -> NDArray[np.uint8] | str | None:  # type: ignore[override]
+        """The picture or text of the current state, as `render_mode` says."""
+        from videogym.rendering import render_ansi, render_rgb
+
+        if self.render_mode == "ansi":
+            return render_ansi(self.state)
+        if self.render_mode == "rgb_array":
+            return render_rgb(self.state, self.store, evidence=self.privileged)
+        return None
+
+    def close(self) -> None:
+        """Release decoders. Closing twice is allowed."""
+        self.store.close()
+
+    def _video(self, state: State) -> Video:
+        """The video of a state; refused if its content is not what it was when the episode began."""
+        video = self.store.open(state.task.video)
+        if video.meta.fingerprint != state.video.fingerprint:
+            raise VideoChanged(
+                f"{state.task.video} has fingerprint {video.meta.fingerprint}, "
+                f"the snapshot {state.video.fingerprint}"
+            )
+        return video
+
+    def _fetch(self, state: State) -> NDArray[np.uint8] | None:
+        """Pixels of the newest clips, letterboxed and padded; None when references are observed."""
+        if self.observe == "references":
+            return None
+        width, height = self.frame_size
+        # One array for the whole observation: a frame is copied once, and untouched padding costs nothing.
+        pixels = np.zeros((self.recipe.rules.max_clip_frames, height, width, 3), np.uint8)
+        row = 0
+        for clip in newest_clips(state):
+            batch = self._fetch_clip(state, clip)
+            letterbox(batch.pixels, self.frame_size, out=pixels[row : row + len(batch)])
+            row += len(batch)
+        return pixels
+
+    def _fetch_clip(self, state: State, clip: Clip) -> FrameBatch:
+        box = clip.region.as_tuple() if clip.region else None
+        left, top, right, bottom = region_box(state.video.width, state.video.height, box or WHOLE_FRAME)
+        size = fit_within(right - left, bottom - top, self.frame_size)
+        return self.store.frames(state.task.video, clip.times_s, size=size, region=box)
+
+    def _observation(self) -> Observation:
+        return build_observation(self.state, self._pixels)
+
+    def _info(self, paid: Score | None) -> dict[str, Any]:
+        state = self.state
+        turn = state.turns[-1] if state.turns else None
+        error = turn.error if turn else None
+        terms = paid.terms if paid else dict.fromkeys(self.recipe.term_names)
+        info: dict[str, Any] = {
+            "task_id": state.task.task_id,
+            "turn": np.int64(len(state.turns)),
+            "frames_shown": np.int64(state.frames_shown),
+            "invalid": np.bool_(error is not None),
+            "error_code": error.code if error else "",
+            "fault": turn.fault if turn else "",
+            "ending": state.ending,
+            "is_success": np.bool_(is_correct(state)),
+            "reward_terms": {n: AbsentTerm() if v is None else np.float64(v) for n, v in terms.items()},
+            "reward_present": {n: np.bool_(v is not None) for n, v in terms.items()},
+            "bad_videos": np.int64(self._bad_videos),
+            "recipe": self.recipe.identity,
+        }
+        return info | (self._privileged_info() if self.privileged else {})
+
+    def _privileged_info(self) -> dict[str, Any]:
+        task = self.state.task
+        coverage = best_coverage(self.state, looked_segments(self.state))
+        return {
+            "answer": task.answer,
+            "evidence_s": tuple((segment.start_s, segment.end_s) for segment in task.evidence or ()),
+            "coverage": np.float64(np.nan if coverage is None else coverage),
+        }
+
+
+def action_space(rules: Rules) -> Dict:
+    """The structured action space of a recipe's rules."""
+    spaces: dict[str, Any] = {
+        "kind": Discrete(len(rules.actions)),
+        "segment": Box(0.0, 1.0, (2,), np.float64),
+        "option": Discrete(MAX_OPTIONS),
+        "answer": UnicodeText(rules.max_answer_chars),
+    }
+    if rules.regions:
+        spaces["region"] = Box(0.0, 1.0, (4,), np.float32)
+    return Dict(spaces)
+
+
+def as_move(action: Any, state: State) -> Move:
+    """Read whatever `VideoQAEnv.step` takes.
+
+    Values a policy can get wrong become `Invalid`; a shape no policy should send raises.
+
+    Raises:
+        ValueError: not an action, or a structured action without a key it needs.
+    """
+    if isinstance(action, Move):
+        return action
+    if isinstance(action, Select | Crop | Answer | Invalid):
+        return Move((action,))
+    if not isinstance(action, dict) or "kind" not in action:
+        raise ValueError(
+            f"an action is a dict with 'kind', a Select, Crop, Answer or Move, got {type(action).__name__}"
+        )
+    try:
+        return Move((_structured_action(action, state),))
+    except KeyError as error:
+        raise ValueError(f"the structured action lacks the key {error}; it has {sorted(action)}") from error
+
+
+def _structured_action(action: dict[str, Any], state: State) -> Action:
+    kinds, kind = state.rules.actions, int(action["kind"])
+    if not 0 <= kind < len(kinds):
+        return Invalid("unknown_action", f"kind must be 0 to {len(kinds) - 1}, got {kind}.")
+    if kinds[kind] == "answer":
+        return Answer(_answer_text(action, state.task))
+    start_s, end_s = (_seconds(float(share), state.video.duration_s) for share in action["segment"])
+    if kinds[kind] == "select":
+        return Select(start_s, end_s)
+    region = tuple(float(value) for value in action["region"]) if state.rules.regions else None
+    return Crop(start_s, end_s, region)  # type: ignore[arg-type]  # four values, by the space
+
+
+def _seconds(share: float, duration_s: float) -> float:
+    """Seconds of a share of the video, cut to microseconds.
+
+    A presentation time divided by the duration and multiplied again can land an ulp late, past the
+    very frame that was meant; cut down to a microsecond it does not.
+    """
+    time_s = share * duration_s
+    return math.floor(time_s * 1e6 + 1e-3) / 1e6 if math.isfinite(time_s) else time_s
+
+
+def _answer_text(action: dict[str, Any], task: Task) -> str:
+    if task.kind != "choice":
+        return str(action["answer"])
+    option = int(action["option"])
+    return task.letters[option] if 0 <= option < len(task.letters) else f"option {option}"
+
+
+def _as_tasks(tasks: str | Sequence[Task], video_root: str | None) -> Tasks:
+    if isinstance(tasks, str):
+        loaded = load_tasks(tasks, video_root=video_root)
+    else:
+        loaded = tasks if isinstance(tasks, Tasks) else TaskList(tasks)
+    if not len(loaded):
+        raise ValueError(f"there are no tasks in {tasks!r}")
+    return loaded
+
+
+def _check_size(frame_size: tuple[int, int]) -> tuple[int, int]:
+    width, height = frame_size
+    if not (1 <= width <= MAX_FRAME_SIDE and 1 <= height <= MAX_FRAME_SIDE):
+        raise ValueError(
+            f"frame_size must be (width, height) within 1 to {MAX_FRAME_SIDE}, got {frame_size}"
+        )
+    return int(width), int(height)
+
+
+def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {allowed}, got {value!r}")

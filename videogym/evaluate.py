@@ -1,0 +1,222 @@
+"""Run any callable policy over tasks and say how good it is and how sure that is.
+
+Knows environments and numbers only; nothing here imports a learning library. A task whose video
+cannot be used is skipped and counted, never scored.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from videogym.rewards import is_correct, looked_segments
+from videogym.state import Segment, State, intersection_s, merge
+from videogym.video import VideoError
+
+Policy = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What one episode came to."""
+
+    task_id: str
+    correct: bool
+    answered: bool
+    ending: str
+    reward: float
+    terms: dict[str, float]  # sums over the episode; terms that were never present are missing
+    turns: int
+    frames: int
+    invalid_turns: int
+    fault_turns: int
+    tiou: float | None  # union of looks with union of evidence; None without evidence
+    hit: bool | None  # whether a shown frame lies in every evidence segment; None without evidence
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures of a policy over a set of episodes."""
+
+    accuracy: Estimate
+    hit_rate: Estimate | None
+    tiou: Estimate | None
+    reward: Estimate
+    turns: Estimate
+    frames: Estimate
+    invalid_rate: Estimate  # share of turns that executed nothing
+    terms: dict[str, Estimate]
+    recipe: str
+    bad_videos: dict[str, str]  # task id -> cause, for tasks that could not be shown
+    faults: int  # episodes with a turn whose frames could not be decoded; left out of all figures
+    episodes: tuple[Episode, ...] = field(repr=False)
+
+
+def evaluate(
+    policy: Policy,
+    env: gymnasium.Env[Any, Any],
+    *,
+    task_ids: Sequence[str] | None = None,
+    episodes: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Play episodes and report.
+
+    Args:
+        policy: called as ``policy(observation, info)`` or ``policy(observation, info, env)``, where
+            ``env`` is the unwrapped environment; returns an action of ``env``.
+        env: a videogym environment, wrapped or not.
+        task_ids: the tasks, one episode each; by default the environment's first ``episodes`` tasks.
+        episodes: how many tasks; all of them by default.
+        seed: seeds the environment once, at the first episode.
+        progress: called with (done, total) after every episode.
+
+    Raises:
+        ValueError: there is nothing to evaluate, or every video was bad.
+    """
+    inner: Any = env.unwrapped
+    if task_ids is None:
+        total = len(inner.tasks) if episodes is None else min(episodes, len(inner.tasks))
+        task_ids = [inner.tasks[i].task_id for i in range(total)]
+    played: list[Episode] = []
+    bad: dict[str, str] = {}
+    call = _with_env(policy, inner)
+    for done, task_id in enumerate(task_ids, start=1):
+        try:
+            start = env.reset(seed=seed if done == 1 else None, options={"task_id": task_id})
+        except VideoError as error:
+            bad[task_id] = str(error)
+        else:
+            played.append(_play(call, env, *start))
+        if progress is not None:
+            progress(done, len(task_ids))
+    sound = [episode for episode in played if not episode.fault_turns]
+    if not sound:
+        raise ValueError(f"no episode could be scored: {len(bad)} bad videos, {len(played)} faults; {bad}")
+    return _report(sound, inner.recipe.identity, bad, len(played) - len(sound))
+
+
+def _with_env(policy: Policy, env: Any) -> Callable[[Any, dict[str, Any]], Any]:
+    parameters = inspect.signature(policy).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(positional) >= 3:
+        return lambda observation, info: policy(observation, info, env)
+    return policy
+
+
+def _play(
+    call: Callable[[Any, dict[str, Any]], Any],
+    env: gymnasium.Env[Any, Any],
+    observation: Any,
+    info: dict[str, Any],
+) -> Episode:
+    terms: dict[str, float] = {}
+    reward, over = 0.0, False
+    while not over:
+        observation, paid, terminated, truncated, info = env.step(call(observation, info))
+        reward += float(paid)
+        for name, value in info["reward_terms"].items():
+            if info["reward_present"][name]:
+                terms[name] = terms.get(name, 0.0) + float(value)
+        over = bool(terminated or truncated)
+    inner: Any = env.unwrapped
+    return _episode(inner.state, reward, terms)
+
+
+def _episode(state: State, reward: float, terms: dict[str, float]) -> Episode:
+    evidence = state.task.evidence
+    return Episode(
+        task_id=state.task.task_id,
+        correct=is_correct(state),
+        answered=state.answer is not None,
+        ending=state.ending,
+        reward=reward,
+        terms=terms,
+        turns=len(state.turns),
+        frames=state.frames_shown,
+        invalid_turns=sum(not turn.valid for turn in state.turns),
+        fault_turns=sum(bool(turn.fault) for turn in state.turns),
+        tiou=union_iou(looked_segments(state), evidence) if evidence else None,
+        hit=all(_hit(state, segment) for segment in evidence) if evidence else None,
+    )
+
+
+def union_iou(looks: Sequence[Segment], evidence: Sequence[Segment]) -> float:
+    """Intersection over union, in seconds, of everything looked at and all evidence."""
+    both = intersection_s(looks, evidence)
+    union = sum(segment.length_s for segment in merge([*looks, *evidence]))
+    return both / union
+
+
+def _hit(state: State, segment: Segment) -> bool:
+    return any(segment.contains(t) for clip in state.clips for t in clip.times_s)
+
+
+def _report(episodes: list[Episode], recipe: str, bad: dict[str, str], faults: int) -> Report:
+    turns = sum(e.turns for e in episodes)
+    names = sorted({name for e in episodes for name in e.terms})
+    return Report(
+        accuracy=proportion(sum(e.correct for e in episodes), len(episodes)),
+        hit_rate=_optional_proportion([e.hit for e in episodes]),
+        tiou=_optional_mean([e.tiou for e in episodes]),
+        reward=mean([e.reward for e in episodes]),
+        turns=mean([e.turns for e in episodes]),
+        frames=mean([e.frames for e in episodes]),
+        invalid_rate=proportion(sum(e.invalid_turns for e in episodes), turns),
+        terms={name: mean([e.terms[name] for e in episodes if name in e.terms]) for name in names},
+        recipe=recipe,
+        bad_videos=bad,
+        faults=faults,
+        episodes=tuple(episodes),
+    )
+
+
+def proportion(successes: int, count: int) -> Estimate:
+    """Share of successes with Wilson's 95 % score interval, which stays inside [0, 1].
+
+    >>> str(proportion(9, 10))
+    '0.900 [0.596, 0.982]'
+    """
+    z = 1.959964
+    share = successes / count
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), count)
+
+
+def mean(values: Sequence[float]) -> Estimate:
+    """Mean with its normal 95 % interval; the interval of a single value is the value."""
+    array = np.asarray(values, dtype=np.float64)
+    centre = float(array.mean())
+    half = 1.959964 * float(array.std(ddof=1)) / math.sqrt(len(array)) if len(array) > 1 else 0.0
+    return Estimate(centre, centre - half, centre + half, len(array))
+
+
+def _optional_proportion(values: Sequence[bool | None]) -> Estimate | None:
+    present = [value for value in values if value is not None]
+    return proportion(sum(present), len(present)) if present else None
+
+
+def _optional_mean(values: Sequence[float | None]) -> Estimate | None:
+    present = [value for value in values if value is not None]
+    return mean(present) if present else None

@@ -1,0 +1,78 @@
+"""What a grammar is: the one place that turns text into moves and states into messages.
+
+A grammar owns its tags, its tool schema, its prompt, its parser and its writer, so that they cannot
+drift apart. It is stateless: everything it renders comes from the `State` it is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from videogym.state import Action, Move, Region, Rules, State
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """Plain text of a message. Never structure: special tokens inside it are to be read as text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class FramePart:
+    """One frame of the episode's video, by reference."""
+
+    time_s: float
+    region: Region | None = None
+
+
+Part = TextPart | FramePart
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        """The text parts joined; frames leave no trace."""
+        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+
+class Grammar(Protocol):
+    """How a text policy writes actions and reads observations."""
+
+    @property
+    def name(self) -> str:
+        """Name and profile, e.g. ``"longvt/strict"``."""
+        ...
+
+    def tools(self, rules: Rules) -> list[dict[str, Any]]:
+        """Tool schemas in OpenAI's function format; empty when the grammar uses tags only."""
+        ...
+
+    def messages(self, state: State) -> tuple[Message, ...]:
+        """The whole conversation so far: system, question with skim, then outputs and replies.
+
+        The assistant messages are the raw texts of the turns. The last message is always the newest
+        observation, unless the episode has ended on an assistant message.
+        """
+        ...
+
+    def parse(self, text: str, state: State) -> Move:
+        """Read one policy output. Never raises: what cannot be read is `Invalid` with a reason."""
+        ...
+
+    def write(self, action: Action, state: State, thought: str = "") -> str:
+        """The text whose parse is this action: ``parse(write(a, s), s).actions == (a,)``.
+
+        Raises:
+            ValueError: the grammar has no words for this action.
+        """
+        ...

@@ -1,0 +1,224 @@
+"""The house's own grammar: one JSON tool call a turn, in seconds, for every action there is.
+
+An optional thought, then ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``. Only the
+actions of the recipe are offered and accepted, and regions only where it allows them. Every time is
+told and asked in seconds, and every refusal says what to write instead.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from videogym.grammars.base import Message, Part, TextPart
+from videogym.grammars.blocks import THINK
+from videogym.grammars.conversation import frame_parts, is_replied, question_text
+from videogym.grammars.tool_calls import TOOL_CALL, TOOL_RESPONSE, TOOLS, load_call, tools_text, write_call
+from videogym.state import Action, Answer, Crop, Invalid, Move, Rules, Select, State, Turn
+
+_OPENING, _CLOSING = f"<{TOOL_CALL}>", f"</{TOOL_CALL}>"
+_TIMES = {
+    "start_s": {"type": "number", "description": "Start in seconds, not negative"},
+    "end_s": {"type": "number", "description": "End in seconds, after the start"},
+}
+_REGION = {
+    "type": "array",
+    "items": {"type": "number"},
+    "minItems": 4,
+    "maxItems": 4,
+    "description": "Part of the picture to enlarge: [x0, y0, x1, y1] in fractions of its width and height, "
+    "origin at the top left. Left out: the whole picture.",
+}
+_TEXT = {"type": "string", "description": "The answer: the letter of an option, a number or a short text"}
+_PURPOSE = {
+    "select": "Show some of the candidate frames that lie between two times.",
+    "crop": "Show new frames of the video between two times.",
+    "answer": "Give the final answer. This ends the episode.",
+}
+
+
+@dataclass(frozen=True)
+class Native:
+    """The grammar ``native``."""
+
+    tags = (THINK, TOOL_CALL, TOOLS, TOOL_RESPONSE)
+
+    @property
+    def name(self) -> str:
+        """``"native"``."""
+        return "native"
+
+    def tools(self, rules: Rules) -> list[dict[str, Any]]:
+        """One function for each action of the rules."""
+        return [_schema(kind, rules) for kind in rules.actions]
+
+    def parse(self, text: str, state: State) -> Move:
+        """One action whose arguments have the types of the schema, or why there is none.
+
+        Whether the values make sense is judged when the action is played.
+        """
+        action = _read(text, state.rules)
+        return Move((action,), text, not isinstance(action, Invalid))
+
+    def write(self, action: Action, state: State, thought: str = "") -> str:
+        """The text of an action.
+
+        Raises:
+            ValueError: the rules do not offer this action, or the thought would hide it.
+        """
+        text = (f"<{THINK}>{thought}</{THINK}>\n" if thought else "") + _words(action)
+        if self.parse(text, state).actions != (action,):
+            raise ValueError(f"{self.name} has no words for {action} after the thought {thought!r}")
+        return text
+
+    def messages(self, state: State) -> tuple[Message, ...]:
+        """System with tools, skim and question, then outputs and one tool message a turn."""
+        system = (
+            "You answer a question about a video. You see a few frames first and may look again where "
+            f"it matters. Every turn, think between <{THINK}> and </{THINK}> and then call one function; "
+            f"you have {state.rules.max_turns} turns. All times are in seconds."
+        )
+        tools = tools_text(self.tools(state.rules))
+        talk = [
+            Message("system", (TextPart(system), TextPart(f"\n\n{tools}"))),
+            Message("user", _first_observation(state)),
+        ]
+        for i, turn in enumerate(state.turns):
+            talk.append(Message("assistant", (TextPart(self._output(turn, state)),)))
+            if is_replied(state, i):
+                talk.append(Message("tool", _reply(state, i)))
+        return tuple(talk)
+
+    def _output(self, turn: Turn, state: State) -> str:
+        """The turn's text; a structured action is put into words, "" where there are none."""
+        if turn.text is not None:
+            return turn.text
+        try:
+            return self.write(turn.results[0].action, state)
+        except ValueError:
+            return ""
+
+
+def _schema(kind: str, rules: Rules) -> dict[str, Any]:
+    properties = _properties(kind, rules)
+    parameters = {
+        "type": "object",
+        "properties": properties,
+        "required": [key for key in properties if key != "region"],
+        "additionalProperties": False,
+    }
+    function = {"name": kind, "description": _PURPOSE[kind], "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
+def _properties(kind: str, rules: Rules) -> dict[str, Any]:
+    if kind == "answer":
+        return {"text": _TEXT}
+    return {**_TIMES, "region": _REGION} if kind == "crop" and rules.regions else _TIMES
+
+
+def _words(action: Action) -> str:
+    if isinstance(action, Invalid):
+        raise ValueError(f"no words for {action}: it is not an action of a policy")
+    if isinstance(action, Answer):
+        return write_call("answer", {"text": action.text})
+    times = {"start_s": float(action.start_s), "end_s": float(action.end_s)}
+    if isinstance(action, Select):
+        return write_call("select", times)
+    region = {} if action.region is None else {"region": [float(v) for v in action.region]}
+    return write_call("crop", {**times, **region})
+
+
+def _read(text: str, rules: Rules) -> Action:
+    rest = text.strip()
+    if rest.startswith(f"<{THINK}>"):
+        _, closed, rest = rest.partition(f"</{THINK}>")
+        if not closed:
+            return Invalid(
+                "format", f"The thought is not closed: end it with </{THINK}>, then call a function."
+            )
+        rest = rest.strip()
+    if not (rest.startswith(_OPENING) and rest.endswith(_CLOSING)):
+        reason = f"Write one {_OPENING}...{_CLOSING} and nothing else, but for a thought before it."
+        return Invalid("format", reason)
+    call = load_call(rest[len(_OPENING) : -len(_CLOSING)])
+    if isinstance(call, Invalid):
+        return call
+    if call.name not in rules.actions:
+        return Invalid(
+            "unknown_tool", f"There is no such function here; call {' or '.join(rules.actions)}."
+        )
+    return _read_arguments(call.name, call.arguments, rules)
+
+
+def _read_arguments(kind: str, arguments: dict[str, Any], rules: Rules) -> Action:
+    properties = _properties(kind, rules)
+    if any(key not in properties for key in arguments):
+        return Invalid("unknown_argument", f"{kind} takes {', '.join(properties)} and nothing else.")
+    missing = [key for key in properties if key not in arguments and key != "region"]
+    if missing:
+        return Invalid("required", f"{kind} needs {' and '.join(missing)}.")
+    if kind == "answer":
+        answer = arguments["text"]
+        return Answer(answer) if isinstance(answer, str) else Invalid("type", "text must be a string.")
+    times = _numbers([arguments["start_s"], arguments["end_s"]])
+    if times is None:
+        return Invalid("type", "start_s and end_s must be finite numbers of seconds.")
+    if kind == "select":
+        return Select(times[0], times[1])
+    if "region" not in arguments:
+        return Crop(times[0], times[1])
+    region = _numbers(arguments["region"])
+    if region is None or len(region) != 4:
+        return Invalid("type", "region must be a list of four numbers from 0 to 1: [x0, y0, x1, y1].")
+    return Crop(times[0], times[1], (region[0], region[1], region[2], region[3]))
+
+
+def _numbers(values: object) -> list[float] | None:
+    """The values as finite floats, or None if they are not a list of finite JSON numbers."""
+    if not isinstance(values, list) or any(
+        isinstance(v, bool) or not isinstance(v, int | float) for v in values
+    ):
+        return None
+    try:
+        numbers = [float(value) for value in values]
+    except OverflowError:
+        return None
+    return numbers if all(math.isfinite(number) for number in numbers) else None
+
+
+def _first_observation(state: State) -> tuple[Part, ...]:
+    opening = (
+        f"The video lasts {state.video.duration_s:.2f} s. "
+        f"Here are {len(state.skim.times_s)} of its frames, each after its time:\n"
+    )
+    form = {
+        "choice": "Answer with the letter of one option.",
+        "numeric": "Answer with a number.",
+        "open": "Answer in a few words.",
+    }[state.task.kind]
+    ask = f"\n{question_text(state.task)}\n{form} {_limits(state, 0)}"
+    return (TextPart(opening), *frame_parts(state.skim, stamped=True), TextPart(ask))
+
+
+def _reply(state: State, index: int) -> tuple[Part, ...]:
+    turn, parts = state.turns[index], [TextPart(f"<{TOOL_RESPONSE}>\n")]
+    shown = tuple(part for clip in turn.clips for part in frame_parts(clip, stamped=True))
+    news = "" if turn.error is None else f"Refused. {turn.error.reason}"
+    closing = TextPart(
+        f"\n{news}{' ' if news else ''}{_limits(state, index + 1)}</{TOOL_RESPONSE}>".lstrip("\n")
+    )
+    return (*parts, *shown, closing)
+
+
+def _limits(state: State, played: int) -> str:
+    """What is left after so many turns, in a sentence."""
+    rules = state.rules
+    left = rules.max_turns - played
+    turns = "This is your last turn: call answer." if left == 1 else f"{left} turns are left."
+    if rules.frame_budget is None:
+        return turns
+    clips = [state.skim, *(clip for turn in state.turns[:played] for clip in turn.clips)]
+    frames = max(0, rules.frame_budget - sum(len(clip.times_s) for clip in clips))
+    return f"{turns} {frames} more frames can be shown."

@@ -1,0 +1,352 @@
+"""Reward terms: pure functions of the state before and after a turn, returned by name.
+
+A term sees states only, never pixels. It returns None when it does not apply: no annotation, not
+that kind of turn, or a turn whose frames could not be shown. A term that fails raises. `score` adds
+what a turn pays and, at the end of an episode, settles the gate of the recipe.
+"""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from videogym.grammars import longvt_transcript
+from videogym.state import Clip, Crop, Segment, Select, State, Task, Turn, segment_iou
+
+TermFunction = Callable[[State, State], float | None]
+Judge = Callable[[Task, str], float]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One named reward.
+
+    A ``turn`` term is asked after every turn, a ``trajectory`` term once, when the rules have ended
+    the episode. ``gated`` payments are taken back at the end unless the answer was right; those of
+    the last turn too, unless ``gated`` is ``"before_last"``.
+    """
+
+    name: str
+    level: Literal["turn", "trajectory"]
+    function: TermFunction  # (before, after) -> value, or None when the term is absent
+    weight: float = 1.0
+    gated: Literal["no", "all", "before_last"] = "no"
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one turn paid."""
+
+    reward: float
+    terms: dict[str, float | None]  # weighted; None: absent
+
+
+def term_names(terms: Sequence[Term]) -> tuple[str, ...]:
+    """Names of all payments a recipe can make, the settlement of the gate last."""
+    gate = ("gate",) if any(term.gated != "no" for term in terms) else ()
+    return tuple(term.name for term in terms) + gate
+
+
+def score(terms: Sequence[Term], before: State, after: State) -> Score:
+    """Pay one turn.
+
+    Args:
+        terms: the recipe's terms.
+        before: state before the turn.
+        after: state after it; a terminated state also pays trajectory terms and settles the gate.
+
+    Returns:
+        Payments by name and their sum. ``gate`` is what is taken back, never positive unless a gated
+        term was a penalty.
+    """
+    values = {term.name: _value(term, before, after) for term in terms}
+    if any(term.gated != "no" for term in terms):
+        values["gate"] = _settlement(terms, values.get("answer"), after) if after.terminated else None
+    return Score(sum(v for v in values.values() if v is not None), values)
+
+
+def _value(term: Term, before: State, after: State) -> float | None:
+    if term.level == "trajectory" and not after.terminated:
+        return None
+    if term.level == "turn" and after.turns[-1].fault:
+        return None
+    try:
+        value = term.function(before, after)
+    except Exception as error:
+        error.add_note(f"in reward term {term.name!r} of task {after.task.task_id!r}")
+        raise
+    return None if value is None else term.weight * float(value)
+
+
+def _settlement(terms: Sequence[Term], answer: float | None, final: State) -> float:
+    """Minus the gated payments of the whole episode, or 0.0 when the answer was right.
+
+    Right is what the recipe's own ``answer`` term pays for; a recipe without one asks `is_correct`.
+    """
+    if is_correct(final) if answer is None else answer > 0:
+        return 0.0
+    owed = 0.0
+    states = history(final)
+    for before, after in itertools.pairwise(states):
+        for term in terms:
+            last = after is states[-1]
+            if term.gated == "all" or (term.gated == "before_last" and not last):
+                owed += _value(term, before, after) or 0.0
+    return 0.0 - owed  # never -0.0
+
+
+def history(state: State) -> list[State]:
+    """All states of the episode so far, the first observation's first and ``state`` itself last."""
+    earlier = [replace(state, turns=state.turns[:k], ending="") for k in range(len(state.turns))]
+    return [*earlier, state]
+
+
+# --- answers -----------------------------------------------------------------------------------
+
+
+def judge_letter(task: Task, answer: str) -> float:
+    """1.0 for the right letter, number or text, else 0.0, compared as Video-MTR does.
+
+    Letters are case-sensitive. Numbers are equal after rounding to two decimals, if both or neither
+    are written with a decimal mark. Open texts must be equal after folding case and white space; an
+    empty one is never right.
+    """
+    given = answer.strip()
+    if task.kind == "choice":
+        return float(given == task.answer)
+    if task.kind == "numeric":
+        return float(_same_number(given, task.answer))
+    return float(given != "" and _folded(given) == _folded(task.answer))
+
+
+def judge_lenient(task: Task, answer: str) -> float:
+    """1.0 for the right answer however it is written, else 0.0.
+
+    For a choice the letter, the labelled option and the option's text all count, in any case.
+    """
+    if task.kind != "choice":
+        return judge_letter(task, answer)
+    index = task.letters.index(task.answer)
+    accepted = (task.answer, task.labelled_options[index], task.options[index])
+    return float(_folded(answer).rstrip(".") in {_folded(text).rstrip(".") for text in accepted})
+
+
+def is_correct(state: State) -> bool:
+    """Whether the episode ended with the right answer, however it is written."""
+    return state.answer is not None and judge_lenient(state.task, state.answer) > 0
+
+
+def _same_number(given: str, truth: str) -> bool:
+    def marked(text: str) -> bool:
+        return "." in text or "," in text
+
+    try:
+        equal = round(float(given), 2) == round(float(truth), 2)
+    except ValueError:
+        return False
+    return equal and marked(given) == marked(truth)
+
+
+def _folded(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+@dataclass(frozen=True)
+class AnswerTerm:
+    """The judge's verdict on the accepted answer, 0.0 without one.
+
+    ``decay`` is lost for every turn before the one that answers a choice (0.1 in Video-MTR's code,
+    which leaves numeric and open answers undecayed; its scorer gives open answers 0, ``open_scored``).
+    """
+
+    judge: Judge = judge_lenient
+    decay: float = 0.0
+    open_scored: bool = True
+
+    def __call__(self, before: State, after: State) -> float:
+        """The verdict in [0, 1], less the decay; negative after more than 1 / decay turns."""
+        task, answer = after.task, after.answer
+        if answer is None or (task.kind == "open" and not self.open_scored):
+            return 0.0
+        verdict = self.judge(task, answer)
+        late = self.decay * len(before.turns) if task.kind == "choice" else 0.0
+        return verdict * (1.0 - late)
+
+
+# --- format ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WellFormedTurn:
+    """1.0 for a turn whose output obeys the grammar; with ``valid_only`` it must also be executed.
+
+    Source: Video-MTR, per-turn format reward; its code pays nothing for an action it refuses.
+    """
+
+    valid_only: bool = False
+
+    def __call__(self, before: State, after: State) -> float:
+        """1.0 or 0.0."""
+        turn = after.turns[-1]
+        return float(turn.well_formed and (turn.valid or not self.valid_only))
+
+
+def well_formed_episode(before: State, after: State) -> float:
+    """1.0 if every turn obeyed the grammar and the episode ended with an answer, else 0.0."""
+    return float(after.answer is not None and all(turn.well_formed for turn in after.turns))
+
+
+# --- frame relevance (Video-MTR) ---------------------------------------------------------------
+
+
+def relevant_pool(state: State) -> frozenset[float] | None:
+    """Pool frames whose timestamp lies in an evidence segment; None without annotation."""
+    evidence = state.task.evidence
+    if evidence is None:
+        return None
+    return frozenset(t for t in state.pool_s if any(segment.contains(t) for segment in evidence))
+
+
+def frame_iou(clip: Clip, relevant: frozenset[float]) -> float:
+    """Intersection over union of two sets of frames; 1.0 when both are empty."""
+    shown = frozenset(clip.times_s)
+    union = shown | relevant
+    return len(shown & relevant) / len(union) if union else 1.0
+
+
+def _look_ious(state: State, relevant: frozenset[float]) -> list[float]:
+    """IoU of the skim and of every executed look, in order."""
+    return [frame_iou(clip, relevant) for clip in state.clips]
+
+
+@dataclass(frozen=True)
+class FrameGain:
+    """Video-MTR's frame-relevance term: did this look show more of the relevant frames?
+
+    Pays ``bonus`` when the IoU of this turn's frames with the relevant ones rises by more than
+    ``margin`` above the baseline, else ``-drop_penalty`` times the drop below it. Absent for turns
+    without a look and for tasks without annotation.
+
+    Source: Video-MTR. The paper measures against the best look so far and punishes a drop in
+    proportion, without a coefficient or a rule for ties; the code measures against the previous look
+    with a margin of 0.001 and punishes nothing.
+    """
+
+    bonus: float = 0.5
+    baseline: Literal["best", "previous"] = "best"
+    margin: float = 0.0
+    drop_penalty: float = 0.5
+
+    def __call__(self, before: State, after: State) -> float | None:
+        """The payment, or None when the term is absent."""
+        relevant, clips = relevant_pool(after), after.turns[-1].clips
+        if relevant is None or not clips:
+            return None
+        earlier = _look_ious(before, relevant)
+        reference = max(earlier) if self.baseline == "best" else earlier[-1]
+        gain = frame_iou(clips[-1], relevant) - reference
+        if gain > self.margin:
+            return self.bonus
+        return self.drop_penalty * min(0.0, gain)
+
+
+# --- temporal overlap (LongVT, DEFAULT) --------------------------------------------------------
+
+
+def looked_segments(state: State) -> tuple[Segment, ...]:
+    """Segments of the executed looks, as asked, cut at the end of the video."""
+    return tuple(segment for turn in state.turns for segment in turn_segments(state, turn))
+
+
+def turn_segments(state: State, turn: Turn) -> tuple[Segment, ...]:
+    """`looked_segments` of one turn."""
+    return tuple(
+        Segment(result.action.start_s, min(result.action.end_s, state.video.duration_s))
+        for result in turn.results
+        if result.clip is not None and isinstance(result.action, Select | Crop)
+    )
+
+
+def best_coverage(state: State, looks: Sequence[Segment]) -> float | None:
+    """Mean over the evidence segments of the best IoU that any single look has with each.
+
+    In [0, 1]; it never falls when a look is added, and a repeated look adds nothing. None without
+    evidence.
+    """
+    evidence = state.task.evidence
+    if not evidence:
+        return None
+    best = [max((segment_iou(look, segment) for look in looks), default=0.0) for segment in evidence]
+    return sum(best) / len(best)
+
+
+def coverage_gain(before: State, after: State) -> float | None:
+    """By how much this turn's looks raised `best_coverage`; absent without evidence."""
+    now = best_coverage(after, looked_segments(after))
+    then = best_coverage(before, looked_segments(before))
+    return None if now is None or then is None else now - then
+
+
+@dataclass(frozen=True)
+class CropOverlap:
+    """LongVT's time reward on the last executed crop.
+
+    ``iou`` divides the seconds in common by the hull of both segments, which is the union when they
+    overlap; ``recall`` by the length of the evidence. With several evidence segments the best
+    counts (the source knows one). Absent without evidence; 0.0 without a crop.
+
+    Source: LongVT, R_time. Which of several crops counts is open in the paper; its code takes the
+    last one written, executed or not (see `TranscriptScore`).
+    """
+
+    measure: Literal["iou", "recall"] = "iou"
+
+    def __call__(self, before: State, after: State) -> float | None:
+        """The overlap in [0, 1]."""
+        evidence, looks = after.task.evidence, looked_segments(after)
+        if not evidence:
+            return None
+        if not looks:
+            return 0.0
+        return max(self._overlap(looks[-1], segment) for segment in evidence)
+
+    def _overlap(self, look: Segment, segment: Segment) -> float:
+        if self.measure == "iou":
+            return segment_iou(look, segment)
+        inter = min(look.end_s, segment.end_s) - max(look.start_s, segment.start_s)
+        return max(0.0, inter) / segment.length_s
+
+
+@dataclass(frozen=True)
+class TranscriptScore:
+    """One part of LongVT's reward, read from the episode's whole text as its code reads it.
+
+    Source: ``custom_rewards/vl_agent.py`` of LongVT. ``part`` is ``"answer"``, ``"format"`` or
+    ``"time"``; ``variant`` is the flag its training script sets.
+    """
+
+    part: Literal["answer", "format", "time"]
+    variant: Literal["iou", "recall"] = "iou"
+    judge: Judge = judge_lenient
+
+    def __call__(self, before: State, after: State) -> float | None:
+        """The part in [0, 1]; ``time`` is None without annotation."""
+        text = longvt_transcript.transcript(after)
+        if self.part == "format":
+            return float(longvt_transcript.format_ok(text))
+        if self.part == "answer":
+            answer = longvt_transcript.final_answer(text) or ""
+            short = len(answer) < longvt_transcript.MAX_ANSWER_CHARS
+            return self.judge(after.task, answer) if answer and short else 0.0
+        evidence = after.task.evidence
+        if not evidence:
+            return None
+        crop = longvt_transcript.last_crop(text)
+        if crop is None or not longvt_transcript.has_tool_response(text):
+            return 0.0
+        window = (evidence[0].start_s, evidence[0].end_s)
+        iou, recall = longvt_transcript.overlap(crop, window)
+        return iou if self.variant == "iou" else recall

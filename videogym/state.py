@@ -1,0 +1,377 @@
+"""Frozen records of an episode: the task, the rules, what was shown and what was done.
+
+Everything here is data. A `State` holds no decoder and no random generator, so it can be pickled,
+compared, branched and replayed; a step makes a new `State` that shares all of the old one. Seconds
+are the only unit of time and regions are fractions of the full frame. Frame indices exist only in
+`videogym.video` and in the grammars that speak them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from videogym.video.types import VideoMeta
+
+ActionKind = Literal["select", "crop", "answer"]
+TaskKind = Literal["choice", "open", "numeric"]
+Ending = Literal["", "answered", "turn_limit", "call_limit", "malformed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Half-open interval ``[start_s, end_s)`` of a video, in seconds.
+
+    Raises:
+        ValueError: a bound is not finite, the start is negative, or the end is not after the start.
+    """
+
+    start_s: float
+    end_s: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.start_s) and math.isfinite(self.end_s)):
+            raise ValueError(f"segment bounds must be finite, got [{self.start_s}, {self.end_s})")
+        if self.start_s < 0 or self.end_s <= self.start_s:
+            raise ValueError(f"segment needs 0 <= start_s < end_s, got [{self.start_s}, {self.end_s})")
+
+    @property
+    def length_s(self) -> float:
+        """Length in seconds, always positive."""
+        return self.end_s - self.start_s
+
+    def contains(self, time_s: float) -> bool:
+        """Whether the instant lies inside; the end itself does not."""
+        return self.start_s <= time_s < self.end_s
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Box ``(x0, y0, x1, y1)`` as fractions of the full frame, origin at the top left.
+
+    Raises:
+        ValueError: a coordinate lies outside ``[0, 1]``, is not finite, or the box has no area.
+    """
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def __post_init__(self) -> None:
+        box = (self.x0, self.y0, self.x1, self.y1)
+        if not all(math.isfinite(v) and 0.0 <= v <= 1.0 for v in box):
+            raise ValueError(f"region coordinates must lie in [0, 1], got {box}")
+        if self.x0 >= self.x1 or self.y0 >= self.y1:
+            raise ValueError(f"region needs x0 < x1 and y0 < y1, got {box}")
+
+    def as_tuple(self) -> tuple[float, float, float, float]:
+        """The four coordinates, for a reader that wants plain numbers."""
+        return (self.x0, self.y0, self.x1, self.y1)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One question about one video.
+
+    The answer and the evidence are the ground truth: they are left out of ``repr`` and no
+    observation is made from them.
+
+    Raises:
+        ValueError: the fields contradict each other; the message names the task and the field.
+    """
+
+    task_id: str
+    video: str  # path below video_root, absolute path, or a synthetic: address
+    question: str
+    kind: TaskKind
+    options: tuple[str, ...] = ()  # option texts without letters; () unless kind is "choice"
+    answer: str = field(default="", repr=False)  # the letter for "choice", else the text or number
+    evidence: tuple[Segment, ...] | None = field(default=None, repr=False)  # None: not annotated
+    source: str = ""  # data set or family the task comes from
+
+    def __post_init__(self) -> None:
+        if not self.task_id or not self.video or not self.question:
+            raise ValueError(f"task {self.task_id!r}: task_id, video and question must not be empty")
+        if self.kind == "choice":
+            if not 2 <= len(self.options) <= 26:
+                raise ValueError(
+                    f"task {self.task_id!r}: a choice needs 2 to 26 options, got {len(self.options)}"
+                )
+            if self.answer not in self.letters:
+                raise ValueError(f"task {self.task_id!r}: answer must be one of {', '.join(self.letters)}")
+        elif self.kind in ("open", "numeric"):
+            if self.options:
+                raise ValueError(f"task {self.task_id!r}: options are only for kind 'choice'")
+        else:
+            raise ValueError(
+                f"task {self.task_id!r}: kind must be 'choice', 'open' or 'numeric', got {self.kind!r}"
+            )
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """Option letters in order, ``("A", "B", ...)``; empty for open tasks."""
+        return tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(self.options)])
+
+    @property
+    def labelled_options(self) -> tuple[str, ...]:
+        """Options as they are shown, ``("A. red", "B. blue", ...)``."""
+        return tuple(f"{letter}. {text}" for letter, text in zip(self.letters, self.options, strict=True))
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What governs transitions and observations of an episode; rewards are not in here.
+
+    A `Recipe` holds one. All counts are frames, turns or calls; rates are frames a second.
+    """
+
+    actions: tuple[ActionKind, ...]
+    max_turns: int
+    skim_frames: int  # frames shown first; with skim_fps a cap, without it the exact number
+    clip_frames: int  # at most so many frames for one select or crop
+    pool_frames: int = 0  # size of the candidate pool; 0: there is none
+    pool_fps: float = 1.0  # rate at which the pool is drawn before its cap
+    skim_fps: float = 0.0  # 0: skim_frames spread over the whole video or pool
+    crop_fps: float = 1.0  # rate at which a crop is resampled from the source
+    frame_budget: int | None = None  # frames an episode may show, the skim included
+    max_calls: int | None = None  # looks asked for in one episode; reached: the episode ends
+    max_calls_per_turn: int = 1  # looks executed in one turn; further ones are refused
+    max_duration_s: float = 86_400.0  # upper bound of the observation and action spaces
+    crop_past_end: Literal["refuse", "clamp"] = "refuse"  # a crop whose end is after the video's
+    malformed: Literal["feedback", "end"] = "feedback"  # an output that cannot be read
+    last_turn_look: Literal["execute", "skip"] = "execute"  # a look in the last turn
+    regions: bool = False  # whether a crop may name a region
+    min_pixels: int = 28 * 28  # per frame, for policies that resolve references
+    max_pixels: int = 224 * 224
+    size_factor: int = 28  # both sides of a resolved frame are multiples of this
+    timestamps: Literal["none", "seconds"] = "none"  # whether rendered text tells frame times
+    answers: Literal["checked", "any"] = "checked"  # checked: a letter or a number where one is due
+    max_answer_chars: int = 999  # a longer checked answer is refused
+    max_text_chars: int = 100_000  # bound of text spaces
+
+    def __post_init__(self) -> None:
+        if "answer" not in self.actions:
+            raise ValueError(f"rules need the answer action, got {self.actions}")
+        if "select" in self.actions and self.pool_frames < 1:
+            raise ValueError("select needs a pool: set pool_frames")
+        if self.max_turns < 1 or self.skim_frames < 1 or self.clip_frames < 1:
+            raise ValueError("max_turns, skim_frames and clip_frames must be at least 1")
+        if self.frame_budget is not None and self.frame_budget < self.skim_frames:
+            raise ValueError(
+                f"frame_budget {self.frame_budget} is below the skim's {self.skim_frames} frames"
+            )
+
+    @property
+    def max_clip_frames(self) -> int:
+        """Most frames one observation can bring: the skim, or a turn's clips."""
+        return max(self.skim_frames, self.clip_frames * self.max_calls_per_turn)
+
+    @property
+    def max_shown_frames(self) -> int:
+        """Most frames an episode can show."""
+        looks = self.max_turns * self.max_calls_per_turn
+        if self.max_calls is not None:
+            # The turn that reaches the limit still runs all its calls.
+            looks = min(looks, self.max_calls - 1 + self.max_calls_per_turn)
+        most = self.skim_frames + looks * self.clip_frames
+        return most if self.frame_budget is None else min(most, self.frame_budget)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Frames of the episode's video, by reference: true timestamps and an optional region."""
+
+    times_s: tuple[float, ...]  # presentation times of real frames, ascending, repeats allowed
+    region: Region | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """An output or action that changes nothing but spends the turn; the policy is told why."""
+
+    code: str  # short and stable, e.g. "format", "range", "budget"
+    reason: str  # a sentence the policy can act on
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """Show frames of the pool that lie in a segment (Video-MTR's retrieve). Seconds, unchecked."""
+
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """Resample a segment from the source at the recipe's ``crop_fps``, optionally inside a region.
+
+    Without a region this is LongVT's ``crop_video``. Seconds and fractions, unchecked.
+    """
+
+    start_s: float
+    end_s: float
+    region: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """End the episode with an option letter or a free text."""
+
+    text: str
+
+
+Action = Select | Crop | Answer | Invalid
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One policy output: the actions a grammar read in it, and the text it came from.
+
+    A structured action is a move without text. Several actions in one move are parallel tool calls.
+    """
+
+    actions: tuple[Action, ...]
+    text: str | None = None  # raw text, unchanged
+    well_formed: bool = True  # the text obeys its grammar, whatever the values in it
+
+    def __post_init__(self) -> None:
+        if not self.actions:
+            raise ValueError("a move needs at least one action; use Invalid for an unreadable output")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one action of a turn came to: a clip, an answer, or why not."""
+
+    action: Action
+    clip: Clip | None = None  # only for an executed look
+    error: Invalid | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One ``env.step``: what the policy put out and what came of it."""
+
+    results: tuple[Result, ...]
+    text: str | None
+    well_formed: bool
+    fault: str = ""  # why the frames could not be shown; such a turn is kept out of any loss
+
+    @property
+    def clips(self) -> tuple[Clip, ...]:
+        """Clips of the executed looks, in order."""
+        return tuple(r.clip for r in self.results if r.clip is not None)
+
+    @property
+    def error(self) -> Invalid | None:
+        """The first error, if any action failed."""
+        return next((r.error for r in self.results if r.error is not None), None)
+
+    @property
+    def valid(self) -> bool:
+        """Whether at least one action was executed."""
+        return any(r.error is None for r in self.results)
+
+    @property
+    def calls(self) -> int:
+        """Looks that a well-formed output asked for, whatever came of them."""
+        return sum(not isinstance(r.action, Answer) for r in self.results) if self.well_formed else 0
+
+    @property
+    def answer(self) -> str | None:
+        """Text of the accepted answer, if this turn gave one."""
+        return next(
+            (r.action.text for r in self.results if isinstance(r.action, Answer) and r.error is None),
+            None,
+        )
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything an episode is, at one point in time.
+
+    Picklable and immutable; two states of one episode share all but the last turn.
+    """
+
+    task: Task
+    video: VideoMeta
+    rules: Rules
+    recipe_id: str  # Recipe.identity of the recipe that made it
+    pool_s: tuple[float, ...]  # candidate timestamps, strictly ascending; () without a pool
+    skim: Clip
+    turns: tuple[Turn, ...] = ()
+    ending: Ending = ""  # why the recipe's rules ended the episode; "" while it runs
+
+    @property
+    def terminated(self) -> bool:
+        """Whether the recipe's rules ended the episode."""
+        return self.ending != ""
+
+    @property
+    def answer(self) -> str | None:
+        """The accepted answer, or None."""
+        return self.turns[-1].answer if self.turns else None
+
+    @property
+    def clips(self) -> tuple[Clip, ...]:
+        """All clips shown so far, the skim first."""
+        return (self.skim, *(clip for turn in self.turns for clip in turn.clips))
+
+    @property
+    def frames_shown(self) -> int:
+        """Frames shown so far, the skim included; a frame shown twice counts twice."""
+        return sum(len(clip.times_s) for clip in self.clips)
+
+    @property
+    def frames_left(self) -> int | None:
+        """Frames the budget still allows; None without a budget."""
+        budget = self.rules.frame_budget
+        return None if budget is None else max(0, budget - self.frames_shown)
+
+    @property
+    def calls_made(self) -> int:
+        """Looks asked for so far, executed or refused; those beyond a turn's limit do not count."""
+        return sum(min(turn.calls, self.rules.max_calls_per_turn) for turn in self.turns)
+
+    @property
+    def turns_left(self) -> int:
+        """Turns the rules still allow."""
+        return max(0, self.rules.max_turns - len(self.turns))
+
+
+def intersection_s(segments: Sequence[Segment], others: Sequence[Segment]) -> float:
+    """Seconds covered by both unions; overlaps inside one list count once."""
+    return _length_s(merge(segments)) + _length_s(merge(others)) - _length_s(merge([*segments, *others]))
+
+
+def merge(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """The same seconds as disjoint segments in ascending order; touching ones become one."""
+    merged: list[Segment] = []
+    for segment in sorted(segments, key=lambda s: (s.start_s, s.end_s)):
+        if merged and segment.start_s <= merged[-1].end_s:
+            merged[-1] = Segment(merged[-1].start_s, max(merged[-1].end_s, segment.end_s))
+        else:
+            merged.append(segment)
+    return tuple(merged)
+
+
+def segment_iou(chosen: Segment, other: Segment) -> float:
+    """Temporal intersection over union of two segments.
+
+    Returns:
+        A value in ``[0, 1]``; 0.0 when they only touch.
+
+    >>> segment_iou(Segment(10, 20), Segment(15, 25))
+    0.3333333333333333
+    """
+    inter = min(chosen.end_s, other.end_s) - max(chosen.start_s, other.start_s)
+    if inter <= 0:
+        return 0.0
+    return inter / (chosen.length_s + other.length_s - inter)
+
+
+def _length_s(segments: Sequence[Segment]) -> float:
+    return sum(segment.length_s for segment in segments)

@@ -1,0 +1,1 @@
+"""Contract suites, scripted policies and the conformance runner: library code for tests of your own."""

@@ -1,0 +1,87 @@
+"""Count how much recorded behaviour of published systems comes out the same here.
+
+``python -m videogym.testing.conformance FILE.jsonl ...`` reads one record a line, replays it (see
+`videogym.testing.replay`) and prints what comes out differently. Exit status 0: all rows passed, 1: some
+failed, 2: some input could not be used.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from videogym.testing.replay import UnusableRow, check_row
+
+
+@dataclass
+class Tally:
+    """What one file came to."""
+
+    passed: int = 0
+    failed: int = 0
+    unusable: int = 0
+
+
+def check_file(path: Path, report: Callable[[str], None] = print) -> Tally:
+    """Check every row of a file and report its mismatches, then ``N passed, M failed``.
+
+    Args:
+        path: JSON lines.
+        report: called with each line of the report.
+
+    Raises:
+        OSError: the file cannot be read.
+        UnicodeDecodeError: the file is no text.
+    """
+    tally = Tally()
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            mismatches = check_row(_read_row(line))
+        except UnusableRow as error:
+            tally.unusable += 1
+            report(f"{path}:{number}: error: {error}")
+            continue
+        tally.failed += bool(mismatches)
+        tally.passed += not mismatches
+        for mismatch in mismatches:
+            report(f"{path}:{number}: {mismatch}")
+    unusable = f", {tally.unusable} unusable" if tally.unusable else ""
+    report(f"{path.name}: {tally.passed} passed, {tally.failed} failed{unusable}")
+    return tally
+
+
+def _read_row(line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UnusableRow(f"not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise UnusableRow(f"a row is a JSON object, got {type(row).__name__}")
+    return row
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command: check files, print the report, return the exit status."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: python -m videogym.testing.conformance FILE.jsonl ...")
+        return 0 if arguments else 2
+    tallies, unusable = [], False
+    for argument in arguments:
+        try:
+            tallies.append(check_file(Path(argument)))
+        except (OSError, UnicodeDecodeError) as error:
+            print(f"{argument}: error: {error}")
+            unusable = True
+    if any(tally.failed for tally in tallies):
+        return 1
+    return 2 if unusable or any(tally.unusable for tally in tallies) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,47 @@
+"""Which backend opens a source; the one way to open a video, whatever it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from videogym.video.pyav_reader import PyAVVideo
+from videogym.video.types import Video
+
+Backend = Literal["pyav", "decord"]
+
+
+def open_video(
+    source: str,
+    *,
+    backend: Backend = "pyav",
+    cache_dir: str | Path | None = None,
+    deadline_s: float = 60.0,
+) -> Video:
+    """Open a video file or a synthetic video.
+
+    Args:
+        source: path of a file, or an address that starts with ``synthetic:``.
+        backend: who decodes files. ``"decord"`` runs in a child process and needs the extra of that name.
+        cache_dir: where packet tables are kept; None means ``$VIDEOGYM_CACHE`` or ``~/.cache/videogym``.
+        deadline_s: seconds that decord may take to open or for any 8 frames before it is killed.
+
+    Returns:
+        A video; close it, or use it in a ``with``.
+
+    Raises:
+        ValueError: an unknown backend.
+        ImportError: decord is missing, or it is decord2.
+        VideoError: the file is missing or is not a usable video.
+    """
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend must be one of {get_args(Backend)}, got {backend!r}")
+    if source.startswith("synthetic:"):
+        from videogym.video.synthetic import open_synthetic
+
+        return open_synthetic(source)
+    if backend == "decord":
+        from videogym.video.decord_reader import DecordVideo
+
+        return DecordVideo(source, cache_dir=cache_dir, deadline_s=deadline_s)
+    return PyAVVideo(source, cache_dir=cache_dir)

@@ -1,0 +1,214 @@
+"""One pass over a file's packet headers: which frames it shows, and whether it is usable at all.
+
+No video stream, a cut-off end, timestamps that cannot be trusted: all of it is found here, when a
+file is opened for the first time, and is a typed error. Nothing is decoded but the first few frames.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from videogym.video.cache import publish_file
+from videogym.video.orientation import orientation_of
+from videogym.video.packets import PacketTable, load_table, save_table
+from videogym.video.types import NoVideoStream, TruncatedVideo, UnreadableVideo
+
+# Playlists would open other files and the text demuxer draws text as video, so containers are listed.
+_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,avi,flv,asf,ogg,gif"
+_COVER = av.stream.Disposition.attached_pic
+# MP4's index says more, and the length of an MPEG stream is taken from its own end.
+_TELL_LENGTH = ("matroska,webm", "avi", "flv", "asf", "ogg")
+_MISSING_END_S = 1.0
+_AVI_OPENING = 8  # frames whose order is looked at
+
+
+def load_or_scan(path: str, sidecar: Path) -> PacketTable:
+    """The table from its sidecar, else from the file; then the sidecar is written if it can be.
+
+    A sidecar that is damaged is made again. A cache that cannot be written only costs time.
+
+    Raises:
+        VideoError: the file is not a usable video.
+    """
+    table = load_table(sidecar)
+    if table is None:
+        table = scan(path)
+        try:
+            publish_file(sidecar, lambda file: save_table(file, table))
+        except OSError:
+            pass
+    return table
+
+
+def open_container(path: str) -> Any:
+    """Open a file with libav, regular containers only.
+
+    Raises:
+        UnreadableVideo: libav does not know what it is.
+    """
+    try:
+        return av.open(
+            path,
+            container_options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"},
+            metadata_errors="replace",
+        )
+    except (av.FFmpegError, OSError) as error:
+        raise UnreadableVideo(f"{path}: not a video that can be opened ({error.strerror})") from error
+
+
+def video_stream(container: Any, path: str) -> Any:
+    """The video stream, with a strict single-threaded decoder.
+
+    Raises:
+        NoVideoStream: there is none, or only a cover picture.
+        UnreadableVideo: there is no decoder for it.
+    """
+    videos = [s for s in container.streams.video if not s.disposition & _COVER]
+    if not videos:
+        raise NoVideoStream(f"{path}: holds no video stream")
+    stream = videos[0]
+    if stream.codec_context is None:
+        raise UnreadableVideo(f"{path}: no decoder for its video stream")
+    stream.codec_context.thread_count = 1
+    stream.codec_context.thread_type = "NONE"
+    if stream.codec_context.name == "hevc":
+        # Otherwise a damaged slice is patched with guessed pixels and nobody is told. The H.264 decoder
+        # tells by itself, and with this option also calls the start of an open group damaged.
+        stream.codec_context.options = {"err_detect": "explode"}
+    return stream
+
+
+def scan(path: str) -> PacketTable:
+    """Read every packet header of a file and decode its first frames.
+
+    Raises:
+        UnreadableVideo: it is no video, nothing in it can be decoded or its timestamps are unusable.
+        NoVideoStream: it holds no video stream.
+        TruncatedVideo: it ends before its own index says.
+    """
+    with open_container(path) as container:
+        stream = video_stream(container, path)
+        try:
+            headers = _read_headers(container, stream)
+        except av.FFmpegError as error:
+            raise UnreadableVideo(f"{path}: damaged ({error.strerror})") from error
+        if headers.first is None:
+            raise UnreadableVideo(f"{path}: no frame of it can be decoded")
+        _require_complete(container, stream, headers, path)
+        return _table(container, stream, headers, path)
+
+
+@dataclass
+class _Headers:
+    """What one pass over the packets of a file brings; ticks in decoding order."""
+
+    pts: array[int] = field(default_factory=lambda: array("q"))  # packets that may show a frame
+    durations: array[int] = field(default_factory=lambda: array("q"))  # 0: not told
+    keys: array[int] = field(default_factory=lambda: array("q"))
+    key_dts: array[int] = field(default_factory=lambda: array("q"))
+    first: Any = None  # the first frame that the decoder gives
+    opening: list[int] = field(default_factory=list)  # ticks of the first frames, as they came out
+    open_groups: bool = False  # a frame follows a later keyframe than the first and is shown before it
+    jumps: bool = False  # a keyframe is shown before one that precedes it in the file
+    untimed: int = 0  # packets and first frames without a timestamp
+    cut: bool = False  # the last video packet is incomplete
+    ends: dict[int, int] = field(default_factory=dict)  # largest end of a packet, by stream
+
+    def add(self, packet: Any) -> None:
+        """Note a packet of the video stream."""
+        if packet.pts is None:
+            self.untimed += 1
+            return
+        if packet.is_keyframe:
+            self.jumps |= bool(self.keys) and not packet.is_discard and packet.pts <= self.keys[-1]
+            self.keys.append(packet.pts)
+            self.key_dts.append(packet.pts if packet.dts is None else packet.dts)
+        # Nothing before the first keyframe can be decoded.
+        if self.keys and not packet.is_discard:
+            self.open_groups |= len(self.keys) > 1 and packet.pts < self.keys[-1]
+            self.pts.append(packet.pts)
+            self.durations.append(packet.duration or 0)
+        self.cut = packet.is_corrupt
+
+
+def _read_headers(container: Any, stream: Any) -> _Headers:
+    headers = _Headers()
+    opening = _AVI_OPENING if container.format.name == "avi" else 1
+    for packet in container.demux():
+        if packet.pts is not None:
+            index, end = packet.stream_index, packet.pts + (packet.duration or 0)
+            headers.ends[index] = max(headers.ends.get(index, end), end)
+        if packet.stream is not stream:
+            continue
+        if packet.size:
+            headers.add(packet)
+        if len(headers.opening) < opening and headers.keys:
+            for frame in packet.decode():
+                headers.first = headers.first or frame
+                headers.untimed += frame.pts is None
+                headers.opening.append(frame.pts or 0)
+    return headers
+
+
+def _require_complete(container: Any, stream: Any, headers: _Headers, path: str) -> None:
+    index = stream.index_entries
+    promised = index[-1].pos + index[-1].size if len(index) else 0
+    if promised > container.size:
+        raise TruncatedVideo(
+            f"{path}: its index reaches to byte {promised}, the file ends at byte {container.size}"
+        )
+    if headers.cut:
+        raise TruncatedVideo(f"{path}: the last frame in it is incomplete")
+    end_s = max(float(end * container.streams[i].time_base) for i, end in headers.ends.items())
+    length_s = (container.duration or 0) / av.time_base
+    if container.format.name in _TELL_LENGTH and length_s - end_s > _MISSING_END_S:
+        raise TruncatedVideo(f"{path}: promises {length_s:.1f} s, its packets end at {end_s:.1f} s")
+
+
+def _table(container: Any, stream: Any, headers: _Headers, path: str) -> PacketTable:
+    if headers.untimed:
+        raise UnreadableVideo(f"{path}: some of its frames have no timestamp")
+    if headers.jumps:
+        raise UnreadableVideo(f"{path}: its clock jumps back, as after joining files; remux it")
+    # AVI has no presentation times. libav guesses them, wrongly for H.264 with B-frames.
+    if headers.opening != sorted(headers.opening):
+        raise UnreadableVideo(
+            f"{path}: its frames are shown in an order that AVI cannot tell; remux it to MP4"
+        )
+    pts = np.frombuffer(headers.pts, dtype=np.int64)
+    order = np.argsort(pts, kind="stable")
+    # What lies before the first decoded frame refers to pictures that were cut away.
+    order = order[pts[order] >= headers.first.pts]
+    shown = pts[order]
+    keys, first_of_each = np.unique(np.frombuffer(headers.keys, dtype=np.int64), return_index=True)
+    if (np.diff(shown) == 0).any():
+        raise UnreadableVideo(f"{path}: two of its frames have the same timestamp")
+    return PacketTable(
+        pts=shown,
+        keys=keys,
+        key_dts=np.frombuffer(headers.key_dts, dtype=np.int64)[first_of_each],
+        end=int(shown[-1]) + _last_duration(shown, int(headers.durations[order[-1]]), stream),
+        tick=(stream.time_base.numerator, stream.time_base.denominator),
+        width=headers.first.width,
+        height=headers.first.height,
+        orientation=orientation_of(headers.first, path),
+        codec=stream.codec_context.codec.canonical_name,
+        container=container.format.name,
+        open_groups=headers.open_groups,
+    )
+
+
+def _last_duration(shown: NDArray[np.int64], told: int, stream: Any) -> int:
+    if told > 0:
+        return told
+    if len(shown) > 1:
+        return max(1, round((int(shown[-1]) - int(shown[0])) / (len(shown) - 1)))
+    rate = stream.average_rate or stream.guessed_rate or 25
+    return max(1, round(1 / (rate * stream.time_base)))

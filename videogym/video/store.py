@@ -1,0 +1,252 @@
+"""Frames from memory, from a shared grid, or from a decoder: always the same pixels.
+
+One `FrameStore` per process: a small pool of open videos and a cache of frames it has served. Grids
+on disk are shared by all processes. Where a frame comes from can be told by the time it takes and by
+nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videogym.video.backends import Backend, open_video
+from videogym.video.cache import cache_root
+from videogym.video.file_video import FileVideo
+from videogym.video.frame_cache import FrameCache
+from videogym.video.grid import Grids, write_grid
+from videogym.video.pixels import View
+from videogym.video.times import ordinals_at
+from videogym.video.types import FrameBatch, Resizer, Video, VideoChanged, VideoNotFound
+
+_OPEN_VIDEOS = 8
+_BATCH = 64  # frames decoded at a time, so that a long skim is not held twice
+
+
+class FrameStore:
+    """Serves frames of many videos; threads take turns, pickling keeps the options only.
+
+    Args:
+        cache_dir: where packet tables and grids are kept; None means ``$VIDEOGYM_CACHE`` or
+            ``~/.cache/videogym``.
+        lru_bytes: most bytes of frames kept in this process; 0 keeps none.
+        backend: who decodes files.
+        video_root: relative sources lie below it and nothing outside it is opened; None: no limit.
+        deadline_s: seconds that decord may take to open or for any 8 frames before it is killed.
+    """
+
+    def __init__(
+        self,
+        cache_dir: str | Path | None = None,
+        *,
+        lru_bytes: int = 256 << 20,
+        backend: Backend = "pyav",
+        video_root: str | Path | None = None,
+        deadline_s: float = 60.0,
+    ) -> None:
+        self._options: dict[str, Any] = {
+            "cache_dir": cache_dir,
+            "lru_bytes": lru_bytes,
+            "backend": backend,
+            "video_root": video_root,
+            "deadline_s": deadline_s,
+        }
+        self._grids = Grids((cache_root() if cache_dir is None else Path(cache_dir)) / "grids")
+        self._root = None if video_root is None else os.path.realpath(video_root)
+        self._videos: OrderedDict[str, Video] = OrderedDict()
+        self._frames = FrameCache(lru_bytes)
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+
+    def open(self, source: str) -> Video:
+        """An open video, shared with all other callers; do not close it.
+
+        Args:
+            source: path, below ``video_root`` if there is one, or a ``synthetic:`` address.
+
+        Raises:
+            VideoNotFound: it does not exist, or lies outside ``video_root``.
+            VideoChanged: the file changed since it was opened; the next call opens it anew.
+            VideoError: it is not a usable video.
+        """
+        with self._owned_lock():
+            address = self._resolve(source)
+            video = self._videos.get(address)
+            if isinstance(video, FileVideo):
+                try:
+                    video.require_unchanged()
+                except VideoChanged:
+                    del self._videos[address]
+                    raise
+            if video is None:
+                video = self._videos[address] = open_video(
+                    address,
+                    backend=self._options["backend"],
+                    cache_dir=self._options["cache_dir"],
+                    deadline_s=self._options["deadline_s"],
+                )
+            self._videos.move_to_end(address)
+            if len(self._videos) > _OPEN_VIDEOS:
+                # Dropped, not closed: a caller may still hold it, and the last one to let go closes it.
+                self._videos.popitem(last=False)
+            return video
+
+    def frames(
+        self,
+        source: str,
+        times_s: Sequence[float],
+        *,
+        size: tuple[int, int] | None,
+        region: tuple[float, float, float, float] | None = None,
+        resizer: Resizer = "bicubic",
+    ) -> FrameBatch:
+        """The frames on display at the given instants, see `Video.frames_at`.
+
+        Args:
+            source: as for `open`.
+            times_s: seconds, any order, repeats allowed; clamped to the video.
+            size: ``(width, height)`` in pixels; None keeps the native size.
+            region: ``(x0, y0, x1, y1)`` in ``[0, 1]``, cut at full resolution before resizing.
+            resizer: how pixels are resampled.
+
+        Returns:
+            One frame per instant, in the order asked; the pixels belong to the caller.
+
+        Raises:
+            ValueError: a time is not finite, or size or region is out of range.
+            VideoError: the frames cannot be decoded, or the file changed.
+        """
+        view = View(size, region, resizer)
+        video = self.open(source)
+        key = _pixel_key(video)
+        shown = video.pts_s[ordinals_at(video.pts_s, times_s)]
+        distinct, places = np.unique(shown, return_inverse=True)
+        pixels = self._collect(video, key, distinct, view)
+        if not np.array_equal(places, np.arange(len(places))):
+            pixels = pixels[places]
+        return FrameBatch(pixels, shown, np.zeros(len(shown), dtype=np.bool_))
+
+    def build_grid(
+        self,
+        source: str,
+        *,
+        size: tuple[int, int],
+        times_s: Sequence[float] | None = None,
+        fps: float | None = None,
+        resizer: Resizer = "bicubic",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Path:
+        """Decode frames once, for every process that uses the same cache directory.
+
+        Two processes may build the same grid at once, and a builder may be killed: others see a whole
+        grid or none. Builders' leftovers are removed after an hour.
+
+        Args:
+            source: as for `open`.
+            size: ``(width, height)`` in pixels.
+            times_s: instants whose frames are kept, for instance an episode's pool.
+            fps: instead of ``times_s``, frames a second over the whole video.
+            resizer: how pixels are resampled.
+            progress: called with frames done and frames in all, after every batch.
+
+        Returns:
+            The grid's folder.
+
+        Raises:
+            ValueError: not exactly one of ``times_s`` and ``fps``, or one is out of range.
+            VideoError: a frame cannot be decoded.
+            OSError: the cache directory cannot be written.
+        """
+        video = self.open(source)
+        key = _pixel_key(video)
+        view = View(size, None, resizer)
+        pts_s = _distinct_pts(video, times_s, fps)
+
+        def batches() -> Iterator[NDArray[np.uint8]]:
+            for start in range(0, len(pts_s), _BATCH):
+                chunk = pts_s[start : start + _BATCH]
+                yield _decode(video, chunk, view)
+                if progress is not None:
+                    progress(start + len(chunk), len(pts_s))
+
+        return write_grid(self._grids.folder(key, view), pts_s, batches())
+
+    def close(self) -> None:
+        """Close all videos and forget all frames. The store can be used again."""
+        with self._owned_lock():
+            while self._videos:
+                self._videos.popitem()[1].close()
+            self._frames.clear()
+            self._grids.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
+        return functools.partial(type(self), **self._options), ()
+
+    def _owned_lock(self) -> threading.RLock:
+        if os.getpid() != self._pid:
+            # On this side of a fork the lock's holder may not exist.
+            self._pid, self._lock = os.getpid(), threading.RLock()
+        return self._lock
+
+    def _resolve(self, source: str) -> str:
+        """Address of a source; refuses a way out of ``video_root``, links included."""
+        if source.startswith("synthetic:") or self._root is None:
+            return source
+        path = os.path.realpath(os.path.join(self._root, source))
+        if os.path.commonpath([self._root, path]) != self._root:
+            raise VideoNotFound(f"{source!r} lies outside video_root {self._root}")
+        return path
+
+    def _collect(self, video: Video, key: str, pts_s: NDArray[np.float64], view: View) -> NDArray[np.uint8]:
+        """Distinct frames: from grids, then from memory, and the rest decoded and remembered."""
+        width, height = view.output_size(video.meta.width, video.meta.height)
+        pixels = np.empty((len(pts_s), height, width, 3), dtype=np.uint8)
+        missing = np.arange(len(pts_s))
+        for grid in self._grids.of(key, view):
+            missing = grid.fill(pixels, pts_s, missing)
+        with self._owned_lock():
+            missing = missing[[not self._frames.copy((key, pts_s[i], view), pixels[i]) for i in missing]]
+        for start in range(0, len(missing), _BATCH):
+            chunk = missing[start : start + _BATCH]
+            pixels[chunk] = _decode(video, pts_s[chunk], view)
+            with self._owned_lock():
+                for i in chunk:
+                    self._frames.add((key, pts_s[i], view), pixels[i])
+        return pixels
+
+
+def _pixel_key(video: Video) -> str:
+    """Names the pixels of a video."""
+    return video.cache_key if isinstance(video, FileVideo) else video.meta.fingerprint
+
+
+def _decode(video: Video, pts_s: NDArray[np.float64], view: View) -> NDArray[np.uint8]:
+    return video.frames_at(pts_s.tolist(), size=view.size, region=view.region, resizer=view.resizer).pixels
+
+
+def _distinct_pts(video: Video, times_s: Sequence[float] | None, fps: float | None) -> NDArray[np.float64]:
+    """Timestamps of the frames on display at the times asked for, each once."""
+    if (times_s is None) == (fps is None):
+        raise ValueError("a grid needs either times_s or fps")
+    if fps is not None:
+        if not fps > 0:
+            raise ValueError(f"fps must be positive, got {fps}")
+        times_s = (np.arange(math.ceil(video.meta.duration_s * fps)) / fps).tolist()
+    if times_s is None or len(times_s) == 0:
+        raise ValueError("a grid needs at least one time")
+    return video.pts_s[np.unique(ordinals_at(video.pts_s, times_s))]

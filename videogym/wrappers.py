@@ -1,0 +1,137 @@
+"""Wrappers that change what a policy writes or reads. None holds state of its own.
+
+`TextActions` lets a text policy speak a grammar. `DiscreteActions` gives a small policy one integer
+to choose: a window of the video to look at, or an option to answer with.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Dict, Discrete
+
+from videogym.env import VideoQAEnv
+from videogym.grammars import Grammar, Message, get_grammar
+from videogym.observations import Observation, observation_space
+from videogym.spaces import UnicodeText
+from videogym.state import Action, Answer, Crop, Select, State
+
+MAX_PROMPT_CHARS = 65_536
+
+
+class TextActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.RecordConstructorArgs):
+    """Act by text: the policy's output is parsed by a grammar, the observation gains ``prompt``.
+
+    ``prompt`` is the text of the newest message; `messages` is the whole conversation with frame
+    references, for policies that render a chat themselves.
+
+    Args:
+        env: a videogym environment.
+        grammar: name of a grammar; by default the recipe's.
+
+    Raises:
+        ValueError: the grammar is unknown.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], grammar: str | None = None) -> None:
+        gymnasium.utils.RecordConstructorArgs.__init__(self, grammar=grammar)
+        super().__init__(env)
+        inner = _inner(env)
+        self.grammar: Grammar = get_grammar(grammar or inner.recipe.grammar)
+        self.action_space = UnicodeText(inner.recipe.rules.max_text_chars)
+        prompt = {"prompt": UnicodeText(MAX_PROMPT_CHARS)}
+        spaces = observation_space(inner.recipe.rules, inner.observe, inner.frame_size).spaces
+        self.observation_space = Dict({**spaces, **prompt})
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation so far, made from the environment's state."""
+        return self.grammar.messages(_inner(self.env).state)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """As the environment's, with the prompt added."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._with_prompt(observation), info
+
+    def step(self, action: str) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Parse one output and play it.
+
+        Raises:
+            ValueError: the action is not a string.
+        """
+        if not isinstance(action, str):
+            raise ValueError(f"a text action is a str, got {type(action).__name__}")
+        move = self.grammar.parse(action, _inner(self.env).state)
+        observation, reward, terminated, truncated, info = self.env.step(move)
+        return self._with_prompt(observation), float(reward), terminated, truncated, info
+
+    def _with_prompt(self, observation: Observation) -> Observation:
+        newest = self.messages[-1]
+        text = newest.text if newest.role != "assistant" else ""
+        return {**observation, "prompt": text[:MAX_PROMPT_CHARS].encode("utf-8", "replace").decode("utf-8")}
+
+
+class DiscreteActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.RecordConstructorArgs):
+    """Act by one integer: look at one of ``windows`` equal parts of the video, or answer an option.
+
+    Action ``i < windows`` selects (or, without a pool, crops) the i-th part; action ``windows + j``
+    answers with option j. With a pool the parts hold equally many pool frames, as far as they divide.
+
+    Args:
+        env: a videogym environment whose tasks are choices.
+        windows: number of parts, at least 1.
+        options: number of options the policy can choose from.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], windows: int = 16, options: int = 4) -> None:
+        if windows < 1 or options < 1:
+            raise ValueError(f"windows and options must be at least 1, got {windows} and {options}")
+        gymnasium.utils.RecordConstructorArgs.__init__(self, windows=windows, options=options)
+        super().__init__(env)
+        self.windows, self.options = windows, options
+        self.action_space = Discrete(windows + options)
+
+    def step(self, action: int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Play the action.
+
+        Raises:
+            ValueError: the number is outside the action space.
+        """
+        index = int(action)
+        if not 0 <= index < self.windows + self.options:
+            raise ValueError(f"action must be 0 to {self.windows + self.options - 1}, got {index}")
+        observation, reward, terminated, truncated, info = self.env.step(self.decode(index))
+        return observation, float(reward), terminated, truncated, info
+
+    def decode(self, index: int) -> Action:
+        """The action an integer stands for, in the current state."""
+        state = _inner(self.env).state
+        if index >= self.windows:
+            option = index - self.windows
+            letters = state.task.letters
+            return Answer(letters[option] if option < len(letters) else f"option {option}")
+        start_s, end_s = window_bounds_s(state, index, self.windows)
+        if "select" in state.rules.actions:
+            return Select(start_s, end_s)
+        return Crop(start_s, end_s)
+
+
+def window_bounds_s(state: State, index: int, windows: int) -> tuple[float, float]:
+    """Start and end, in seconds, of the index-th of ``windows`` equal parts of the episode's video."""
+    if not state.pool_s:
+        edges = np.linspace(0.0, state.video.duration_s, windows + 1)
+        return float(edges[index]), float(edges[index + 1])
+    bounds = (*state.pool_s, state.video.duration_s)
+    cuts = np.linspace(0, len(state.pool_s), windows + 1).astype(int)
+    return bounds[cuts[index]], bounds[cuts[index + 1]]
+
+
+def _inner(env: gymnasium.Env[Any, Any]) -> VideoQAEnv:
+    inner = env.unwrapped
+    if not isinstance(inner, VideoQAEnv):
+        raise ValueError(f"this wrapper needs a videogym environment, got {type(inner).__name__}")
+    return inner
