@@ -64,13 +64,16 @@ class Level:
     distractors: int  # scenes with an event that is not asked about
     event_spacings: float  # length of an event, in spacings of the pool
     longest_share: float  # of the video, for a scene that is asked about as the longest
+    shortest_cue: bool  # whether scenes with an event that is asked about last `MIN_SCENE` only
 
 
+# At level 0 two looks of an eighth of the pool nearly always cover a cued scene, so that a skim tells all
+# that is needed to find the event; at the others chance remains.
 LEVELS = (
-    Level(0.75, 8, 4, 3, 1.8, 0.36),
-    Level(0.50, 8, 4, 5, 1.6, 0.32),
-    Level(0.30, 10, 6, 6, 1.4, 0.29),
-    Level(0.18, 12, 7, 6, 1.2, 0.27),
+    Level(0.75, 8, 4, 3, 1.8, 0.36, True),
+    Level(0.50, 8, 4, 5, 1.6, 0.32, False),
+    Level(0.30, 10, 6, 6, 1.4, 0.29, False),
+    Level(0.18, 12, 7, 6, 1.2, 0.27, False),
 )
 
 
@@ -127,7 +130,7 @@ def write_script(address: Address) -> Script:
     rng = Random(str(address))
     level = LEVELS[address.level]
     asked, answers = _plot(rng, address)
-    cuts = _cuts(rng, address, asked[0] if address.family == "skim_suffices" else None)
+    cuts = _cuts(rng, address, asked)
     colours = rng.sample(list(SCENE_COLOURS)[: level.scene_colours], NUM_SCENES)
     events = _event_colours(rng, address, asked, answers)
     scenes = tuple(
@@ -145,15 +148,19 @@ def _plot(rng: Random, address: Address) -> tuple[tuple[int, ...], tuple[str, ..
     return (rng.randrange(NUM_SCENES),), tuple(rng.sample(colours, 4))
 
 
-def _cuts(rng: Random, address: Address, longest: int | None) -> list[int]:
+def _cuts(rng: Random, address: Address, asked: tuple[int, ...]) -> list[int]:
     """Frames at which scenes begin, and the end of the video."""
     spare = 1.0 - NUM_SCENES * MIN_SCENE
+    is_longest = address.family == "skim_suffices"
     # Beside a longest scene the others are more alike: a skim of 16 frames shows none of them as often.
-    spread = 0.5 if longest is None else 0.2
+    spread = 0.2 if is_longest else 0.5
     weights = [rng.uniform(1.0 - spread, 1.0 + spread) for _ in range(NUM_SCENES)]
-    if longest is not None:
+    if is_longest:
         share = (LEVELS[address.level].longest_share - MIN_SCENE) / spare
-        weights[longest] = (sum(weights) - weights[longest]) * share / (1.0 - share)
+        weights[asked[0]] = (sum(weights) - weights[asked[0]]) * share / (1.0 - share)
+    elif LEVELS[address.level].shortest_cue:
+        for scene in asked:
+            weights[scene] = 0.0
     lengths = [MIN_SCENE + spare * weight / sum(weights) for weight in weights]
     return [0, *(round(end * address.num_frames) for end in accumulate(lengths))]
 
