@@ -150,6 +150,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         backend: how files are decoded, ``"pyav"`` or ``"decord"``.
         cache_dir: folder of packet tables and of frame grids made by `FrameStore.build_grid`, shared by
             processes; None means ``$VIDEOGYM_CACHE`` or ``~/.cache/videogym``.
+        open_videos: most videos kept open; raise it where one environment plays many episodes in turn.
         on_bad_video: what `reset` does with a task whose video cannot be used: ``"raise"``, or
             ``"skip"`` to draw another one and count it.
         privileged: put the ground truth into `info` and into pictures.
@@ -175,6 +176,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         frame_size: tuple[int, int] = (224, 224),
         backend: Backend = "pyav",
         cache_dir: str | None = None,
+        open_videos: int = 8,
         on_bad_video: Literal["raise", "skip"] = "raise",
         privileged: bool = False,
         render_mode: str | None = None,
@@ -185,7 +187,9 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         _check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         self.recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
         self.tasks = _as_tasks(tasks, video_root)
-        self.store = FrameStore(cache_dir=cache_dir, backend=backend, video_root=video_root)
+        self.store = FrameStore(
+            cache_dir=cache_dir, backend=backend, video_root=video_root, open_videos=open_videos
+        )
         self.observe, self.frame_size = observe, _check_size(frame_size)
         self.on_bad_video, self.privileged, self.render_mode = on_bad_video, privileged, render_mode
         self.observation_space = observation_space(self.recipe.rules, observe, self.frame_size)

@@ -6,6 +6,7 @@ to choose: a window of the video to look at, or an option to answer with.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -76,24 +77,30 @@ class TextActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.RecordC
 
 
 class DiscreteActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.RecordConstructorArgs):
-    """Act by one integer: look at one of ``windows`` equal parts of the video, or answer an option.
+    """Act by one integer: look at a window of the video, or answer an option.
 
-    Action ``i < windows`` selects (or, without a pool, crops) the i-th part; action ``windows + j``
-    answers with option j. With a pool the parts hold equally many pool frames, as far as they divide.
+    With ``windows=16`` action ``i < 16`` selects (or, without a pool, crops) the i-th of 16 equal parts
+    of the video; with ``windows=(4, 16)`` there are 4 large and 16 small ones, in this order. The
+    actions after the looks answer, with option 0 first. With a pool, windows hold equally many pool
+    frames, as far as these divide.
 
     Args:
         env: a videogym environment whose tasks are choices.
-        windows: number of parts, at least 1.
+        windows: number of windows, at least 1; several numbers give windows of several sizes.
         options: number of options the policy can choose from.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], windows: int = 16, options: int = 4) -> None:
-        if windows < 1 or options < 1:
+    def __init__(
+        self, env: gymnasium.Env[Any, Any], windows: int | Sequence[int] = 16, options: int = 4
+    ) -> None:
+        scales = (windows,) if isinstance(windows, int) else tuple(windows)
+        if not scales or min(scales) < 1 or options < 1:
             raise ValueError(f"windows and options must be at least 1, got {windows} and {options}")
         gymnasium.utils.RecordConstructorArgs.__init__(self, windows=windows, options=options)
         super().__init__(env)
-        self.windows, self.options = windows, options
-        self.action_space = Discrete(windows + options)
+        self.windows, self.options = scales, options
+        self.looks = sum(scales)
+        self.action_space = Discrete(self.looks + options)
 
     def step(self, action: int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Play the action.
@@ -102,19 +109,23 @@ class DiscreteActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Rec
             ValueError: the number is outside the action space.
         """
         index = int(action)
-        if not 0 <= index < self.windows + self.options:
-            raise ValueError(f"action must be 0 to {self.windows + self.options - 1}, got {index}")
+        if not 0 <= index < self.looks + self.options:
+            raise ValueError(f"action must be 0 to {self.looks + self.options - 1}, got {index}")
         observation, reward, terminated, truncated, info = self.env.step(self.decode(index))
         return observation, float(reward), terminated, truncated, info
 
     def decode(self, index: int) -> Action:
         """The action an integer stands for, in the current state."""
         state = _inner(self.env).state
-        if index >= self.windows:
-            option = index - self.windows
+        if index >= self.looks:
+            option = index - self.looks
             letters = state.task.letters
             return Answer(letters[option] if option < len(letters) else f"option {option}")
-        start_s, end_s = window_bounds_s(state, index, self.windows)
+        for windows in self.windows:
+            if index < windows:
+                break
+            index -= windows
+        start_s, end_s = window_bounds_s(state, index, windows)
         if "select" in state.rules.actions:
             return Select(start_s, end_s)
         return Crop(start_s, end_s)

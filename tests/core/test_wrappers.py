@@ -48,6 +48,39 @@ def test_integers_become_looks_and_answers():
     assert env.step(9)[4]["is_success"]
 
 
+@pytest.mark.parametrize(("recipe", "look"), [("DEFAULT", Crop), ("VIDEO_MTR/paper", Select)])
+@pytest.mark.parametrize("scales", [(2, 8), (8, 2), (1, 3, 7)])
+def test_several_scales_follow_one_another(recipe, look, scales):
+    """Every scale tiles the video by itself, as it does alone; answers come after all looks."""
+    env = make(recipe, windows=scales)
+    assert env.action_space.n == sum(scales) + 4
+    actions = iter(range(sum(scales)))
+    for windows in scales:
+        alone = make(recipe, windows=windows)
+        for index in range(windows):
+            action = env.decode(next(actions))
+            assert action == alone.decode(index) and isinstance(action, look)
+    assert env.decode(sum(scales) + 1) == Answer("B")
+    assert env.step(sum(scales) + 1)[4]["is_success"]
+
+
+def test_windows_of_two_sizes_without_a_pool():
+    """Of 64 seconds: halves, then quarters, then options."""
+    env = make("DEFAULT", windows=(2, 4))
+    bounds = [(0, 32), (32, 64), (0, 16), (16, 32), (32, 48), (48, 64)]
+    assert [env.decode(index) for index in range(6)] == [Crop(start, end) for start, end in bounds]
+    assert env.decode(6) == Answer("A")
+
+
+def test_windows_of_two_sizes_of_a_pool():
+    """Of 64 pool frames: 32 in each half, 16 in each quarter."""
+    env = make("VIDEO_MTR/paper", windows=(2, 4))
+    pool = env.unwrapped.state.pool_s
+    looks = [env.decode(index) for index in range(6)]
+    held = [sum(look.start_s <= t < look.end_s for t in pool) for look in looks]
+    assert held == [32, 32, 16, 16, 16, 16]
+
+
 def test_an_option_the_task_does_not_have_spends_the_turn():
     env = make("DEFAULT", windows=8, options=4)
     assert env.step(11)[4]["error_code"] == "unknown_option"
@@ -59,6 +92,7 @@ def test_a_number_outside_the_space_is_a_mistake_of_the_caller(action):
         make("DEFAULT", windows=8, options=4).step(action)
 
 
-def test_no_windows_is_refused():
+@pytest.mark.parametrize("windows", [0, (), (4, 0), [-1]])
+def test_no_windows_is_refused(windows):
     with pytest.raises(ValueError, match="at least 1"):
-        make("DEFAULT", windows=0)
+        make("DEFAULT", windows=windows)

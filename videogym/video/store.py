@@ -28,7 +28,6 @@ from videogym.video.pixels import View
 from videogym.video.times import ordinals_at
 from videogym.video.types import FrameBatch, Resizer, Video, VideoChanged, VideoNotFound
 
-_OPEN_VIDEOS = 8
 _BATCH = 64  # frames decoded at a time, so that a long skim is not held twice
 
 
@@ -42,6 +41,7 @@ class FrameStore:
         backend: who decodes files.
         video_root: relative sources lie below it and nothing outside it is opened; None: no limit.
         deadline_s: seconds that decord may take to open or for any 8 frames before it is killed.
+        open_videos: most videos kept open; a reader holds some megabytes.
     """
 
     def __init__(
@@ -52,13 +52,17 @@ class FrameStore:
         backend: Backend = "pyav",
         video_root: str | Path | None = None,
         deadline_s: float = 60.0,
+        open_videos: int = 8,
     ) -> None:
+        if open_videos < 1:
+            raise ValueError(f"open_videos must be at least 1, got {open_videos}")
         self._options: dict[str, Any] = {
             "cache_dir": cache_dir,
             "lru_bytes": lru_bytes,
             "backend": backend,
             "video_root": video_root,
             "deadline_s": deadline_s,
+            "open_videos": open_videos,
         }
         self._grids = Grids((cache_root() if cache_dir is None else Path(cache_dir)) / "grids")
         self._root = None if video_root is None else os.path.realpath(video_root)
@@ -95,7 +99,7 @@ class FrameStore:
                     deadline_s=self._options["deadline_s"],
                 )
             self._videos.move_to_end(address)
-            if len(self._videos) > _OPEN_VIDEOS:
+            if len(self._videos) > self._options["open_videos"]:
                 # Dropped, not closed: a caller may still hold it, and the last one to let go closes it.
                 self._videos.popitem(last=False)
             return video
