@@ -16,6 +16,8 @@ from typing import Any
 
 from videogym.testing.replay import UnusableRow, check_row
 
+CheckRow = Callable[[dict[str, Any]], list[str]]
+
 
 @dataclass
 class Tally:
@@ -26,12 +28,13 @@ class Tally:
     unusable: int = 0
 
 
-def check_file(path: Path, report: Callable[[str], None] = print) -> Tally:
+def check_file(path: Path, report: Callable[[str], None] = print, check: CheckRow = check_row) -> Tally:
     """Check every row of a file and report its mismatches, then ``N passed, M failed``.
 
     Args:
         path: JSON lines.
         report: called with each line of the report.
+        check: what comes out differently from a row; raises `UnusableRow`.
 
     Raises:
         OSError: the file cannot be read.
@@ -42,7 +45,7 @@ def check_file(path: Path, report: Callable[[str], None] = print) -> Tally:
         if not line.strip():
             continue
         try:
-            mismatches = check_row(_read_row(line))
+            mismatches = check(_read_row(line))
         except UnusableRow as error:
             tally.unusable += 1
             report(f"{path}:{number}: error: {error}")
@@ -66,15 +69,17 @@ def _read_row(line: str) -> dict[str, Any]:
     return row
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(
+    arguments: Sequence[str], check: CheckRow = check_row, module: str = "videogym.testing.conformance"
+) -> int:
     """The command: check files, print the report, return the exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: python -m videogym.testing.conformance FILE.jsonl ...")
+        print(f"usage: python -m {module} FILE.jsonl ...")
         return 0 if arguments else 2
     tallies, unusable = [], False
     for argument in arguments:
         try:
-            tallies.append(check_file(Path(argument)))
+            tallies.append(check_file(Path(argument), check=check))
         except (OSError, UnicodeDecodeError) as error:
             print(f"{argument}: error: {error}")
             unusable = True
