@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Small tensors only: a second torch thread costs more than it brings, and starves the decoder.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo demo-seeds test test-slow check bench docs setup clean
+.PHONY: demo demo-seeds test test-slow check bench fuzz prove-resume docs setup clean
 
 setup: $(STAMP)
 
@@ -39,10 +39,18 @@ check: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/bench_video.py
 	$(BIN)/python tests/benchmarks/bench_env.py
+	$(BIN)/python tests/benchmarks/bench_advantage.py
+	$(BIN)/python tests/benchmarks/bench_training.py
 
 fuzz: $(STAMP)
 	$(BIN)/python tests/benchmarks/fuzz_grammars.py --count 200000
 	$(BIN)/python tests/benchmarks/fuzz_actions.py --count 200000
+
+study: $(STAMP)
+	$(BIN)/python -m agents.study --out runs/study
+
+prove-resume: $(STAMP)
+	$(BIN)/python tests/benchmarks/prove_resume.py
 
 docs: $(STAMP)
 	$(BIN)/python docs/make_env_pages.py

@@ -1,21 +1,35 @@
-"""From Gymnasium to TorchRL: the wrapped environment and what it reports beside the reward.
+"""From Gymnasium to TorchRL: one environment wrapped, batches of whole episodes, and collectors of them.
 
-Observations keep their references, texts and masks on the way; pixels never enter a TensorDict. A
-policy resolves references where it runs. Nothing here knows a policy or an algorithm.
+Observations keep their references, texts and masks on the way; pixels never enter a TensorDict unless
+a policy puts them there. A policy resolves references where it runs. Nothing here knows an algorithm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import copy
+import functools
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, cast, get_args
 
 import gymnasium
+import numpy as np
 import torch
-from tensordict import TensorDictBase
-from torchrl.data import Composite, Unbounded
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModule
+from torchrl.collectors import AsyncBatchedCollector, Collector, MultiSyncCollector
+from torchrl.data import Binary, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase, GymWrapper
 from torchrl.envs.gym_like import BaseInfoDictReader
+from torchrl.modules import ProbabilisticActor
 
+from videogym import DiscreteActions, Snapshot, State
+from videogym.rewards import turn_segments
+from videogym.state import segment_iou
+
+from .policies.discrete import Checked, DiscretePolicy, PolicyError
+
+CollectorKind = Literal["single", "parallel", "async"]
 REPORTED = ("is_success", "frames_shown", "invalid")  # scalars of info, beside the reward terms
 
 
@@ -60,3 +74,380 @@ def torchrl_env(env: gymnasium.Env[Any, Any]) -> EnvBase:
     recipe = env.unwrapped.recipe  # type: ignore[attr-defined]  # every videogym environment has one
     wrapped.set_info_dict_reader(EpisodeInfo(recipe.term_names))
     return wrapped
+
+
+FLAGS = ("looked", "repeated", "invalid")  # of a turn, (1,) bool each
+FIGURES = ("tiou", "is_success", "frames_shown")  # of a turn, (1,) float32 each
+
+
+class EpisodeEnv(EnvBase):
+    """Many episodes in lockstep: a reset starts one in every row, and rows that are over wait.
+
+    Rows share one Gymnasium environment, which goes from state to state, and so decoders and caches. In
+    a batch of K steps every row holds one whole episode, K being the recipe's most turns; nothing is
+    cut and nothing carried over. Rows of a group start from one cloned state.
+
+    What a policy reads: ``"inputs"``, as `DiscretePolicy.read` made them. Beside it ``"waiting"`` (1,)
+    bool, true when the row's episode is over, and ``"group"`` (1,) int64. After a step also ``"reward"``
+    as the environment pays, its ``("terms", name)`` (NaN where absent), `FLAGS` and `FIGURES`; ``tiou``
+    is the best temporal IoU of the turn's looks with the evidence, NaN without either.
+
+    Args:
+        env: plays every row; it must show references, not pixels.
+        policy: its `read` is called here, and nothing else of it.
+        rows: episodes of a batch.
+        group_size: rows that start from one state; divides ``rows``.
+        seed: of the tasks; batch i of a seed always has the same.
+
+    Raises:
+        ValueError: the environment shows pixels, or the numbers do not fit.
+    """
+
+    def __init__(
+        self, env: DiscreteActions, policy: DiscretePolicy, *, rows: int, group_size: int = 1, seed: int = 0
+    ) -> None:
+        super().__init__(batch_size=(rows,))
+        if rows < 1 or group_size < 1 or rows % group_size:
+            raise ValueError(f"rows must be a positive multiple of group_size, got {rows} and {group_size}")
+        self._env, self._policy = env, policy
+        self._inner = cast(Any, env.unwrapped)
+        if self._inner.observe != "references":
+            raise ValueError(
+                "an EpisodeEnv keeps frames as references; make the environment without pixels"
+            )
+        self._group_size, self._seed, self.next_batch = group_size, seed, 0
+        self.term_names = self._inner.recipe.term_names
+        self._snapshots: list[Snapshot] = []
+        self._rows: list[TensorDict] = []  # the newest observation of each row
+        self._make_specs()
+
+    @property
+    def max_turns(self) -> int:
+        """Most turns of an episode, K."""
+        return self._inner.recipe.rules.max_turns
+
+    @property
+    def actions(self) -> int:
+        """Number of actions, A."""
+        return int(self._env.action_space.n)  # type: ignore[attr-defined]  # it is discrete
+
+    def _make_specs(self) -> None:
+        observation, _ = self._env.reset(seed=0)
+        inputs = self._policy.read(observation)
+        specs = {name: _spec(value) for name, value in inputs.items()}
+        terms = {name: Unbounded((1,)) for name in self.term_names}
+        single = Composite(
+            inputs=Composite(specs),
+            waiting=Binary(shape=(1,), dtype=torch.bool),
+            group=Unbounded((1,), dtype=torch.int64),
+            terms=Composite(terms),
+            **{name: Binary(shape=(1,), dtype=torch.bool) for name in FLAGS},
+            **{name: Unbounded((1,)) for name in FIGURES},
+        )
+        rows = self.batch_size[0]
+        self.observation_spec = single.expand(rows)
+        self.action_spec = Categorical(self.actions, shape=(rows,), dtype=torch.int64)
+        self.reward_spec = Unbounded((rows, 1))
+
+    def _set_seed(self, seed: int | None) -> None:
+        self._seed = 0 if seed is None else seed
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDictBase:
+        if tensordict is not None and "_reset" in tensordict.keys():
+            # Rows that are over: they wait for the next batch.
+            return torch.stack(self._rows)
+        rng = np.random.default_rng((self._seed, self.next_batch))
+        groups = self.batch_size[0] // self._group_size
+        self._snapshots, self._rows = [], []
+        for _group in range(groups):
+            observation, _ = self._env.reset(seed=int(rng.integers(2**31)))
+            inputs = self._policy.read(observation)
+            number = torch.tensor([int(rng.integers(2**62))])  # no other worker's or batch's
+            row = self._row(inputs, number, over=False)
+            self._snapshots += [self._inner.get_state()] * self._group_size
+            self._rows += [row.clone() for _ in range(self._group_size)]
+        self.next_batch += 1
+        return torch.stack(self._rows)
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        actions = tensordict["action"]
+        if actions.shape != self.batch_size:
+            raise PolicyError(f"actions have shape {tuple(actions.shape)}; due is {tuple(self.batch_size)}")
+        played = [self._play(place, int(action)) for place, action in enumerate(actions.tolist())]
+        self._rows = [step.exclude("reward", "done", "terminated") for step in played]
+        return torch.stack(played)
+
+    def _play(self, place: int, action: int) -> TensorDict:
+        """One turn of one row."""
+        earlier = self._rows[place]
+        if earlier["waiting"].any():
+            row = self._row(earlier["inputs"], earlier["group"], over=True)
+            return row.update({"reward": torch.zeros(1), **_ended(True, True)})
+        before = self._snapshots[place].state
+        self._inner.set_state(self._snapshots[place])
+        observation, reward, terminated, truncated, info = self._env.step(action)
+        self._snapshots[place] = self._inner.get_state()
+        inputs = self._policy.read(observation, earlier["inputs"])
+        row = self._row(inputs, earlier["group"], over=terminated or truncated)
+        row.update(_figures(before, self._inner.state, info))
+        return row.update({"reward": torch.tensor([reward]), **_ended(terminated, terminated or truncated)})
+
+    def _row(self, inputs: TensorDictBase, group: torch.Tensor, over: bool) -> TensorDict:
+        absent = torch.full((1,), torch.nan)
+        return TensorDict(
+            {
+                "inputs": inputs,
+                "waiting": torch.tensor([over]),
+                "group": group,
+                "terms": {name: absent.clone() for name in self.term_names},
+                **{name: torch.tensor([False]) for name in FLAGS},
+                **{name: absent.clone() for name in FIGURES},
+            }
+        )
+
+
+class OneEpisodeEnv(EnvBase):
+    """A row of an `EpisodeEnv` by itself, without a batch dimension: for collectors that do the batching.
+
+    Args:
+        env: has one row.
+    """
+
+    def __init__(self, env: EpisodeEnv) -> None:
+        super().__init__(batch_size=())
+        self._rows = env
+        self.observation_spec = env.observation_spec[0].clone()
+        self.action_spec = Categorical(env.actions, shape=(), dtype=torch.int64)
+        self.reward_spec = Unbounded((1,))
+
+    def _set_seed(self, seed: int | None) -> None:
+        self._rows.set_seed(seed)
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDictBase:
+        return self._rows._reset()[0]
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        return self._rows._step(tensordict.unsqueeze(0))[0]
+
+
+def _spec(value: torch.Tensor) -> Unbounded:
+    return Unbounded(tuple(value.shape), dtype=value.dtype)
+
+
+def _ended(terminated: bool, done: bool) -> dict[str, torch.Tensor]:
+    return {"terminated": torch.tensor([terminated]), "done": torch.tensor([done])}
+
+
+def _figures(before: State, after: State, info: dict[str, Any]) -> dict[str, Any]:
+    """What one turn came to, in numbers."""
+    turn = after.turns[-1]
+    known = {t for clip in before.clips for t in clip.times_s}
+    looks, evidence = turn_segments(after, turn), after.task.evidence or ()
+    overlaps = [segment_iou(look, segment) for look in looks for segment in evidence]
+    flags = {
+        "looked": bool(turn.clips),
+        "repeated": bool(turn.clips) and all(t in known for clip in turn.clips for t in clip.times_s),
+        "invalid": bool(info["invalid"]),
+    }
+    figures = {
+        "tiou": max(overlaps, default=float("nan")),
+        "is_success": float(info["is_success"]),
+        "frames_shown": float(info["frames_shown"]),
+    }
+    terms = {name: torch.tensor([float(value)]) for name, value in info["reward_terms"].items()}
+    return {
+        **{name: torch.tensor([value]) for name, value in flags.items()},
+        **{name: torch.tensor([value]) for name, value in figures.items()},
+        "terms": TensorDict(terms),
+    }
+
+
+def make_actor(policy: DiscretePolicy, actions: int) -> ProbabilisticActor:
+    """A policy as TorchRL's collectors and losses know it; shares its weights.
+
+    Reads ``"inputs"``, writes ``"logits"``, ``"state_value"``, ``"action"`` and ``"action_log_prob"``.
+    """
+    return ProbabilisticActor(
+        TensorDictModule(Checked(policy, actions), in_keys=["inputs"], out_keys=["logits", "state_value"]),
+        in_keys=["logits"],
+        spec=Categorical(actions, dtype=torch.int64),
+        distribution_class=torch.distributions.Categorical,
+        return_log_prob=True,
+    )
+
+
+class EpisodeCollector:
+    """Batches of whole episodes, (B, K), through one of TorchRL's collectors.
+
+    ``"single"`` plays in this process and is repeatable; ``"parallel"`` plays shares of a batch in
+    worker processes that wait for each other; ``"async"`` steps every episode in a thread of its own,
+    while one server answers them in batches, so that slow decoders overlap. With the last, episodes come
+    in the order in which they end and may be older than the newest weights.
+
+    Args:
+        make_env: called with rows and a seed; picklable for ``"parallel"``.
+        actor: see `make_actor`; collectors other than ``"single"`` act with copies, see `sync`.
+        kind: see above.
+        episodes: B.
+        group_size: rows that start from one state.
+        workers: processes of ``"parallel"``; groups are not divided among them.
+        seed: of the tasks.
+
+    Raises:
+        ValueError: an unknown kind, or numbers that do not divide.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[..., EpisodeEnv],
+        actor: ProbabilisticActor,
+        *,
+        kind: CollectorKind = "single",
+        episodes: int,
+        group_size: int = 1,
+        workers: int = 2,
+        seed: int = 0,
+    ) -> None:
+        if kind not in get_args(CollectorKind):
+            raise ValueError(f"collector must be one of {get_args(CollectorKind)}, got {kind!r}")
+        if episodes % group_size:
+            raise ValueError(f"episodes must be a multiple of group_size, got {episodes} and {group_size}")
+        self.kind, self.episodes, self.group_size = kind, episodes, group_size
+        self._begun: dict[int, list[TensorDictBase]] = {}  # of "async": groups that miss an episode
+        self._errors: Any = None  # of "parallel": tracebacks of workers
+        self._actor = actor
+        self._first: EpisodeEnv = make_env(rows=group_size, group_size=group_size, seed=seed)
+        self.max_turns, self.term_names = self._first.max_turns, self._first.term_names
+        common: dict[str, Any] = {"total_frames": -1, "frames_per_batch": episodes * self.max_turns}
+        if kind == "single":
+            self._first = make_env(rows=episodes, group_size=group_size, seed=seed)
+            self._collector: Any = Collector(
+                self._first,
+                actor,
+                reset_at_each_iter=True,
+                auto_register_policy_transforms=False,
+                **common,
+            )
+        elif kind == "parallel":
+            if workers < 1 or episodes % (workers * group_size):
+                raise ValueError(
+                    f"episodes must be a multiple of workers x group_size, got {episodes} and "
+                    f"{workers} x {group_size}"
+                )
+            make = functools.partial(make_env, rows=episodes // workers, group_size=group_size)
+            self._errors = torch.multiprocessing.get_context("spawn").SimpleQueue()
+            self._collector = MultiSyncCollector(
+                [functools.partial(_in_worker, make, seed=seed * workers + i) for i in range(workers)],
+                copy.deepcopy(actor),
+                reset_at_each_iter=True,
+                cat_results=0,
+                use_buffers=True,
+                collector_class=functools.partial(_Reporting, errors=self._errors),
+                **common,
+            )
+        else:
+            # Environments of one seed play the same tasks in the same order: they make up a group.
+            makers = [
+                functools.partial(make_env, rows=1, seed=seed * episodes + i // group_size)
+                for i in range(min(episodes, 8 * group_size))
+            ]
+            self._collector = AsyncBatchedCollector(
+                [functools.partial(_alone, make) for make in makers],
+                policy=copy.deepcopy(actor),
+                env_backend="threading",
+                policy_backend="threading",
+                yield_completed_trajectories=True,
+                frames_per_batch=1,
+                total_frames=-1,
+            )
+        self._batches: Iterator[TensorDictBase] = iter(self._collector)
+
+    def collect(self, batch: int) -> TensorDictBase:
+        """The next (B, K) batch.
+
+        Args:
+            batch: its number, which decides the tasks of ``"single"``; others go on in their own order.
+
+        Raises:
+            PolicyError: the policy put out what cannot be an action.
+            RuntimeError: a worker failed; the message holds its traceback.
+        """
+        if self.kind == "single":
+            self._first.next_batch = batch
+        if self.kind != "async":
+            return self._next()
+        episodes: list[TensorDictBase] = []
+        while len(episodes) < self.episodes:
+            episodes += self._next_group()
+        return torch.stack(episodes)
+
+    def _next_group(self) -> list[TensorDictBase]:
+        """The next group of ``"async"`` all of whose episodes have ended."""
+        while True:
+            episode = self._next().to_tensordict()
+            group = self._begun.setdefault(int(episode["group"][0]), [])
+            group.append(_padded(episode, self.max_turns))
+            if len(group) == self.group_size:
+                return self._begun.pop(int(episode["group"][0]))
+
+    def _next(self) -> TensorDictBase:
+        try:
+            return next(self._batches)
+        except RuntimeError as error:
+            if self.kind == "single":
+                raise
+            if self._errors is None or self._errors.empty():
+                reason = "".join(traceback.format_exception(error.__cause__ or error))
+            else:
+                reason = self._errors.get()
+            raise RuntimeError(f"a worker of the {self.kind} collector failed:\n{reason}") from error
+
+    def sync(self) -> None:
+        """Give the newest weights to whoever acts."""
+        if self.kind != "single":
+            self._collector.update_policy_weights_(TensorDict.from_module(self._actor).data)
+
+    def close(self) -> None:
+        """Stop all workers."""
+        self._collector.shutdown()
+
+
+class _Reporting(Collector):
+    """The collector of a worker process, which says why it ends."""
+
+    def __init__(self, *args: Any, errors: Any, **kwargs: Any) -> None:
+        self._errors = errors
+        super().__init__(*args, **kwargs)
+
+    def rollout(self) -> TensorDictBase:
+        """As the collector's."""
+        try:
+            return super().rollout()
+        except Exception:
+            self._errors.put(traceback.format_exc())
+            raise
+
+
+def _in_worker(make: Callable[..., EpisodeEnv], seed: int) -> EpisodeEnv:
+    torch.set_num_threads(1)
+    return make(seed=seed)
+
+
+def _alone(make: Callable[..., EpisodeEnv]) -> OneEpisodeEnv:
+    return OneEpisodeEnv(make())
+
+
+def _padded(episode: TensorDictBase, turns: int) -> TensorDictBase:
+    """(K,) an episode and the turns that it did not need, as `EpisodeEnv` writes them."""
+    missing = turns - len(episode)
+    if not missing:
+        return episode
+    filler = episode[-1:].clone()
+    filler["waiting"] = torch.ones_like(filler["waiting"])
+    filler["next", "reward"] = torch.zeros_like(filler["next", "reward"])
+    filler["next", "terms"] = filler["next", "terms"].apply(lambda term: torch.full_like(term, torch.nan))
+    for name in FLAGS:
+        filler["next", name] = torch.zeros_like(filler["next", name])
+    for name in FIGURES:
+        filler["next", name] = torch.full_like(filler["next", name], torch.nan)
+    return torch.cat((episode, *[filler] * missing))

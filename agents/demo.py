@@ -1,8 +1,8 @@
 """The demonstration: train on lazily drawn videos, prove it on real files, draw what happened.
 
-Trains the compact policy (`agents.train_ppo`) while other processes encode held-out videos of ten
-minutes to H.264, evaluates it there through the decoder beside scripted policies, and takes a tiny
-Qwen2.5-VL through a minute of GRPO (`agents.train_grpo`).
+Trains the compact policy (`agents.imitation`, then `agents.train_ppo`) while other processes encode
+held-out videos of ten minutes to H.264, evaluates it there through the decoder beside scripted
+policies, and takes a tiny Qwen2.5-VL through a minute of GRPO (`agents.train_grpo_mllm`).
 
 Run ``python -m agents.demo --out runs/demo``. It exits with 1 unless the trained policy beats the
 skim by `MARGIN` with every seed.
@@ -11,13 +11,15 @@ skim by `MARGIN` with every seed.
 from __future__ import annotations
 
 import argparse
+import copy
 import multiprocessing
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +37,19 @@ from videogym.rendering import render_rgb
 from videogym.testing.policies import Blind, Oracle, Random, SkimOnly
 from videogym.video.synthetic import encode
 
-from . import train_grpo
+from . import train_grpo_mllm
+from .imitation import ImitationConfig, teach
 from .policies.compact import CompactPolicy
-from .train_ppo import Config, Trained, train
+from .policies.discrete import Acting
+from .run import TASKS, make_compact, make_env
+from .train_ppo import Config, train
 
-HELD_OUT = "procedural:brief_event?level=0&duration_s=600&split=test&fps=4&size=320x180&count={count}"
+HELD_OUT = TASKS.format(count="{count}", split="test")
 RECIPE = "VIDEO_MTR/paper"
 MARGIN = 0.30  # in accuracy
 DRAWS = 10  # episodes a question of policies that guess, so that luck is not in the margin
 PICTURES = 4  # episodes to draw
+ITERATIONS = 40  # of PPO
 
 
 def main() -> None:
@@ -58,10 +64,7 @@ def main() -> None:
     # Training goes first: the encoders take what time it leaves.
     with ProcessPoolExecutor(os.cpu_count(), context, initializer=os.nice, initargs=(10,)) as pool:
         files = [pool.submit(encode_once, task.video, folder / f"{task.task_id}.mp4") for task in tasks]
-        runs = {
-            seed: train(replace(Config(), seed=seed), arguments.out / f"seed-{seed}" / "log", progress=True)
-            for seed in arguments.seeds
-        }
+        runs = {seed: learn(seed, arguments.out / f"seed-{seed}") for seed in arguments.seeds}
         for file in tqdm(files, desc="H.264 files"):
             file.result()
     write_tasks(folder / "tasks.jsonl", [replace(task, video=f"{task.task_id}.mp4") for task in tasks])
@@ -97,6 +100,32 @@ def encode_once(source: str, path: Path) -> None:
         encode(source, path)
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What one run leaves."""
+
+    imitated: CompactPolicy  # before PPO
+    trained: CompactPolicy
+    success: list[tuple[int, float]]  # (episodes, share of right answers), exploring
+    ppo_began: int  # after so many episodes
+
+
+def learn(seed: int, out: Path) -> Trained:
+    """Imitation, then PPO."""
+    config = Config(seed=seed, iterations=ITERATIONS)
+    policy, rounds = make_compact(config), ImitationConfig()
+    envs = [make_env(config, config.tasks) for _ in range(64)]
+    taught = teach(policy, envs, rounds, seed, progress=True)
+    curve = [(episodes, success) for episodes, _, success in taught]
+    imitated, began = copy.deepcopy(policy), curve[-1][0]
+    shutil.rmtree(out / "ppo", ignore_errors=True)  # another run's checkpoint would be gone on with
+    train(config, policy, out / "ppo", progress=True)
+    for line in (out / "ppo" / "log" / "scalars" / "success.csv").read_text().splitlines():
+        iteration, success = line.split(",")
+        curve.append((began + (int(iteration) + 1) * config.episodes, float(success)))
+    return Trained(imitated, policy, curve, began)
+
+
 def report_run(seed: int, run: Trained, folder: Path, out: Path) -> Estimate:
     """Evaluate and draw one trained policy.
 
@@ -109,7 +138,6 @@ def report_run(seed: int, run: Trained, folder: Path, out: Path) -> Estimate:
     Returns:
         By how much the trained policy beats the skim, task by task.
     """
-    torch.save(run.trained.state_dict(), out / "compact.pt")
     reports = compare(run, folder, seed)
     gain = beats(reports["trained"], reports["skim-only"])
     print(f"\nSeed {seed}, {gain.count} questions about H.264 files of ten minutes")
@@ -123,14 +151,13 @@ def report_run(seed: int, run: Trained, folder: Path, out: Path) -> Estimate:
 def compare(run: Trained, folder: Path, seed: int) -> dict[str, Report]:
     """Evaluate scripted and trained policies on the held-out tasks."""
     env = VideoQAEnv(str(folder / "tasks.jsonl"), RECIPE, video_root=str(folder))
-    discrete = DiscreteActions(env, run.reader.windows, run.reader.options)
-    reader = replace(run.reader, store=env.store)
+    discrete = DiscreteActions(env)
     policies: dict[str, tuple[Policy, gymnasium.Env[Any, Any], int]] = {
         "blind": (Blind(seed), env, DRAWS),
         "random": (Random(seed), env, DRAWS),
         "skim-only": (SkimOnly(seed + 1), env, DRAWS),
-        "imitation": (CompactPolicy(run.imitated, reader), discrete, 1),
-        "trained": (CompactPolicy(run.trained, reader), discrete, 1),
+        "imitation": (acting(run.imitated, env), discrete, 1),
+        "trained": (acting(run.trained, env), discrete, 1),
         "oracle": (Oracle(), env, 1),
     }
     reports = {}
@@ -139,6 +166,12 @@ def compare(run: Trained, folder: Path, seed: int) -> dict[str, Report]:
         reports[name] = evaluate(policy, where, task_ids=task_ids, seed=seed)
     env.close()
     return reports
+
+
+def acting(policy: CompactPolicy, env: VideoQAEnv) -> Acting:
+    """A policy that reads the videos of an environment."""
+    policy.reader = replace(policy.reader, store=env.store)
+    return Acting(policy)
 
 
 def beats(report: Report, baseline: Report) -> Estimate:
@@ -168,9 +201,9 @@ def draw_curve(run: Trained, reports: Mapping[str, Report], path: Path) -> None:
     """Success of the policy in training, as it explores, beside its accuracy on held-out files."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    episodes, success = zip(*run.curves["success"], strict=True)
+    episodes, success = zip(*run.success, strict=True)
     axes.plot(episodes, success, label="in training, exploring")
-    axes.axvline(run.curves["imitation_loss"][-1][0], color="0.7", linestyle=":", label="PPO begins")
+    axes.axvline(run.ppo_began, color="0.7", linestyle=":", label="PPO begins")
     for name, colour in (("skim-only", "tab:red"), ("imitation", "tab:orange"), ("trained", "tab:green")):
         axes.axhline(reports[name].accuracy.mean, color=colour, linestyle="--", label=f"{name}, held out")
     axes.set(xlabel="episodes", ylabel="share of right answers", ylim=(0, 1))
@@ -181,8 +214,7 @@ def draw_curve(run: Trained, reports: Mapping[str, Report], path: Path) -> None:
 def draw_episodes(run: Trained, folder: Path, path: Path) -> None:
     """The ends of some episodes of the trained policy, with the evidence marked, one below the other."""
     env = VideoQAEnv(str(folder / "tasks.jsonl"), RECIPE, video_root=str(folder))
-    discrete = DiscreteActions(env, run.reader.windows, run.reader.options)
-    policy = CompactPolicy(run.trained, replace(run.reader, store=env.store))
+    discrete, policy = DiscreteActions(env), acting(run.trained, env)
     pictures = []
     for task in env.tasks[:PICTURES]:
         observation, info = discrete.reset(options={"task_id": task.task_id})
@@ -195,7 +227,7 @@ def draw_episodes(run: Trained, folder: Path, path: Path) -> None:
 
 def report_grpo(out: Path) -> None:
     """Take a tiny Qwen2.5-VL through a minute of GRPO."""
-    history = train_grpo.train(train_grpo.Config(out=str(out)), progress=True)
+    history = train_grpo_mllm.train(train_grpo_mllm.Config(out=str(out)), progress=True)
     first, last = history.quarters("reward")
     print(
         f"\ntiny Qwen2.5-VL, {len(history.iterations)} iterations of GRPO: reward {first:.2f} -> {last:.2f}"

@@ -1,6 +1,6 @@
 """GRPO on a Qwen2.5-VL that looks around in long videos: the whole path in one file.
 
-``python -m agents.train_grpo --seconds 60 --out runs/grpo`` builds a tiny model with random weights,
+``python -m agents.train_grpo_mllm --seconds 60 --out runs/grpo`` builds a tiny model with random weights,
 shows it clumsy transcripts (a supervised cold start) and then trains it on the episode's reward alone:
 collect groups of rollouts that start from one state, take each return relative to its group, update.
 The same file takes a real checkpoint with ``--checkpoint``.

@@ -2,7 +2,7 @@
 
 It acts in `videogym.DiscreteActions` environments. `CompactReader` turns an observation into a few
 arrays: words into numbers by a vocabulary, references into small pixels through a frame store.
-`CompactNet` matches every shown frame with the question, scores windows by what was seen in and near
+`CompactPolicy` matches every shown frame with the question, scores windows by what was seen in and near
 them, and options by the frames that match. How it is trained is not known here.
 """
 
@@ -18,20 +18,23 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videogym import FrameStore
 
+from .discrete import DiscretePolicy
+
 MAX_WORDS = 24  # of a question or an option; further ones are not read
 CONTEXT = (
     "mask",
-    "window",
+    "cell",
     "looked",
     "question",
     "options",
     "turns_left",
-)  # what `CompactNet` reads beside frames
+)  # what `CompactPolicy.score` takes beside frames
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -71,13 +74,18 @@ def split_words(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class CompactReader:
-    """Reads observations of a `videogym.DiscreteActions` environment whose recipe has a pool."""
+    """Reads observations of a `videogym.DiscreteActions` environment."""
 
     store: FrameStore
     vocabulary: Vocabulary
-    windows: int  # as the environment's
+    windows: tuple[int, ...]  # as the environment's
     options: int  # as the environment's
     size: tuple[int, int] = (32, 24)  # (width, height) at which frames are resolved; the aspect is not kept
+
+    @property
+    def cells(self) -> int:
+        """Parts of the video that are told apart: the halves of the smallest windows."""
+        return 2 * max(self.windows)
 
     def pixels(self, observation: Mapping[str, Any], frames: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Resolve references.
@@ -93,26 +101,28 @@ class CompactReader:
         return self.store.frames(observation["video"], times, size=self.size).pixels
 
     def context(self, observation: Mapping[str, Any]) -> Arrays:
-        """All of `CONTEXT`, see `CompactNet.forward`, without a batch dimension."""
+        """All of `CONTEXT`, see `CompactPolicy.score`, without a batch dimension."""
         options = np.zeros((self.options, MAX_WORDS), np.int64)
         for row, line in zip(options, observation["options"].split("\n"), strict=False):
             row[:] = self.vocabulary.ids(line.partition(". ")[2])  # without the letter
         return {
             "mask": observation["shown_mask"].astype(np.bool_),
-            "window": self._windows_of(observation),
+            "cell": self._cells_of(observation),
             "looked": (observation["shown_turns"] > 0).astype(np.float32),
             "question": self.vocabulary.ids(observation["question"]),
             "options": options,
             "turns_left": observation["turns_left"].astype(np.float32),
         }
 
-    def _windows_of(self, observation: Mapping[str, Any]) -> NDArray[np.int64]:
-        """(N,) the window each shown frame lies in, cut as `videogym.DiscreteActions` does."""
+    def _cells_of(self, observation: Mapping[str, Any]) -> NDArray[np.int64]:
+        """(N,) the cell each shown frame lies in, cut as `videogym.DiscreteActions` cuts windows."""
+        times = observation["shown_times_s"]
+        if "pool_mask" not in observation:
+            share = times / float(observation["duration_s"][0])
+            return np.clip((share * self.cells).astype(np.int64), 0, self.cells - 1)
         pool = observation["pool_times_s"][observation["pool_mask"].astype(np.bool_)]
-        cuts = np.linspace(0, len(pool), self.windows + 1).astype(np.int64)
-        return np.searchsorted(
-            cuts[1:-1], np.searchsorted(pool, observation["shown_times_s"]), side="right"
-        )
+        cuts = np.linspace(0, len(pool), self.cells + 1).astype(np.int64)
+        return np.searchsorted(cuts[1:-1], np.searchsorted(pool, times), side="right")
 
 
 class FrameEncoder(nn.Module):
@@ -141,24 +151,23 @@ class FrameEncoder(nn.Module):
         return self.layers(images).unflatten(0, pixels.shape[:-3])
 
 
-class CompactNet(nn.Module):
-    """From encoded frames, words and turns to logits of all actions and a value.
+class CompactPolicy(DiscretePolicy):
+    """From shown frames, words and turns to logits of all actions and a value.
 
-    B is any batch shape, N the most frames an episode can show, L words, W windows, O options and D
-    the width. Frames that are masked out have no influence.
+    B is any batch shape, N the most frames an episode can show, L words, C cells, W looks, O options and
+    D the width. Frames that are masked out have no influence.
 
     Args:
-        vocabulary_size: length of the vocabulary.
-        windows: W.
-        size: ``(width, height)`` of frames.
+        reader: reads observations, through a frame store that knows the videos.
         width: D.
     """
 
-    def __init__(self, vocabulary_size: int, windows: int, size: tuple[int, int], width: int = 64) -> None:
+    def __init__(self, reader: CompactReader, width: int = 64) -> None:
         super().__init__()
-        self.windows, self.width = windows, width
-        self.encoder = FrameEncoder(size, width)
-        self.words = nn.Embedding(vocabulary_size, width, padding_idx=0)
+        self.reader, self.width = reader, width
+        # `read` uses it, so that only imitation may train it.
+        self.encoder = FrameEncoder(reader.size, width).requires_grad_(False)
+        self.words = nn.Embedding(len(reader.vocabulary), width, padding_idx=0)
         self.film = nn.Linear(width, 2 * width)
         self.match = nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         self.relevance = nn.Linear(width, 1)
@@ -168,16 +177,35 @@ class CompactNet(nn.Module):
             nn.ReLU(),
             nn.Conv1d(width, width, 3, padding=1),
             nn.ReLU(),
-            nn.Conv1d(width, 1, 1),
+            nn.Conv1d(width, width, 3, padding=1),
+            nn.ReLU(),
         )
+        self.look = nn.ModuleList(nn.Conv1d(2 * width, 1, 1) for _ in reader.windows)
         self.answer_now = nn.Sequential(nn.Linear(2 * width + 2, width), nn.ReLU(), nn.Linear(width, 1))
         self.value = nn.Sequential(nn.Linear(2 * width + 4, width), nn.ReLU(), nn.Linear(width, 1))
 
-    def forward(
+    @torch.no_grad()
+    def read(self, observation: Mapping[str, Any], earlier: TensorDictBase | None = None) -> TensorDict:
+        """The context, and ``features``: (N, D) frames as the encoder sees them, each encoded once."""
+        context = {
+            name: torch.from_numpy(value) for name, value in self.reader.context(observation).items()
+        }
+        features, new = torch.zeros(len(context["mask"]), self.width), context["mask"]
+        if earlier is not None:
+            features, new = earlier["features"].clone(), new & ~earlier["mask"]
+        if new.any():
+            features[new] = self.encoder(torch.from_numpy(self.reader.pixels(observation, new.numpy())))
+        return TensorDict({"features": features, **context})
+
+    def forward(self, inputs: TensorDictBase) -> tuple[Tensor, Tensor]:
+        """See `DiscretePolicy`."""
+        return self.score(inputs["features"], *(inputs[name] for name in CONTEXT))
+
+    def score(
         self,
         features: Tensor,
         mask: Tensor,
-        window: Tensor,
+        cell: Tensor,
         looked: Tensor,
         question: Tensor,
         options: Tensor,
@@ -188,7 +216,7 @@ class CompactNet(nn.Module):
         Args:
             features: (B, N, D) frames as `encoder` gives them.
             mask: (B, N) bool, true where a frame was shown.
-            window: (B, N) int64, the window each frame lies in.
+            cell: (B, N) int64, the part of the video each frame lies in.
             looked: (B, N) 1.0 where a frame was brought by a look, 0.0 for the skim.
             question: (B, L) int64 words.
             options: (B, O, L) int64 words.
@@ -205,7 +233,7 @@ class CompactNet(nn.Module):
         attention = F.pad(relevance, (0, 1)).softmax(-1)[..., :-1]
         seen = (attention.unsqueeze(-1) * torch.cat((matched, features), -1)).sum(-2)
         found = attention.sum(-1, keepdim=True)
-        looks = self._look_scores(matched, relevance, shown, window, looked)
+        looks = self._look_scores(matched, relevance, shown, cell, looked)
         read = self.reading(seen).unsqueeze(-1) / math.sqrt(self.width)
         answers = (self._meaning(options) @ read).squeeze(-1)
         answers = answers + self.answer_now(torch.cat((seen, found, turns_left), -1))
@@ -222,46 +250,24 @@ class CompactNet(nn.Module):
         return self.words(words).sum(-2)
 
     def _look_scores(
-        self, matched: Tensor, relevance: Tensor, shown: Tensor, window: Tensor, looked: Tensor
+        self, matched: Tensor, relevance: Tensor, shown: Tensor, cell: Tensor, looked: Tensor
     ) -> Tensor:
-        """(B, W): every window summarised by its frames, then seen beside its neighbours."""
-        member = F.one_hot(window, self.windows).float() * shown
+        """(B, W): every cell summarised by its frames, seen beside its neighbours, pooled to windows."""
+        member = F.one_hot(cell, self.reader.cells).float() * shown
         count = member.sum(-2)
         mean = member.transpose(-1, -2) @ matched / count.clamp(min=1.0).unsqueeze(-1)
         best = (relevance.sigmoid().unsqueeze(-1) * member).amax(-2)
         was_looked = (looked.unsqueeze(-1) * member).amax(-2)
         rest = torch.stack((best, was_looked, count / 8.0), -1)
         summary = torch.cat((mean, rest), -1).transpose(-1, -2)
-        return self.near(summary.reshape(-1, *summary.shape[-2:])).reshape(*count.shape)
-
-
-class CompactPolicy:
-    """The policy as `videogym.evaluate` calls it: the likeliest action, or a drawn one.
-
-    Args:
-        net: trained weights.
-        reader: reads observations, through a frame store that knows the videos.
-        generator: draws actions by their odds; None takes the likeliest.
-    """
-
-    def __init__(
-        self, net: CompactNet, reader: CompactReader, generator: torch.Generator | None = None
-    ) -> None:
-        self.net, self.reader, self.generator = net, reader, generator
-
-    @torch.no_grad()
-    def __call__(self, observation: Mapping[str, Any], info: Mapping[str, Any]) -> int:
-        """An action of `videogym.DiscreteActions`."""
-        context = stack_contexts([self.reader.context(observation)])
-        shown = observation["shown_mask"].astype(np.bool_)
-        features = torch.zeros(1, len(shown), self.net.width)
-        features[0, shown] = self.net.encoder(torch.from_numpy(self.reader.pixels(observation, shown)))
-        logits, _ = self.net(features, *context)
-        if self.generator is None:
-            return int(logits.argmax())
-        return int(torch.multinomial(logits[0].softmax(-1), 1, generator=self.generator))
+        cells = self.near(summary.reshape(-1, *summary.shape[-2:]))
+        scores = []
+        for windows, head in zip(self.reader.windows, self.look, strict=True):
+            pools = (F.adaptive_max_pool1d(cells, windows), F.adaptive_avg_pool1d(cells, windows))
+            scores.append(head(torch.cat(pools, 1)).squeeze(1))
+        return torch.cat(scores, -1).reshape(*count.shape[:-1], -1)
 
 
 def stack_contexts(contexts: Sequence[Arrays]) -> tuple[Tensor, ...]:
-    """A batch of contexts, in the order in which `CompactNet.forward` takes them."""
+    """A batch of contexts, in the order in which `CompactPolicy.score` takes them."""
     return tuple(torch.from_numpy(np.stack([context[name] for context in contexts])) for name in CONTEXT)

@@ -1,17 +1,27 @@
-"""Environments under TorchRL: specs, rollouts, texts and what is reported beside the reward."""
+"""Environments under TorchRL: specs, whole episodes in lockstep, collectors, and faults on the way."""
+
+# ruff: noqa: D102, D103
 
 from __future__ import annotations
+
+import functools
+from dataclasses import replace
 
 import gymnasium
 import pytest
 import torch
+from small_runs import BROKEN, SMALL, Table, env_with_one_broken_worker, video_number
+from tensordict import TensorDictBase
 from torchrl.collectors import Collector
 from torchrl.data import NonTensor
 from torchrl.envs import EnvBase
-from torchrl.envs.utils import check_env_specs
+from torchrl.envs.utils import ExplorationType, check_env_specs, set_exploration_type
 
-from agents.collect import torchrl_env
-from videogym import DiscreteActions, TextActions
+from agents.collect import EpisodeCollector, EpisodeEnv, make_actor, torchrl_env
+from agents.policies.discrete import DiscretePolicy, PolicyError
+from agents.releveling import TurnRewards
+from agents.run import RunConfig, env_factory, make_compact, make_env, make_episode_env
+from videogym import DiscreteActions, TextActions, VideoQAEnv
 from videogym.datasets import load_tasks
 
 IDS = sorted(name for name in gymnasium.registry if name.startswith("videogym/"))
@@ -75,3 +85,305 @@ def test_reported_terms_add_up_to_the_reward() -> None:
     running = ~rollout["next", "terminated"]
     assert rollout["next", "terms", "answer"][running].isnan().all(), "an answer is paid before the end"
     assert rollout["next", "frames_shown"].max() <= 32
+
+
+# --- episodes in lockstep ----------------------------------------------------------------------
+
+CONFIG = RunConfig(**{name: value for name, value in SMALL.items() if name != "minibatch"})
+TURNS = 3  # of VIDEO_MTR/paper
+
+
+def episode_env(rows: int = 8, group_size: int = 2, seed: int = 0) -> EpisodeEnv:
+    return make_episode_env(CONFIG, Table(), rows=rows, group_size=group_size, seed=seed)
+
+
+def batch_of(env: EpisodeEnv, policy: DiscretePolicy | None = None) -> TensorDictBase:
+    """One batch of random actions, as a collector gathers it."""
+    actor = make_actor(policy or Table(), env.actions)
+    with set_exploration_type(ExplorationType.RANDOM):
+        return env.rollout(env.max_turns, actor, break_when_any_done=False)
+
+
+@pytest.mark.parametrize("policy", [Table(), make_compact(CONFIG)], ids=["table", "compact"])
+def test_the_specs_hold(policy: DiscretePolicy) -> None:
+    check_env_specs(make_episode_env(CONFIG, policy, rows=4, group_size=2))
+
+
+def test_every_row_is_one_whole_episode() -> None:
+    batch = batch_of(episode_env(rows=32))
+    assert batch.batch_size == (32, TURNS)
+    played = ~batch["waiting"].squeeze(-1)
+    lengths = played.sum(1)
+    assert set(lengths.tolist()) == {1, 2, 3}, "random answers end episodes in any turn"
+    for row, length in zip(batch, lengths.tolist(), strict=True):
+        assert row["waiting"].squeeze(-1).tolist() == [False] * length + [True] * (TURNS - length)
+        assert row["next", "terminated"].squeeze(-1).tolist() == [False] * (length - 1) + [True] * (
+            TURNS - length + 1
+        )
+        assert row["inputs", "turns_left"].squeeze(-1).tolist()[:length] == list(range(3, 3 - length, -1))
+
+
+def test_rows_of_a_group_share_a_task_and_groups_differ() -> None:
+    batch = batch_of(episode_env(rows=12, group_size=3))
+    videos, groups = batch["inputs", "video"][:, 0, 0], batch["group"][:, 0, 0]
+    assert (batch["group"] == groups[:, None, None]).all(), "a row changed its group"
+    for numbers in (videos.reshape(4, 3), groups.reshape(4, 3)):
+        assert (numbers == numbers[:, :1]).all()
+        assert len(numbers[:, 0].unique()) == 4
+    # Of equal first inputs, they go on differently.
+    assert len({tuple(actions) for actions in batch["action"].tolist()}) > 4
+
+
+def test_a_batch_of_a_seed_has_its_tasks_whatever_was_played_before() -> None:
+    one, other = episode_env(seed=3), episode_env(seed=3)
+    for _ in range(3):
+        batch_of(one, Table().always(5))
+    after_three = batch_of(one)
+    other.next_batch = 3
+    at_once = batch_of(other)
+    for key in ("group", ("inputs", "video")):
+        assert torch.equal(after_three[key][:, 0], at_once[key][:, 0])
+    assert not torch.equal(batch_of(other)["inputs", "video"], at_once["inputs", "video"])
+
+
+def test_no_two_batches_of_any_seeds_share_a_group() -> None:
+    numbers = []
+    for seed in range(10):
+        env = episode_env(rows=4, group_size=1, seed=seed)
+        for _ in range(5):
+            numbers += env.reset()["group"].flatten().tolist()
+    assert len(set(numbers)) == 10 * 5 * 4
+
+
+def test_waiting_rows_pay_nothing_and_keep_their_inputs() -> None:
+    batch = batch_of(episode_env(rows=32))
+    waiting = batch["waiting"].squeeze(-1)
+    after = batch["next"][waiting]
+    assert len(after)
+    assert not after["reward"].any()
+    assert not after["looked"].any() and not after["repeated"].any() and not after["invalid"].any()
+    assert after["tiou"].isnan().all() and after["is_success"].isnan().all()
+    assert all(term.isnan().all() for term in after["terms"].values())
+    for row in batch:
+        last = row["next", "inputs"][int((~row["waiting"]).sum()) - 1]
+        assert (row["next", "inputs", "turns_left"][row["waiting"].squeeze(-1)] == last["turns_left"]).all()
+
+
+def test_a_row_pays_what_the_plain_environment_pays() -> None:
+    """Terms, flags and figures too, although all rows share one environment."""
+    batch = batch_of(episode_env(rows=16, group_size=4, seed=5))
+    plain = make_env(CONFIG, CONFIG.tasks)
+    inner = plain.unwrapped
+    assert isinstance(inner, VideoQAEnv)
+    ids = {video_number(task.video): task.task_id for task in inner.tasks}
+    looked = 0
+    for row in batch:
+        plain.reset(options={"task_id": ids[int(row["inputs", "video"][0])]})
+        for turn in row[~row["waiting"].squeeze(-1)]:
+            frames = inner.state.frames_shown
+            _, reward, terminated, _, info = plain.step(int(turn["action"]))
+            after = turn["next"]
+            assert after["reward"].item() == pytest.approx(reward)
+            assert after["terminated"].item() == terminated
+            assert after["is_success"].item() == info["is_success"]
+            assert after["frames_shown"].item() == info["frames_shown"]
+            assert after["looked"].item() == (info["frames_shown"] > frames)
+            terms = {name: value.item() for name, value in after["terms"].items()}
+            assert terms == pytest.approx(dict(info["reward_terms"]), nan_ok=True)
+            looked += int(after["looked"])
+    assert looked > 5
+    sums = torch.stack(list(batch["next", "terms"].values())).nansum(0)
+    torch.testing.assert_close(sums, batch["next", "reward"])
+
+
+def test_the_same_look_again_is_repeated() -> None:
+    """The second turn of a policy that always looks at window 2; in the last one nothing is shown."""
+    after = batch_of(episode_env(), Table().always(2))["next"]
+    assert after["looked"].squeeze(-1).tolist() == [[True, True, False]] * 8
+    assert after["repeated"].squeeze(-1).tolist() == [[False, True, False]] * 8
+    assert (after["tiou"][:, 0] == after["tiou"][:, 1]).all() and after["tiou"][:, 2].isnan().all()
+
+
+def test_features_encoded_as_they_come_are_those_of_all_frames_at_once() -> None:
+    policy = make_compact(CONFIG)
+    env = make_episode_env(CONFIG, policy, rows=1)
+    last = batch_of(env, Looks(policy))[0, -1]["next", "inputs"]
+    plain = make_env(CONFIG, CONFIG.tasks)
+    inner = plain.unwrapped
+    assert isinstance(inner, VideoQAEnv)
+    shown = last["mask"]
+    assert int(shown.sum()) == 32
+    matches = []
+    for task in inner.tasks:
+        observation, _ = plain.reset(options={"task_id": task.task_id})
+        for action in (0, 1, 2):
+            observation, *_ = plain.step(action)
+        matches.append(torch.allclose(policy.read(observation)["features"], last["features"], atol=1e-5))
+    assert sum(matches) == 1, "one task of all was played"
+    assert not last["features"][~shown].any()
+
+
+class Looks(DiscretePolicy):
+    """Looks at window 0, then 1, then 2, with what another policy reads."""
+
+    def __init__(self, reader: DiscretePolicy) -> None:
+        super().__init__()
+        self.reads = reader
+
+    def read(self, observation, earlier=None):
+        return self.reads.read(observation, earlier)
+
+    def forward(self, inputs):
+        turn = (3 - inputs["turns_left"]).long()
+        logits = torch.zeros(*inputs.batch_size, 8).scatter(-1, turn, 100.0)
+        return logits, torch.zeros(*inputs.batch_size, 1)
+
+
+def test_pixels_are_refused() -> None:
+    env = DiscreteActions(VideoQAEnv(CONFIG.tasks, CONFIG.rules, observe="pixels"), CONFIG.windows)
+    with pytest.raises(ValueError, match="without pixels"):
+        EpisodeEnv(env, Table(), rows=2)
+
+
+@pytest.mark.parametrize(("rows", "group_size"), [(0, 1), (4, 0), (4, 3), (-2, 1), (2, 4)])
+def test_rows_that_do_not_divide_are_refused(rows: int, group_size: int) -> None:
+    env = make_env(CONFIG, CONFIG.tasks)
+    with pytest.raises(ValueError, match=f"{rows} and {group_size}"):
+        EpisodeEnv(env, Table(), rows=rows, group_size=group_size)
+
+
+# --- collectors --------------------------------------------------------------------------------
+
+
+def collector(kind: str, policy: DiscretePolicy, make=None, **arguments) -> EpisodeCollector:
+    make = make or env_factory(CONFIG, Table())
+    return EpisodeCollector(make, make_actor(policy, 8), kind=kind, episodes=8, **arguments)
+
+
+@pytest.mark.parametrize("kind", ["single", "parallel", "async"])
+def test_batches_are_whole_and_follow_the_weights(kind: str) -> None:
+    """(B, K), every group complete, accepted by what trains on it; synchronised weights act."""
+    policy = Table()
+    gathered = collector(kind, policy, group_size=2)
+    try:
+        for number in range(3):
+            batch = gathered.collect(number)
+            assert batch.batch_size == (8, TURNS)
+            assert not batch["waiting"][:, 0].any()
+            groups = batch["group"][:, 0, 0].tolist()
+            assert all(groups.count(group) == 2 for group in groups), f"a group lost an episode: {groups}"
+            for group in set(groups):
+                rows = batch[batch["group"][:, 0, 0] == group]
+                assert len(rows["inputs", "video"][:, 0].unique()) == 1
+            shaped = TurnRewards(CONFIG.rules.terms)(batch)
+            assert len(shaped) == 8, "a row was no whole episode"
+            assert shaped["next", "reward"].isfinite().all()
+        assert len(set(batch["action"][~batch["waiting"].squeeze(-1)].tolist())) > 2
+        policy.always(5)
+        gathered.sync()
+        # Asynchronous episodes that began with old weights come first.
+        late = range(3, 30) if kind == "async" else [3]
+        batches = [gathered.collect(number) for number in late]
+        last = [batch["action"][~batch["waiting"].squeeze(-1)].tolist() for batch in batches][-1]
+        assert last == [5] * 8, "action 5 answers at once"
+    finally:
+        gathered.close()
+
+
+def test_parallel_workers_play_different_tasks() -> None:
+    """Already the seeds say so: worker i of seed s has s x workers + i."""
+    videos = [
+        [int(row) for row in episode_env(rows=8, group_size=1, seed=seed).reset()["inputs", "video"]]
+        for seed in (0, 1)
+    ]
+    assert videos[0] != videos[1]
+
+
+def test_a_failing_worker_reaches_the_caller() -> None:
+    """With its message; nothing hangs."""
+    make = functools.partial(env_with_one_broken_worker, CONFIG, Table())
+    gathered = collector("parallel", Table().always(0), make)
+    try:
+        with pytest.raises(RuntimeError, match="the judge is out\nin reward term 'verdict' of task 'brief"):
+            gathered.collect(0)
+    finally:
+        gathered.close()
+
+
+@pytest.mark.parametrize("kind", ["single", "async"])
+def test_a_failing_reward_term_stops_the_collector(kind: str) -> None:
+    make = env_factory(replace(CONFIG, recipe=BROKEN), Table())
+    gathered = collector(kind, Table().always(0), make)
+    try:
+        with pytest.raises(Exception, match="the judge is out"):
+            gathered.collect(0)
+    finally:
+        gathered.close()
+
+
+def test_an_asynchronous_server_that_fails_reaches_the_caller() -> None:
+    gathered = collector("async", Table())
+    try:
+        bad = Table()
+        with torch.no_grad():
+            bad.logits.fill_(torch.nan)
+        gathered._actor = make_actor(bad, 8)
+        gathered.sync()
+        with pytest.raises(RuntimeError, match=r"Table gave [0-9]+ logits that are not finite"):
+            for number in range(30):
+                gathered.collect(number)
+    finally:
+        gathered.close()
+
+
+def test_numbers_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(ValueError, match="workers x group_size, got 8 and 2 x 8"):
+        collector("parallel", Table(), group_size=8)
+    with pytest.raises(ValueError, match="group_size, got 8 and 3"):
+        collector("async", Table(), group_size=3)
+    with pytest.raises(ValueError, match="'multi'"):
+        collector("multi", Table())
+
+
+# --- what a policy can get wrong ---------------------------------------------------------------
+
+
+class Faulty(Table):
+    """Puts out what a test says."""
+
+    def __init__(self, logits: torch.Tensor, value: torch.Tensor) -> None:
+        super().__init__()
+        self.out = logits, value
+
+    def forward(self, inputs):
+        return tuple(tensor.expand(*inputs.batch_size, *tensor.shape) for tensor in self.out)
+
+
+@pytest.mark.parametrize(
+    ("logits", "value", "message"),
+    [
+        (torch.full((8,), torch.nan), torch.zeros(1), "64 logits that are not finite"),
+        (torch.zeros(8), torch.full((1,), torch.inf), "8 values that are not finite"),
+        (torch.zeros(7), torch.zeros(1), r"logits of shape \(8, 7\); due is \(8, 8\)"),
+        (torch.zeros(8), torch.zeros(2), r"values of shape \(8, 2\); due is \(8, 1\)"),
+    ],
+    ids=["nan", "infinite", "logits", "values"],
+)
+def test_outputs_that_cannot_be_used_are_named(logits, value, message) -> None:
+    with pytest.raises(PolicyError, match=f"Faulty gave {message}"):
+        collector("single", Faulty(logits, value)).collect(0)
+
+
+@pytest.mark.parametrize("action", [-1, 8])
+def test_an_unknown_action_is_named(action: int) -> None:
+    env = episode_env()
+    start = env.reset()
+    with pytest.raises(ValueError, match=f"0 to 7, got {action}"):
+        env._step(start.set("action", torch.full((8,), action)))
+
+
+def test_actions_of_a_wrong_shape_are_named() -> None:
+    env = episode_env()
+    start = env.reset()
+    with pytest.raises(PolicyError, match=r"shape \(8, 1\); due is \(8,\)"):
+        env._step(start.set("action", torch.zeros(8, 1, dtype=torch.int64)))

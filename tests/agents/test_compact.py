@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,12 @@ import torch
 
 from agents.policies.compact import (
     MAX_WORDS,
-    CompactNet,
     CompactPolicy,
     CompactReader,
     Vocabulary,
     stack_contexts,
 )
+from agents.policies.discrete import Acting
 from videogym import DiscreteActions, FrameStore, VideoQAEnv
 from videogym.video import FrameBatch
 
@@ -51,23 +52,19 @@ def make_reader(env: DiscreteActions, store: FrameStore | None = None) -> Compac
     """A reader that knows the words of the tasks."""
     tasks = env.unwrapped.tasks  # type: ignore[attr-defined]
     vocabulary = Vocabulary.of(text for task in tasks for text in (task.question, *task.options))
-    return CompactReader(store or FrameStore(), vocabulary, windows=16, options=4)
+    return CompactReader(store or FrameStore(), vocabulary, windows=(16,), options=4)
 
 
-def make_net(reader: CompactReader) -> CompactNet:
-    """A net of fixed random weights."""
+def make_policy(reader: CompactReader) -> CompactPolicy:
+    """A policy of fixed random weights."""
     torch.manual_seed(0)
-    return CompactNet(len(reader.vocabulary), reader.windows, reader.size)
+    return CompactPolicy(reader)
 
 
 def logits_with(black: Sequence[float], env: DiscreteActions, observation: dict[str, Any]) -> torch.Tensor:
-    """Logits of a net of fixed weights where some frames of the video are black."""
-    reader = make_reader(env, TamperedStore(black))
-    shown = observation["shown_mask"].astype(bool)
-    features = torch.zeros(1, len(shown), 64)
-    net = make_net(reader)
-    features[0, shown] = net.encoder(torch.from_numpy(reader.pixels(observation, shown)))
-    return net(features, *stack_contexts([reader.context(observation)]))[0]
+    """Logits of a policy of fixed weights where some frames of the video are black."""
+    policy = make_policy(make_reader(env, TamperedStore(black)))
+    return policy(policy.read(observation).unsqueeze(0))[0]
 
 
 def test_actions_depend_on_shown_frames_and_on_no_others(env: DiscreteActions) -> None:
@@ -85,11 +82,10 @@ def test_actions_depend_on_shown_frames_and_on_no_others(env: DiscreteActions) -
 def test_the_policy_asks_for_shown_frames_only(env: DiscreteActions) -> None:
     """No other frame is ever resolved."""
     store = TamperedStore()
-    reader = make_reader(env, store)
-    policy = CompactPolicy(make_net(reader), reader, torch.Generator().manual_seed(0))
+    acting = Acting(make_policy(make_reader(env, store)), torch.Generator().manual_seed(0))
     for action in (5, 9):
         observation, _, _, _, info = env.step(action)
-        policy(observation, info)
+        acting(observation, info)
     assert store.asked == set(observation["shown_times_s"][:32].tolist())
 
 
@@ -97,36 +93,82 @@ def test_masked_frames_have_no_influence(env: DiscreteActions) -> None:
     """Whatever lies behind the mask is not read."""
     observation, _ = env.reset(seed=1)
     reader = make_reader(env)
-    net, context = make_net(reader), stack_contexts([reader.context(observation)])
+    policy, context = make_policy(reader), stack_contexts([reader.context(observation)])
     features = torch.randn(1, 32, 64)
     changed = features.clone()
     changed[:, 16:] = 100.0  # the skim is 16 frames
-    torch.testing.assert_close(net(changed, *context), net(features, *context), rtol=0, atol=0)
+    torch.testing.assert_close(
+        policy.score(changed, *context), policy.score(features, *context), rtol=0, atol=0
+    )
 
 
-def test_windows_are_those_of_the_action(env: DiscreteActions) -> None:
-    """The frames that look i brings lie in window i."""
+def test_cells_are_those_of_the_action(env: DiscreteActions) -> None:
+    """The frames that look i brings lie in the two halves of window i: cells 2i and 2i + 1."""
     reader = make_reader(env)
     for action in range(16):
         env.reset(seed=2)
         observation, *_ = env.step(action)
-        windows = reader.context(observation)["window"]
-        assert windows[16:24].tolist() == [action] * 8
+        cells = reader.context(observation)["cell"]
+        assert cells[16:24].tolist() == [2 * action] * 4 + [2 * action + 1] * 4
         # One skim frame lies in every window of 8 out of 128 pool frames.
-        assert windows[:16].tolist() == list(range(16))
+        assert (cells[:16] // 2).tolist() == list(range(16))
+
+
+@pytest.mark.parametrize("recipe", ["VIDEO_MTR/paper", "DEFAULT"])
+def test_cells_of_several_scales_follow_the_smallest_windows(recipe: str) -> None:
+    """Frames brought by a look lie in its cells, with a pool and without: 8 cells over 4 and 2 windows."""
+    env = DiscreteActions(VideoQAEnv(TASKS, recipe), (2, 4))
+    reader = replace(make_reader(env), windows=(2, 4))
+    assert reader.cells == 8
+    for action in range(6):
+        env.reset(seed=2)
+        observation, *_ = env.step(action)
+        new = observation["shown_turns"] > 0
+        cells = reader.context(observation)["cell"][new].tolist()
+        due = range(4 * action, 4 * action + 4) if action < 2 else range(2 * action - 4, 2 * action - 2)
+        # A crop also brings the frame at its end, where the next cell begins.
+        assert set(cells[:-1]) == set(due) and cells == sorted(cells), f"look {action} brought {cells}"
+
+
+def test_a_policy_of_several_scales_scores_every_window_and_option() -> None:
+    """2 and 4 windows and 4 options are 10 logits; blackening a frame can move any of them."""
+    env = DiscreteActions(VideoQAEnv(TASKS, "DEFAULT"), (2, 4))
+    observation, _ = env.reset(seed=2)
+    reader = replace(make_reader(env, TamperedStore()), windows=(2, 4))
+    logits, value = make_policy(reader)(make_policy(reader).read(observation).unsqueeze(0))
+    assert logits.shape == (1, env.action_space.n) == (1, 10) and value.shape == (1, 1)
+    dark = replace(reader, store=TamperedStore(observation["shown_times_s"][:32].tolist()))
+    other, _ = make_policy(dark)(make_policy(dark).read(observation).unsqueeze(0))
+    assert (logits != other).all()
+
+
+def test_reading_on_is_reading_anew(env: DiscreteActions) -> None:
+    """What is kept of earlier turns saves decoding, and changes nothing."""
+    store = TamperedStore()
+    policy, earlier = make_policy(make_reader(env, store)), None
+    observation, _ = env.reset(seed=7)
+    for action in (4, 11):
+        earlier = policy.read(observation, earlier)
+        observation, *_ = env.step(action)
+    store.asked.clear()
+    on, times = policy.read(observation, earlier), observation["shown_times_s"]
+    assert store.asked == set(times[24:32].tolist()), "only the last look is new"
+    anew = policy.read(observation)
+    for name, value in anew.items():
+        torch.testing.assert_close(on[name], value, rtol=1e-5, atol=1e-5)
 
 
 def test_permuted_options_permute_their_logits(env: DiscreteActions) -> None:
     """An option is scored by its text, not by its place or letter."""
     observation, _ = env.reset(seed=3)
     reader = make_reader(env)
-    net, features = make_net(reader), torch.randn(1, 32, 64)
+    policy, features = make_policy(reader), torch.randn(1, 32, 64)
     texts = [line.partition(". ")[2] for line in observation["options"].split("\n")]
     turned = "\n".join(
         f"{letter}. {text}" for letter, text in zip("ABCD", texts[1:] + texts[:1], strict=True)
     )
-    before, _ = net(features, *stack_contexts([reader.context(observation)]))
-    after, _ = net(features, *stack_contexts([reader.context({**observation, "options": turned})]))
+    before, _ = policy.score(features, *stack_contexts([reader.context(observation)]))
+    after, _ = policy.score(features, *stack_contexts([reader.context({**observation, "options": turned})]))
     torch.testing.assert_close(after[0, 16:], before[0, 16:].roll(-1))
     torch.testing.assert_close(after[0, :16], before[0, :16])
 
@@ -135,14 +177,14 @@ def test_any_batch_shape(env: DiscreteActions) -> None:
     """No batch, one dimension or two: the same logits and values."""
     observation, _ = env.reset(seed=4)
     reader = make_reader(env)
-    net = make_net(reader)
+    policy = make_policy(reader)
     context = stack_contexts([reader.context(observation)] * 6)
     features = torch.randn(6, 32, 64)
-    logits, value = net(features, *context)
+    logits, value = policy.score(features, *context)
     assert logits.shape == (6, 20) and value.shape == (6, 1)
-    nested = net(features.unflatten(0, (2, 3)), *(entry.unflatten(0, (2, 3)) for entry in context))
+    nested = policy.score(features.unflatten(0, (2, 3)), *(entry.unflatten(0, (2, 3)) for entry in context))
     torch.testing.assert_close(nested[0].flatten(0, 1), logits)
-    alone = net(features[4], *(entry[4] for entry in context))
+    alone = policy.score(features[4], *(entry[4] for entry in context))
     torch.testing.assert_close(alone[0], logits[4])
     torch.testing.assert_close(alone[1], value[4])
 
@@ -151,9 +193,9 @@ def test_the_critic_does_not_shape_the_actor(env: DiscreteActions) -> None:
     """Gradients of the value stay in the value head."""
     observation, _ = env.reset(seed=5)
     reader = make_reader(env)
-    net = make_net(reader)
-    net(torch.randn(1, 32, 64), *stack_contexts([reader.context(observation)]))[1].sum().backward()
-    moved = {name.partition(".")[0] for name, p in net.named_parameters() if p.grad is not None}
+    policy = make_policy(reader)
+    policy.score(torch.randn(1, 32, 64), *stack_contexts([reader.context(observation)]))[1].sum().backward()
+    moved = {name.partition(".")[0] for name, p in policy.named_parameters() if p.grad is not None}
     assert moved == {"value"}
 
 
@@ -166,22 +208,27 @@ def test_vocabulary() -> None:
     assert len(vocabulary) == 6
 
 
-def test_the_net_is_small(env: DiscreteActions) -> None:
+def test_the_policy_is_small(env: DiscreteActions) -> None:
     """Small enough to learn in a minute on one core."""
-    count = sum(parameter.numel() for parameter in make_net(make_reader(env)).parameters())
+    count = sum(parameter.numel() for parameter in make_policy(make_reader(env)).parameters())
     assert 50_000 < count < 200_000
 
 
 def test_drawn_actions_follow_the_generator(env: DiscreteActions) -> None:
     """Equal generators draw equal actions."""
     observation, info = env.reset(seed=6)
-    reader = make_reader(env)
-    net = make_net(reader)
+    policy = make_policy(make_reader(env))
     runs = [
-        [policy(observation, info) for _ in range(10)]
-        for policy in (
-            CompactPolicy(net, reader, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
-        )
+        [acting(observation, info) for _ in range(10)]
+        for acting in (Acting(policy, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
     ]
     assert runs[0] == runs[1] != runs[2]
     assert np.unique(runs[0]).size > 1
+
+
+def test_without_a_generator_the_likeliest_action_is_taken(env: DiscreteActions) -> None:
+    """It is the highest logit, always."""
+    observation, info = env.reset(seed=6)
+    policy = make_policy(make_reader(env))
+    likeliest = int(policy(policy.read(observation).unsqueeze(0))[0].argmax())
+    assert {Acting(policy)(observation, info) for _ in range(5)} == {likeliest}

@@ -13,7 +13,7 @@ from torchrl.objectives.llm import GRPOLoss
 
 from agents.chat import ChatEnv
 from agents.policies.qwen_vl import QwenVLActor
-from agents.train_grpo import (
+from agents.train_grpo_mllm import (
     Clumsy,
     Config,
     History,

@@ -1,0 +1,233 @@
+"""GRPO on videogym: groups of episodes that start from one state, and no critic, in one file.
+
+One iteration: collect groups; put every payment at the turn that earned it; take each episode's return
+relative to its group by `MCAdvantage`; step down `ClipPPOLoss` without a critic. Any
+`agents.policies.DiscretePolicy` is trained by it.
+
+Run ``python -m agents.train_grpo --out runs/grpo``. Go on with a run that was stopped by the same command.
+
+Deviations from LongVT: a compact policy with one action a turn; no KL to a reference; learning rates
+and sizes for a small network. `scale_by_std`, `clip_high` and `aggregation` choose among the published
+variants.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tensordict import TensorDictBase
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+from torchrl.data.replay_buffers.samplers import SamplerWithoutReplacement
+from torchrl.objectives import ClipPPOLoss
+from torchrl.objectives.llm import MCAdvantage
+from tqdm import tqdm
+
+from .collect import EpisodeCollector, make_actor
+from .imitation import ImitationConfig, teach
+from .policies.discrete import DiscretePolicy
+from .releveling import TurnRewards
+from .run import (
+    Run,
+    RunConfig,
+    add_options,
+    env_factory,
+    episode_figures,
+    from_options,
+    gradient_step,
+    make_compact,
+    make_env,
+    mean_return,
+    mean_rows,
+    scalars,
+)
+
+LOSS_KEYS = ("inputs", "action", "action_log_prob", "advantage")
+
+
+@dataclass(frozen=True)
+class Config(RunConfig):
+    """Everything a run depends on, beside the policy it starts from."""
+
+    group_size: int = 8
+    """Episodes that start from one state and are compared; divides the episodes of a batch."""
+    scale_by_std: bool = True
+    """Divide by the group's standard deviation (GRPO) or not (Dr. GRPO, and LongVT's paper)."""
+    aggregation: Literal["episode", "turn"] = "episode"
+    """Mean over episodes of means over their turns, or mean over all turns."""
+    epochs: int = 2
+    """Passes over a batch."""
+    minibatch: int = 128
+    """Turns of a gradient step."""
+    lr: float = 5e-4
+    """Learning rate at the start; it falls to zero on a straight line."""
+    clip_low: float = 0.2
+    """Clipping of the importance ratio below 1."""
+    clip_high: float = 0.2
+    """Clipping of it above 1; DAPO's clip-higher is 0.28."""
+    entropy: float = 0.01
+    """Weight of the entropy bonus."""
+    max_grad_norm: float = 0.5
+    """Gradients are scaled down to this norm."""
+
+
+def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = False) -> Run:
+    """Train a policy in place.
+
+    Args:
+        config: see there.
+        policy: starts from what it knows; its values are not used.
+        out: folder of the run; if it holds a checkpoint, the run goes on from there.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: a group of one has nothing to be compared with.
+        PolicyError: the policy put out what cannot be an action.
+        RunDiverged: a loss is not finite.
+        CheckpointMismatch: the folder belongs to another kind of run.
+    """
+    torch.set_num_threads(config.threads)
+    actor = make_actor(policy, sum(config.windows) + config.options)
+    rewards = TurnRewards(config.rules.terms)
+    compare = MCAdvantage(config.group_size, prompt_key="group", trajectory_return="sum")
+    loss_module = ClipPPOLoss(
+        actor,
+        None,
+        clip_epsilon=(config.clip_low, config.clip_high),
+        entropy_coeff=config.entropy,
+    )
+    parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=config.lr)
+    run = Run(config, out, policy, optimizer, rewards)
+    collector = EpisodeCollector(
+        env_factory(config, copy.deepcopy(policy)),
+        actor,
+        kind=config.collector,
+        episodes=config.episodes,
+        group_size=config.group_size,
+        workers=config.workers,
+        seed=config.seed,
+    )
+    buffer = TensorDictReplayBuffer(
+        storage=LazyTensorStorage(config.episodes * collector.max_turns),
+        sampler=SamplerWithoutReplacement(),
+        batch_size=config.minibatch,
+    )
+    bar = tqdm(
+        run.iterations(),
+        total=config.iterations,
+        initial=run.first_iteration,
+        desc="grpo",
+        disable=not progress,
+    )
+    try:
+        for iteration in bar:
+            optimizer.param_groups[0]["lr"] = config.lr * (1.0 - iteration / config.iterations)
+            with run.span("collect"):
+                collector.sync()
+                batch = collector.collect(iteration)
+            figures = episode_figures(batch)
+            with run.span("advantage"):
+                batch = rewards(batch)
+                turns, kept = advantages(config, batch, compare)
+            figures["trained_reward"] = mean_return(batch)
+            figures["groups_with_contrast"] = kept
+            with run.span("loss"):
+                if turns is not None:
+                    figures |= update(config, loss_module, parameters, optimizer, buffer, turns)
+            run.end_iteration(iteration, int((~batch["waiting"]).sum()), figures)
+            bar.set_postfix(success=f"{figures['success']:.2f}", reward=f"{figures['reward']:.2f}")
+    finally:
+        collector.close()
+    return run
+
+
+def advantages(
+    config: Config, batch: TensorDictBase, compare: MCAdvantage
+) -> tuple[TensorDictBase | None, float]:
+    """(B, K) episodes with re-levelled rewards to (T,) turns with advantages relative to their groups.
+
+    Groups whose episodes all return the same teach nothing and are left out; groups that lost an
+    episode, which was cut from outside, are left out too.
+
+    Returns:
+        The turns, or None when no group is left, and the share of groups that are.
+    """
+    played = ~batch["waiting"]
+    returns = (batch["next", "reward"] * played).sum(1, keepdim=True)
+    batch = batch.copy().set("return", returns.expand_as(played))
+    batch["turns"] = played.sum(1, keepdim=True).expand_as(played)
+    groups: list[TensorDictBase] = []
+    compare.clear_queues()
+    for number in batch["group"][:, 0, 0].unique().tolist():
+        rows = batch[batch["group"][:, 0, 0] == number]
+        spread = rows["return"][:, 0].std() if len(rows) == config.group_size else torch.tensor(0.0)
+        # What MCAdvantage gets are turns one after another; it tells episodes apart by their ends.
+        compared = compare.inv(rows[~rows["waiting"].squeeze(-1)]) if spread > 1e-6 else None
+        if compared is not None:
+            if not config.scale_by_std:
+                compared["advantage"] = compared["advantage"] * spread
+            groups.append(compared)
+    kept = len(groups) * config.group_size / config.episodes
+    if not groups:
+        return None, 0.0
+    turns: Any = torch.cat(groups)
+    if config.aggregation == "episode":
+        # The clipped loss is linear in the advantage: this weighs every episode alike.
+        weight = len(turns) / (len(groups) * config.group_size * turns["turns"])
+        turns["advantage"] = turns["advantage"] * weight
+    return turns.select(*LOSS_KEYS), kept
+
+
+def update(
+    config: Config,
+    loss_module: ClipPPOLoss,
+    parameters: list[torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    buffer: TensorDictReplayBuffer,
+    turns: TensorDictBase,
+) -> dict[str, float]:
+    """Some passes over the turns of a batch; returns means over its gradient steps."""
+    buffer.extend(turns)
+    rows = []
+    for _ in range(config.epochs):
+        for minibatch in buffer:
+            losses = loss_module(minibatch)
+            loss = losses["loss_objective"] + losses["loss_entropy"]
+            gradient_step(loss, parameters, optimizer, config.max_grad_norm)
+            rows.append(scalars(losses))
+    buffer.empty()
+    return mean_rows(rows)
+
+
+def main() -> None:
+    """Train the compact policy once."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/grpo"))
+    parser.add_argument(
+        "--start",
+        choices=("oracle", "answers", "cold"),
+        default="oracle",
+        help="imitate the oracle first; learn only to answer about shown frames; or start untrained",
+    )
+    add_options(parser, Config)
+    arguments = parser.parse_args()
+    config = from_options(Config, vars(arguments))
+    torch.set_num_threads(config.threads)
+    policy = make_compact(config)
+    if arguments.start != "cold" and not (arguments.out / "checkpoint").exists():
+        envs = [make_env(config, config.tasks) for _ in range(64)]
+        teach(policy, envs, ImitationConfig(), config.seed, arguments.start, progress=True)
+    run = train(config, policy, arguments.out, progress=True)
+    report = run.report()
+    print(f"held-out accuracy {report.accuracy}, hit rate {report.hit_rate}, turns {report.turns}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Imitation of the oracle: its labels, what demonstrations hold, and what each lesson teaches."""
+
+# ruff: noqa: D103
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small_runs import SMALL
+
+from agents.imitation import ImitationConfig, demonstrate, oracle_action, teach
+from agents.run import RunConfig, make_compact, make_env
+from videogym import DiscreteActions, State, VideoQAEnv
+
+CONFIG = RunConfig()
+SHORT = ImitationConfig(rounds=2, updates=1, batch=4)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def state_of(env: DiscreteActions) -> State:
+    inner = env.unwrapped
+    assert isinstance(inner, VideoQAEnv)
+    return inner.state
+
+
+def test_the_oracle_looks_at_the_evidence_then_answers_right() -> None:
+    """Two turns: a frame of the evidence, then the right option."""
+    env = make_env(CONFIG, CONFIG.tasks)
+    for seed in range(20):
+        env.reset(seed=seed)
+        (evidence,) = state_of(env).task.evidence or ()
+        observation, *_ = env.step(oracle_action(state_of(env), (16,)))
+        times = observation["shown_times_s"][16:24]
+        assert ((times >= evidence.start_s) & (times < evidence.end_s)).any()
+        *_, terminated, _, info = env.step(oracle_action(state_of(env), (16,)))
+        assert terminated and info["is_success"]
+
+
+def test_the_oracle_goes_on_looking_after_a_look_in_vain() -> None:
+    """It looks until the last turn, which is for answering."""
+    env = make_env(CONFIG, CONFIG.tasks)
+    env.reset(seed=0)
+    first = oracle_action(state_of(env), (16,))
+    env.step((first + 8) % 16)
+    assert oracle_action(state_of(env), (16,)) == first
+    env.step((first + 9) % 16)
+    assert oracle_action(state_of(env), (16,)) >= 16, "the last turn is for answering"
+
+
+@pytest.mark.parametrize("recipe", ["VIDEO_MTR/paper", "DEFAULT"])
+@pytest.mark.parametrize("windows", [(4, 16), (16, 4)])
+def test_of_several_scales_the_oracle_takes_the_finest(recipe: str, windows: tuple[int, ...]) -> None:
+    """And answers beyond all looks, with a pool and without."""
+    env = DiscreteActions(VideoQAEnv(CONFIG.tasks, recipe), windows)
+    plain = DiscreteActions(VideoQAEnv(CONFIG.tasks, recipe), (16,))
+    offset = 4 if windows == (4, 16) else 0
+    for seed in range(5):
+        env.reset(seed=seed)
+        plain.reset(seed=seed)
+        look = oracle_action(state_of(env), windows)
+        assert look == oracle_action(state_of(plain), (16,)) + offset
+        terminated = False
+        while not terminated:
+            *_, terminated, _, info = env.step(oracle_action(state_of(env), windows))
+        assert info["is_success"]
+
+
+def test_demonstrations_hold_what_was_shown() -> None:
+    """The pixels kept are those of the frames of the episode, in order."""
+    policy, envs = make_compact(CONFIG), [make_env(CONFIG, CONFIG.tasks) for _ in range(3)]
+    for seed, env in enumerate(envs):
+        env.reset(seed=seed)
+    by_oracle = np.array([True, True, False])
+    played = demonstrate(policy, envs, by_oracle, torch.Generator().manual_seed(0))
+    for demonstration, env in zip(played[:2], envs, strict=False):
+        assert demonstration.success and len(demonstration.labels) == 2
+        state = state_of(env)
+        times = [t for clip in state.clips for t in clip.times_s]
+        direct = policy.reader.store.frames(state.task.video, times, size=policy.reader.size).pixels
+        np.testing.assert_array_equal(demonstration.pixels[:24], direct)
+        assert not demonstration.pixels[24:].any()
+
+
+@pytest.mark.parametrize("lesson", ["oracle", "answers"])
+def test_a_lesson_moves_what_it_is_about(lesson) -> None:
+    """Answers say nothing of where to look, none teaches the critic, the encoder is frozen after."""
+    config = RunConfig(**{name: value for name, value in SMALL.items() if name != "minibatch"})
+    policy = make_compact(config)
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    curve = teach(policy, [make_env(config, config.tasks) for _ in range(4)], SHORT, 0, lesson)
+    after = policy.state_dict()
+    moved = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert {"encoder", "film", "match", "reading"} <= moved
+    assert "value" not in moved and ({"look", "near"} <= moved) == (lesson == "oracle")
+    assert not any(p.requires_grad for p in policy.encoder.parameters())
+    assert [row[0] for row in curve] == [4, 8] and all(np.isfinite(row[1]) for row in curve)

@@ -1,0 +1,273 @@
+"""What surrounds training: curves, checkpoints, resuming to the bit, and faults that must not harm them."""
+
+# ruff: noqa: D102, D103
+
+from __future__ import annotations
+
+import random
+import runpy
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import BROKEN, SMALL, Table
+from tensordict import TensorDict
+from torch import nn
+
+from agents import run as run_module
+from agents import train_grpo, train_ppo
+from agents.run import CheckpointMismatch, Run, RunDiverged, episode_figures, gradient_step
+
+PROOF = Path(__file__).parents[1] / "benchmarks" / "prove_resume.py"
+LOOPS: dict[str, tuple[Any, Any]] = {
+    "ppo": (train_ppo.train, train_ppo.Config(**SMALL)),
+    "grpo": (train_grpo.train, train_grpo.Config(group_size=4, **SMALL)),
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def make_run(out: Path, policy: nn.Module | None = None, config=LOOPS["ppo"][1]) -> Run:
+    policy = policy or Table()
+    return Run(config, out, policy, torch.optim.Adam(policy.parameters()), nn.Module())
+
+
+# --- resuming ----------------------------------------------------------------------------------
+
+
+def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    """SIGKILL at a random moment, then the same command: equal tensors and curves, to the byte."""
+    proof = runpy.run_path(str(PROOF))
+    seconds = proof["train"]("ppo", tmp_path / "whole")
+    delay = random.uniform(0.1, 0.8) * seconds
+    proof["killed_after"](delay, "ppo", tmp_path / "killed")
+    proof["ended"]("ppo", tmp_path / "killed")
+    assert proof["difference"](tmp_path / "whole", tmp_path / "killed") == "", f"killed after {delay} s"
+    curves = proof["curves"](tmp_path / "killed")
+    assert [int(row.split(",")[0]) for row in curves["reward"]] == list(range(12))
+    assert [int(row.split(",")[0]) for row in curves["eval_accuracy"]] == [3, 7, 11]
+
+
+def test_states_hold_what_was_trained(tmp_path: Path) -> None:
+    """The comparison above would see a weight, a moment of Adam or a memory that differs."""
+    train, config = LOOPS["ppo"]
+    proof = runpy.run_path(str(PROOF))
+    for name, seed in (("a", 0), ("b", 1)):
+        train(replace(config, seed=seed), Table(), tmp_path / name)
+    assert proof["difference"](tmp_path / "a", tmp_path / "b")
+    names = {name.split("/")[1].partition("-")[2] for name in proof["states"](tmp_path / "a")}
+    assert names == {"policy", "optimizer", "memory"}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_run_that_has_ended_does_nothing_more(name: str, tmp_path: Path) -> None:
+    train, config = LOOPS[name]
+    trained, again = Table(), Table()
+    train(config, trained, tmp_path)
+    before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*checkpoint*"))
+    train(config, again, tmp_path)
+    assert torch.equal(trained.logits, again.logits)
+    assert sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*checkpoint*")) == before
+    assert len((tmp_path / "log" / "scalars" / "reward.csv").read_text().splitlines()) == 2
+
+
+def test_curves_are_cut_where_the_checkpoint_is(tmp_path: Path) -> None:
+    """Later points and a line that was not finished go; others stay."""
+    run = make_run(tmp_path)
+    for step in range(12):
+        run.log(step, {"reward": step / 8})
+    run.save(11)
+    path = tmp_path / "log" / "scalars" / "reward.csv"
+    with path.open("a") as file:
+        file.write("1")  # of "12,1.5"
+    again = make_run(tmp_path)
+    assert again.first_iteration == 11
+    assert path.read_text().splitlines() == [f"{step},{step / 8}" for step in range(11)]
+
+
+def test_a_folder_holds_curves_and_one_checkpoint(tmp_path: Path) -> None:
+    """What a killed run left half written is cleared away."""
+    (tmp_path / ".checkpoint.new.stage-1").mkdir()
+    (tmp_path / ".checkpoint.new").write_text("half")
+    train, config = LOOPS["ppo"]
+    train(config, Table(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "log"]
+
+
+# --- faults ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_checkpoint_of_another_recipe_is_refused(name: str, tmp_path: Path) -> None:
+    train, config = LOOPS[name]
+    train(config, Table(), tmp_path)
+    with pytest.raises(CheckpointMismatch) as caught:
+        train(replace(config, recipe="VIDEO_MTR/code"), Table(), tmp_path)
+    assert config.rules.identity in str(caught.value) and "VIDEO_MTR/code@" in str(caught.value)
+
+
+def test_a_checkpoint_of_another_algorithm_is_refused(tmp_path: Path) -> None:
+    make_run(tmp_path).save(1)
+    with pytest.raises(CheckpointMismatch, match=r"'train_ppo'.*'train_grpo'"):
+        make_run(tmp_path, config=LOOPS["grpo"][1])
+
+
+def test_a_checkpoint_of_another_version_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path).save(1)
+    monkeypatch.setattr(run_module, "VERSION", 99)
+    with pytest.raises(CheckpointMismatch, match=r"'version': 1.*'version': 99"):
+        make_run(tmp_path)
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import torch
+from small_runs import Table
+from test_run import make_run
+
+out = Path(sys.argv[1])
+policy = Table()
+run = make_run(out, policy)
+run.save(1)
+with torch.no_grad():
+    policy.logits += 1.0
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+for limit in (0, 1000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        run.save(2)
+    except OSError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        print("refused", error.errno)
+"""
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path) -> None:
+    """No file may grow beyond the limit: at once, or in the midst of writing."""
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=100)
+    assert done.stdout.splitlines()[-2:] == ["refused 27"] * 2, done.stdout + done.stderr  # EFBIG
+    policy = Table()
+    assert make_run(tmp_path, policy).first_iteration == 1
+    assert not policy.logits.any()
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_failing_reward_term_stops_the_run(name: str, tmp_path: Path) -> None:
+    train, config = LOOPS[name]
+    with pytest.raises(ArithmeticError, match="the judge is out") as caught:
+        train(replace(config, recipe=BROKEN), Table().always(0), tmp_path)
+    (note,) = [note for note in caught.value.__notes__ if "reward term" in note]
+    assert "'verdict'" in note and "brief_event" in note
+
+
+class Explodes(Table):
+    """Finite scores, the gradients of which are not."""
+
+    def forward(self, inputs):
+        logits, value = super().forward(inputs)
+        logits = logits + 0.0
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: gradient * torch.nan)
+        return logits, value
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_diverged_run_leaves_weights_as_they_were(name: str, tmp_path: Path) -> None:
+    train, config = LOOPS[name]
+    policy = Explodes()
+    with pytest.raises(RunDiverged, match="gradient's norm nan"):
+        train(config, policy, tmp_path)
+    assert not policy.logits.any() and not policy.worth.any()
+
+
+def test_no_step_is_made_down_a_loss_that_is_not_finite() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.Adam([weight])
+    with pytest.raises(RunDiverged, match="the loss is inf"):
+        gradient_step((weight * torch.inf).sum(), [weight], optimizer, 0.5)
+    assert weight.tolist() == [1.0, 1.0] and not optimizer.state
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_episodes_without_a_valid_turn_are_trained_on(name: str, tmp_path: Path) -> None:
+    """Action 11 answers with the eighth of four options, which spends the turn."""
+    train, config = LOOPS[name]
+    policy = Table(12).always(11)
+    train(replace(config, options=8), policy, tmp_path)
+    assert policy.logits.isfinite().all() and policy.worth.isfinite().all()
+    rates = (tmp_path / "log" / "scalars" / "invalid_rate.csv").read_text().splitlines()
+    assert rates == ["0,1.0", "1,1.0"]
+
+
+# --- figures -----------------------------------------------------------------------------------
+
+
+def test_figures_of_a_batch() -> None:
+    """Two episodes of two and one turn, by hand."""
+    nan = float("nan")
+
+    def turns(*rows, dtype=torch.float32):
+        return torch.tensor(rows, dtype=dtype)[..., None]
+
+    batch = TensorDict(
+        {
+            "waiting": turns([False, False], [False, True], dtype=torch.bool),
+            "next": {
+                "reward": turns([0.25, 1.0], [0.5, 0.0]),
+                "terms": {
+                    "answer": turns([nan, 1.0], [0.0, nan]),
+                    "frame_gain": turns([0.25, nan], [0.5, nan]),
+                },
+                "is_success": turns([0.0, 1.0], [0.0, nan]),
+                "frames_shown": turns([24.0, 32.0], [24.0, nan]),
+                "invalid": turns([False, False], [True, False], dtype=torch.bool),
+                "looked": turns([True, True], [False, False], dtype=torch.bool),
+                "repeated": turns([False, True], [False, False], dtype=torch.bool),
+                "tiou": turns([0.5, nan], [nan, nan]),
+            },
+        },
+        batch_size=(2, 2),
+    )
+    figures = episode_figures(batch)
+    expected = {
+        "reward": 0.875,
+        "answer": 0.5,
+        "frame_gain": 0.375,
+        "success": 0.5,
+        "frames": 28.0,
+        "turns": 1.5,
+        "retrieval_rate": 2 / 3,
+        "invalid_rate": 1 / 3,
+        "repeat_rate": 0.5,
+        "tiou_turn_1": 0.5,
+    }
+    assert figures == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_times_of_an_iteration_add_up(name: str, tmp_path: Path) -> None:
+    """Collecting, advantages, loss, evaluation and the rest are all of it."""
+    train, config = LOOPS[name]
+    train(config, Table(), tmp_path)
+    rows = {
+        path.stem: dict(line.split(",") for line in path.read_text().splitlines())
+        for path in (tmp_path / "log" / "scalars").glob("seconds_*.csv")
+    }
+    parts = {"collect", "advantage", "loss", "evaluate", "other"}
+    assert {f"seconds_{part}" for part in parts} | {"seconds_iteration", "seconds_total"} == set(rows)
+    last = sum(float(rows[f"seconds_{part}"]["1"]) for part in parts)
+    assert last == pytest.approx(float(rows["seconds_iteration"]["1"]))
+    # The first iteration was not evaluated after.
+    first = sum(float(rows[f"seconds_{part}"]["0"]) for part in parts - {"evaluate"})
+    assert first == pytest.approx(float(rows["seconds_iteration"]["0"]))
