@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, cast, get_args
@@ -23,12 +24,14 @@ from torchrl.envs import EnvBase, GymWrapper
 from torchrl.envs.gym_like import BaseInfoDictReader
 from torchrl.modules import ProbabilisticActor
 
-from videogym import DiscreteActions, Snapshot, State
+from videogym import DiscreteActions, Snapshot, State, VideoError
 from videogym.rewards import turn_segments
 from videogym.state import segment_iou
 
 from .policies.discrete import Checked, DiscretePolicy, PolicyError
 
+MAX_BAD_VIDEOS = 100  # tasks passed over one after another before a run gives up
+log = logging.getLogger(__name__)
 CollectorKind = Literal["single", "parallel", "async"]
 REPORTED = ("is_success", "frames_shown", "invalid")  # scalars of info, beside the reward terms
 
@@ -76,7 +79,7 @@ def torchrl_env(env: gymnasium.Env[Any, Any]) -> EnvBase:
     return wrapped
 
 
-FLAGS = ("looked", "repeated", "invalid")  # of a turn, (1,) bool each
+FLAGS = ("looked", "repeated", "invalid", "fault")  # of a turn, (1,) bool each
 FIGURES = ("tiou", "is_success", "frames_shown")  # of a turn, (1,) float32 each
 
 
@@ -132,8 +135,7 @@ class EpisodeEnv(EnvBase):
         return int(self._env.action_space.n)  # type: ignore[attr-defined]  # it is discrete
 
     def _make_specs(self) -> None:
-        observation, _ = self._env.reset(seed=0)
-        inputs = self._policy.read(observation)
+        inputs = self._begin(np.random.default_rng(0))
         specs = {name: _spec(value) for name, value in inputs.items()}
         terms = {name: Unbounded((1,)) for name in self.term_names}
         single = Composite(
@@ -160,14 +162,24 @@ class EpisodeEnv(EnvBase):
         groups = self.batch_size[0] // self._group_size
         self._snapshots, self._rows = [], []
         for _group in range(groups):
-            observation, _ = self._env.reset(seed=int(rng.integers(2**31)))
-            inputs = self._policy.read(observation)
+            inputs = self._begin(rng)
             number = torch.tensor([int(rng.integers(2**62))])  # no other worker's or batch's
             row = self._row(inputs, number, over=False)
             self._snapshots += [self._inner.get_state()] * self._group_size
             self._rows += [row.clone() for _ in range(self._group_size)]
         self.next_batch += 1
         return torch.stack(self._rows)
+
+    def _begin(self, rng: np.random.Generator) -> TensorDictBase:
+        """Start an episode whose skim can be read; tasks with bad videos are passed over and logged."""
+        for _ in range(MAX_BAD_VIDEOS):
+            try:
+                observation, _ = self._env.reset(seed=int(rng.integers(2**31)))
+                return self._policy.read(observation)
+            except VideoError as error:
+                log.warning("passed over: %s", error)
+                last = error
+        raise VideoError(f"{MAX_BAD_VIDEOS} tasks in a row had no usable video, the last: {last}")
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         actions = tensordict["action"]
@@ -186,8 +198,13 @@ class EpisodeEnv(EnvBase):
         before = self._snapshots[place].state
         self._inner.set_state(self._snapshots[place])
         observation, reward, terminated, truncated, info = self._env.step(action)
+        try:
+            inputs = self._policy.read(observation, earlier["inputs"])
+        except VideoError as error:
+            log.warning("task %s: %s", before.task.task_id, error)
+            observation, reward, terminated, truncated, info = self._inner.report_fault(str(error))
+            inputs = self._policy.read(observation, earlier["inputs"])
         self._snapshots[place] = self._inner.get_state()
-        inputs = self._policy.read(observation, earlier["inputs"])
         row = self._row(inputs, earlier["group"], over=terminated or truncated)
         row.update(_figures(before, self._inner.state, info))
         return row.update({"reward": torch.tensor([reward]), **_ended(terminated, terminated or truncated)})
@@ -248,6 +265,7 @@ def _figures(before: State, after: State, info: dict[str, Any]) -> dict[str, Any
         "looked": bool(turn.clips),
         "repeated": bool(turn.clips) and all(t in known for clip in turn.clips for t in clip.times_s),
         "invalid": bool(info["invalid"]),
+        "fault": bool(info["fault"]),
     }
     figures = {
         "tiou": max(overlaps, default=float("nan")),

@@ -44,7 +44,10 @@ ANSWERS_AT_ONCE = 0.95  # share of episodes in which the policy answers in its f
 LOOK_CONFIDENCE = 0.25  # factor on the scores of looks, at the start
 LESSON = ImitationConfig(rounds=30)
 SCALES = (1, 4, 16)  # of windows, where a policy may choose how wide it looks
-CURVES = ("eval_accuracy", "eval_turns", "trained_reward", "retrieval_rate", "repeat_rate", "success")
+CURVES = (
+    *("eval_accuracy", "eval_turns", "trained_reward", "retrieval_rate", "repeat_rate", "success"),
+    "seconds_total",
+)
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,8 @@ def _ppo(recipe: Recipe | str = "VIDEO_MTR/paper", **changes: Any) -> train_ppo.
     return train_ppo.Config(**_MEASURED, **values)
 
 
-def _grpo(recipe: Recipe) -> train_grpo.Config:
-    values: dict[str, Any] = {"recipe": recipe, "iterations": 40, "scale_by_std": False, "windows": SCALES}
+def _grpo(recipe: Recipe | str, **changes: Any) -> train_grpo.Config:
+    values: dict[str, Any] = {"recipe": recipe, "iterations": 40, "scale_by_std": False, **changes}
     return train_grpo.Config(**_MEASURED, **values)
 
 
@@ -95,6 +98,7 @@ CONDITIONS: dict[str, Condition] = {
     ),
     "no_gate": Condition("turn rewards are kept when the answer is wrong", _ppo(gate="none")),
     "no_bootstrapping": Condition("looking as such is never paid", _ppo(bonus="none")),
+    "grpo": Condition("GRPO in place of PPO, looking as such never paid", _grpo("VIDEO_MTR/paper")),
     "single_turn": Condition(
         "all 32 frames at once, one turn", _ppo(_with_rules("one turn of 32", max_turns=1, skim_frames=32))
     ),
@@ -113,13 +117,16 @@ CONDITIONS: dict[str, Condition] = {
         _ppo(_CODE, gate="code", bonus="code", gamma=1.0),
     ),
     "longvt_none": Condition(
-        "LongVT without time reward", _grpo(_only(_TINY, "no time", _ANSWER, _FORMAT))
+        "LongVT without time reward", _grpo(_only(_TINY, "no time", _ANSWER, _FORMAT), windows=SCALES)
     ),
     "longvt_recall": Condition(
         "LongVT, recall as time reward",
-        _grpo(_only(_TINY, "recall", _ANSWER, _FORMAT, Term("time", "trajectory", CropOverlap("recall")))),
+        _grpo(
+            _only(_TINY, "recall", _ANSWER, _FORMAT, Term("time", "trajectory", CropOverlap("recall"))),
+            windows=SCALES,
+        ),
     ),
-    "longvt_iou": Condition("LongVT, IoU as time reward", _grpo(_TINY)),
+    "longvt_iou": Condition("LongVT, IoU as time reward", _grpo(_TINY, windows=SCALES)),
     "default": Condition("videogym's own recipe", _ppo("DEFAULT", bonus="none", windows=SCALES)),
 }
 
@@ -292,6 +299,7 @@ def report(out: Path) -> str:
     text = table({name: cells[name] for name in CONDITIONS if name in cells})
     (out / "table.md").write_text(text)
     draw(cells, out / "curves.png")
+    draw_algorithms(cells, out / "ppo_grpo.png")
     return text
 
 
@@ -371,6 +379,24 @@ def draw(cells: Mapping[str, Sequence[Cell]], path: Path) -> None:
         axes.set(title=title, xlabel="turns played", ylabel="held-out accuracy", ylim=(0, 1))
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+
+
+def draw_algorithms(cells: Mapping[str, Sequence[Cell]], path: Path) -> None:
+    """PPO and GRPO on the same task from the same start, against turns played and against time."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, label in (("no_bootstrapping", "PPO"), ("grpo", "GRPO")):
+        for i, cell in enumerate(cells.get(name, ())):
+            turns, accuracy = zip(*cell.curves["eval_accuracy"], strict=True)
+            times = dict(cell.curves["seconds_total"])
+            style: dict[str, Any] = {"color": "C0" if label == "PPO" else "C1", "alpha": 0.6}
+            left.plot(turns, accuracy, label=label if i == 0 else None, **style)
+            right.plot([times[step] for step in turns], accuracy, label=label if i == 0 else None, **style)
+    left.set(xlabel="turns played", ylabel="held-out accuracy", ylim=(0, 1))
+    right.set(xlabel="seconds", ylim=(0, 1))
+    if left.get_legend_handles_labels()[0]:
+        left.legend(fontsize="small")
     figure.savefig(path, dpi=110)
 
 

@@ -180,6 +180,8 @@ def advantages(
         # The clipped loss is linear in the advantage: this weighs every episode alike.
         weight = len(turns) / (len(groups) * config.group_size * turns["turns"])
         turns["advantage"] = turns["advantage"] * weight
+    # A turn whose frames could not be shown says nothing about the policy.
+    turns = turns[~turns["next", "fault"].squeeze(-1)]
     return turns.select(*LOSS_KEYS), kept
 
 

@@ -176,7 +176,9 @@ def advantages(batch: TensorDictBase, estimate: BiLevelGAE | GAE) -> TensorDictB
     batch = estimate(batch.exclude("state_value"))
     played = ~batch["waiting"]
     batch["advantage"] = whiten(batch["advantage"], played)
-    return batch.select(*LOSS_KEYS)[played.squeeze(-1)]
+    # A turn whose frames could not be shown says nothing about the policy.
+    learned = played & ~batch["next", "fault"]
+    return batch.select(*LOSS_KEYS)[learned.squeeze(-1)]
 
 
 def update(

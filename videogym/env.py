@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import gymnasium
@@ -283,6 +283,31 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         except VideoError as error:
             after = play_fault(before, move, str(error))
             pixels = self._fetch(after)
+        return self._end_turn(before, after, pixels)
+
+    def report_fault(self, fault: str) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Play the last turn again as one whose frames could not be shown.
+
+        For policies that resolve references and meet a `VideoError` only then: they get what `step`
+        would have returned, had it decoded the frames itself. What `step` returned before is void.
+
+        Args:
+            fault: why, for the log.
+
+        Raises:
+            ValueError: no turn was played, or the last one brought no frames.
+        """
+        turns = self.state.turns
+        if not turns or not turns[-1].clips:
+            raise ValueError("there is no turn with frames to report a fault of")
+        before = replace(self.state, turns=turns[:-1], ending="")
+        actions = tuple(result.action for result in turns[-1].results)
+        after = play_fault(before, Move(actions, turns[-1].text, turns[-1].well_formed), fault)
+        return self._end_turn(before, after, self._fetch(after))
+
+    def _end_turn(
+        self, before: State, after: State, pixels: NDArray[np.uint8] | None
+    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         self._state, self._pixels = after, pixels
         paid = score(self.recipe.terms, before, after)
         return self._observation(), float(paid.reward), after.terminated, False, self._info(paid)
@@ -439,7 +464,8 @@ def _seconds(share: float, duration_s: float) -> float:
     very frame that was meant; cut down to a microsecond it does not.
     """
     time_s = share * duration_s
-    return math.floor(time_s * 1e6 + 1e-3) / 1e6 if math.isfinite(time_s) else time_s
+    microseconds = time_s * 1e6 + 1e-3
+    return math.floor(microseconds) / 1e6 if math.isfinite(microseconds) else time_s
 
 
 def _answer_text(action: dict[str, Any], task: Task) -> str:

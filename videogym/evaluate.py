@@ -84,7 +84,8 @@ def evaluate(
 
     Args:
         policy: called as ``policy(observation, info)`` or ``policy(observation, info, env)``, where
-            ``env`` is the unwrapped environment; returns an action of ``env``.
+            ``env`` is the unwrapped environment; returns an action of ``env``. A `VideoError` that it
+            raises is a fault of the video, not of the policy.
         env: a videogym environment, wrapped or not.
         task_ids: the tasks, one episode each; by default the environment's first ``episodes`` tasks.
         episodes: how many tasks; all of them by default.
@@ -104,10 +105,9 @@ def evaluate(
     for done, task_id in enumerate(task_ids, start=1):
         try:
             start = env.reset(seed=seed if done == 1 else None, options={"task_id": task_id})
+            played.append(_play(call, env, *start))
         except VideoError as error:
             bad[task_id] = str(error)
-        else:
-            played.append(_play(call, env, *start))
         if progress is not None:
             progress(done, len(task_ids))
     sound = [episode for episode in played if not episode.fault_turns]
@@ -132,14 +132,22 @@ def _play(
 ) -> Episode:
     terms: dict[str, float] = {}
     reward, over = 0.0, False
+    inner: Any = env.unwrapped
     while not over:
-        observation, paid, terminated, truncated, info = env.step(call(observation, info))
+        try:
+            action = call(observation, info)
+        except VideoError as error:
+            # The policy resolved references itself. Without a turn it is the skim: a bad video.
+            if not inner.state.turns:
+                raise
+            inner.report_fault(str(error))
+            break  # an episode with a fault is not scored, whatever comes
+        observation, paid, terminated, truncated, info = env.step(action)
         reward += float(paid)
         for name, value in info["reward_terms"].items():
             if info["reward_present"][name]:
                 terms[name] = terms.get(name, 0.0) + float(value)
         over = bool(terminated or truncated)
-    inner: Any = env.unwrapped
     return _episode(inner.state, reward, terms)
 
 

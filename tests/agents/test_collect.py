@@ -5,24 +5,30 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import gymnasium
 import pytest
 import torch
 from small_runs import BROKEN, SMALL, Table, env_with_one_broken_worker, video_number
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModule
 from torchrl.collectors import Collector
 from torchrl.data import NonTensor
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, check_env_specs, set_exploration_type
 
+from agents import train_ppo
+from agents.advantage import BiLevelGAE
 from agents.collect import EpisodeCollector, EpisodeEnv, make_actor, torchrl_env
 from agents.policies.discrete import DiscretePolicy, PolicyError
 from agents.releveling import TurnRewards
 from agents.run import RunConfig, env_factory, make_compact, make_env, make_episode_env
-from videogym import DiscreteActions, TextActions, VideoQAEnv
+from videogym import DiscreteActions, TextActions, VideoError, VideoQAEnv
 from videogym.datasets import load_tasks
+from videogym.video import UnreadableVideo
 
 IDS = sorted(name for name in gymnasium.registry if name.startswith("videogym/"))
 TASKS = "procedural:brief_event?level=0&duration_s=60&count=20"
@@ -387,3 +393,54 @@ def test_actions_of_a_wrong_shape_are_named() -> None:
     start = env.reset()
     with pytest.raises(PolicyError, match=r"shape \(8, 1\); due is \(8,\)"):
         env._step(start.set("action", torch.zeros(8, 1, dtype=torch.int64)))
+
+
+class Breaking(Table):
+    """Its second look into any video meets damage, and it cannot read the skim of one video at all."""
+
+    def __init__(self, unreadable: str = "") -> None:
+        super().__init__()
+        self.unreadable = unreadable
+
+    def read(self, observation: Mapping[str, Any], earlier: TensorDictBase | None = None) -> TensorDict:
+        """As the table's, unless the video breaks."""
+        if observation["video"] == self.unreadable:
+            raise UnreadableVideo("clip.mp4: no picture")
+        if observation["turn"][0] == 2 and observation["clip_mask"].any():
+            raise UnreadableVideo("clip.mp4: damaged at 3.2 s")
+        return super().read(observation, earlier)
+
+
+def test_a_video_that_breaks_in_an_episode_is_a_fault_that_nothing_learns_from() -> None:
+    """The turn is spent, pays nothing and is kept out of the loss; the batch lives."""
+    env = make_episode_env(CONFIG, Breaking(), rows=4)
+    script = iter([0, 1, 4])  # look, look, answer
+    act = TensorDictModule(
+        lambda waiting: torch.full(waiting.shape[:-1], next(script)),
+        in_keys=["waiting"],
+        out_keys=["action"],
+    )
+    batch = env.rollout(TURNS, act, break_when_any_done=False)
+    assert batch["next", "fault"].squeeze(-1).tolist() == [[False, True, False]] * 4
+    assert (batch["next", "frames_shown"][:, 1] == batch["next", "frames_shown"][:, 0]).all()
+    assert batch["next", "terms", "frame_gain"][:, 1].isnan().all()
+    critic = TensorDictModule(
+        lambda inputs: torch.zeros(*inputs.batch_size, 1), in_keys=["inputs"], out_keys=["state_value"]
+    )
+    estimate = BiLevelGAE(gamma_turn=1.0, lmbda_turn=1.0, lmbda_token=1.0, value_network=critic)
+    batch["action_log_prob"], batch["state_value"] = torch.zeros(4, TURNS), torch.zeros(4, TURNS, 1)
+    turns = train_ppo.advantages(TurnRewards(CONFIG.rules.terms)(batch), estimate)
+    assert len(turns) == 8, "two sound turns in each of four episodes"
+
+
+def test_tasks_whose_skim_cannot_be_read_are_passed_over() -> None:
+    """Every row holds a task that can be shown; a run without any says so."""
+    broken = load_tasks(SMALL["tasks"])[0].video
+    rows = make_episode_env(CONFIG, Table(), rows=64).reset()["inputs", "video"].flatten().tolist()
+    assert video_number(broken) in rows, "64 of 40 tasks miss the broken one: choose another seed"
+    env = make_episode_env(CONFIG, Breaking(broken), rows=64)
+    assert video_number(broken) not in env.reset()["inputs", "video"].flatten().tolist()
+    only = replace(CONFIG, tasks=SMALL["tasks"].replace("count=40", "count=1"))
+    with pytest.raises(VideoError, match="100 tasks in a row"):
+        # Making the specs reads one observation too.
+        make_episode_env(only, Breaking(load_tasks(only.tasks)[0].video), rows=1)

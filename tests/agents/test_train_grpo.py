@@ -45,7 +45,12 @@ def batch_of(*groups: list[list[float]]) -> TensorDictBase:
             "group": number[..., None],
             "action": torch.zeros(len(rows), turns, dtype=torch.int64),
             "action_log_prob": torch.zeros(len(rows), turns),
-            "next": {"reward": reward[..., None], "done": last[..., None], "terminated": last[..., None]},
+            "next": {
+                "reward": reward[..., None],
+                "done": last[..., None],
+                "terminated": last[..., None],
+                "fault": torch.zeros_like(last[..., None]),
+            },
         },
         batch_size=(len(rows), turns),
     )

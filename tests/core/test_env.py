@@ -418,6 +418,34 @@ def test_a_decoder_that_fails_in_a_step_is_a_fault(monkeypatch):
     assert observation["clip_mask"].sum() == 10
 
 
+def test_a_policy_can_report_a_fault_and_gets_what_step_would_have_returned(monkeypatch):
+    """With references it is the policy that meets the damage; the episode must come out the same."""
+    env, twin = make(), make(observe="pixels", frame_size=(64, 36))
+    for each in (env, twin):
+        each.reset(options={"task_id": "task-0"})
+    paid = env.step(Crop(20, 25))[1]
+    _, reward, terminated, _, info = env.report_fault("clip.mp4: damaged")
+
+    def damaged(*arguments, **options):
+        raise UnreadableVideo("clip.mp4: damaged")
+
+    monkeypatch.setattr(twin.store, "frames", damaged)
+    due = twin.step(Crop(20, 25))
+    assert paid == pytest.approx(0.5)
+    assert (reward, terminated, info) == (due[1], due[2], due[4])
+    assert env.state.turns == twin.state.turns
+    with pytest.raises(ValueError, match="no turn with frames"):
+        env.report_fault("again")
+
+
+def test_shares_of_any_size_are_data(monkeypatch):
+    """1e308 is finite and a million times that is not."""
+    env = make()
+    env.reset(options={"task_id": "task-0"})
+    action = env.action_space.sample() | {"kind": 0, "segment": np.array([0.0, 1e301])}
+    assert env.step(action)[4]["turn"] == 1
+
+
 def test_a_video_that_can_no_longer_be_opened_is_a_fault_for_looks_only(monkeypatch):
     env = make()
     for action, fault in ((Crop(20, 25), True), (Answer("B"), False)):

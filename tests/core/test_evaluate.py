@@ -187,3 +187,19 @@ def test_scripted_policies_follow_their_seed():
 def test_an_episode_of_no_tasks_is_refused():
     with pytest.raises(ValueError, match="no episode could be scored"):
         evaluate(looks_then_answers, make(), task_ids=[])
+
+
+def test_a_policy_that_meets_damage_makes_a_fault_or_a_bad_video():
+    """Where the skim can be seen the episode is a fault, else the video is bad; neither is scored."""
+
+    def policy(observation, info):
+        if info["task_id"] == "task-1":
+            raise UnreadableVideo("1.mp4: no picture")
+        if info["task_id"] == "task-2" and info["turn"] == 1:
+            raise UnreadableVideo("2.mp4: damaged")
+        return Crop(20, 25) if info["turn"] == 0 else Answer("B")
+
+    report = evaluate(policy, make())
+    assert report.bad_videos == {"task-1": "1.mp4: no picture"}
+    assert (report.faults, [e.task_id for e in report.episodes]) == (1, ["task-0", "task-3"])
+    assert report.accuracy.mean == 1.0
