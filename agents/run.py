@@ -8,11 +8,13 @@ weights, to the bit, as one that was not (on one machine, with the ``"single"`` 
 from __future__ import annotations
 
 import argparse
+import copy
 import functools
 import os
 import shutil
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,12 +25,14 @@ import torch
 from tensordict import TensorDictBase
 from torch import nn
 from torchrl.checkpoint import Checkpoint
+from torchrl.modules import ProbabilisticActor
 from torchrl.record import CSVLogger, TensorboardLogger
 
 from videogym import DiscreteActions, FrameStore, Recipe, VideoQAEnv, evaluate, get_recipe
 from videogym.evaluate import Estimate, Report
 
-from .collect import EpisodeEnv
+from .collect import EpisodeCollector, EpisodeEnv
+from .imitation import ImitationConfig, teach
 from .policies.compact import CompactPolicy, CompactReader, Vocabulary
 from .policies.discrete import Acting, DiscretePolicy
 
@@ -311,7 +315,55 @@ def env_factory(config: RunConfig, policy: DiscretePolicy) -> functools.partial[
     return functools.partial(make_episode_env, config, policy)
 
 
-def add_options(parser: argparse.ArgumentParser, config: type[RunConfig]) -> None:
+def make_collector(
+    config: RunConfig, policy: DiscretePolicy, actor: ProbabilisticActor, group_size: int = 1
+) -> EpisodeCollector:
+    """The configured collector of batches of whole episodes."""
+    return EpisodeCollector(
+        env_factory(config, copy.deepcopy(policy)),
+        actor,
+        kind=config.collector,
+        episodes=config.episodes,
+        group_size=group_size,
+        workers=config.workers,
+        seed=config.seed,
+    )
+
+
+def command_line(about: str, config_class: type[C], train: Callable[..., Run], out: Path) -> None:
+    """The command of a training loop: the compact policy, taught first, trained once.
+
+    Args:
+        about: what ``--help`` says.
+        config_class: every field of it is an option.
+        train: called with config, policy and folder.
+        out: the folder by default.
+    """
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=out, help="folder; gone on with if it holds a run")
+    parser.add_argument(
+        "--start",
+        choices=("oracle", "answers", "cold"),
+        default="oracle",
+        help="imitate the oracle first; learn only to answer about shown frames; or start untrained",
+    )
+    _add_options(parser, config_class)
+    arguments = parser.parse_args()
+    config = _from_options(config_class, vars(arguments))
+    torch.set_num_threads(config.threads)
+    policy = make_compact(config)
+    if arguments.start != "cold" and not (arguments.out / "checkpoint").exists():
+        envs = [make_env(config, config.tasks) for _ in range(64)]
+        teach(policy, envs, ImitationConfig(), config.seed, arguments.start, progress=True)
+    report = train(config, policy, arguments.out, progress=True).report()
+    sys.stdout.write(
+        f"held-out accuracy {report.accuracy}, hit rate {report.hit_rate}, turns {report.turns}\n"
+    )
+
+
+def _add_options(parser: argparse.ArgumentParser, config: type[RunConfig]) -> None:
     """An option for every field of a config, with its default."""
     hints = get_type_hints(config)
     for option in fields(config):
@@ -321,13 +373,15 @@ def add_options(parser: argparse.ArgumentParser, config: type[RunConfig]) -> Non
             reads["choices"] = get_args(kind)
         elif get_origin(kind) is tuple:
             reads |= {"type": int, "nargs": "+"}
+        elif kind is bool:
+            reads["action"] = argparse.BooleanOptionalAction
         else:
             reads["type"] = str if option.name == "recipe" else kind
         parser.add_argument(f"--{option.name.replace('_', '-')}", **reads)
 
 
-def from_options(config: type[C], options: Mapping[str, Any]) -> C:
-    """A config from what `add_options` read."""
+def _from_options(config: type[C], options: Mapping[str, Any]) -> C:
+    """A config from what `_add_options` read."""
     values = {option.name: options[option.name] for option in fields(config)}
     return config(**{**values, "windows": tuple(values["windows"])})
 

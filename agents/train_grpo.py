@@ -13,8 +13,6 @@ variants.
 
 from __future__ import annotations
 
-import argparse
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,20 +25,16 @@ from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.llm import MCAdvantage
 from tqdm import tqdm
 
-from .collect import EpisodeCollector, make_actor
-from .imitation import ImitationConfig, teach
+from .collect import make_actor
 from .policies.discrete import DiscretePolicy
 from .releveling import TurnRewards
 from .run import (
     Run,
     RunConfig,
-    add_options,
-    env_factory,
+    command_line,
     episode_figures,
-    from_options,
     gradient_step,
-    make_compact,
-    make_env,
+    make_collector,
     mean_return,
     mean_rows,
     scalars,
@@ -103,15 +97,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=config.lr)
     run = Run(config, out, policy, optimizer, rewards)
-    collector = EpisodeCollector(
-        env_factory(config, copy.deepcopy(policy)),
-        actor,
-        kind=config.collector,
-        episodes=config.episodes,
-        group_size=config.group_size,
-        workers=config.workers,
-        seed=config.seed,
-    )
+    collector = make_collector(config, policy, actor, config.group_size)
     buffer = TensorDictReplayBuffer(
         storage=LazyTensorStorage(config.episodes * collector.max_turns),
         sampler=SamplerWithoutReplacement(),
@@ -206,30 +192,5 @@ def update(
     return mean_rows(rows)
 
 
-def main() -> None:
-    """Train the compact policy once."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/grpo"))
-    parser.add_argument(
-        "--start",
-        choices=("oracle", "answers", "cold"),
-        default="oracle",
-        help="imitate the oracle first; learn only to answer about shown frames; or start untrained",
-    )
-    add_options(parser, Config)
-    arguments = parser.parse_args()
-    config = from_options(Config, vars(arguments))
-    torch.set_num_threads(config.threads)
-    policy = make_compact(config)
-    if arguments.start != "cold" and not (arguments.out / "checkpoint").exists():
-        envs = [make_env(config, config.tasks) for _ in range(64)]
-        teach(policy, envs, ImitationConfig(), config.seed, arguments.start, progress=True)
-    run = train(config, policy, arguments.out, progress=True)
-    report = run.report()
-    print(f"held-out accuracy {report.accuracy}, hit rate {report.hit_rate}, turns {report.turns}")
-
-
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, Config, train, Path("runs/grpo"))

@@ -13,8 +13,6 @@ learning rates and sizes for a small network.
 
 from __future__ import annotations
 
-import argparse
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,20 +28,16 @@ from torchrl.objectives.value import GAE
 from tqdm import tqdm
 
 from .advantage import BiLevelGAE, whiten
-from .collect import EpisodeCollector, make_actor
-from .imitation import ImitationConfig, teach
+from .collect import make_actor
 from .policies.discrete import Checked, DiscretePolicy
 from .releveling import CodeGate, ExplorationBonus, TurnRewards
 from .run import (
     Run,
     RunConfig,
-    add_options,
-    env_factory,
+    command_line,
     episode_figures,
-    from_options,
     gradient_step,
-    make_compact,
-    make_env,
+    make_collector,
     mean_return,
     mean_rows,
     scalars,
@@ -111,14 +105,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=config.lr)
     run = Run(config, out, policy, optimizer, shaping)
-    collector = EpisodeCollector(
-        env_factory(config, copy.deepcopy(policy)),
-        actor,
-        kind=config.collector,
-        episodes=config.episodes,
-        workers=config.workers,
-        seed=config.seed,
-    )
+    collector = make_collector(config, policy, actor)
     buffer = TensorDictReplayBuffer(
         storage=LazyTensorStorage(config.episodes * collector.max_turns),
         sampler=SamplerWithoutReplacement(),
@@ -208,30 +195,5 @@ def shaping_figures(shaping: Compose) -> dict[str, float]:
     return {"bonus_rate": float(bonuses[0].rate)} if bonuses else {}
 
 
-def main() -> None:
-    """Train the compact policy once."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/ppo"))
-    parser.add_argument(
-        "--start",
-        choices=("oracle", "answers", "cold"),
-        default="oracle",
-        help="imitate the oracle first; learn only to answer about shown frames; or start untrained",
-    )
-    add_options(parser, Config)
-    arguments = parser.parse_args()
-    config = from_options(Config, vars(arguments))
-    torch.set_num_threads(config.threads)
-    policy = make_compact(config)
-    if arguments.start != "cold" and not (arguments.out / "checkpoint").exists():
-        envs = [make_env(config, config.tasks) for _ in range(64)]
-        teach(policy, envs, ImitationConfig(), config.seed, arguments.start, progress=True)
-    run = train(config, policy, arguments.out, progress=True)
-    report = run.report()
-    print(f"held-out accuracy {report.accuracy}, hit rate {report.hit_rate}, turns {report.turns}")
-
-
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, Config, train, Path("runs/ppo"))
