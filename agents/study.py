@@ -1,9 +1,11 @@
 """The papers' ablations, run again from scratch: named conditions, several seeds, one result file a cell.
 
-What is studied is the reward, not the network: before every run a compact policy is taught to answer
-about frames that it is shown (`agents.imitation.answer_loss`), and nothing of where to look. As the
-papers' base models it answers at once in nearly every episode; whether it comes to look around, and
-where, is left to reinforcement learning under the recipe of the condition.
+What is studied is the reward, not the network: before every run a compact policy imitates the oracle for
+a short while, which teaches it to see and to answer. Then the scores of all looks are multiplied by a
+factor, 0 unless ``--confidence`` says otherwise, so that it does not know any more where to look, and
+those of the answers are raised until it answers at once in 95 % of the episodes, as the papers' base
+models do. Whether it comes to look around, and where, is left to reinforcement learning under the recipe
+of the condition.
 
 Run ``python -m agents.study --out runs/study``. Cells that are done are not done again, so a study can
 be stopped and gone on with at any time; ``--report`` only writes the table and the curves.
@@ -16,7 +18,6 @@ import json
 import math
 import multiprocessing
 import os
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -41,13 +42,9 @@ from .policies.discrete import Acting
 from .run import RunConfig, make_compact, make_env
 
 ANSWERS_AT_ONCE = 0.95  # share of episodes in which the policy answers in its first turn, at the start
-LOOK_CONFIDENCE = 0.25  # factor on the scores of looks, at the start
 LESSON = ImitationConfig(rounds=30)
 SCALES = (1, 4, 16)  # of windows, where a policy may choose how wide it looks
-CURVES = (
-    *("eval_accuracy", "eval_turns", "trained_reward", "retrieval_rate", "repeat_rate", "success"),
-    "seconds_total",
-)
+CURVES = ("eval_accuracy", "eval_turns", "trained_reward", "retrieval_rate", "success", "seconds_total")
 
 
 @dataclass(frozen=True)
@@ -137,6 +134,7 @@ class Cell:
 
     condition: str
     seed: int
+    confidence: float  # factor on the scores of looks, at the start
     command: str  # that runs it again
     recipe: str
     accuracy: float  # on held-out tasks, likeliest actions, as are the next four
@@ -148,23 +146,26 @@ class Cell:
     curves: dict[str, list[tuple[int, float]]] = field(repr=False)  # (turns played in all, value)
 
 
-def run_cell(name: str, seed: int, out: Path, progress: bool = False) -> Cell:
+def run_cell(name: str, seed: int, out: Path, confidence: float = 0.0, progress: bool = False) -> Cell:
     """Run a cell and write its file.
 
     Args:
         name: a key of `CONDITIONS`.
         seed: of everything.
         out: folder of the study.
+        confidence: factor on the scores of looks, at the start.
         progress: show progress bars.
     """
     started = time.monotonic()
     config = replace(CONDITIONS[name].config, seed=seed)
     torch.set_num_threads(config.threads)
     policy = taught(config, out / "taught", progress)
+    soften_looks(policy, confidence)
+    prefer_answers(policy, config, ANSWERS_AT_ONCE)
     folder = out / "runs" / f"{name}-{seed}"
     loop = train_grpo.train if isinstance(config, train_grpo.Config) else train_ppo.train
     loop(config, policy, folder, progress=progress)  # type: ignore[arg-type]  # each takes its own config
-    cell = _measure(name, config, policy, folder, time.monotonic() - started)
+    cell = _measure(name, config, confidence, policy, folder, time.monotonic() - started)
     path = cell_path(out, name, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
@@ -184,7 +185,7 @@ def read_cell(path: Path) -> Cell:
 
 
 def taught(config: RunConfig, folder: Path, progress: bool = False) -> CompactPolicy:
-    """A policy that answers about what it is shown and prefers to answer at once.
+    """A policy that imitated the oracle for a while.
 
     It is taught once for all conditions of equal seed, frames and windows.
     """
@@ -202,8 +203,6 @@ def taught(config: RunConfig, folder: Path, progress: bool = False) -> CompactPo
         torch.save(policy.state_dict(), part)
         part.replace(path)
     policy.load_state_dict(torch.load(path, weights_only=True))
-    soften_looks(policy, LOOK_CONFIDENCE)
-    prefer_answers(policy, config, ANSWERS_AT_ONCE)
     return policy
 
 
@@ -243,7 +242,9 @@ def prefer_answers(policy: CompactPolicy, config: RunConfig, share: float) -> No
     policy.answer_now.get_parameter("2.bias").add_(shift)
 
 
-def _measure(name: str, config: RunConfig, policy: CompactPolicy, folder: Path, seconds: float) -> Cell:
+def _measure(
+    name: str, config: RunConfig, confidence: float, policy: CompactPolicy, folder: Path, seconds: float
+) -> Cell:
     tasks = config.eval_tasks.replace("split=val", "split=test").replace("count=200", "count=400")
     report = evaluate(Acting(policy), make_env(config, tasks))
     looks, env = [], make_env(config, tasks)
@@ -259,13 +260,13 @@ def _measure(name: str, config: RunConfig, policy: CompactPolicy, folder: Path, 
     curves = {}
     for curve in CURVES:
         points = _read_curve(folder, curve)
-        curves[curve] = [(int(steps[step]), value) for step, value in points.items()]
+        curves[curve] = [(int(steps[step]), round(value, 4)) for step, value in points.items()]
     return Cell(
         condition=name,
         seed=config.seed,
-        command=shlex.join(
-            ["python", "-m", "agents.study", "--conditions", name, "--seeds", str(config.seed)]
-        ),
+        confidence=confidence,
+        command=f"python -m agents.study --conditions {name} --seeds {config.seed} "
+        f"--confidence {confidence:g}",
         recipe=config.rules.identity,
         accuracy=report.accuracy.mean,
         hit_rate=report.hit_rate.mean if report.hit_rate else math.nan,
@@ -414,20 +415,27 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument(
+        "--confidence", type=float, default=0.0, help="in looks, at the start; 1: as taught"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="cells at a time")
     parser.add_argument("--report", action="store_true", help="run nothing")
     arguments = parser.parse_args()
     if not arguments.report:
-        run_missing(arguments.conditions, arguments.seeds, arguments.out, arguments.jobs)
+        run_missing(
+            arguments.conditions, arguments.seeds, arguments.out, arguments.confidence, arguments.jobs
+        )
     sys.stdout.write(report(arguments.out))
 
 
-def run_missing(names: Sequence[str], seeds: Sequence[int], out: Path, jobs: int) -> None:
+def run_missing(
+    names: Sequence[str], seeds: Sequence[int], out: Path, confidence: float, jobs: int
+) -> None:
     """Run the cells that have no file yet, seed by seed."""
     missing = [(name, seed) for seed in seeds for name in names if not cell_path(out, name, seed).exists()]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context) as pool:
-        done = [pool.submit(run_cell, name, seed, out) for name, seed in missing]
+        done = [pool.submit(run_cell, name, seed, out, confidence) for name, seed in missing]
         for future in (bar := tqdm(as_completed(done), total=len(done), desc="cells")):
             cell = future.result()
             bar.set_postfix_str(f"{cell.condition}-{cell.seed} {cell.accuracy:.3f}")
