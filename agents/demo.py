@@ -29,6 +29,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
+from transformers.utils.logging import disable_progress_bar
 
 from videogym import DiscreteActions, VideoQAEnv, evaluate
 from videogym.datasets import load_tasks, write_tasks
@@ -41,7 +42,7 @@ from . import train_grpo_mllm
 from .imitation import ImitationConfig, teach
 from .policies.compact import CompactPolicy
 from .policies.discrete import Acting
-from .run import TASKS, make_compact, make_env
+from .run import TASKS, make_compact, make_env, quiet_libraries
 from .train_ppo import Config, train
 
 HELD_OUT = TASKS.format(count="{count}", split="test")
@@ -55,6 +56,7 @@ ITERATIONS = 40  # of PPO
 def main() -> None:
     """Run all of it."""
     arguments = parse_arguments()
+    quiet_libraries()
     torch.set_num_threads(1)
     started = time.monotonic()
     tasks = list(load_tasks(HELD_OUT.format(count=arguments.videos)))
@@ -227,6 +229,7 @@ def draw_episodes(run: Trained, folder: Path, path: Path) -> None:
 
 def report_grpo(out: Path) -> None:
     """Take a tiny Qwen2.5-VL through a minute of GRPO."""
+    disable_progress_bar()  # transformers draws one for every file it reads or writes
     history = train_grpo_mllm.train(train_grpo_mllm.Config(out=str(out)), progress=True)
     first, last = history.quarters("reward")
     print(

@@ -32,7 +32,7 @@ from videogym.testing.policies import Oracle
 from .imitation import ImitationConfig, teach
 from .policies.compact import CompactPolicy
 from .policies.discrete import Acting
-from .run import TASKS, RunConfig, make_compact, make_env
+from .run import TASKS, RunConfig, make_compact, make_env, quiet_libraries
 from .train_ppo import Config, train
 
 TEST_TASKS = TASKS.format(count=400, split="test")
@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/needle"))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     arguments = parser.parse_args()
+    quiet_libraries()
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     rows = []

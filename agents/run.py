@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import functools
+import logging
 import os
 import shutil
 import sys
@@ -352,6 +353,7 @@ def command_line(about: str, config_class: type[C], train: Callable[..., Run], o
     _add_options(parser, config_class)
     arguments = parser.parse_args()
     config = _from_options(config_class, vars(arguments))
+    quiet_libraries()
     torch.set_num_threads(config.threads)
     policy = make_compact(config)
     if arguments.start != "cold" and not (arguments.out / "checkpoint").exists():
@@ -361,6 +363,11 @@ def command_line(about: str, config_class: type[C], train: Callable[..., Run], o
     sys.stdout.write(
         f"held-out accuracy {report.accuracy}, hit rate {report.hit_rate}, turns {report.turns}\n"
     )
+
+
+def quiet_libraries() -> None:
+    """Keep notes of libraries from breaking progress bars; warnings still show."""
+    logging.getLogger("torchrl").setLevel(logging.WARNING)
 
 
 def _add_options(parser: argparse.ArgumentParser, config: type[RunConfig]) -> None:

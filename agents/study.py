@@ -39,7 +39,7 @@ from . import train_grpo, train_ppo
 from .imitation import ImitationConfig, teach
 from .policies.compact import CompactPolicy
 from .policies.discrete import Acting
-from .run import RunConfig, make_compact, make_env
+from .run import RunConfig, make_compact, make_env, quiet_libraries
 
 ANSWERS_AT_ONCE = 0.95  # share of episodes in which the policy answers in its first turn, at the start
 LESSON = ImitationConfig(rounds=30)
@@ -158,6 +158,7 @@ def run_cell(name: str, seed: int, out: Path, confidence: float = 0.0, progress:
     """
     started = time.monotonic()
     config = replace(CONDITIONS[name].config, seed=seed)
+    quiet_libraries()
     torch.set_num_threads(config.threads)
     policy = taught(config, out / "taught", progress)
     soften_looks(policy, confidence)
