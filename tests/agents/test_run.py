@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from small_runs import BROKEN, SMALL, Table
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensordict import TensorDict
 from torch import nn
 
@@ -271,3 +272,12 @@ def test_times_of_an_iteration_add_up(name: str, tmp_path: Path) -> None:
     # The first iteration was not evaluated after.
     first = sum(float(rows[f"seconds_{part}"]["0"]) for part in parts - {"evaluate"})
     assert first == pytest.approx(float(rows["seconds_iteration"]["0"]))
+
+
+def test_curves_can_go_to_tensorboard(tmp_path: Path) -> None:
+    """One point an iteration, read back by TensorBoard's own reader."""
+    train_ppo.train(train_ppo.Config(**SMALL, logger="tensorboard"), Table(), tmp_path)
+    events = EventAccumulator(str(next((tmp_path / "log").rglob("events.*")).parent))
+    events.Reload()
+    points = events.Scalars("trained_reward")
+    assert [point.step for point in points] == list(range(SMALL["iterations"]))
