@@ -134,8 +134,15 @@ class EpisodeEnv(EnvBase):
         """Number of actions, A."""
         return int(self._env.action_space.n)  # type: ignore[attr-defined]  # it is discrete
 
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Release decoders."""
+        super().close(raise_if_closed=raise_if_closed)
+        self._env.close()
+
     def _make_specs(self) -> None:
         inputs = self._begin(np.random.default_rng(0))
+        if trained := [name for name, value in inputs.items() if value.requires_grad]:
+            raise ValueError(f"weights that `read` uses must not require gradients, but {trained} do")
         specs = {name: _spec(value) for name, value in inputs.items()}
         terms = {name: Unbounded((1,)) for name in self.term_names}
         single = Composite(
@@ -185,6 +192,9 @@ class EpisodeEnv(EnvBase):
         actions = tensordict["action"]
         if actions.shape != self.batch_size:
             raise PolicyError(f"actions have shape {tuple(actions.shape)}; due is {tuple(self.batch_size)}")
+        for action in actions.tolist():
+            if not 0 <= action < self.actions:
+                raise PolicyError(f"actions must be 0 to {self.actions - 1}, got {action}")
         played = [self._play(place, int(action)) for place, action in enumerate(actions.tolist())]
         self._rows = [step.exclude("reward", "done", "terminated") for step in played]
         return torch.stack(played)
@@ -201,6 +211,8 @@ class EpisodeEnv(EnvBase):
         try:
             inputs = self._policy.read(observation, earlier["inputs"])
         except VideoError as error:
+            if not self._inner.state.turns[-1].clips:
+                raise  # the turn brought no frames, so what broke was readable before
             log.warning("task %s: %s", before.task.task_id, error)
             observation, reward, terminated, truncated, info = self._inner.report_fault(str(error))
             inputs = self._policy.read(observation, earlier["inputs"])
@@ -334,11 +346,12 @@ class EpisodeCollector:
         self._begun: dict[int, list[TensorDictBase]] = {}  # of "async": groups that miss an episode
         self._errors: Any = None  # of "parallel": tracebacks of workers
         self._actor = actor
-        self._first: EpisodeEnv = make_env(rows=group_size, group_size=group_size, seed=seed)
+        # In this process: plays all rows, or only tells what episodes are like.
+        rows = episodes if kind == "single" else group_size
+        self._first: EpisodeEnv = make_env(rows=rows, group_size=group_size, seed=seed)
         self.max_turns, self.term_names = self._first.max_turns, self._first.term_names
         common: dict[str, Any] = {"total_frames": -1, "frames_per_batch": episodes * self.max_turns}
         if kind == "single":
-            self._first = make_env(rows=episodes, group_size=group_size, seed=seed)
             self._collector: Any = Collector(
                 self._first,
                 actor,

@@ -160,7 +160,8 @@ class ExplorationBonus(Transform):
         """
         reward = tensordict["next", "reward"]
         if self.definition == "paper":
-            played = _played(tensordict)
+            # A turn whose frames could not be shown tells nothing of the policy.
+            played = _played(tensordict) & ~tensordict["next"].get("fault", torch.tensor(False))
             paid = played & tensordict["next", "looked"]
             rate = _share(paid, played)
         else:

@@ -38,6 +38,10 @@ from .policies.compact import CompactPolicy, CompactReader, Vocabulary
 from .policies.discrete import Acting, DiscretePolicy
 
 VERSION = 1  # of what a checkpoint holds
+MAY_CHANGE = (  # from one part of a run to the next
+    *("recipe", "iterations", "collector", "workers", "eval_every", "eval_episodes", "eval_tasks"),
+    *("checkpoint_every", "logger", "threads"),
+)
 TASKS = "procedural:brief_event?level=0&duration_s=600&fps=4&size=320x180&count={count}&split={split}"
 
 
@@ -130,7 +134,7 @@ class Run:
         memory: modules whose state lasts from batch to batch, such as an exploration bonus.
 
     Raises:
-        CheckpointMismatch: the folder's checkpoint is of another recipe, algorithm or version.
+        CheckpointMismatch: the folder's checkpoint is of another recipe, algorithm, version or config.
     """
 
     def __init__(
@@ -148,6 +152,11 @@ class Run:
             "recipe": config.rules.identity,
             "algorithm": type(config).__module__.rpartition(".")[2],
             "version": VERSION,
+            "config": {
+                option.name: str(getattr(config, option.name))
+                for option in fields(config)
+                if option.name not in MAY_CHANGE
+            },
         }
         self._spans: dict[str, float] = {}
         self._eval_env = make_env(config, config.eval_tasks)
@@ -168,8 +177,10 @@ class Run:
         found = self._checkpoint.manifest(path)["metadata"]
         theirs = {key: found.get(key) for key in self._identity}
         if theirs != self._identity:
+            differing = [key for key in self._identity if theirs[key] != self._identity[key]]
             raise CheckpointMismatch(
-                f"{path} is of {theirs}, this run is {self._identity}; choose another folder"
+                f"{path} differs in {', '.join(differing)}: it is of {theirs}, this run is "
+                f"{self._identity}; choose another folder"
             )
         self._checkpoint.load(path)
         return found["iteration"], found["turns"], found["seconds"]
@@ -262,10 +273,12 @@ def episode_figures(batch: TensorDictBase) -> dict[str, float]:
 
     Returns:
         By episode: ``reward``, every reward term, ``success``, ``turns``, ``frames``. By turn:
-        ``retrieval_rate`` (turns that look), ``invalid_rate``. By look: ``repeat_rate`` (brought nothing
-        new) and ``tiou_turn_K``, the temporal IoU of looks in turn K, where there are any.
+        ``fault_rate`` (frames could not be shown), and of the others ``retrieval_rate`` (turns that look)
+        and ``invalid_rate``. By look: ``repeat_rate`` (brought nothing new) and ``tiou_turn_K``, the
+        temporal IoU of looks in turn K, where there are any.
     """
     played, after = ~batch["waiting"], batch["next"]
+    sound = played & ~after["fault"]
     looked = after["looked"] & played
     rows, turns, looks = batch.batch_size[0], int(played.sum()), int(looked.sum())
     ends = played & ~torch.cat((played[:, 1:], torch.zeros_like(played[:, :1])), 1)
@@ -275,9 +288,12 @@ def episode_figures(batch: TensorDictBase) -> dict[str, float]:
         "success": float((after["is_success"] * ends).nansum()) / rows,
         "frames": float((after["frames_shown"] * ends).nansum()) / rows,
         "turns": turns / rows,
-        "retrieval_rate": looks / turns,
-        "invalid_rate": float((after["invalid"] & played).sum()) / turns,
+        "fault_rate": 1.0 - int(sound.sum()) / turns,
     }
+    if sound.any():
+        figures["retrieval_rate"] = looks / int(sound.sum())
+        # To a policy a fault is a refused look, but it says nothing about the policy.
+        figures["invalid_rate"] = int((after["invalid"] & sound).sum()) / int(sound.sum())
     if looks:
         figures["repeat_rate"] = float((after["repeated"] & played).sum()) / looks
     for turn in range(batch.batch_size[1]):

@@ -19,6 +19,7 @@ import math
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -90,14 +91,19 @@ _CODE = replace(
 CONDITIONS: dict[str, Condition] = {
     "full": Condition("Video-MTR as in the paper", _ppo()),
     "trajectory_only": Condition(
-        "only the answer is paid",
+        "of the recipe only the answer is paid",
         _ppo(_only(_PAPER, "answer only", *(t for t in _PAPER.terms if t.level == "trajectory"))),
     ),
     "no_gate": Condition("turn rewards are kept when the answer is wrong", _ppo(gate="none")),
     "no_bootstrapping": Condition("looking as such is never paid", _ppo(bonus="none")),
     "grpo": Condition("GRPO in place of PPO, looking as such never paid", _grpo("VIDEO_MTR/paper")),
     "single_turn": Condition(
-        "all 32 frames at once, one turn", _ppo(_with_rules("one turn of 32", max_turns=1, skim_frames=32))
+        "all 32 frames at once, one turn; events hide from just this skim",
+        _ppo(_with_rules("one turn of 32", max_turns=1, skim_frames=32)),
+    ),
+    "single_turn_33": Condition(
+        "33 frames at once, from which events do not hide",
+        _ppo(_with_rules("one turn of 33", max_turns=1, skim_frames=33, frame_budget=33)),
     ),
     "turns_1": Condition("at most 1 turn: the skim", _ppo(_with_rules("1 turn", max_turns=1))),
     "turns_2": Condition("at most 2 turns", _ppo(_with_rules("2 turns", max_turns=2))),
@@ -163,7 +169,7 @@ def run_cell(name: str, seed: int, out: Path, confidence: float = 0.0, progress:
     policy = taught(config, out / "taught", progress)
     soften_looks(policy, confidence)
     prefer_answers(policy, config, ANSWERS_AT_ONCE)
-    folder = out / "runs" / f"{name}-{seed}"
+    folder = out / "runs" / f"{name}-{seed}-{confidence:g}"  # never gone on with from another start
     loop = train_grpo.train if isinstance(config, train_grpo.Config) else train_ppo.train
     loop(config, policy, folder, progress=progress)  # type: ignore[arg-type]  # each takes its own config
     cell = _measure(name, config, confidence, policy, folder, time.monotonic() - started)
@@ -298,6 +304,9 @@ def report(out: Path) -> str:
         cells.setdefault(cell.condition, []).append(cell)
     if not cells:
         raise FileNotFoundError(f"{out / 'cells'} holds no cell yet; run the study first")
+    starts = {cell.confidence for group in cells.values() for cell in group}
+    if len(starts) > 1:
+        raise ValueError(f"cells of different starts, confidence {sorted(starts)}, lie in {out / 'cells'}")
     text = table({name: cells[name] for name in CONDITIONS if name in cells})
     (out / "table.md").write_text(text)
     draw(cells, out / "curves.png")
@@ -308,23 +317,31 @@ def report(out: Path) -> str:
 def table(cells: Mapping[str, Sequence[Cell]]) -> str:
     """Markdown, one line a condition; means over seeds with 95 % intervals."""
     lines = [
-        "| condition | seeds | accuracy | first half | turns | frames | look, s | reward, start to end "
+        "| condition | accuracy | by seed | first half | turns | frames | look, s | reward, start to end "
         "| min a run |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, group in cells.items():
         shares = mean([cell.accuracy for cell in group])
         early = mean([_early(cell) for cell in group])
-        turns, frames, looks, minutes = (
-            sum(getattr(cell, column) for cell in group) / len(group)
-            for column in ("turns", "frames", "look_s", "seconds")
+        by_seed = ", ".join(f"{cell.accuracy:.2f}" for cell in group)
+        turns, frames, seconds = (
+            fmean([getattr(cell, column) for cell in group]) for column in ("turns", "frames", "seconds")
         )
+        looks = [cell.look_s for cell in group if not math.isnan(cell.look_s)]
+        width = f"{fmean(looks):.0f}" if looks else "none"
         rewards = [_ends(cell, "trained_reward") for cell in group]
-        first, last = (sum(pair[i] for pair in rewards) / len(rewards) for i in (0, 1))
+        first, last = (fmean([pair[i] for pair in rewards]) for i in (0, 1))
         lines.append(
-            f"| `{name}`: {CONDITIONS[name].question} | {len(group)} | {shares} | {early} | {turns:.2f} "
-            f"| {frames:.1f} | {looks:.0f} | {first:.2f} to {last:.2f} | {minutes / 60:.1f} |"
+            f"| `{name}`: {CONDITIONS[name].question} | {shares} | {by_seed} | {early} | {turns:.2f} "
+            f"| {frames:.1f} | {width} | {first:.2f} to {last:.2f} | {seconds / 60:.1f} |"
         )
+    group = next(iter(cells.values()))
+    lines += [
+        "",
+        "A line again: `python -m agents.study --conditions NAME --seeds 0 1 2 3 4 "
+        f"--confidence {group[0].confidence:g}`.",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -362,7 +379,7 @@ def mean(values: Sequence[float]) -> Estimate:
 
 PANELS = {
     "rewards": ("full", "trajectory_only", "no_gate", "no_bootstrapping", "code_profile"),
-    "turns": ("full", "single_turn", "turns_1", "turns_2", "turns_5"),
+    "turns": ("full", "single_turn", "single_turn_33", "turns_1", "turns_2", "turns_5"),
     "budgets": ("budget_16", "full", "budget_64", "budget_80"),
     "crops": ("longvt_none", "longvt_recall", "longvt_iou", "default"),
 }
@@ -433,13 +450,33 @@ def run_missing(
     names: Sequence[str], seeds: Sequence[int], out: Path, confidence: float, jobs: int
 ) -> None:
     """Run the cells that have no file yet, seed by seed."""
-    missing = [(name, seed) for seed in seeds for name in names if not cell_path(out, name, seed).exists()]
+    missing = []
+    for name, seed in ((name, seed) for seed in seeds for name in names):
+        path = cell_path(out, name, seed)
+        if not path.exists():
+            missing.append((name, seed))
+        elif (found := read_cell(path).confidence) != confidence:
+            raise ValueError(
+                f"{path} started from confidence {found}, not {confidence}; choose another folder"
+            )
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=_end_with_parent) as pool:
         done = [pool.submit(run_cell, name, seed, out, confidence) for name, seed in missing]
         for future in (bar := tqdm(as_completed(done), total=len(done), desc="cells")):
             cell = future.result()
             bar.set_postfix_str(f"{cell.condition}-{cell.seed} {cell.accuracy:.3f}")
+
+
+def _end_with_parent() -> None:
+    """End this worker when the study is killed, so that nothing goes on writing."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -137,8 +137,8 @@ def advantages(
 ) -> tuple[TensorDictBase | None, float]:
     """(B, K) episodes with re-levelled rewards to (T,) turns with advantages relative to their groups.
 
-    Groups whose episodes all return the same teach nothing and are left out; groups that lost an
-    episode, which was cut from outside, are left out too.
+    Groups whose episodes all return the same teach nothing and are left out; so are groups that lost an
+    episode, because it was cut from outside or had frames that could not be shown.
 
     Returns:
         The turns, or None when no group is left, and the share of groups that are.
@@ -147,10 +147,12 @@ def advantages(
     returns = (batch["next", "reward"] * played).sum(1, keepdim=True)
     batch = batch.copy().set("return", returns.expand_as(played))
     batch["turns"] = played.sum(1, keepdim=True).expand_as(played)
+    # A return that holds a turn whose frames could not be shown compares nothing.
+    sound = ~batch["next", "fault"].flatten(1).any(1)
     groups: list[TensorDictBase] = []
     compare.clear_queues()
     for number in batch["group"][:, 0, 0].unique().tolist():
-        rows = batch[batch["group"][:, 0, 0] == number]
+        rows = batch[(batch["group"][:, 0, 0] == number) & sound]
         spread = rows["return"][:, 0].std() if len(rows) == config.group_size else torch.tensor(0.0)
         # What MCAdvantage gets are turns one after another; it tells episodes apart by their ends.
         compared = compare.inv(rows[~rows["waiting"].squeeze(-1)]) if spread > 1e-6 else None
@@ -166,8 +168,6 @@ def advantages(
         # The clipped loss is linear in the advantage: this weighs every episode alike.
         weight = len(turns) / (len(groups) * config.group_size * turns["turns"])
         turns["advantage"] = turns["advantage"] * weight
-    # A turn whose frames could not be shown says nothing about the policy.
-    turns = turns[~turns["next", "fault"].squeeze(-1)]
     return turns.select(*LOSS_KEYS), kept
 
 

@@ -124,14 +124,14 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
             with run.span("collect"):
                 collector.sync()
                 batch = collector.collect(iteration)
-            figures = episode_figures(batch)
+            figures, played = episode_figures(batch), int((~batch["waiting"]).sum())
             with run.span("advantage"):
                 batch = shaping(batch)
                 turns = advantages(batch, estimate)
             figures["trained_reward"] = mean_return(batch)
             with run.span("loss"):
                 figures |= update(config, loss_module, parameters, optimizer, buffer, turns)
-            run.end_iteration(iteration, len(turns), figures | shaping_figures(shaping))
+            run.end_iteration(iteration, played, figures | shaping_figures(shaping))
             bar.set_postfix(success=f"{figures['success']:.2f}", reward=f"{figures['reward']:.2f}")
     finally:
         collector.close()
@@ -161,10 +161,9 @@ def advantages(batch: TensorDictBase, estimate: BiLevelGAE | GAE) -> TensorDictB
     """(B, K) episodes with re-levelled rewards to (T,) turns with standardised advantages."""
     # `GAE` takes values of the steps before for given where they are there, of those after never.
     batch = estimate(batch.exclude("state_value"))
-    played = ~batch["waiting"]
-    batch["advantage"] = whiten(batch["advantage"], played)
     # A turn whose frames could not be shown says nothing about the policy.
-    learned = played & ~batch["next", "fault"]
+    learned = ~batch["waiting"] & ~batch["next", "fault"]
+    batch["advantage"] = whiten(batch["advantage"], learned)
     return batch.select(*LOSS_KEYS)[learned.squeeze(-1)]
 
 

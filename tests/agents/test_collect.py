@@ -25,7 +25,7 @@ from agents.advantage import BiLevelGAE
 from agents.collect import EpisodeCollector, EpisodeEnv, make_actor, torchrl_env
 from agents.policies.discrete import DiscretePolicy, PolicyError
 from agents.releveling import TurnRewards
-from agents.run import RunConfig, env_factory, make_compact, make_env, make_episode_env
+from agents.run import RunConfig, env_factory, episode_figures, make_compact, make_env, make_episode_env
 from videogym import DiscreteActions, TextActions, VideoError, VideoQAEnv
 from videogym.datasets import load_tasks
 from videogym.video import UnreadableVideo
@@ -384,7 +384,7 @@ def test_outputs_that_cannot_be_used_are_named(logits, value, message) -> None:
 def test_an_unknown_action_is_named(action: int) -> None:
     env = episode_env()
     start = env.reset()
-    with pytest.raises(ValueError, match=f"0 to 7, got {action}"):
+    with pytest.raises(PolicyError, match=f"0 to 7, got {action}"):
         env._step(start.set("action", torch.full((8,), action)))
 
 
@@ -424,6 +424,9 @@ def test_a_video_that_breaks_in_an_episode_is_a_fault_that_nothing_learns_from()
     assert batch["next", "fault"].squeeze(-1).tolist() == [[False, True, False]] * 4
     assert (batch["next", "frames_shown"][:, 1] == batch["next", "frames_shown"][:, 0]).all()
     assert batch["next", "terms", "frame_gain"][:, 1].isnan().all()
+    figures = episode_figures(batch)
+    rates = [figures[f"{name}_rate"] for name in ("fault", "retrieval", "invalid")]
+    assert rates == pytest.approx([1 / 3, 1 / 2, 0]), "of the two sound turns one looks and none is invalid"
     critic = TensorDictModule(
         lambda inputs: torch.zeros(*inputs.batch_size, 1), in_keys=["inputs"], out_keys=["state_value"]
     )

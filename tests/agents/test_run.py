@@ -235,6 +235,7 @@ def test_figures_of_a_batch() -> None:
                 "invalid": turns([False, False], [True, False], dtype=torch.bool),
                 "looked": turns([True, True], [False, False], dtype=torch.bool),
                 "repeated": turns([False, True], [False, False], dtype=torch.bool),
+                "fault": turns([False, False], [False, False], dtype=torch.bool),
                 "tiou": turns([0.5, nan], [nan, nan]),
             },
         },
@@ -248,6 +249,7 @@ def test_figures_of_a_batch() -> None:
         "success": 0.5,
         "frames": 28.0,
         "turns": 1.5,
+        "fault_rate": 0.0,
         "retrieval_rate": 2 / 3,
         "invalid_rate": 1 / 3,
         "repeat_rate": 0.5,
@@ -267,6 +269,8 @@ def test_times_of_an_iteration_add_up(name: str, tmp_path: Path) -> None:
     }
     parts = {"collect", "advantage", "loss", "evaluate", "other"}
     assert {f"seconds_{part}" for part in parts} | {"seconds_iteration", "seconds_total"} == set(rows)
+    # The rest is what is left over: parts that were timed twice would make it negative.
+    assert all(float(seconds) >= 0 for seconds in rows["seconds_other"].values())
     last = sum(float(rows[f"seconds_{part}"]["1"]) for part in parts)
     assert last == pytest.approx(float(rows["seconds_iteration"]["1"]))
     # The first iteration was not evaluated after.

@@ -57,7 +57,8 @@ def test_cells_are_run_once_and_reported(
     assert 0 <= cell.accuracy <= 1 and len(cell.curves["trained_reward"]) == 2
     (cell_path(tmp_path, "full", 1).with_suffix(".part")).write_text("{")  # of a cell that was killed
     lines = report(tmp_path).splitlines()
-    assert len(lines) == 4 and lines[2].startswith("| `full`: Video-MTR as in the paper | 1 | ")
+    assert len(lines) == 6 and lines[2].startswith("| `full`: Video-MTR as in the paper | ")
+    assert f" | {cell.accuracy:.2f} | " in lines[2], "the accuracies by seed are shown"
     assert (tmp_path / "curves.png").stat().st_size > 10_000
     assert (tmp_path / "ppo_grpo.png").exists()
 
