@@ -1,6 +1,7 @@
 """Shared by all tests: caches in a folder of their own, and what becomes of tests that need a GPU."""
 
 import os
+import sys
 
 import pytest
 from hypothesis import settings
@@ -13,6 +14,14 @@ settings.load_profile("videogym")
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["VIDEOGYM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def _same_start() -> None:
+    """Where torch is used, every test starts from the same random state, on one thread."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(0)
+        torch.set_num_threads(1)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
