@@ -164,3 +164,10 @@ def test_labels_of_different_conditions_are_never_taken_for_one_another():
     row = ROWS["longvt_tool_call"][1]
     for label in ("required", "path", "negative", "order", "file", "start>=duration", "end>duration"):
         assert check_row({**row, "error": label}) != []
+
+
+def test_a_file_without_rows_is_no_pass(tmp_path, capsys):
+    path = tmp_path / "empty.jsonl"
+    path.write_text("\n")
+    assert main([str(path)]) == 2
+    assert "holds no rows" in capsys.readouterr().out

@@ -54,6 +54,9 @@ def check_file(path: Path, report: Callable[[str], None] = print, check: CheckRo
         tally.passed += not mismatches
         for mismatch in mismatches:
             report(f"{path}:{number}: {mismatch}")
+    if not (tally.passed or tally.failed or tally.unusable):
+        tally.unusable = 1  # nothing was checked, which is no pass
+        report(f"{path}: error: the file holds no rows")
     unusable = f", {tally.unusable} unusable" if tally.unusable else ""
     report(f"{path.name}: {tally.passed} passed, {tally.failed} failed{unusable}")
     return tally
