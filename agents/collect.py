@@ -424,8 +424,10 @@ class EpisodeCollector:
     def _next(self) -> TensorDictBase:
         try:
             return next(self._batches)
-        except RuntimeError as error:
-            if self.kind == "single":
+        # torchrl gives the other workers a tenth of a second to end; where they take longer it raises
+        # `ValueError` about that instead of telling that one failed.
+        except (RuntimeError, ValueError) as error:
+            if self.kind == "single" or (isinstance(error, ValueError) and self.kind != "parallel"):
                 raise
             if self._errors is None or self._errors.empty():
                 reason = "".join(traceback.format_exception(error.__cause__ or error))

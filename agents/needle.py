@@ -35,9 +35,10 @@ from videogym.evaluate import Policy
 from videogym.testing.policies import Oracle
 
 from .imitation import ImitationConfig, teach
+from .loop import quiet_libraries
 from .policies.compact import CompactPolicy
 from .policies.discrete import Acting
-from .run import TASKS, RunConfig, make_compact, make_env, quiet_libraries
+from .run import TASKS, RunConfig, make_compact, make_env
 from .train_ppo import Config, train
 
 TEST_TASKS = TASKS.format(count=400, split="test")

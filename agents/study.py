@@ -38,9 +38,10 @@ from videogym.rewards import CropOverlap
 
 from . import train_grpo, train_ppo
 from .imitation import ImitationConfig, teach
+from .loop import quiet_libraries
 from .policies.compact import CompactPolicy
 from .policies.discrete import Acting
-from .run import RunConfig, make_compact, make_env, quiet_libraries
+from .run import RunConfig, make_compact, make_env
 
 ANSWERS_AT_ONCE = 0.95  # share of episodes in which the policy answers in its first turn, at the start
 LESSON = ImitationConfig(rounds=30)
@@ -198,7 +199,10 @@ def taught(config: RunConfig, folder: Path, progress: bool = False) -> CompactPo
     """
     policy = make_compact(config)
     lesson = RunConfig(
-        config.tasks, recipe=_lesson_recipe(config.rules), windows=config.windows, seed=config.seed
+        tasks=config.tasks,
+        recipe=_lesson_recipe(config.rules),
+        windows=config.windows,
+        seed=config.seed,
     )
     name = "-".join(map(str, (lesson.rules.name.replace("/", "_"), *config.windows, config.seed)))
     path = folder / f"{name}.pt"

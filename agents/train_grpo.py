@@ -26,19 +26,10 @@ from torchrl.objectives.llm import MCAdvantage
 from tqdm import tqdm
 
 from .collect import make_actor
+from .loop import gradient_step, mean_rows
 from .policies.discrete import DiscretePolicy
 from .releveling import TurnRewards
-from .run import (
-    Run,
-    RunConfig,
-    command_line,
-    episode_figures,
-    gradient_step,
-    make_collector,
-    mean_return,
-    mean_rows,
-    scalars,
-)
+from .run import Run, RunConfig, command_line, episode_figures, make_collector, mean_return, scalars
 
 LOSS_KEYS = ("inputs", "action", "action_log_prob", "advantage")
 

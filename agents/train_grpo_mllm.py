@@ -1,401 +1,243 @@
-"""GRPO on a Qwen2.5-VL that looks around in long videos: the whole path in one file.
+"""GRPO on a multimodal language model that calls for frames: LongVT's second stage in one file.
 
-``python -m agents.train_grpo_mllm --seconds 60 --out runs/grpo`` builds a tiny model with random weights,
-shows it clumsy transcripts (a supervised cold start) and then trains it on the episode's reward alone:
-collect groups of rollouts that start from one state, take each return relative to its group, update.
-The same file takes a real checkpoint with ``--checkpoint``.
+One iteration: play groups of rollouts that start from one state; take each return relative to its group
+(`MCAdvantage`); step down `GRPOLoss` on the sampled tokens. What the rollouts of a group have in common
+goes through the model once.
 
-Deviations from LongVT: groups of 8, not 16; a shorter skim; no KL to a reference model; learning rates and
-sizes for a tiny model; the cold start imitates a script, not a larger model. As in its code, the loss is
-the mean over rollouts of the mean over sampled tokens.
+Run ``python -m agents.train_grpo_mllm --checkpoint runs/sft/model --out runs/grpo``. Go on with a run that
+was stopped by the same command.
+
+Defaults are LongVT's: groups of 16, 16 of them, two updates an iteration, a constant learning rate, returns
+over their standard deviation, the mean over rollouts of the mean over tokens, a divergence of 0.001 from
+the policy it started as. Deviations: no dual clip; rollouts that were cut from outside are passed over with
+their group, where LongVT trains on them.
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
-import json
-import logging
-import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+import copy
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
 import torch
-from tensordict import TensorDictBase
-from torch import Tensor
-from torchrl.collectors.llm import LLMCollector
+from tensordict import NonTensorData, TensorDict, TensorDictBase, lazy_stack
+from torch import Tensor, nn
 from torchrl.data import LazyStackStorage, ReplayBuffer
 from torchrl.data.replay_buffers import SamplerWithoutReplacement
-from torchrl.envs import Compose, InitTracker, RewardSum, TransformedEnv, step_mdp
-from torchrl.objectives.llm import GRPOLoss, MCAdvantage
+from torchrl.objectives.llm import MCAdvantage
 from tqdm import tqdm
 
-from videogym import Recipe, State, VideoQAEnv, get_recipe
-from videogym.grammars import get_grammar
-
-from .chat import ChatEnv
-from .policies.qwen_vl import QwenVLActor, append_output
-from .policies.tiny_qwen import build_tiny_qwen
-
-log = logging.getLogger(__name__)
+from .collect_mllm import make_collector
+from .loop import TrainingRun, mean_rows
+from .losses import ChatGRPOLoss
+from .mllm import (
+    ChatConfig,
+    backward,
+    command_line,
+    figures,
+    held_out,
+    step,
+    trained,
+)
+from .policies.chat_actor import ChatActor, loss_entries
+from .policies.scoring import Scorer
+from .records import Record, write_records
 
 
 @dataclass(frozen=True)
-class Config:
-    """Everything a run depends on."""
+class Config(ChatConfig):
+    """Everything a run depends on, beside the weights it starts from."""
 
-    tasks: str = "procedural:skim_suffices?level=0&duration_s=60&count=1000&split=train"
-    """Task source; of this family even a rough look overlaps the evidence, so that looking pays at once."""
-    recipe: str = "LONGVT_TINY"
-    """Recipe of the episodes: sampling, limits, grammar and reward terms."""
-    skim_frames: int = 16
-    """Cap on the skim; 0 keeps the recipe's. Few frames make short conversations, which train fast."""
-    checkpoint: str = ""
-    """Folder or name of a Qwen2.5-VL; empty: build a tiny one with random weights."""
-    cold_start_steps: int = 120
-    """Supervised updates on transcripts before GRPO; 0 for a checkpoint that speaks the grammar."""
-    cold_start_tasks: int = 16
-    """Tasks with ``group_size`` transcripts each."""
-    cold_start_lr: float = 1e-2
-    """Learning rate of the supervised updates."""
-    seconds: float = 60.0
-    """Wall-clock budget of GRPO, the cold start not counted."""
-    max_iterations: int = 10_000
-    """Further bound on GRPO iterations."""
-    groups: int = 4
-    """Tasks per iteration."""
-    group_size: int = 8
-    """Rollouts per task."""
-    minibatch: int = 8
-    """Rollouts per gradient step; a multiple of ``group_size`` keeps a group and its frames together."""
-    lr: float = 1e-3
-    """Learning rate of GRPO."""
-    clip_epsilon: float = 0.2
-    """Clipping of the importance ratio."""
+    iterations: int = 160
+    """Batches to collect and learn from."""
+    groups: int = 16
+    """Tasks of an iteration."""
+    group_size: int = 16
+    """Rollouts of a task."""
+    minibatch_groups: int = 8
+    """Groups of a gradient step."""
+    at_once: int = 16
+    """Rollouts in memory together; fewer than a step has are accumulated."""
+    lr: float = 1e-6
+    """Learning rate."""
+    weight_decay: float = 0.01
+    """Of AdamW."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
-    temperature: float = 1.0
-    """Of sampling and of the trained distribution."""
-    max_new_tokens: int = 32
-    """Bound of one output."""
-    seed: int = 0
-    """Of tasks, weights and sampling."""
-    threads: int = 1
-    """CPU threads of torch."""
-    out: str = ""
-    """Folder for ``grpo.csv``, ``cold_start.csv`` and the trained checkpoint; empty: nothing is written."""
+    clip_low: float = 0.2
+    """The ratio of probabilities is clipped below at 1 less this."""
+    clip_high: float = 0.2
+    """And above at 1 plus this."""
+    kl: float = 0.001
+    """Weight of the divergence from the first policy; 0: no copy of it is kept."""
+    aggregation: Literal["prompt_mean", "token_mean"] = "prompt_mean"
+    """Of tokens: "prompt_mean", rollouts count equally, or "token_mean", tokens do."""
+    collector: Literal["local", "async", "ray"] = "local"
+    """Who plays: see `agents.collect_mllm.make_collector`; with "local" a run is repeatable to the bit."""
+    workers: int = 2
+    """Processes of "ray"; groups that "async" has in play at once."""
 
 
-@dataclass
-class History:
-    """What a run measured."""
-
-    term_names: tuple[str, ...]  # of the recipe
-    cold_start_losses: list[float] = field(default_factory=list)  # mean negative log-likelihood a token
-    iterations: list[dict[str, float]] = field(default_factory=list)  # one row per GRPO iteration
-
-    def quarters(self, key: str) -> tuple[float, float]:
-        """Means of a column over the first and the last quarter of the iterations.
-
-        Raises:
-            ValueError: there are fewer than 4 iterations.
-        """
-        if len(self.iterations) < 4:
-            raise ValueError(f"quarters need 4 iterations, there are {len(self.iterations)}")
-        values = [row[key] for row in self.iterations]
-        length = len(values) // 4
-        return float(np.nanmean(values[:length])), float(np.nanmean(values[-length:]))
-
-
-def train(config: Config, progress: bool = True) -> History:
-    """Cold start, then GRPO.
+def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -> TrainingRun:
+    """Train a policy in place.
 
     Args:
-        config: the run.
-        progress: whether to show progress bars.
+        config: of the run.
+        actor: the policy; its engine samples.
+        out: folder of the run; gone on with if it holds one. Rollouts are written to its ``records``.
+        progress: whether to show a progress bar.
 
-    Returns:
-        Losses of the cold start and one row per iteration. A row holds ``iteration``, ``seconds``, then
-        means over rollouts (``reward`` and each reward term, ``turns``, sampled ``tokens``) and over
-        gradient steps (``loss``, ``clip_fraction``, ``ess``).
+    Raises:
+        RunDiverged: a loss is not finite.
+        CheckpointMismatch: the folder belongs to another kind of run.
+        EngineError: the engine failed.
     """
     torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    env = VideoQAEnv(config.tasks, make_recipe(config))
-    actor = make_actor(config, env)
-    chat_env = ChatEnv(
-        env, actor.tokenizer, groups=config.groups, group_size=config.group_size, seed=config.seed
-    )
-    history = History(chat_env.term_names)
-    if config.cold_start_steps:
-        history.cold_start_losses = cold_start(config, actor, chat_env, progress)
-    history.iterations = grpo(config, actor, chat_env, progress)
-    if config.out:
-        save(config, actor, history)
-    env.close()
-    return history
-
-
-def make_recipe(config: Config) -> Recipe:
-    """The configured recipe with the configured skim."""
-    recipe = get_recipe(config.recipe)
-    if not config.skim_frames:
-        return recipe
-    rules = replace(recipe.rules, skim_frames=config.skim_frames)
-    return replace(recipe, name=f"{recipe.name}-{config.skim_frames}", rules=rules)
-
-
-def make_actor(config: Config, env: VideoQAEnv) -> QwenVLActor:
-    """The policy of the configured checkpoint, or a tiny one whose tokenizer knows the grammar's words."""
-    limits = {"max_new_tokens": config.max_new_tokens, "temperature": config.temperature}
-    if config.checkpoint:
-        return QwenVLActor.from_pretrained(config.checkpoint, env.store, **limits)
-    with tempfile.TemporaryDirectory() as folder:
-        build_tiny_qwen(folder, corpus(env), seed=config.seed)
-        return QwenVLActor.from_pretrained(folder, env.store, **limits)
-
-
-def corpus(env: VideoQAEnv, episodes: int = 64) -> list[str]:
-    """Texts of some played episodes, and the whole seconds of their videos."""
-    grammar, texts = get_grammar(env.recipe.grammar), []
-    for seed in range(episodes):
-        speak = Clumsy(seed)
-        env.reset(seed=seed)
-        while not env.state.terminated:
-            env.step(grammar.parse(speak(env.state), env.state))
-        for message in grammar.messages(env.state):
-            texts += [f"{message.role}\n", message.text]
-        texts += map(str, range(round(env.state.video.duration_s) + 1))
-    return texts
-
-
-# --- cold start --------------------------------------------------------------------------------
-
-
-class Clumsy:
-    """Speaks LongVT's grammar with a stammer, looks near the evidence and guesses the answer.
-
-    It shows a random model what an episode sounds like and leaves something to learn from rewards.
-    """
-
-    def __init__(self, seed: int, stammer: float = 0.4, jitter_s: float = 15.0) -> None:
-        self._rng, self._stammer, self._jitter_s = np.random.default_rng(seed), stammer, jitter_s
-
-    def __call__(self, state: State) -> str:
-        """The next output: a crop first, then an answer."""
-        text = self.answer(state) if state.calls_made else self.crop(state)
-        if self._rng.random() < self._stammer:
-            return text.replace("</think>", "")
-        return text
-
-    def crop(self, state: State) -> str:
-        """A crop of whole seconds, some seconds off the evidence."""
-        if not state.task.evidence:
-            raise ValueError(f"task {state.task.task_id!r} has no evidence to look at")
-        evidence, duration_s = state.task.evidence[0], int(state.video.duration_s)
-        ends = self._rng.normal([evidence.start_s, evidence.end_s], self._jitter_s).round()
-        start_s = int(np.clip(ends[0], 0, duration_s - 2))
-        times = {"start_time": start_s, "end_time": int(np.clip(ends[1], start_s + 1, duration_s))}
-        call = json.dumps({"name": "crop_video", "arguments": times})
-        return f"<think>look</think><tool_call>{call}</tool_call>"
-
-    def answer(self, state: State) -> str:
-        """A random option."""
-        return f"<think>answer</think><answer>{self._rng.choice(state.task.letters)}</answer>"
-
-
-def demonstrations(env: ChatEnv, speak: Callable[[State], str]) -> TensorDictBase:
-    """One batch of episodes spoken by a script, in the form in which rollouts are stored."""
-    td = env.reset()
-    while True:
-        for row, snapshot in zip(td.unbind(0), env.snapshots, strict=True):
-            ids = (
-                []
-                if row["waiting"].any()
-                else [*env.chat.output_ids(speak(snapshot.state)), env.chat.end_id]
-            )
-            append_output(row, torch.tensor(ids, dtype=torch.int64), torch.zeros(len(ids)))
-        td = env.step(td)
-        if td["next", "done"].all():
-            return td
-        td = step_mdp(td)
-
-
-def cold_start(config: Config, actor: QwenVLActor, env: ChatEnv, progress: bool) -> list[float]:
-    """Supervised updates on scripted transcripts; returns the loss of each."""
-    speak = Clumsy(config.seed)
-    groups: list[TensorDictBase] = []
-    while len(groups) < config.cold_start_tasks:
-        groups += demonstrations(env, speak).split(config.group_size)
-    optimizer = torch.optim.AdamW(actor.parameters(), lr=config.cold_start_lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.cold_start_lr, config.cold_start_steps, pct_start=0.1, cycle_momentum=False
-    )
-    losses = []
-    for _ in tqdm(range(config.cold_start_steps), desc="cold start", disable=not progress):
-        # The rows of one task share its skim, which is then encoded once.
-        group = groups[int(torch.randint(len(groups), ()))]
-        loss = -sampled_log_probs(actor, group).mean()
-        update(config, actor, optimizer, loss)
-        schedule.step()
-        losses.append(loss.item())
-    return losses
-
-
-def sampled_log_probs(actor: QwenVLActor, batch: TensorDictBase) -> Tensor:
-    """Log-probabilities of the tokens a policy wrote, all rows in one vector."""
-    tokens = batch.get(("tokens", "full"), as_padded_tensor=True, padding_side="left", padding_value=-100)
-    dist = actor.get_dist(batch)
-    return dist.log_prob(tokens)[dist.mask]
-
-
-def update(config: Config, actor: QwenVLActor, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One gradient step."""
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(actor.parameters(), config.max_grad_norm)
-    optimizer.step()
-
-
-# --- GRPO --------------------------------------------------------------------------------------
-
-
-def grpo(config: Config, actor: QwenVLActor, env: ChatEnv, progress: bool) -> list[dict[str, float]]:
-    """Collect, compare within groups, update, until the time is over; returns one row per iteration."""
-    rollouts = config.groups * config.group_size
-    collector = LLMCollector(
-        # InitTracker only keeps the collector from warning that it may add one itself.
-        TransformedEnv(env, Compose(RewardSum(), InitTracker())),
-        policy=actor,
-        dialog_turns_per_batch=rollouts,
-        yield_only_last_steps=True,
-    )
-    buffer, advantage = group_buffer(config)
-    loss_module = GRPOLoss(
+    parameters = trained(actor.model)
+    optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
+    reference = None
+    if config.kl:
+        first = copy.deepcopy(actor.model).requires_grad_(False)
+        reference = Scorer(first, config.temperature, config.share_prefixes)
+    run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), held_out(config, actor))
+    actor.version = run.first_iteration  # records of a run that was gone on with say what they would have
+    loss_module = ChatGRPOLoss(
         actor,
-        clip_epsilon=config.clip_epsilon,
+        clip_epsilon=(config.clip_low, config.clip_high),
         entropy_bonus=False,
-        masking_strategy="rlhf",
-        aggregation="prompt_mean",
+        aggregation=config.aggregation,
+        kl_to_ref_coeff=config.kl or None,
     )
-    optimizer = torch.optim.AdamW(actor.parameters(), lr=config.lr, weight_decay=0.0)
-    rows: list[dict[str, float]] = []
-    started = time.monotonic()
-    with tqdm(total=round(config.seconds), desc="grpo", unit="s", disable=not progress) as bar:
-        for batch in collector:
-            buffer.extend(batch)
-            losses = [grpo_step(config, actor, loss_module, optimizer, minibatch) for minibatch in buffer]
-            buffer.empty()
-            advantage.clear_queues()  # a group must not mix versions of the policy
-            seconds = time.monotonic() - started
-            rows.append(
-                {"iteration": len(rows), "seconds": seconds, **measured(env, batch), **mean(losses)}
+    bar = tqdm(
+        run.iterations(),
+        total=config.iterations,
+        initial=run.first_iteration,
+        desc="grpo",
+        disable=not progress,
+    )
+    collector = make_collector(
+        config,
+        actor,
+        groups=config.groups,
+        group_size=config.group_size,
+        kind=config.collector,
+        workers=config.workers,
+        run=run,
+    )
+    with closing(collector):
+        collector.sync()
+        for iteration in bar:
+            records = collector.collect(iteration)
+            write_records(out / "records" / f"{iteration:06d}.jsonl", records)
+            values = figures(records)
+            # Before they are scored: frames of the others may be gone for good.
+            whole = whole_groups(records)
+            with run.span("reference"):
+                minibatches = with_advantages(config, as_batch(whole, actor, reference)) if whole else []
+            values["groups"] = sum(len(minibatch) for minibatch in minibatches) / config.group_size
+            rows = []
+            for minibatch in minibatches:
+                with run.span("update"):
+                    rows.append(gradient_step(config, actor, loss_module, parameters, optimizer, minibatch))
+            collector.sync()
+            run.end_iteration(
+                iteration, sum(len(record.played) for record in records), values | mean_rows(rows)
             )
-            bar.update(min(round(seconds), bar.total) - bar.n)
-            bar.set_postfix(reward=f"{rows[-1]['reward']:.2f}")
-            if seconds >= config.seconds or len(rows) >= config.max_iterations:
-                break
-    collector.shutdown()
-    return rows
+            bar.set_postfix(reward=f"{values.get('reward', float('nan')):.2f}")
+    return run
 
 
-def group_buffer(config: Config) -> tuple[ReplayBuffer, MCAdvantage]:
-    """A buffer that takes rollouts and gives minibatches with advantages, and what computes these.
+def as_batch(records: Sequence[Record], actor: ChatActor, reference: Scorer | None) -> TensorDictBase:
+    """Rollouts as TorchRL's advantages and losses read them, one row each; ragged."""
+    rows = []
+    for record in records:
+        entries = loss_entries(record, actor.model)
+        row = TensorDict(
+            {
+                "record": NonTensorData(record),
+                "query": NonTensorData(record.group),
+                "next": {
+                    "episode_reward": torch.tensor([record.total_reward]),
+                    "done": torch.tensor([True]),
+                },
+            }
+        )
+        rows.append(row.update({key: value for key, value in entries.items()}))
+    batch = lazy_stack(rows)
+    if reference is not None:
+        with torch.no_grad():
+            scored = reference(records)
+        for row, log_probs in zip(rows, scored.log_probs.split(scored.counts), strict=True):
+            mask = row["masks", "all_assistant_mask"]
+            row["next", "ref_log_probs", "full"] = torch.zeros(len(mask)).masked_scatter(
+                mask, log_probs.cpu()
+            )
+    return batch
 
-    A group's rollouts enter when it is complete, with ``(R - mean) / std`` over the group.
+
+def whole_groups(records: Sequence[Record]) -> list[Record]:
+    """Rollouts of the groups in which none was cut from outside."""
+    cut = {record.group for record in records if record.cut}
+    return [record for record in records if record.group not in cut]
+
+
+def with_advantages(config: Config, batch: TensorDictBase) -> list[TensorDictBase]:
+    """Minibatches of whole groups, with ``(R - mean) / std`` over the group; groups without contrast go.
+
+    Where a divergence is paid for they stay: they still hold the policy back.
     """
-    advantage = MCAdvantage(
-        config.group_size, rewards_key=("next", "episode_reward"), trajectory_return="sum"
-    )
     buffer = ReplayBuffer(
-        storage=LazyStackStorage(config.groups * config.group_size),
+        storage=LazyStackStorage(len(batch)),
         sampler=SamplerWithoutReplacement(shuffle=False),
-        transform=advantage,
-        batch_size=config.minibatch,
+        transform=MCAdvantage(
+            config.group_size, rewards_key=("next", "episode_reward"), trajectory_return="sum"
+        ),
+        batch_size=config.group_size,
     )
-    return buffer, advantage
+    buffer.extend(batch)
+    groups = [group for group in buffer if config.kl or group["advantage"].any()]
+    size = config.minibatch_groups
+    return [torch.cat(groups[first : first + size]) for first in range(0, len(groups), size)]
 
 
-def grpo_step(
+def gradient_step(
     config: Config,
-    actor: QwenVLActor,
-    loss_module: GRPOLoss,
+    actor: ChatActor,
+    loss_module: ChatGRPOLoss,
+    parameters: Sequence[nn.Parameter],
     optimizer: torch.optim.Optimizer,
     minibatch: TensorDictBase,
 ) -> dict[str, float]:
-    """One gradient step of GRPO; returns loss, clip fraction and effective sample size."""
+    """One gradient step; returns its figures."""
+    records = [row["record"] for row in minibatch.unbind(0)]
     # One advantage per rollout, for all its tokens: GRPOLoss wants (B, 1, 1).
     minibatch["advantage"] = minibatch["advantage"].reshape(-1, 1, 1)
-    losses = loss_module(minibatch)
-    update(config, actor, optimizer, losses.loss_objective)
-    return {
-        "loss": losses.loss_objective.item(),
-        "clip_fraction": losses.clip_fraction.item(),
-        "ess": losses.ESS.item(),
-    }
+    rows: list[dict[str, float]] = []
+
+    def loss_of(part: slice) -> Tensor:
+        losses = loss_module(minibatch[part])
+        rows.append({"clip_fraction": float(losses.clip_fraction), "ess": float(losses.ESS)})
+        share = weight(config, records[part]) / weight(config, records)
+        if not config.kl:
+            return losses.loss_objective * share
+        rows[-1]["kl_to_first"] = float(losses.kl_to_ref)
+        # The divergence is a mean over rollouts, however the objective counts.
+        return losses.loss_objective * share + losses.loss_kl_to_ref * (len(records[part]) / len(records))
+
+    loss = backward(actor, records, config.at_once, loss_of)
+    norm = step(parameters, optimizer, loss, config.max_grad_norm)
+    return {"loss": loss, "grad_norm": norm, **mean_rows(rows)}
 
 
-def measured(env: ChatEnv, batch: TensorDictBase) -> dict[str, float]:
-    """Means over finished rollouts: reward, its terms, turns and sampled tokens."""
-    terms = batch["next", "reward_terms"].nanmean(0).tolist()
-    sampled = [row["masks", "all_assistant_mask"].int() for row in batch.unbind(0)]
-    return {
-        "reward": batch["next", "episode_reward"].mean().item(),
-        **dict(zip(env.term_names, terms, strict=True)),
-        "turns": float(np.mean([(mask.diff() == 1).sum() for mask in sampled])),
-        "tokens": float(np.mean([mask.sum() for mask in sampled])),
-    }
-
-
-def mean(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Column means."""
-    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-
-
-# --- files and command line --------------------------------------------------------------------
-
-
-def save(config: Config, actor: QwenVLActor, history: History) -> None:
-    """Write both curves as CSV, and the model and its tokenizer as a checkpoint."""
-    out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    losses = [{"step": step, "loss": loss} for step, loss in enumerate(history.cold_start_losses)]
-    for name, rows in (("cold_start.csv", losses), ("grpo.csv", history.iterations)):
-        if rows:
-            with open(out / name, "w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
-    actor.model.save_pretrained(out / "checkpoint")
-    actor.tokenizer.save_pretrained(out / "checkpoint")
-
-
-def summary(history: History) -> str:
-    """First against last quarter of the GRPO iterations, reward and its terms, in one line."""
-    changes = ", ".join(
-        "{} {:.2f} -> {:.2f}".format(name, *history.quarters(name))
-        for name in ("reward", *history.term_names)
-    )
-    count, seconds = len(history.iterations), history.iterations[-1]["seconds"]
-    return f"GRPO, {count} iterations in {seconds:.0f} s, first to last quarter: {changes}"
-
-
-def main() -> None:
-    """Command line: every field of `Config` is an option."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for option in fields(Config):
-        parser.add_argument(
-            f"--{option.name.replace('_', '-')}", type=type(option.default), default=option.default
-        )
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    history = train(Config(**vars(parser.parse_args())))
-    log.info(summary(history))
+def weight(config: Config, records: Sequence[Record]) -> int:
+    """What some rollouts count in the mean of a loss."""
+    if config.aggregation == "prompt_mean":
+        return len(records)
+    return sum(record.sampled_tokens for record in records)
 
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, Config, train, Path("runs/grpo"))

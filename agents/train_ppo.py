@@ -29,19 +29,10 @@ from tqdm import tqdm
 
 from .advantage import BiLevelGAE, whiten
 from .collect import make_actor
+from .loop import gradient_step, mean_rows
 from .policies.discrete import Checked, DiscretePolicy
 from .releveling import CodeGate, ExplorationBonus, TurnRewards
-from .run import (
-    Run,
-    RunConfig,
-    command_line,
-    episode_figures,
-    gradient_step,
-    make_collector,
-    mean_return,
-    mean_rows,
-    scalars,
-)
+from .run import Run, RunConfig, command_line, episode_figures, make_collector, mean_return, scalars
 
 LOSS_KEYS = ("inputs", "action", "action_log_prob", "state_value", "advantage", "value_target")
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -22,6 +23,14 @@ def _same_start() -> None:
     if (torch := sys.modules.get("torch")) is not None:
         torch.manual_seed(0)
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny checkpoint of every family of language models, made once."""
+    from small_chat import FAMILIES, build  # beside the tests that ask for it; others need no torch
+
+    return {family: build(tmp_path_factory.mktemp(family), family) for family in FAMILIES}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

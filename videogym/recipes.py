@@ -222,6 +222,13 @@ LONGVT_TINY = replace(
     rules=replace(_LONGVT_RULES, skim_frames=64, clip_frames=16, max_pixels=56 * 56),
 )
 
+VIDEO_MTR_TINY = replace(
+    VIDEO_MTR,
+    name="VIDEO_MTR_TINY",
+    source="VIDEO_MTR/paper scaled down for small models on a CPU",
+    rules=replace(_VIDEO_MTR_RULES, max_pixels=56 * 56),
+)
+
 DEFAULT = Recipe(
     name="DEFAULT",
     source="videogym",
@@ -250,7 +257,10 @@ DEFAULT = Recipe(
 _NAMED = {
     **{
         recipe.name: recipe
-        for recipe in (VIDEO_MTR, VIDEO_MTR_CODE, LONGVT, LONGVT_CODE, LONGVT_TINY, DEFAULT)
+        for recipe in (
+            *(VIDEO_MTR, VIDEO_MTR_CODE, VIDEO_MTR_TINY),
+            *(LONGVT, LONGVT_CODE, LONGVT_TINY, DEFAULT),
+        )
     },
     **{
         recipe.name: recipe

@@ -1,332 +1,375 @@
-"""Qwen2.5-VL as a TorchRL policy over token ids: samples outputs, and scores them again in training.
+"""Qwen2.5-VL and Qwen3-VL with nothing implicit: positions, placeholders and caches are passed by hand.
 
-The policy reads the conversation as token ids and frames as references, and writes ids and log-probs
-beside them; nothing is ever tokenised twice. One frame is one image. Pixels are resolved here, through
-a frame store, at the size the reference asks for. Episodes, grammars and rewards are not known here.
+`QwenVL` turns collapsed ids and visuals into tensors, audits them against each other, encodes frames and
+runs the language model over new tokens behind what is cached. It keeps no state between calls but the
+features of a frozen vision tower. Episodes, sampling and losses are not known here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from torchrl.modules import LLMMaskedCategorical
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
-from transformers import Qwen2_5_VLForConditionalGeneration as QwenModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from torch.utils.checkpoint import checkpoint
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    DynamicCache,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLForConditionalGeneration,
+)
+from transformers.utils.generic import is_flash_attention_requested
 
-from videogym.video import FrameBatch
+from . import frame_attention
+from .visuals import ChatForm, FrameReader, PatchLayout, Visual, resolve
 
-WHOLE_FRAME = (0.0, 0.0, 1.0, 1.0)
-PIXEL_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)  # CLIP's, as in every Qwen2.5-VL
-PIXEL_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# Means and deviations of pixels, by the processors' files the same in all checkpoints of a family.
+_FAMILIES: Final[dict[str, tuple[type[PreTrainedModel], tuple[tuple[float, ...], tuple[float, ...]]]]] = {
+    "qwen2_5_vl": (Qwen2_5_VLForConditionalGeneration, _CLIP),
+    "qwen3_vl": (Qwen3VLForConditionalGeneration, _HALF),
+}
+VISION_TOKENS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>")
+LOGITS_AT_ONCE = 2**24  # elements of a slice of logits; 64 MB in float32
 
 
 class FrameMismatch(ValueError):
-    """Token ids and frame references of one conversation contradict each other."""
+    """Token ids and visuals of one conversation contradict each other."""
 
 
-class FrameRef(NamedTuple):
-    """One frame of a conversation."""
-
-    video: str
-    time_s: float
-    region: tuple[float, float, float, float]  # x0, y0, x1, y1 in [0, 1]
-    size: tuple[int, int]  # (width, height) in pixels, multiples of patch x merge
+class WrongCheckpoint(ValueError):
+    """A checkpoint or tokenizer that these policies cannot use."""
 
 
-class FrameReader(Protocol):
-    """What resolves references; `videogym.FrameStore` does."""
+@dataclass(frozen=True, slots=True)
+class Expanded:
+    """One conversation, or a part of it, as the language model reads it."""
 
-    def frames(
-        self,
-        source: str,
-        times_s: Sequence[float],
-        *,
-        size: tuple[int, int] | None,
-        region: tuple[float, float, float, float] | None,
-    ) -> FrameBatch:
-        """The frames on display at the given seconds, at the given size."""
-        ...
+    ids: Tensor  # (L,) int64, a placeholder per merged patch
+    positions: Tensor  # (3, L) int64: time, height and width of M-RoPE
+    places: Tensor  # of every collapsed id: where it, or the first of its placeholders, stands in ids
+    after: int  # position of the next token
 
 
-class QwenVLActor(TensorDictModuleBase):
-    """A Qwen2.5-VL that acts in `agents.chat.ChatEnv` and is trained by TorchRL's LLM losses.
-
-    `forward` samples one output for every row that is not waiting; `get_dist` scores whole
-    conversations. Both see the same logits: vision ids can never be sampled, and the temperature
-    divides in both.
+class QwenVL(nn.Module):
+    """A Qwen-VL model with its tokenizer and the store of its frames.
 
     Args:
-        model: the language model with its vision tower; kept in eval mode, as GRPO needs it.
+        model: of one of the two families; kept in eval mode.
         tokenizer: its tokenizer.
-        store: resolves frame references.
-        max_new_tokens: bound of one output.
-        temperature: of sampling, above 0.
+        store: resolves visuals.
+        kept_features: visuals whose features are kept while the vision tower is frozen.
+
+    Raises:
+        WrongCheckpoint: the model is of another family, or the tokenizer lacks Qwen-VL's special tokens.
     """
 
     def __init__(
         self,
-        model: QwenModel,
+        model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         store: FrameReader,
-        *,
-        max_new_tokens: int = 128,
-        temperature: float = 1.0,
+        kept_features: int = 4096,
     ) -> None:
         super().__init__()
-        self.in_keys = [
-            ("tokens", "prompt"),
-            ("masks", "prompt_sampled"),
-            ("log_probs", "prompt"),
-            ("frames", "video"),
-            ("frames", "times_s"),
-            ("frames", "regions"),
-            ("frames", "sizes"),
-            "waiting",
-        ]
-        self.out_keys = [
-            ("tokens", "full"),
-            ("masks", "all_assistant_mask"),
-            ("masks", "all_attention_mask"),
-            ("log_probs", "full"),
-        ]
-        self.model = model.eval()
-        self.tokenizer, self.store, self.temperature = tokenizer, store, temperature
-        self.pad_id, self.end_id = _ids(tokenizer, "<|endoftext|>", "<|im_end|>")
-        self.vision_ids = _ids(
-            tokenizer, "<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>"
+        self.family = _family(model.config.model_type)
+        self.model, self.tokenizer, self.store = model.eval(), tokenizer, store
+        if not is_flash_attention_requested(model.config.vision_config):
+            model.model.visual.config._attn_implementation = frame_attention.NAME
+        vision, (mean, std) = model.config.vision_config, _FAMILIES[self.family][1]
+        self.layout = PatchLayout(
+            vision.patch_size,
+            vision.spatial_merge_size,
+            vision.temporal_patch_size,
+            cast(tuple[float, float, float], mean),
+            cast(tuple[float, float, float], std),
         )
-        # A checkpoint's own generation settings (penalties, top-k) would make the stored log-probs wrong.
-        self.model.generation_config = GenerationConfig(
-            do_sample=True,
-            temperature=temperature,
-            top_k=0,
-            top_p=1.0,
-            max_new_tokens=max_new_tokens,
-            suppress_tokens=self.vision_ids,
-            eos_token_id=self.end_id,
-            pad_token_id=self.pad_id,
-        )
+        self.end_id, self.pad_id = token_ids(tokenizer, "<|im_end|>", "<|endoftext|>")
+        self.vision_ids = token_ids(tokenizer, *VISION_TOKENS)
+        self._start, self._image, self._stop, self._video = self.vision_ids
+        self._kept: dict[Visual, Tensor] = {}
+        self._kept_features, self._kept_of = kept_features, -1
+        self.encoded_visuals = 0  # counts, for those who want to see that nothing is done twice
+        self.forwarded_tokens = 0
 
     @classmethod
-    def from_pretrained(cls, name: str, store: FrameReader, **kwargs: Any) -> QwenVLActor:
-        """The actor of a checkpoint, a folder or a name; ``kwargs`` as for the class.
+    def from_pretrained(
+        cls, name: str, store: FrameReader, dtype: torch.dtype = torch.float32, **kwargs: Any
+    ) -> QwenVL:
+        """The model of a checkpoint, a folder or a name.
 
-        The weights are loaded in float32: sampled and recomputed log-probabilities then agree to 1e-5.
+        In float32 sampled and recomputed log-probabilities agree to 1e-5; in bfloat16 to some hundredths.
+
+        Raises:
+            WrongCheckpoint: it is of another family, or its tokenizer lacks Qwen-VL's special tokens.
         """
-        model = QwenModel.from_pretrained(name, dtype=torch.float32)
+        family = _family(AutoConfig.from_pretrained(name).model_type)
+        model = _FAMILIES[family][0].from_pretrained(name, dtype=dtype)
         return cls(model, AutoTokenizer.from_pretrained(name), store, **kwargs)
 
-    # --- acting ------------------------------------------------------------------------------
+    def chat_form(self, video: bool = False) -> ChatForm:
+        """How conversations are laid out for this family: one image per frame, or its form of a video."""
+        stamped = "stamped_video" if self.family == "qwen3_vl" else "video"
+        return ChatForm(self.layout.factor, self.layout.temporal, stamped if video else "images")  # type: ignore[arg-type]
 
-    @torch.no_grad()
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Sample one output per row and write the conversation with it.
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return cast(torch.device, self.model.device)
 
-        Raises:
-            FrameMismatch: the ids and the frames of a row contradict each other.
-        """
-        rows = list(tensordict.unbind(0))
-        active = [row for row in rows if not row["waiting"].any()]
-        outputs = iter(self._sample(active) if active else [])
-        for row in rows:
-            nothing = row["tokens", "prompt"].new_empty(0), row["log_probs", "prompt"].new_empty(0)
-            append_output(row, *(nothing if row["waiting"].any() else next(outputs)))
-        return tensordict
+    @property
+    def vision_frozen(self) -> bool:
+        """Whether no weight of the vision tower is trained."""
+        return not any(parameter.requires_grad for parameter in self.model.model.visual.parameters())
 
-    def _sample(self, rows: Sequence[TensorDictBase]) -> list[tuple[Tensor, Tensor]]:
-        inputs = self._inputs(rows, "prompt", "prompt_sampled")
-        out = self.model.generate(**inputs, return_dict_in_generate=True, output_logits=True)
-        new = out.sequences[:, inputs["input_ids"].shape[1] :]
-        log_probs = (
-            self._scaled(torch.stack(out.logits, 1)).log_softmax(-1).gather(-1, new[..., None])[..., 0]
-        )
-        # Rows that ended early are padded: keep what comes up to and including the first end token.
-        ended = (new == self.end_id).long()
-        lengths = ((ended.cumsum(1) - ended) == 0).sum(1).tolist()
-        return [(ids[:n], lps[:n]) for ids, lps, n in zip(new, log_probs, lengths, strict=True)]
+    # --- ids and positions -------------------------------------------------------------------
 
-    # --- scoring -----------------------------------------------------------------------------
+    def expand(self, ids: Sequence[int], visuals: Sequence[Visual], start: int = 0) -> Expanded:
+        """Ids with a placeholder per merged patch, and their positions.
 
-    def get_dist(self, tensordict: TensorDictBase, **_: Any) -> LLMMaskedCategorical:
-        """Distributions over every token of ``("tokens", "full")``, given those before it.
-
-        Returns:
-            Logits (B, L, V) and mask (B, L), left-padded; the mask is true on sampled tokens only.
-            All L logits are made, which a large vocabulary and a long conversation cannot afford.
+        Args:
+            ids: collapsed.
+            visuals: in the order of the placeholders.
+            start: position of the first id.
 
         Raises:
-            FrameMismatch: the ids and the frames of a row contradict each other.
+            FrameMismatch: ids and visuals contradict each other.
         """
-        rows = list(tensordict.unbind(0))
-        logits = self.model(**self._inputs(rows, "full", "all_assistant_mask"), use_cache=False).logits
-        # The logits at a position predict the next token.
-        logits = torch.cat([torch.zeros_like(logits[:, :1]), self._scaled(logits[:, :-1])], 1)
-        return LLMMaskedCategorical(
-            logits, _left_padded([row["masks", "all_assistant_mask"] for row in rows])
+        placeholders = self._audit(ids, visuals)
+        tokens: list[int] = []
+        pieces: list[np.ndarray[Any, Any]] = []
+        lengths, place = np.ones(len(ids), np.int64), 0
+        for index, visual in zip([*placeholders, len(ids)], [*visuals, None], strict=True):
+            text = ids[place:index]
+            tokens += text
+            pieces.append(np.broadcast_to(np.arange(start, start + len(text)), (3, len(text))))
+            start, place = start + len(text), index + 1
+            if visual is not None:
+                lengths[index] = self.layout.tokens(visual)
+                tokens += [ids[index]] * int(lengths[index])
+                pieces.append(start + self._grid_positions(visual))
+                _, height, width = self.layout.grid(visual)
+                start += max(height, width) // self.layout.merge
+        positions = np.concatenate(pieces, 1) if pieces else np.zeros((3, 0), np.int64)
+        return Expanded(
+            torch.tensor(tokens, dtype=torch.int64),
+            torch.from_numpy(positions),
+            torch.from_numpy(lengths.cumsum() - lengths),
+            start,
         )
 
-    def _scaled(self, logits: Tensor) -> Tensor:
-        banned = torch.zeros(logits.shape[-1], dtype=torch.bool)
-        banned[self.vision_ids] = True
-        # Finite, so that the entropy of the distribution stays finite.
-        return logits.float().masked_fill(banned, -1e9) / self.temperature
+    def _grid_positions(self, visual: Visual) -> np.ndarray[Any, Any]:
+        """(3, N) positions of a visual's merged patches, from 0.
 
-    # --- inputs of the model -----------------------------------------------------------------
+        Source: ``get_vision_position_ids`` of transformers; a video of Qwen2.5-VL advances in time with
+        its seconds, an image or a video of Qwen3-VL (one visual per step in time there) does not.
+        """
+        steps, height, width = self.layout.grid(visual)
+        merge, step = self.layout.merge, 1.0
+        if self.family == "qwen2_5_vl" and len(visual.times_s) > 1:
+            step = self.model.config.vision_config.tokens_per_second * seconds_per_step(visual, self.layout)
+        times = (np.arange(steps) * np.float32(step)).astype(np.int64)
+        grid = np.meshgrid(times, np.arange(height // merge), np.arange(width // merge), indexing="ij")
+        return np.stack([axis.reshape(-1) for axis in grid])
 
-    def _inputs(self, rows: Sequence[TensorDictBase], ids_key: str, sampled_key: str) -> dict[str, Any]:
-        """Left-padded ids, masks and encoded frames of conversations, audited."""
-        refs = [frame_refs(row) for row in rows]
-        ids = [row["tokens", ids_key] for row in rows]
-        for index, (row, row_refs) in enumerate(zip(rows, refs, strict=True)):
-            self._audit(index, ids[index], row["masks", sampled_key], row_refs)
-        features, grids = self._encode([ref for row_refs in refs for ref in row_refs])
-        padded = _left_padded(ids, self.pad_id)
-        # Stale positions of an earlier batch would be used silently.
-        self.model.model.rope_deltas = None
-        return {
-            "input_ids": padded,
-            "attention_mask": _left_padded([torch.ones_like(row_ids) for row_ids in ids]),
-            # Without the types, images silently get one-dimensional positions.
-            "mm_token_type_ids": (padded == self.vision_ids[1]).int(),
-            "image_grid_thw": grids,
-            "mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=features)},  # type: ignore[arg-type]  # one tensor an image
-        }
-
-    def _audit(self, row: int, ids: Tensor, sampled: Tensor, refs: Sequence[FrameRef]) -> None:
-        start, pad, end, _ = self.vision_ids
-        blocks = [[start, *[pad] * self._tokens_of(ref.size), end] for ref in refs]
-        expected = [token for block in blocks for token in block]
-        places = torch.isin(ids, torch.tensor(self.vision_ids)).nonzero()[:, 0].tolist()
-        found = ids[places].tolist()
+    def _audit(self, ids: Sequence[int], visuals: Sequence[Visual]) -> list[int]:
+        """Places of the placeholders; every one between its delimiters, of its kind, with its visual."""
+        array = np.asarray(ids)
+        (places,) = np.isin(array, self.vision_ids).nonzero()
+        found = array[places].tolist()
+        kinds = [self._image if len(visual.times_s) == 1 else self._video for visual in visuals]
+        expected = [token for kind in kinds for token in (self._start, kind, self._stop)]
         if found != expected:
             raise FrameMismatch(
-                f"row {row}: ids hold {found.count(start)} frames of {found.count(pad)} placeholders, "
-                f"the references ask for {len(refs)} frames of {expected.count(pad)}"
+                f"the ids hold {found.count(self._image)} image and {found.count(self._video)} video "
+                f"placeholders, {found.count(self._start)} starts and {found.count(self._stop)} ends, in "
+                f"an order that does not fit {kinds.count(self._image)} images and "
+                f"{kinds.count(self._video)} videos"
             )
-        if any(b - a != 1 and i != end for a, b, i in zip(places, places[1:], found, strict=False)):
-            raise FrameMismatch(f"row {row}: other tokens stand between the placeholders of a frame")
-        if len(sampled) != len(ids) or sampled[places].any():
-            raise FrameMismatch(f"row {row}: the mask of sampled tokens does not fit ids and placeholders")
+        if any(b - a != 1 for a, b in pairwise(places) if array[a] != self._stop):
+            raise FrameMismatch("other tokens stand between a placeholder and its delimiters")
+        if self.family == "qwen3_vl" and any(len(v.times_s) > self.layout.temporal for v in visuals):
+            raise FrameMismatch(f"a video of Qwen3-VL is one visual per {self.layout.temporal} frames")
+        return [int(place) for place in places[1::3]]
 
-    def _tokens_of(self, size: tuple[int, int]) -> int:
-        vision = self.model.config.vision_config
-        return tokens_per_frame(size, vision.patch_size * vision.spatial_merge_size)
+    def length(self, ids: Sequence[int], visuals: Sequence[Visual]) -> int:
+        """Tokens of collapsed ids when they are expanded."""
+        return len(ids) + sum(self.layout.tokens(visual) - 1 for visual in visuals)
 
-    def _encode(self, refs: Sequence[FrameRef]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Vision features and grids of all frames in order; equal frames are encoded once."""
-        if not refs:
-            raise FrameMismatch("a batch without any frame has no multimodal positions")
-        vision = self.model.config.vision_config
-        places = {ref: place for place, ref in enumerate(dict.fromkeys(refs))}
-        patches = [
-            patchify(pixels, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
-            for pixels in resolve(self.store, list(places))
+    # --- vision ------------------------------------------------------------------------------
+
+    def encode(self, visuals: Sequence[Visual]) -> dict[Visual, Tensor]:
+        """Features of every distinct visual, in tensors of (N, (1 + D) * H).
+
+        The first H columns are inputs of the language model, the others are added after its first D layers
+        (Qwen3-VL). Features are kept while no gradient is asked for and the vision tower stays as it is.
+
+        Raises:
+            videogym.video.VideoError: frames could not be shown.
+        """
+        asked = list(dict.fromkeys(visuals))
+        if torch.is_grad_enabled() and not self.vision_frozen:
+            return self._encode(asked)
+        if (weights := self._vision_weights()) != self._kept_of:
+            self._kept.clear()
+            self._kept_of = weights
+        self._kept |= self._encode([visual for visual in asked if visual not in self._kept])
+        known = {visual: self._kept[visual] for visual in asked}
+        for visual in list(self._kept)[: max(0, len(self._kept) - self._kept_features)]:
+            del self._kept[visual]
+        return known
+
+    def _vision_weights(self) -> int:
+        """Counts changes in place of the vision tower's weights."""
+        return sum(parameter._version for parameter in self.model.model.visual.parameters())
+
+    def _encode(self, visuals: Sequence[Visual]) -> dict[Visual, Tensor]:
+        if not visuals:
+            return {}
+        self.encoded_visuals += len(visuals)
+        # To the tower a frame is a step in time, and steps do not see each other: frames of one size go in
+        # as one long video, which spares it work that it does once per item.
+        ordered = sorted(visuals, key=lambda visual: self.layout.grid(visual)[1:])
+        grids = [
+            [sum(self.layout.grid(visual)[0] for visual in same), *size]
+            for size, same in groupby(ordered, key=lambda visual: self.layout.grid(visual)[1:])
         ]
-        grids = torch.tensor(
-            [[1, ref.size[1] // vision.patch_size, ref.size[0] // vision.patch_size] for ref in places]
+        patches = np.concatenate([self.layout.patches(f) for f in resolve(self.store, ordered)])
+        out = self.model.model.get_image_features(
+            torch.from_numpy(patches).to(self.device),
+            torch.tensor(grids, device=self.device),
+            return_dict=True,
         )
-        encoded = self.model.model.get_image_features(
-            torch.from_numpy(np.concatenate(patches)), grids, return_dict=True
-        ).pooler_output
-        order = [places[ref] for ref in refs]
-        return tuple(encoded[place] for place in order), grids[order]
+        stacked = getattr(out, "deepstack_features", None) or []
+        layers = [torch.cat(list(layer)) for layer in (out.pooler_output, *stacked)]
+        sizes = [self.layout.tokens(visual) for visual in ordered]
+        return dict(zip(ordered, torch.cat(layers, -1).split(sizes), strict=True))
 
+    # --- language ----------------------------------------------------------------------------
 
-def append_output(row: TensorDictBase, ids: Tensor, log_probs: Tensor) -> None:
-    """Write the conversation with one more output into a row, as training will read it.
+    def hidden(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        features: Sequence[Tensor] = (),
+        cache: DynamicCache | None = None,
+    ) -> Tensor:
+        """Last hidden states of new tokens.
 
-    Args:
-        row: one row of a `ChatEnv` batch, changed in place.
-        ids: (R,) int64 ids of the output, its end token included; empty for a row that waits.
-        log_probs: (R,) float32 log-probabilities with which they were sampled.
-    """
-    full = torch.cat([row["tokens", "prompt"], ids])
-    row["tokens", "full"] = full
-    row["masks", "all_assistant_mask"] = torch.cat(
-        [row["masks", "prompt_sampled"], torch.ones_like(ids).bool()]
-    )
-    row["masks", "all_attention_mask"] = torch.ones_like(full).bool()
-    row["log_probs", "full"] = torch.cat([row["log_probs", "prompt"], log_probs])
+        Args:
+            ids: (B, L) int64, expanded.
+            positions: (3, B, L).
+            mask: (B, P + L) bool, true on tokens, of the P cached ones first.
+            features: of the visuals in ``ids``, row by row, in order.
+            cache: of the P tokens before, to which the new ones are added; None: there are none.
 
-
-def frame_refs(row: TensorDictBase) -> list[FrameRef]:
-    """The frame references of one row, in the order in which its ids show them."""
-    frames = row["frames"]
-    return [
-        FrameRef(frames["video"], time_s, tuple(region), tuple(size))
-        for time_s, region, size in zip(
-            frames["times_s"].tolist(), frames["regions"].tolist(), frames["sizes"].tolist(), strict=True
+        Returns:
+            (B, L, H).
+        """
+        language = self.model.model.language_model
+        embedded = language.embed_tokens(ids)
+        extra: dict[str, Any] = {}
+        if features:
+            width = embedded.shape[-1]
+            columns = torch.cat(list(features)).to(embedded.dtype).split(width, -1)
+            seen = ((ids == self._image) | (ids == self._video)) & mask[:, -ids.shape[1] :]
+            embedded = embedded.masked_scatter(seen[..., None], columns[0])
+            if len(columns) > 1:
+                extra = {"visual_pos_masks": seen, "deepstack_visual_embeds": list(columns[1:])}
+        self.forwarded_tokens += int(mask[:, -ids.shape[1] :].sum())
+        out = language(
+            inputs_embeds=embedded,
+            attention_mask=mask.long(),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **extra,
         )
-    ]
+        return cast(Tensor, out.last_hidden_state)
+
+    def logits(self, hidden: Tensor, temperature: float) -> Tensor:
+        """(..., V) float32 logits of what follows, over the temperature, with vision ids ruled out."""
+        logits = self.model.lm_head(hidden).float() / temperature
+        banned = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+        banned[list(self.vision_ids)] = True
+        # Finite, so that entropies stay finite.
+        return logits.masked_fill(banned, -1e9)
+
+    def log_probs(self, hidden: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of ids and entropies of their distributions.
+
+        Logits exist for a slice of the tokens at a time, in the backward pass too.
+
+        Args:
+            hidden: (T, H), of the tokens before.
+            ids: (T,) int64.
+            temperature: above 0.
+
+        Returns:
+            (T,) float32 each.
+        """
+        size = max(1, LOGITS_AT_ONCE // self.model.config.text_config.vocab_size)
+        if len(ids) <= size:
+            return self._log_probs(hidden, ids, temperature)
+        parts = [
+            checkpoint(self._log_probs, h, i, temperature, use_reentrant=False)
+            for h, i in zip(hidden.split(size), ids.split(size), strict=True)
+        ]
+        log_probs, entropies = zip(*parts, strict=True)
+        return torch.cat(log_probs), torch.cat(entropies)
+
+    def _log_probs(self, hidden: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        log_p = self.logits(hidden, temperature).log_softmax(-1)
+        return log_p.gather(-1, ids[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1)
+
+    def save(self, folder: str) -> None:
+        """Write model and tokenizer as an ordinary checkpoint."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
 
 
-def resolve(store: FrameReader, refs: Sequence[FrameRef]) -> list[NDArray[np.uint8]]:
-    """Pixels (H, W, 3) of references, in order; one request per video, region and size."""
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for place, (video, _, region, size) in enumerate(refs):
-        groups.setdefault((video, region, size), []).append(place)
-    pixels: dict[int, NDArray[np.uint8]] = {}
-    for (video, region, size), places in groups.items():
-        batch = store.frames(
-            video,
-            [refs[place].time_s for place in places],
-            size=size,
-            region=None if region == WHOLE_FRAME else region,
-        )
-        pixels.update(zip(places, batch.pixels, strict=True))
-    return [pixels[place] for place in range(len(refs))]
+def seconds_per_step(visual: Visual, layout: PatchLayout) -> float:
+    """Seconds from one step in time of a video item to the next, as its processor counts them."""
+    times = visual.times_s
+    return layout.temporal * (times[-1] - times[0]) / (len(times) - 1)
 
 
-def tokens_per_frame(size: tuple[int, int], factor: int) -> int:
-    """Placeholders of a frame of ``(width, height)`` pixels.
+def token_ids(tokenizer: PreTrainedTokenizerBase, *tokens: str) -> tuple[int, ...]:
+    """Ids of special tokens.
 
     Raises:
-        ValueError: a side is not a positive multiple of ``factor``, patch size times merge size.
+        WrongCheckpoint: the tokenizer lacks one; the message names it.
     """
-    width, height = size
-    if min(size) < factor or width % factor or height % factor:
-        raise ValueError(f"frame sides must be positive multiples of {factor}, got {width}x{height}")
-    return (width // factor) * (height // factor)
+    vocabulary = tokenizer.get_vocab()
+    missing = [token for token in tokens if token not in vocabulary]
+    if missing:
+        raise WrongCheckpoint(
+            f"the tokenizer lacks {', '.join(missing)}: it is not that of a Qwen-VL checkpoint"
+        )
+    return tuple(vocabulary[token] for token in tokens)
 
 
-def patchify(pixels: NDArray[np.uint8], patch: int, merge: int, temporal: int) -> NDArray[np.float32]:
-    """What Qwen's image processor makes of a frame that already has its size.
-
-    Args:
-        pixels: (H, W, 3) uint8, sides multiples of ``patch * merge``.
-        patch: pixels of a patch's side.
-        merge: patches of a merged token's side; merged patches follow each other.
-        temporal: frames of a patch; the frame is repeated.
-
-    Returns:
-        (H/patch * W/patch, 3 * temporal * patch * patch) float32.
-
-    Source: ``Qwen2VLImageProcessor`` of transformers, without its resizing.
-    """
-    height, width, channels = pixels.shape
-    scaled = (pixels.astype(np.float32) / 255.0 - PIXEL_MEAN) / PIXEL_STD
-    cells = scaled.reshape(
-        height // (patch * merge), merge, patch, width // (patch * merge), merge, patch, channels
-    ).transpose(0, 3, 1, 4, 6, 2, 5)
-    repeated = np.repeat(cells[:, :, :, :, :, None], temporal, axis=5)
-    return repeated.reshape(-1, channels * temporal * patch * patch)
-
-
-def _left_padded(rows: Sequence[Tensor], value: float = 0) -> Tensor:
+def left_padded(rows: Sequence[Tensor], value: float = 0) -> Tensor:
+    """(B, L) of rows of different lengths."""
     return pad_sequence(list(rows), batch_first=True, padding_value=value, padding_side="left")
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, *tokens: str) -> list[int]:
-    ids = cast(list[int], tokenizer.convert_tokens_to_ids(list(tokens)))
-    if None in ids:
-        raise ValueError(f"the tokenizer lacks one of {tokens}: it is not a Qwen-VL tokenizer")
-    return ids
+def right_padded(rows: Sequence[Tensor], value: float = 0) -> Tensor:
+    """(B, L) of rows of different lengths."""
+    return pad_sequence(list(rows), batch_first=True, padding_value=value)
+
+
+def _family(model_type: str) -> str:
+    if model_type not in _FAMILIES:
+        raise WrongCheckpoint(f"a checkpoint of type {model_type!r}; known are {', '.join(_FAMILIES)}")
+    return model_type

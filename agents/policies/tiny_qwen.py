@@ -1,4 +1,4 @@
-"""A Qwen2.5-VL small enough to train on a CPU: the real architecture and random weights.
+"""A Qwen-VL small enough to train on a CPU: the real architecture and random weights.
 
 The tokenizer is Qwen's byte-level BPE with Qwen's special tokens, its merges learned here from a
 corpus, so that an episode is a few hundred tokens long. The result is saved as an ordinary checkpoint
@@ -9,11 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
+from typing import Any, Literal
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
 
 # In Qwen2.5's own order. Special tokens vanish when a text is decoded without them; the two
 # of the tool calls are ordinary text that happens to be one token.
@@ -34,6 +41,7 @@ def build_tiny_qwen(
     folder: str | Path,
     corpus: Iterable[str],
     *,
+    family: Literal["qwen2_5_vl", "qwen3_vl"] = "qwen2_5_vl",
     vocab_size: int = 896,
     hidden_size: int = 64,
     layers: int = 2,
@@ -44,6 +52,7 @@ def build_tiny_qwen(
     Args:
         folder: where the model and the tokenizer are saved.
         corpus: texts from which the merges are learned.
+        family: whose architecture it has.
         vocab_size: upper bound of byte and merge tokens; Qwen's added tokens come on top.
         hidden_size: width of the language model, a multiple of 32; the vision tower has half of it.
         layers: decoder layers.
@@ -55,7 +64,11 @@ def build_tiny_qwen(
     tokenizer = train_tokenizer(corpus, vocab_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration(tiny_config(tokenizer, hidden_size, layers))
+        model: PreTrainedModel
+        if family == "qwen3_vl":
+            model = Qwen3VLForConditionalGeneration(tiny_qwen3_config(tokenizer, hidden_size, layers))
+        else:
+            model = Qwen2_5_VLForConditionalGeneration(tiny_config(tokenizer, hidden_size, layers))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Path(folder)
@@ -87,7 +100,37 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokeniz
 def tiny_config(tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: int) -> Qwen2_5_VLConfig:
     """Qwen2.5-VL's configuration with small numbers; patches and merging stay Qwen's (14 and 2)."""
     head = hidden_size // 2
-    text = {
+    # The three sections of M-RoPE must add up to half a head.
+    sections = [head // 2 - 2 * (head // 6), head // 6, head // 6]
+    return Qwen2_5_VLConfig(
+        text_config=_text_numbers(tokenizer, hidden_size, layers, {"mrope_section": sections}),
+        vision_config={**_vision_numbers(hidden_size), "window_size": 56, "fullatt_block_indexes": [1]},
+        tie_word_embeddings=True,
+        **_vision_tokens(tokenizer),
+    )
+
+
+def tiny_qwen3_config(tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: int) -> Qwen3VLConfig:
+    """Qwen3-VL's configuration with small numbers; patches and merging stay Qwen's (16 and 2)."""
+    head = hidden_size // 2
+    third = head // 6
+    rope = {"mrope_section": [head // 2 - 2 * third, third, third], "mrope_interleaved": True}
+    return Qwen3VLConfig(
+        text_config={**_text_numbers(tokenizer, hidden_size, layers, rope), "head_dim": head},
+        vision_config={
+            **_vision_numbers(hidden_size),
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0],
+        },
+        tie_word_embeddings=True,
+        **_vision_tokens(tokenizer),
+    )
+
+
+def _text_numbers(
+    tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: int, rope: dict[str, Any]
+) -> dict[str, Any]:
+    return {
         "vocab_size": len(tokenizer),
         "hidden_size": hidden_size,
         "intermediate_size": 2 * hidden_size,
@@ -96,34 +139,29 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: in
         "num_key_value_heads": 1,
         "max_position_embeddings": 32_768,
         "initializer_range": 0.1,  # Qwen's 0.02 suits wide layers; narrow ones hardly move at first
-        # The three sections of M-RoPE must add up to half a head.
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 1e6,
-            "mrope_section": [head // 2 - 2 * (head // 6), head // 6, head // 6],
-        },
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, **rope},
         "bos_token_id": None,
         "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
         "pad_token_id": tokenizer.convert_tokens_to_ids("<|endoftext|>"),
     }
-    vision = {
+
+
+def _vision_numbers(hidden_size: int) -> dict[str, Any]:
+    return {
         "depth": 2,
         "hidden_size": hidden_size // 2,
         "intermediate_size": hidden_size,
         "num_heads": 2,
         "out_hidden_size": hidden_size,
-        "window_size": 56,
-        "fullatt_block_indexes": [1],
         "initializer_range": 0.1,
     }
-    names = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
-    image, video, start, end = cast(list[int], tokenizer.convert_tokens_to_ids(names))
-    return Qwen2_5_VLConfig(
-        text_config=text,
-        vision_config=vision,
-        tie_word_embeddings=True,
-        image_token_id=image,
-        video_token_id=video,
-        vision_start_token_id=start,
-        vision_end_token_id=end,
-    )
+
+
+def _vision_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    names = {
+        "image_token_id": "<|image_pad|>",
+        "video_token_id": "<|video_pad|>",
+        "vision_start_token_id": "<|vision_start|>",
+        "vision_end_token_id": "<|vision_end|>",
+    }
+    return {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}

@@ -1,34 +1,25 @@
 """Conversations as ids: their layout, what text may never become, and groups of episodes in lockstep."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-import torch
-from tensordict import TensorDictBase
+from small_chat import ANSWER, RECIPE, TASKS, crop
+from tensordict import NonTensorData, TensorDictBase
 from torchrl.envs import step_mdp
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from agents.chat import Chat, ChatEnv, frame_size
-from agents.policies.qwen_vl import append_output
 from agents.policies.tiny_qwen import SPECIAL_TOKENS, TOOL_TOKENS, train_tokenizer
+from agents.policies.visuals import WHOLE_FRAME, ChatForm, Visual
+from agents.records import Record, fingerprint
 from videogym import Region, State, Task, TextActions, VideoQAEnv, get_recipe
 from videogym.datasets import load_tasks
 from videogym.grammars import get_grammar
+from videogym.video import Video, VideoError
 
-TASKS = "procedural:brief_event?level=0&duration_s=60&event_s=3&count=50"
-RECIPE = replace(
-    get_recipe("LONGVT_TINY"), name="six", rules=replace(get_recipe("LONGVT_TINY").rules, skim_frames=6)
-)
-FRAME = "<|vision_start|><|image_pad|><|image_pad|><|vision_end|>"  # 56 x 28 pixels: two merged patches
-ANSWER = "<think>seen</think><answer>B</answer>"
-
-
-def crop(start_s: float, end_s: float) -> str:
-    """A well-formed call."""
-    call = {"name": "crop_video", "arguments": {"start_time": start_s, "end_time": end_s}}
-    return f"<think>look</think><tool_call>{json.dumps(call)}</tool_call>"
+FRAME = "<|vision_start|><|image_pad|><|vision_end|>"
+VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +49,19 @@ def started(env: VideoQAEnv, **changes: object) -> State:
     return replace(env.state, task=replace(env.state.task, **changes))  # type: ignore[arg-type]
 
 
+def opening_ids(chat: Chat, state: State) -> tuple[int, ...]:
+    """All ids up to where the assistant writes first."""
+    head, turn = chat.opening(state)
+    return (*head, *turn.observation)
+
+
 def speak(batch: TensorDictBase, env: ChatEnv, texts: list[str], end: bool = True) -> TensorDictBase:
     """Let every row that does not wait say its text; the environment's answer is in ``next``."""
     for row, text in zip(batch.unbind(0), texts, strict=True):
-        ids = [] if row["waiting"].any() else env.chat.output_ids(text) + [env.chat.end_id] * end
-        append_output(row, torch.tensor(ids, dtype=torch.int64), torch.full((len(ids),), -1.0))
+        if not row["record"].waiting:
+            ids = env.chat.output_ids(text) + [env.chat.end_id] * end
+            said = row["record"].answered(ids, [-1.0] * len(ids), [5] * len(ids))
+            row["record"] = NonTensorData(said)
     return env.step(batch)
 
 
@@ -77,6 +76,11 @@ def play(env: ChatEnv, policy: Callable[[int, int], str], max_turns: int = 9) ->
     raise AssertionError("the episodes did not end")
 
 
+def records(step: TensorDictBase) -> list[Record]:
+    """Those after a step."""
+    return [row["next", "record"] for row in step.unbind(0)]
+
+
 # --- layout ------------------------------------------------------------------------------------
 
 
@@ -84,11 +88,20 @@ def test_the_opening_is_laid_out_as_longvt_does(chat: Chat, env: VideoQAEnv, tok
     """Blocks follow each other without newlines, frames are images, the assistant is to speak."""
     state = started(env)
     system, user = get_grammar("longvt/strict").messages(state)
-    assert tokenizer.decode(chat.opening(state)) == (
-        f"<|im_start|>system\n{system.text}<|im_end|>"
-        f"<|im_start|>user\n{6 * FRAME}{user.text}<|im_end|>"
-        "<|im_start|>assistant\n"
+    head, turn = chat.opening(state)
+    assert tokenizer.decode(head) == f"<|im_start|>system\n{system.text}<|im_end|>"
+    assert tokenizer.decode(turn.observation) == (
+        f"<|im_start|>user\n{6 * FRAME}{user.text}<|im_end|><|im_start|>assistant\n"
     )
+    assert turn.output == () and len(turn.visuals) == 6
+
+
+def test_other_grammars_have_qwens_own_layout(env: VideoQAEnv, tokenizer: Tokenizer) -> None:
+    """A newline after every end, and before a tool's reply."""
+    state = started(env)
+    head, turn = Chat(tokenizer, get_grammar("native")).opening(state)
+    assert tokenizer.decode(head).endswith("<|im_end|>\n")
+    assert tokenizer.decode(turn.observation).endswith("<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_replies_stand_in_a_user_block(chat: Chat, env: VideoQAEnv, tokenizer: Tokenizer) -> None:
@@ -96,45 +109,62 @@ def test_replies_stand_in_a_user_block(chat: Chat, env: VideoQAEnv, tokenizer: T
     text_env = TextActions(env)
     text_env.reset(seed=3)
     text_env.step(crop(10, 14))
-    reply = tokenizer.decode(chat.reply(env.state))
-    assert reply.startswith(f"<|im_start|>user<tool_response>\n{4 * FRAME}")
-    assert reply.endswith("</tool_response><|im_end|><|im_start|>assistant\n")
+    reply = chat.reply(env.state, closed=True)
+    text = tokenizer.decode(reply.observation)
+    assert text.startswith(f"<|im_start|>user<tool_response>\n{4 * FRAME}")
+    assert text.endswith("</tool_response><|im_end|><|im_start|>assistant\n")
+    assert [visual.times_s for visual in reply.visuals] == [(t,) for t in env.state.clips[-1].times_s]
+    assert tokenizer.decode(chat.reply(env.state, closed=False).observation) == f"<|im_end|>{text}"
     text_env.step("nonsense")
-    assert tokenizer.decode(chat.reply(env.state)).startswith(
+    reply = chat.reply(env.state, closed=True)
+    assert tokenizer.decode(reply.observation).startswith(
         "<|im_start|>user\nYour output could not be used."
     )
+    assert reply.visuals == ()
 
 
-def test_frames_are_listed_in_the_order_of_their_placeholders(chat: Chat, env: VideoQAEnv) -> None:
-    """The skim first, then the frames of each crop."""
-    text_env = TextActions(env)
-    text_env.reset(seed=3)
-    text_env.step(crop(30, 34))
-    text_env.step(crop(10, 12))
-    shown = [time_s for clip in env.state.clips for time_s in clip.times_s]
-    assert [part.time_s for part in chat.frames(env.state)] == shown
-    assert shown != sorted(shown)
-
-
-def test_a_resumed_conversation_reads_as_it_was_played(
-    chat: Chat, env: VideoQAEnv, tokenizer: Tokenizer
-) -> None:
-    """Opening a later state gives the text of the opening, the output and the reply."""
-    first = started(env)
+def test_a_conversation_opens_once(chat: Chat, env: VideoQAEnv) -> None:
+    """What a policy sampled is not in the state, so a later state has no opening."""
     text_env = TextActions(env)
     text_env.reset(seed=3)
     text_env.step(crop(10, 14))
-    played = [*chat.opening(first), *chat.output_ids(crop(10, 14)), chat.end_id, *chat.reply(env.state)]
-    assert chat.opening(env.state) == played
-    assert tokenizer.decode(played).count("<|im_start|>assistant\n") == 2
+    with pytest.raises(ValueError, match="opens before the first turn, not after 1"):
+        chat.opening(env.state)
+
+
+def test_neighbouring_frames_are_one_video(env: VideoQAEnv, tokenizer: Tokenizer) -> None:
+    """In the form of a video the skim is one visual, with its times in order."""
+    state = started(env)
+    _, turn = Chat(tokenizer, get_grammar("longvt/strict"), ChatForm(28, 2, "video")).opening(state)
+    text = tokenizer.decode(turn.observation)
+    assert text.count(VIDEO) == 1 and FRAME not in text
+    assert turn.visuals == (Visual(state.task.video, state.skim.times_s, WHOLE_FRAME, (56, 28)),)
+
+
+def test_a_stamped_video_is_pairs_after_their_mean_times(tokenizer: Tokenizer) -> None:
+    """As Qwen3-VL's processor writes it; of an odd number the last frame is shown twice."""
+    usual = get_recipe("DEFAULT")
+    rules = replace(usual.rules, skim_frames=5, timestamps=RECIPE.rules.timestamps)
+    five = replace(usual, name="five", rules=rules)
+    state = started(VideoQAEnv(TASKS, five))
+    form = ChatForm(32, 2, "stamped_video")
+    _, turn = Chat(tokenizer, get_grammar("longvt/strict"), form).opening(state)
+    a, b, c, d, e = state.skim.times_s
+    stamps = [(a + b) / 2, (c + d) / 2, e]
+    text = tokenizer.decode(turn.observation)
+    assert "".join(f"<{time_s:.1f} seconds>{VIDEO}" for time_s in stamps) in text
+    assert [visual.times_s for visual in turn.visuals] == [(a, b), (c, d), (e, e)]
+    assert {visual.size for visual in turn.visuals} == {frame_size(state, None, 32)}
 
 
 def test_frames_keep_their_aspect_within_the_pixel_budget(env: VideoQAEnv) -> None:
     """640 x 360 pixels become 56 x 28 of at most 3136; the left quarter, 160 x 360, becomes 28 x 84."""
     state = started(env)
     assert (state.video.width, state.video.height, state.rules.max_pixels) == (640, 360, 3136)
-    assert frame_size(state, None) == (56, 28)
-    assert frame_size(state, Region(0.0, 0.0, 0.25, 1.0)) == (28, 84)
+    assert frame_size(state, None, 28) == (56, 28)
+    assert frame_size(state, Region(0.0, 0.0, 0.25, 1.0), 28) == (28, 84)
+    width, height = frame_size(state, None, 32)
+    assert width % 32 == height % 32 == 0 and width * height <= 3136
 
 
 # --- text is never structure -------------------------------------------------------------------
@@ -150,10 +180,11 @@ def test_a_question_cannot_spell_a_token(
         started(env, question=f"Who?{token}\n{token}", options=("a", token), answer="A"),
     )
     token_id = tokenizer.convert_tokens_to_ids(token)
-    assert chat.opening(hostile).count(token_id) == chat.opening(harmless).count(token_id)
+    ids = opening_ids(chat, hostile)
+    assert ids.count(token_id) == opening_ids(chat, harmless).count(token_id)
     user = get_grammar("longvt/strict").messages(hostile)[1]
     assert user.text.count(token) >= 3
-    assert user.text in tokenizer.decode(chat.opening(hostile))
+    assert user.text in tokenizer.decode(ids)
 
 
 def test_an_output_may_call_but_not_end_a_message(chat: Chat, tokenizer: Tokenizer) -> None:
@@ -169,17 +200,27 @@ def test_an_output_may_call_but_not_end_a_message(chat: Chat, tokenizer: Tokeniz
 
 
 def test_a_group_starts_from_one_state(env: VideoQAEnv, tokenizer: Tokenizer) -> None:
-    """Rows of a group share state and ids; other groups and batches have other tasks."""
+    """Rows of a group share state and ids; other groups and batches have other tasks and names."""
     groups = ChatEnv(env, tokenizer, groups=2, group_size=3, seed=1)
     batch = groups.reset()
     states = [snapshot.state for snapshot in groups.snapshots]
     assert all(state is states[0] for state in states[:3])
     assert all(state is states[3] for state in states[3:])
     assert states[0].task.task_id != states[3].task.task_id
-    assert [row["query"] for row in batch.unbind(0)] == ["0.0"] * 3 + ["0.1"] * 3
-    assert [row["query"] for row in groups.reset().unbind(0)] == ["1.0"] * 3 + ["1.1"] * 3
+    first = [row["record"] for row in batch.unbind(0)]
+    assert [one.task_id for one in first] == [state.task.task_id for state in states]
+    assert [one.number for one in first] == [0, 1, 2] * 2
+    assert all((one.head, one.turns) == (first[0].head, first[0].turns) for one in first[:3])
+    assert {one.recipe for one in first} == {RECIPE.identity}
+    assert {one.tokenizer for one in first} == {fingerprint(tokenizer)}
+    names = [row["query"] for row in batch.unbind(0)]
+    assert names == [one.group for one in first] == [names[0]] * 3 + [names[3]] * 3
+    other = [row["query"] for row in groups.reset().unbind(0)]
+    assert len({*names, *other}) == 4
     again = ChatEnv(VideoQAEnv(TASKS, RECIPE), tokenizer, groups=2, group_size=3, seed=1)
-    assert torch.equal(again.reset()[4]["tokens", "prompt"], batch[4]["tokens", "prompt"])
+    assert again.reset()[4]["record"] == first[4]
+    groups.set_seed(1)
+    assert [row["record"] for row in groups.reset().unbind(0)] == first
 
 
 def test_rows_that_ended_wait_for_the_others(env: VideoQAEnv, tokenizer: Tokenizer) -> None:
@@ -187,18 +228,17 @@ def test_rows_that_ended_wait_for_the_others(env: VideoQAEnv, tokenizer: Tokeniz
     groups = ChatEnv(env, tokenizer, groups=1, group_size=2)
     steps = play(groups, lambda turn, row: ANSWER if turn == 2 * row else crop(10, 20))
     assert [step["next", "done"][:, 0].tolist() for step in steps] == [[False] * 2, [False] * 2, [True] * 2]
-    assert [step["next", "waiting"][:, 0].tolist() for step in steps] == [
-        [True, False],
-        [True, False],
-        [True] * 2,
-    ]
+    waiting = [step["next", "waiting"][:, 0].tolist() for step in steps]
+    assert waiting == [[True, False], [True, False], [True] * 2]
     assert [len(snapshot.state.turns) for snapshot in groups.snapshots] == [1, 3]
     assert steps[1]["next", "reward"][0] == steps[2]["next", "reward"][0] == 0.0
-    assert torch.equal(steps[2][0]["tokens", "full"], steps[0][0]["tokens", "full"])
+    assert records(steps[2])[0] == records(steps[0])[0]
+    assert [one.ending for one in records(steps[2])] == ["answered"] * 2
+    assert [snapshot.state.answer for snapshot in groups.snapshots] == ["B", "B"]
 
 
 def test_rewards_are_those_of_the_environment(env: VideoQAEnv, tokenizer: Tokenizer) -> None:
-    """The same texts through `TextActions`: the same rewards and terms."""
+    """The same texts through `TextActions`: the same rewards, terms, looks, errors and success."""
     texts = [crop(5, 15), "mumble", crop(20, 30), ANSWER]
     groups = ChatEnv(env, tokenizer, groups=1, group_size=2, seed=4)
     steps = play(groups, lambda turn, row: texts[turn])
@@ -209,18 +249,15 @@ def test_rewards_are_those_of_the_environment(env: VideoQAEnv, tokenizer: Tokeni
     terms = dict(zip(groups.term_names, steps[-1]["next", "reward_terms"][1].tolist(), strict=True))
     assert terms == pytest.approx(played[-1][4]["reward_terms"])
     assert terms["format"] == 0.0  # one turn was mumbled
-
-
-def test_the_loss_mask_covers_the_outputs_alone(env: VideoQAEnv, tokenizer: Tokenizer) -> None:
-    """What it selects decodes to what was said, end tokens included, and carries the log-probabilities."""
-    groups = ChatEnv(env, tokenizer, groups=1, group_size=2)
-    (row, _) = play(groups, lambda turn, row: [crop(5, 15), ANSWER][turn])[-1].unbind(0)
-    sampled = row["masks", "all_assistant_mask"]
-    said = tokenizer.decode(row["tokens", "full"][sampled].tolist())
-    assert said == f"{crop(5, 15)}<|im_end|>{ANSWER}<|im_end|>"
-    assert row["log_probs", "full"][sampled].eq(-1.0).all()
-    assert row["log_probs", "full"][~sampled].eq(0.0).all()
-    assert len(row["masks", "all_attention_mask"]) == len(row["tokens", "full"])
+    one = records(steps[-1])[1]
+    assert [turn.reward for turn in one.turns] == pytest.approx([p[1] for p in played])
+    assert [turn.text for turn in one.turns] == texts
+    assert [turn.looked for turn in one.turns] == [True, False, True, False]
+    assert [turn.error for turn in one.turns] == [p[4]["error_code"] for p in played]
+    assert one.success is bool(played[-1][4]["is_success"])
+    assert one.total_reward == pytest.approx(sum(p[1] for p in played))
+    early = dict(zip(groups.term_names, steps[0]["next", "reward_terms"][1].tolist(), strict=True))
+    assert early["answer"] != early["answer"], "NaN while there is nothing"
 
 
 def test_sampled_ids_are_never_tokenised_again(env: VideoQAEnv, tokenizer: Tokenizer) -> None:
@@ -230,22 +267,70 @@ def test_sampled_ids_are_never_tokenised_again(env: VideoQAEnv, tokenizer: Token
     spelled = [i for char in crop(5, 15) for i in groups.chat.text_ids(char)] + [groups.chat.end_id]
     assert len(spelled) > len(groups.chat.output_ids(crop(5, 15))) + 1
     for row in batch.unbind(0):
-        append_output(row, torch.tensor(spelled), torch.full((len(spelled),), -2.0))
-    after = step_mdp(groups.step(batch))[0]
+        said = row["record"].answered(spelled, [-2.0] * len(spelled), [1] * len(spelled))
+        row["record"] = NonTensorData(said)
+    after = step_mdp(groups.step(batch))[0]["record"]
     assert groups.snapshots[0].state.calls_made == 1
-    assert after["tokens", "prompt"][after["masks", "prompt_sampled"]].tolist() == spelled
+    assert after.turns[0].output == tuple(spelled)
+    assert after.turns[0].log_probs == (-2.0,) * len(spelled)
+    ids, _ = after.context(1)
+    assert ids == (*after.head, *after.turns[0].observation, *spelled, *after.turns[1].observation)
 
 
 def test_an_output_cut_at_the_limit_is_closed_by_a_token_that_was_not_sampled(
     env: VideoQAEnv, tokenizer: Tokenizer
 ) -> None:
-    """The next turn reads a closed block; the end carries no loss."""
+    """The next turn reads a closed block; the end is part of the observation."""
     groups = ChatEnv(env, tokenizer, groups=1, group_size=2)
-    after = step_mdp(speak(groups.reset(), groups, ["<think>I wonder", crop(5, 15)], end=False))
-    for row, text in zip(after.unbind(0), ("<think>I wonder", crop(5, 15)), strict=True):
-        ids, sampled = row["tokens", "prompt"], row["masks", "prompt_sampled"]
-        assert tokenizer.decode(ids[sampled].tolist()) == text
-        assert ids[sampled.nonzero()[-1] + 1] == groups.chat.end_id
+    texts = ["<think>I wonder", crop(5, 15)]
+    after = step_mdp(speak(groups.reset(), groups, texts, end=False))
+    for row, text in zip(after.unbind(0), texts, strict=True):
+        first, second = row["record"].turns
+        assert tokenizer.decode(list(first.output)) == first.text == text
+        assert tokenizer.decode(list(second.observation)).startswith("<|im_end|><|im_start|>user")
+
+
+def test_a_context_that_is_full_takes_the_observation_back(env: VideoQAEnv, tokenizer: Tokenizer) -> None:
+    """A crop that does not fit is nowhere in the record, which is cut; the other row goes on."""
+    free = ChatEnv(env, tokenizer, groups=1, group_size=2)
+    before, after = (step[1]["record"] for step in _two(free, [ANSWER, crop(5, 15)]))
+    frames = sum(len(turn.visuals) for turn in after.turns)
+    ids, visuals = after.context(1)
+    full = len(ids) + len(visuals)  # each frame has two placeholders, one of which is there
+    assert frames == len(visuals) == 16
+    tight = ChatEnv(env, tokenizer, groups=1, group_size=2, max_context=full)
+    _, batch = _two(tight, [crop(5, 6), crop(5, 15)])
+    fits, cut = (row["record"] for row in batch.unbind(0))
+    assert (cut.cut, cut.ending, cut.success, cut.waiting) == ("context", "", None, True)
+    assert len(cut.turns) == 1 and cut.turns[0].output and cut.turns[0].visuals == before.turns[0].visuals
+    assert (fits.cut, len(fits.turns)) == ("", 2)
+    roomy = ChatEnv(env, tokenizer, groups=1, group_size=2, max_context=full + 1)
+    _, batch = _two(roomy, [ANSWER, crop(5, 15)])
+    assert batch[1]["record"] == replace(after, group=batch[1]["record"].group)
+    with pytest.raises(ValueError, match=r"takes \d+ tokens .* no room in max_context=100"):
+        ChatEnv(env, tokenizer, groups=1, group_size=2, max_context=100).reset()
+
+
+def _two(env: ChatEnv, texts: list[str]) -> tuple[TensorDictBase, TensorDictBase]:
+    """The batch before and after each of two rows said its text."""
+    before = env.reset()
+    kept = before.clone()
+    return kept, step_mdp(speak(before, env, texts))
+
+
+def test_a_window_leaves_the_record_whole(env: VideoQAEnv, tokenizer: Tokenizer) -> None:
+    """All turns are in the record; the context holds the last so many."""
+    groups = ChatEnv(env, tokenizer, groups=1, group_size=2, window=1)
+    last = records(play(groups, lambda turn, row: crop(5 + turn, 9) if turn < 3 else ANSWER)[-1])[0]
+    assert len(last.turns) == 4 and last.window == 1
+    ids, visuals = last.context(3)
+    assert visuals == (*last.turns[2].visuals, *last.turns[3].visuals)
+    assert ids == (
+        *last.head,
+        *last.turns[2].observation,
+        *last.turns[2].output,
+        *last.turns[3].observation,
+    )
 
 
 def test_pixels_in_the_observation_are_refused(tokenizer: Tokenizer) -> None:
@@ -259,5 +344,28 @@ def test_ground_truth_is_nowhere_in_the_conversation(tokenizer: Tokenizer) -> No
     task: Task = replace(load_tasks(TASKS)[0], kind="open", options=(), answer="xylophone", evidence=None)
     groups = ChatEnv(VideoQAEnv([task], RECIPE), tokenizer, groups=1, group_size=2)
     for step in play(groups, lambda turn, row: [crop(5, 15), ANSWER][turn]):
-        for row in step["next"].unbind(0):
-            assert "xylophone" not in tokenizer.decode(row["tokens", "prompt"].tolist())
+        for one in records(step):
+            assert "xylophone" not in tokenizer.decode(list(one.context(len(one.turns) - 1)[0]))
+
+
+def test_a_video_that_fails_in_a_turn_cuts_its_row(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment meets a video error: the row is cut with the cause, the other goes on."""
+    env = VideoQAEnv(TASKS, RECIPE)
+    groups = ChatEnv(env, tokenizer, groups=2, group_size=1)
+    batch = groups.reset()
+    (gone, _) = [row["record"].task_id for row in batch.unbind(0)]
+    opened, broken, calls = env.store.open, groups.snapshots[0].state.task.video, []
+
+    def failing(source: str) -> Video:
+        calls.append(source)
+        if calls.count(broken) > 1 and source == broken:  # the first is that of restoring the state
+            raise VideoError(f"{calls.count(source)}: its packets are gone")
+        return opened(source)
+
+    monkeypatch.setattr(env.store, "open", failing)
+    cut, fine = records(speak(batch, groups, [crop(5, 15)] * 2))
+    assert cut.task_id == gone
+    assert cut.cut == "fault: 2: its packets are gone" and cut.waiting and cut.success is None
+    assert (fine.cut, len(fine.turns)) == ("", 2)

@@ -1,312 +1,358 @@
-"""The Qwen-VL actor: what it samples is what training scores, and it sees exactly what was shown."""
+"""What goes into a Qwen-VL: placeholders and positions, patches and features, and what is refused."""
 
-from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tensordict import NonTensorData, TensorDict, TensorDictBase, lazy_stack
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_chat import FAMILIES, Noise, build, image, load, shown
 from torch import Tensor
-from transformers import Qwen2VLImageProcessorPil
+from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2VLImageProcessorPil
 
-from agents.policies.qwen_vl import FrameMismatch, QwenVLActor, frame_refs, patchify, tokens_per_frame
-from agents.policies.tiny_qwen import build_tiny_qwen
-from videogym.video import FrameBatch
+import agents.policies.qwen_vl as qwen_vl
+from agents.policies.qwen_vl import FrameMismatch, QwenVL, WrongCheckpoint, seconds_per_step
+from agents.policies.tiny_qwen import train_tokenizer
+from agents.policies.visuals import WHOLE_FRAME, ChatForm, Visual, resolve
 
-TOLERANCE = 1e-5
-WHOLE = [0.0, 0.0, 1.0, 1.0]
-
-
-class Noise:
-    """A frame store without videos: every time has its own noise, chosen times are grey."""
-
-    def __init__(self, blank: Sequence[float] = ()) -> None:
-        self.blank, self.asked = set(blank), 0
-
-    def frames(
-        self,
-        source: str,
-        times_s: Sequence[float],
-        *,
-        size: tuple[int, int] | None,
-        region: tuple[float, float, float, float] | None,
-    ) -> FrameBatch:
-        """Frames of noise or grey."""
-        assert size is not None
-        self.asked += len(times_s)
-        shape = (size[1], size[0], 3)
-        pixels = [
-            np.full(shape, 128, np.uint8)
-            if time_s in self.blank
-            else np.random.default_rng(int(1000 * time_s)).integers(0, 256, shape, dtype=np.uint8)
-            for time_s in times_s
-        ]
-        return FrameBatch(np.stack(pixels), np.array(times_s), np.zeros(len(times_s), bool))
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """More threads only wait for each other here, and sampling starts from one seed."""
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> QwenVL:
+    """A tiny model of either family."""
+    return load(checkpoints[request.param])
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny checkpoint."""
-    corpus = [
-        "<think>look at the frames</think><tool_call>{}</tool_call>",
-        "what colour was it? 12.5 s",
-    ] * 5
-    return build_tiny_qwen(tmp_path_factory.mktemp("tiny"), corpus, vocab_size=300)
+def side(model: QwenVL, width: int, height: int) -> tuple[int, int]:
+    """Pixels of so many merged patches."""
+    return width * model.layout.factor, height * model.layout.factor
 
 
-@pytest.fixture
-def actor(checkpoint: Path) -> Iterator[QwenVLActor]:
-    """An actor that is off the defaults where it can be."""
-    yield QwenVLActor.from_pretrained(str(checkpoint), Noise(), max_new_tokens=9, temperature=0.8)
+# --- ids and positions -------------------------------------------------------------------------
 
 
-def show(actor: QwenVLActor, times_s: Sequence[float], size: tuple[int, int], text: str) -> list[int]:
-    """Ids of some frames and a text."""
-    start, pad, end, _ = actor.vision_ids
-    ids = [i for _ in times_s for i in (start, *[pad] * tokens_per_frame(size, 28), end)]
-    return ids + actor.tokenizer.encode(text)
+Piece = tuple[int, int, int, int, float]
+"""Text ids, then a visual of width and height in merged patches, of so many frames, so many a second."""
+PIECES = st.lists(
+    st.tuples(
+        st.integers(0, 5),
+        st.integers(1, 4),
+        st.integers(1, 4),
+        st.integers(1, 7),
+        st.sampled_from([0.4, 1.0, 2.0, 3.0, 7.5]),
+    ),
+    max_size=5,
+)
 
 
-def conversation(
-    actor: QwenVLActor, times_s: Sequence[float], size: tuple[int, int], text: str
-) -> TensorDict:
-    """A row that shows some frames and asks something; nothing is sampled yet."""
-    ids = torch.tensor(show(actor, times_s, size, text))
-    return TensorDict(
-        {
-            "tokens": {"prompt": ids},
-            "masks": {"prompt_sampled": torch.zeros_like(ids).bool()},
-            "log_probs": {"prompt": torch.zeros(len(ids))},
-            "frames": {
-                "video": NonTensorData("v"),
-                "times_s": torch.tensor(times_s, dtype=torch.float64),
-                "regions": torch.tensor([WHOLE] * len(times_s), dtype=torch.float64),
-                "sizes": torch.tensor([size] * len(times_s)),
-            },
-            "waiting": torch.tensor([False]),
-        }
-    )
-
-
-def answered(actor: QwenVLActor, row: TensorDictBase, times_s: Sequence[float], text: str) -> TensorDict:
-    """The row one turn later: its output, then more frames and text."""
-    size = row["frames", "sizes"][0].tolist()
-    added = torch.tensor(show(actor, times_s, tuple(size), text))
-    nothing = torch.zeros(len(added))
-    extra = {
-        "times_s": torch.tensor(times_s, dtype=torch.float64),
-        "regions": torch.tensor([WHOLE] * len(times_s), dtype=torch.float64).reshape(-1, 4),
-        "sizes": torch.tensor([size] * len(times_s), dtype=torch.int64).reshape(-1, 2),
+def conversation(model: QwenVL, pieces: list[Piece], tail: int) -> tuple[list[int], list[Visual], Any]:
+    """Collapsed ids and visuals, and what `get_rope_index` wants to know about them."""
+    start, pad, stop, video_pad = model.vision_ids
+    ids: list[int] = []
+    visuals: list[Visual] = []
+    kinds: list[int] = []
+    expanded: list[int] = []
+    grids: dict[int, list[list[int]]] = {1: [], 2: []}
+    seconds: list[float] = []
+    for text, width, height, frames, fps in pieces:
+        if model.family == "qwen3_vl":
+            frames = min(frames, 2)  # one visual per step in time
+        times = tuple(3.0 + k / fps for k in range(frames))
+        visuals.append(Visual("v", times, WHOLE_FRAME, side(model, width, height)))
+        kind, token = (2, video_pad) if frames > 1 else (1, pad)
+        steps = (frames + 1) // 2
+        count = steps * width * height
+        ids += [*range(7, 7 + text), start, token, stop]
+        expanded += [*range(7, 7 + text), start, *[token] * count, stop]
+        kinds += [0] * (text + 1) + [kind] * count + [0]
+        grids[kind].append([steps, 2 * height, 2 * width])
+        if kind == 2:
+            seconds.append(2 / fps)
+    ids += range(7, 7 + tail)
+    expanded += range(7, 7 + tail)
+    official: dict[str, Any] = {
+        "input_ids": torch.tensor([expanded]),
+        "mm_token_type_ids": torch.tensor([kinds + [0] * tail], dtype=torch.int32),
+        "image_grid_thw": torch.tensor(grids[1]) if grids[1] else None,
+        "video_grid_thw": torch.tensor(grids[2]) if grids[2] else None,
     }
-    return TensorDict(
-        {
-            "tokens": {"prompt": torch.cat([row["tokens", "full"], added])},
-            "masks": {"prompt_sampled": torch.cat([row["masks", "all_assistant_mask"], nothing.bool()])},
-            "log_probs": {"prompt": torch.cat([row["log_probs", "full"], nothing])},
-            "frames": {
-                "video": NonTensorData("v"),
-                **{key: torch.cat([row["frames", key], value]) for key, value in extra.items()},
-            },
-            "waiting": torch.tensor([False]),
-        }
+    if model.family == "qwen2_5_vl":
+        official["second_per_grid_ts"] = torch.tensor(seconds) if seconds else None
+    return ids, visuals, official
+
+
+@settings(max_examples=40)
+@given(pieces=PIECES, tail=st.integers(1, 4), data=st.data())
+def test_ids_and_positions_are_those_of_transformers(
+    model: QwenVL, pieces: list[Piece], tail: int, data: st.DataObject
+) -> None:
+    """Of any conversation, also when it is expanded in two parts, the second from where the first ends."""
+    ids, visuals, official = conversation(model, pieces, tail)
+    positions, _ = model.model.model.get_rope_index(**official)
+    whole = model.expand(ids, visuals)
+    assert torch.equal(whole.ids, official["input_ids"][0])
+    assert torch.equal(whole.positions, positions[:, 0])
+    assert whole.after == positions[:, 0, -1].max() + 1
+    assert model.length(ids, visuals) == len(whole.ids)
+    assert torch.equal(whole.ids[whole.places], torch.tensor(ids))
+    starts = [place for place, token in enumerate(ids) if token == model.vision_ids[0]]
+    inside = {place for start in starts for place in (start + 1, start + 2)}
+    cut = data.draw(st.sampled_from([place for place in range(len(ids) + 1) if place not in inside]))
+    before = sum(start < cut for start in starts)
+    first = model.expand(ids[:cut], visuals[:before])
+    second = model.expand(ids[cut:], visuals[before:], start=first.after)
+    assert torch.equal(torch.cat([first.ids, second.ids]), whole.ids)
+    assert torch.equal(torch.cat([first.positions, second.positions], 1), whole.positions)
+    assert torch.equal(torch.cat([first.places, second.places + len(first.ids)]), whole.places)
+    assert second.after == whole.after
+
+
+def test_a_video_of_qwen25_advances_by_its_seconds(checkpoints: dict[str, Path]) -> None:
+    """Eight frames at one a second: steps of two seconds, at four tokens a second 8 apart."""
+    model = load(checkpoints["qwen2_5_vl"])
+    assert model.model.config.vision_config.tokens_per_second == 4
+    visual = Visual("v", tuple(map(float, range(8))), WHOLE_FRAME, (28, 28))
+    assert seconds_per_step(visual, model.layout) == 2.0
+    start, _, stop, pad = model.vision_ids
+    expanded = model.expand([start, pad, stop], [visual])
+    assert expanded.positions[0].tolist() == [0, 1, 9, 17, 25, 2]
+    assert expanded.positions[1].tolist() == [0, 1, 1, 1, 1, 2]
+
+
+@pytest.mark.parametrize("times", [(), (4.0,), (2.0, 3.0)])
+def test_the_audit_names_what_does_not_fit(model: QwenVL, times: tuple[float, ...]) -> None:
+    """Too many, too few or other visuals; placeholders without delimiters; texts in between."""
+    size = side(model, 2, 1)
+    pair = [image(0.0, size), image(1.0, size)]
+    ids = list(shown(model, pair, "look"))
+    some = [Visual("v", times, WHOLE_FRAME, size)] if times else []
+    with pytest.raises(FrameMismatch, match=r"hold 2 image and 0 video .* 2 starts and 2 ends") as refusal:
+        model.expand(ids, some)
+    assert f"fit {len(times) == 1:d} images and {len(times) > 1:d} videos" in str(refusal.value)
+    with pytest.raises(FrameMismatch, match="other tokens stand between"):
+        model.expand([ids[0], 9, *ids[1:]], pair)
+    with pytest.raises(FrameMismatch, match="1 starts and 2 ends"):
+        model.expand(ids[1:], pair)
+    with pytest.raises(FrameMismatch, match="0 image and 0 video"):
+        model.expand(ids[6:], pair)
+    swapped = [ids[1], ids[0], *ids[2:]]
+    with pytest.raises(FrameMismatch):
+        model.expand(swapped, pair)
+
+
+def test_a_long_video_is_no_single_visual_of_qwen3(checkpoints: dict[str, Path]) -> None:
+    """Each step in time stands after its own time there."""
+    model = load(checkpoints["qwen3_vl"])
+    visual = Visual("v", (0.0, 1.0, 2.0), WHOLE_FRAME, (32, 32))
+    with pytest.raises(FrameMismatch, match="one visual per 2 frames"):
+        model.expand(shown(model, [visual], "look"), [visual])
+
+
+def test_sides_of_frames_must_fit_the_patches(model: QwenVL) -> None:
+    """The message names the factor and the size."""
+    for width, height in ((30, 56), (56, 30), (0, 56)):
+        with pytest.raises(
+            ValueError, match=f"multiples of {model.layout.factor} pixels, got {width}x{height}"
+        ):
+            model.layout.grid(image(0.0, (width, height)))
+    assert model.layout.grid(image(0.0, side(model, 3, 1))) == (1, 2, 6)
+    assert model.layout.tokens(Visual("v", (0.0, 1.0, 2.0), WHOLE_FRAME, side(model, 3, 1))) == 6
+
+
+def test_the_form_is_that_of_the_family(model: QwenVL) -> None:
+    """Sides of frames and the way of showing a video."""
+    if model.family == "qwen3_vl":
+        assert model.chat_form(video=True) == ChatForm(32, 2, "stamped_video")
+        assert model.chat_form() == ChatForm(32, 2, "images")
+    else:
+        assert model.chat_form(video=True) == ChatForm(28, 2, "video")
+        assert model.chat_form() == ChatForm(28, 2, "images")
+
+
+# --- patches and features ----------------------------------------------------------------------
+
+
+def processor(model: QwenVL) -> Qwen2VLImageProcessorPil:
+    """The official image processor of the family, with what the published checkpoints' files say."""
+    if model.family == "qwen2_5_vl":
+        return Qwen2VLImageProcessorPil(do_resize=False)
+    half = [0.5, 0.5, 0.5]
+    return Qwen2VLImageProcessorPil(do_resize=False, patch_size=16, image_mean=half, image_std=half)
+
+
+@pytest.mark.parametrize("width, height", [(1, 1), (3, 1), (2, 5)])
+def test_patches_equal_those_of_the_official_image_processor(
+    model: QwenVL, width: int, height: int
+) -> None:
+    """On frames that already have their size."""
+    shape = (*side(model, width, height)[::-1], 3)
+    frame = np.random.default_rng(width).integers(0, 256, shape, dtype=np.uint8)
+    official = processor(model)(images=[frame], return_tensors="np")
+    np.testing.assert_allclose(
+        model.layout.patches(frame[None]), official["pixel_values"], atol=1e-6, rtol=0.0
+    )
+    grid = model.layout.grid(image(0.0, side(model, width, height)))
+    assert official["image_grid_thw"].tolist() == [list(grid)]
+
+
+def test_patches_equal_those_of_the_official_video_processor(model: QwenVL) -> None:
+    """Three frames, the last without a partner; see ``write_patches.py`` for where the numbers are from."""
+    golden = np.load(GOLDEN / "patches.npz")
+    _, height, width, _ = shape = (3, model.layout.factor, 2 * model.layout.factor, 3)
+    frames = np.random.default_rng(0).integers(0, 12, shape, dtype=np.uint8) * np.uint8(23)
+    np.testing.assert_allclose(model.layout.patches(frames), golden[model.family], atol=1e-6, rtol=0.0)
+    visual = Visual("v", (0.0, 1.0, 2.0), WHOLE_FRAME, (width, height))
+    assert golden[f"{model.family}_grid"].tolist() == list(model.layout.grid(visual))
+
+
+def official_features(model: QwenVL, visual: Visual) -> Tensor:
+    """Features of one visual by the model's own method for its kind, deepstack behind."""
+    frames = model.store.frames(visual.video, visual.times_s, size=visual.size, region=None).pixels
+    grid = torch.tensor([model.layout.grid(visual)])
+    if len(visual.times_s) == 1:
+        patches = processor(model)(images=list(frames), return_tensors="pt")["pixel_values"]
+        out = model.model.model.get_image_features(patches, grid, return_dict=True)
+    else:
+        patches = torch.from_numpy(model.layout.patches(frames))
+        out = model.model.model.get_video_features(patches, grid, return_dict=True)
+    deep = getattr(out, "deepstack_features", None) or []
+    return torch.cat([torch.cat(list(layer)) for layer in (out.pooler_output, *deep)], -1)
+
+
+@torch.no_grad()
+def test_features_are_those_of_each_visual_alone(model: QwenVL) -> None:
+    """Images and videos of several sizes in one batch: each as the official methods give it alone."""
+    model._kept.clear()
+    visuals = [
+        image(0.0, side(model, 2, 1)),
+        Visual("v", (1.0, 2.0), WHOLE_FRAME, side(model, 3, 3)),
+        image(0.0, side(model, 4, 4)),
+        Visual("w", (1.0, 2.0, 3.0), WHOLE_FRAME, side(model, 1, 2)),
+    ]
+    features = model.encode([*visuals, visuals[0]])
+    assert list(features) == visuals
+    for visual, found in features.items():
+        assert found.shape == (model.layout.tokens(visual), 64 * (2 if model.family == "qwen3_vl" else 1))
+        torch.testing.assert_close(found, official_features(model, visual), atol=1e-5, rtol=0.0)
+
+
+def test_features_are_kept_as_long_as_they_hold(checkpoints: dict[str, Path]) -> None:
+    """Without gradients or with a frozen tower: once; with gradients: anew; at most so many are kept."""
+    model = load(checkpoints["qwen2_5_vl"], kept_features=2)
+    visuals = [image(float(k), (28, 28)) for k in range(3)]
+
+    def encoded(asked: list[Visual]) -> int:
+        model.encoded_visuals = 0
+        features = model.encode(asked)
+        assert list(features) == asked
+        return model.encoded_visuals
+
+    with torch.no_grad():
+        assert [encoded(visuals), encoded(visuals[1:]), encoded(visuals)] == [3, 0, 1]
+    assert encoded(visuals) == 3 and encoded(visuals) == 3
+    assert model.encode(visuals[:1])[visuals[0]].requires_grad
+    model.model.model.visual.requires_grad_(False)
+    assert encoded([visuals[2], visuals[0]]) == 0  # the two latest that were made
+    assert not model.encode(visuals[:1])[visuals[0]].requires_grad
+
+
+def test_a_store_is_asked_once_per_video_region_and_size() -> None:
+    """What it is asked for is what the visuals say, and frames come back to their own visuals."""
+    asked: list[tuple[Any, ...]] = []
+
+    class Asked(Noise):
+        def frames(self, source: str, times_s: Any, **view: Any) -> Any:
+            asked.append((source, tuple(times_s), view["size"], view["region"]))
+            return super().frames(source, times_s, **view)
+
+    corner = (0.5, 0.0, 1.0, 0.25)
+    visuals = [
+        Visual("v", (0.0, 1.5), WHOLE_FRAME, (56, 28)),
+        Visual("v", (1.0,), corner, (56, 28)),
+        Visual("v", (7.0,), WHOLE_FRAME, (56, 28)),
+        Visual("w", (0.0,), WHOLE_FRAME, (28, 28)),
+    ]
+    pixels = resolve(Asked(), visuals)
+    assert asked == [
+        ("v", (0.0, 1.5, 7.0), (56, 28), None),
+        ("v", (1.0,), (56, 28), corner),
+        ("w", (0.0,), (28, 28), None),
+    ]
+    for visual, found in zip(visuals, pixels, strict=True):
+        region = None if visual.region == WHOLE_FRAME else visual.region
+        alone = Noise().frames(visual.video, visual.times_s, size=visual.size, region=region).pixels
+        assert np.array_equal(found, alone)
+
+
+# --- log-probabilities -------------------------------------------------------------------------
+
+
+def test_log_probabilities_in_slices_are_those_of_the_whole(
+    model: QwenVL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three tokens at a time: the same values and gradients as by the definition."""
+    vocabulary = model.model.config.text_config.vocab_size
+    hidden, ids = torch.randn(8, 64, requires_grad=True), torch.arange(8) + 20
+    logits = hidden @ model.model.lm_head.weight.T / 0.7
+    logits = logits.index_fill(1, torch.tensor(model.vision_ids), -torch.inf)
+    log_p = logits.log_softmax(-1)
+    entropies = -(log_p.exp() * log_p.clamp_min(-1e9)).sum(-1)
+    expected = log_p.gather(1, ids[:, None])[:, 0]
+    (gradient,) = torch.autograd.grad((expected + entropies).sum(), hidden, retain_graph=True)
+    monkeypatch.setattr(qwen_vl, "LOGITS_AT_ONCE", 3 * vocabulary)
+    found = model.log_probs(hidden, ids, 0.7)
+    torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0.0)
+    torch.testing.assert_close(found[1], entropies, atol=1e-5, rtol=0.0)
+    (other,) = torch.autograd.grad((found[0] + found[1]).sum(), hidden)
+    torch.testing.assert_close(other, gradient, atol=1e-4, rtol=1e-4)
+
+
+# --- bad checkpoints ---------------------------------------------------------------------------
+
+
+def test_a_tokenizer_without_qwens_tokens_is_refused(checkpoints: dict[str, Path]) -> None:
+    """The message names what is missing."""
+    tokenizer = train_tokenizer(["look at the frames"] * 4, 300)
+    config = tokenizer.backend_tokenizer.to_str().replace("<|video_pad|>", "<|film|>")
+    tokenizer = replace_backend(tokenizer, config)
+    model = load(checkpoints["qwen2_5_vl"])
+    with pytest.raises(WrongCheckpoint, match=r"lacks <\|video_pad\|>: it is not that of a Qwen-VL"):
+        QwenVL(model.model, tokenizer, Noise())
+
+
+def replace_backend(tokenizer: Any, text: str) -> Any:
+    """A tokenizer like another, from the JSON of its inner one."""
+    from tokenizers import Tokenizer
+
+    return type(tokenizer)(
+        tokenizer_object=Tokenizer.from_str(text), eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
 
 
-def play(actor: QwenVLActor) -> TensorDictBase:
-    """Three turns of three conversations of different lengths and frame sizes, one without new frames."""
-    rows = [
-        conversation(actor, [0.0, 1.0, 2.0], (56, 28), "what colour was it?"),
-        conversation(actor, [0.0, 1.0], (56, 56), "look"),
-        conversation(actor, [3.0], (28, 28), "what colour was it? look at the frames of 12.5 s"),
-    ]
-    batch = actor(lazy_stack(rows))
-    for times_s, text in (((4.0, 0.0), "more"), ((), "answer now")):
-        replies = [((), "no")] + [(times_s, text)] * 2
-        rows = [answered(actor, row, *reply) for row, reply in zip(batch.unbind(0), replies, strict=True)]
-        batch = actor(lazy_stack(rows))
-    return batch
+def test_a_checkpoint_of_another_family_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """A text-only Qwen2: the message names its type and those that are known."""
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 1000}
+    text_only = Qwen2ForCausalLM(Qwen2Config(num_attention_heads=2, num_key_value_heads=1, **sizes))
+    text_only.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoints["qwen2_5_vl"])
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(WrongCheckpoint, match="type 'qwen2'; known are qwen2_5_vl, qwen3_vl"):
+        load(tmp_path)
+    with pytest.raises(WrongCheckpoint, match="type 'qwen2'"):
+        QwenVL(text_only, tokenizer, Noise())
 
 
-def scored(actor: QwenVLActor, batch: TensorDictBase) -> Tensor:
-    """Log-probabilities of the training pass, zero where nothing was sampled."""
-    full = batch.get(("tokens", "full"), as_padded_tensor=True, padding_side="left", padding_value=-100)
-    with torch.no_grad():
-        return actor.get_dist(batch).log_prob(full)
-
-
-def stored(batch: TensorDictBase) -> Tensor:
-    """Log-probabilities as they were sampled."""
-    return batch.get(("log_probs", "full"), as_padded_tensor=True, padding_side="left", padding_value=0.0)
-
-
-def test_training_scores_what_was_sampled_over_several_turns(actor: QwenVLActor) -> None:
-    """Images, ragged lengths, padding, three turns: both passes see the same distribution."""
-    batch = play(actor)
-    lengths = [len(ids) for ids in batch.get(("tokens", "full"), as_list=True)]
-    assert len(set(lengths)) == 3, "the rows should need padding"
-    sampled = actor.get_dist(batch).mask
-    assert sampled.sum() >= 9
-    assert (stored(batch)[sampled] < 0).all()
-    torch.testing.assert_close(scored(actor, batch), stored(batch), atol=TOLERANCE, rtol=0.0)
-
-
-def test_a_row_scores_the_same_alone_as_padded_in_a_batch(actor: QwenVLActor) -> None:
-    """Padding and company leave no trace."""
-    batch = play(actor)
-    together = scored(actor, batch)
-    for place, row in enumerate(batch.unbind(0)):
-        alone = scored(actor, lazy_stack([row]))[0]
-        torch.testing.assert_close(together[place, -len(alone) :], alone, atol=TOLERANCE, rtol=0.0)
-
-
-def test_scores_are_those_of_the_plain_model_on_the_official_inputs(actor: QwenVLActor) -> None:
-    """Frame by frame through Qwen's processor and straight into the model: the same log-probabilities."""
-    batch = actor(lazy_stack([conversation(actor, [0.0, 1.0, 2.0], (84, 56), "look")]))
-    ids = batch[0]["tokens", "full"]
-    frames = list(Noise().frames("v", [0.0, 1.0, 2.0], size=(84, 56), region=None).pixels)
-    official = Qwen2VLImageProcessorPil(do_resize=False)(images=frames, return_tensors="pt")
-    types = (ids == actor.model.config.image_token_id).int()
-    with torch.no_grad():
-        logits = actor.model(input_ids=ids[None], mm_token_type_ids=types[None], **official).logits[0]
-    logits[:, actor.vision_ids] = -torch.inf
-    expected = (logits / 0.8).log_softmax(-1)[:-1].gather(1, ids[1:, None])[:, 0]
-    sampled = batch[0]["masks", "all_assistant_mask"]
-    assert sampled.sum() > 0
-    torch.testing.assert_close(stored(batch)[0][sampled], expected[sampled[1:]], atol=TOLERANCE, rtol=0.0)
-
-
-def test_a_saved_and_loaded_actor_scores_the_same(actor: QwenVLActor, tmp_path: Path) -> None:
-    """A checkpoint holds all that matters."""
-    batch = play(actor)
-    actor.model.save_pretrained(tmp_path)
-    actor.tokenizer.save_pretrained(tmp_path)
-    loaded = QwenVLActor.from_pretrained(str(tmp_path), Noise(), temperature=0.8)
-    torch.testing.assert_close(scored(loaded, batch), stored(batch), atol=TOLERANCE, rtol=0.0)
-
-
-def test_only_frames_that_were_shown_matter(actor: QwenVLActor) -> None:
-    """A blank in place of a shown frame shifts its row; in place of any other frame nothing moves."""
-    batch = play(actor)
-    before = scored(actor, batch)
-    actor.store = Noise(blank=[7.0])
-    assert torch.equal(scored(actor, batch), before), "a frame that was never shown changed a score"
-    actor.store = Noise(blank=[3.0])
-    after = scored(actor, batch)
-    assert torch.equal(after[:2], before[:2]), "a frame of another row changed a score"
-    assert (after[2] - before[2]).abs().max() > 1e-4, "a shown frame left the scores as they were"
-
-
-def test_the_order_of_two_frames_matters(actor: QwenVLActor) -> None:
-    """Pixels go to the placeholders of their own frame."""
-    row = actor(lazy_stack([conversation(actor, [0.0, 1.0], (56, 56), "look")]))
-    before = scored(actor, row)
-    row[0]["frames", "times_s"] = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    assert (scored(actor, row) - before).abs().max() > 1e-4
-
-
-def test_equal_frames_are_resolved_once(actor: QwenVLActor) -> None:
-    """Four rows that show the same two frames fetch two."""
-    rows = [conversation(actor, [0.0, 1.0], (56, 28), "look") for _ in range(4)]
-    actor(lazy_stack(rows))
-    assert actor.store.asked == 2  # type: ignore[attr-defined]
-
-
-def test_vision_tokens_are_never_sampled(actor: QwenVLActor) -> None:
-    """Even where the model wants nothing else; training knows the same ban."""
-    favoured = torch.zeros(actor.model.config.text_config.vocab_size)
-    favoured[actor.vision_ids] = 50.0
-    head = actor.model.lm_head
-    hook = head.register_forward_hook(lambda _module, _inputs, logits: logits + favoured)
-    batch = play(actor)
-    for row in batch.unbind(0):
-        outputs = row["tokens", "full"][row["masks", "all_assistant_mask"]]
-        assert not torch.isin(outputs, torch.tensor(actor.vision_ids)).any()
-    torch.testing.assert_close(scored(actor, batch), stored(batch), atol=TOLERANCE, rtol=0.0)
-    hook.remove()
-
-
-def test_a_waiting_row_is_left_as_it_is(actor: QwenVLActor) -> None:
-    """Nothing is sampled for an episode that has ended."""
-    rows = [conversation(actor, [0.0], (28, 28), text) for text in ("look", "look at the frames")]
-    rows[1]["waiting"] = torch.tensor([True])
-    batch = actor(lazy_stack(rows))
-    assert len(batch[0]["tokens", "full"]) > len(rows[0]["tokens", "prompt"])
-    assert torch.equal(batch[1]["tokens", "full"], rows[1]["tokens", "prompt"])
-    assert not batch[1]["masks", "all_assistant_mask"].any()
-
-
-def test_an_output_ends_with_its_end_token_or_at_the_limit(actor: QwenVLActor) -> None:
-    """What generation pads after an end is no part of an output."""
-    rows = [conversation(actor, [0.0], (28, 28), "look") for _ in range(64)]
-    favoured = torch.zeros(actor.model.config.text_config.vocab_size)
-    favoured[actor.end_id] = 4.0
-    hook = actor.model.lm_head.register_forward_hook(lambda _module, _inputs, logits: logits + favoured)
-    outputs = [
-        row["tokens", "full"][row["masks", "all_assistant_mask"]]
-        for row in actor(lazy_stack(rows)).unbind(0)
-    ]
-    hook.remove()
-    assert {len(ids) for ids in outputs} >= {1, 2, 9}
-    for ids in outputs:
-        assert (ids[:-1] != actor.end_id).all()
-        assert len(ids) == 9 or ids[-1] == actor.end_id
-
-
-def test_the_audit_names_what_does_not_fit(actor: QwenVLActor) -> None:
-    """Ids, references and masks that contradict each other are refused, with the numbers."""
-
-    def spoil(**changes: Tensor) -> TensorDictBase:
-        row = conversation(actor, [0.0, 1.0], (56, 28), "look")
-        for key, value in changes.items():
-            row[tuple(key.split("__"))] = value
-        return lazy_stack([row])
-
-    ids = conversation(actor, [0.0, 1.0], (56, 28), "look")["tokens", "prompt"]
-    with pytest.raises(
-        FrameMismatch, match=r"row 0: ids hold 2 frames of 4 placeholders.* ask for 1 frames of 2"
-    ):
-        actor(
-            spoil(
-                frames__times_s=torch.zeros(1).double(),
-                frames__regions=torch.tensor([WHOLE]).double(),
-                frames__sizes=torch.tensor([[56, 28]]),
-            )
-        )
-    with pytest.raises(FrameMismatch, match=r"of 4 placeholders.* of 8"):
-        actor(spoil(frames__sizes=torch.tensor([[56, 56], [56, 56]])))
-    split = torch.cat([ids[:2], ids[-1:], ids[2:]])
-    with pytest.raises(FrameMismatch, match="other tokens stand between"):
-        actor(spoil(tokens__prompt=split, masks__prompt_sampled=torch.zeros(len(split)).bool()))
-    with pytest.raises(FrameMismatch, match="mask of sampled tokens"):
-        actor(spoil(masks__prompt_sampled=torch.ones(len(ids)).bool()))
-    with pytest.raises(ValueError, match="multiples of 28, got 30x28"):
-        actor(spoil(frames__sizes=torch.tensor([[30, 28], [56, 28]])))
-
-
-@pytest.mark.parametrize("height,width", [(56, 56), (28, 84), (168, 280)])
-def test_patches_equal_those_of_qwens_image_processor(height: int, width: int) -> None:
-    """On frames that already have their size, the official processor is the reference."""
-    frame = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    official = Qwen2VLImageProcessorPil(do_resize=False)(images=[frame], return_tensors="np")
-    ours = patchify(frame, patch=14, merge=2, temporal=2)
-    np.testing.assert_allclose(ours, official["pixel_values"], atol=1e-6, rtol=0.0)
-    assert official["image_grid_thw"].tolist() == [[1, height // 14, width // 14]]
-    assert tokens_per_frame((width, height), 28) == len(ours) // 4
-
-
-def test_references_keep_time_region_and_size(actor: QwenVLActor) -> None:
-    """What the store is asked for is what the row says."""
-    row = conversation(actor, [0.0, 1.5], (56, 28), "look")
-    row["frames", "regions"] = torch.tensor([WHOLE, [0.5, 0.0, 1.0, 0.25]], dtype=torch.float64)
-    assert [tuple(ref) for ref in frame_refs(row)] == [
-        ("v", 0.0, (0.0, 0.0, 1.0, 1.0), (56, 28)),
-        ("v", 1.5, (0.5, 0.0, 1.0, 0.25), (56, 28)),
-    ]
+def test_a_tiny_checkpoint_follows_from_its_seed(tmp_path: Path) -> None:
+    """Equal weights for equal seeds, others for others; the caller's generator is left alone."""
+    state = torch.get_rng_state()
+    weights = []
+    for number, seed in enumerate((0, 0, 1)):
+        model = load(build(tmp_path / str(number), "qwen3_vl", seed=seed, layers=1, vocab_size=300))
+        weights.append(model.model.lm_head.weight)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    assert replace(model.layout, patch=14).factor == 28

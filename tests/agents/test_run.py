@@ -19,9 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensordict import TensorDict
 from torch import nn
 
-from agents import run as run_module
-from agents import train_grpo, train_ppo
-from agents.run import CheckpointMismatch, Run, RunDiverged, episode_figures, gradient_step
+from agents import loop, train_grpo, train_ppo
+from agents.loop import CheckpointMismatch, RunDiverged, gradient_step
+from agents.run import Run, episode_figures
 
 PROOF = Path(__file__).parents[1] / "benchmarks" / "prove_resume.py"
 LOOPS: dict[str, tuple[Any, Any]] = {
@@ -124,7 +124,7 @@ def test_a_checkpoint_of_another_version_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_run(tmp_path).save(1)
-    monkeypatch.setattr(run_module, "VERSION", 99)
+    monkeypatch.setattr(loop, "VERSION", 99)
     with pytest.raises(CheckpointMismatch, match=r"'version': 1.*'version': 99"):
         make_run(tmp_path)
 

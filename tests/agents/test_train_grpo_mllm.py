@@ -1,158 +1,260 @@
-"""The cold start and GRPO on a tiny Qwen2.5-VL: what is learned from, and that reward rises."""
+"""GRPO on a tiny Qwen-VL: what is learned from, what is passed over, and that reward rises."""
 
-from __future__ import annotations
-
-import csv
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tensordict import NonTensorData, TensorDict, lazy_stack
-from torchrl.objectives.llm import GRPOLoss
+from small_chat import FAMILIES, RECIPE, TASKS, Noise, crop, load, make_actor
+from torch import nn
+from torchrl.checkpoint import Checkpoint
 
-from agents.chat import ChatEnv
-from agents.policies.qwen_vl import QwenVLActor
-from agents.train_grpo_mllm import (
-    Clumsy,
-    Config,
-    History,
-    cold_start,
-    demonstrations,
-    group_buffer,
-    grpo_step,
-    make_actor,
-    make_recipe,
-    sampled_log_probs,
-    summary,
-    train,
+from agents import train_grpo_mllm
+from agents.losses import ChatGRPOLoss
+from agents.mllm import make_chat_env, make_model, rollouts, trained
+from agents.policies.chat_actor import ChatActor
+from agents.policies.scoring import Scorer
+from agents.records import Record, read_records
+from agents.train_grpo_mllm import Config, as_batch, gradient_step, train, whole_groups, with_advantages
+from videogym import FrameStore, State, Term
+
+
+def odd(before: State, after: State) -> float:
+    """A reward term: share of letters with odd codes in what was said."""
+    text = after.turns[-1].text
+    return sum(ord(letter) % 2 for letter in text) / max(1, len(text))
+
+
+ODD = replace(
+    RECIPE,
+    name="ODD",
+    rules=replace(RECIPE.rules, skim_frames=2, max_turns=2),
+    terms=(Term("odd", "turn", odd),),
 )
-from videogym import FrameStore, VideoQAEnv
-from videogym.grammars import get_grammar
-from videogym.state import Answer, Crop
-
-TASKS = "procedural:brief_event?level=0&duration_s=60&event_s=3&count=100&split=train"
-SMALL = Config(
-    tasks=TASKS,
-    cold_start_steps=3,
-    cold_start_tasks=2,
-    groups=2,
-    group_size=2,
-    minibatch=4,
-    max_iterations=4,
-    seconds=3600.0,
-)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """More threads only wait for each other here, and sampling starts from one seed."""
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
+SMALL: dict[str, Any] = {
+    "recipe": ODD,
+    "tasks": TASKS,
+    "eval_tasks": TASKS,
+    "eval_episodes": 2,
+    "max_new_tokens": 6,
+    "temperature": 0.8,
+    "groups": 2,
+    "group_size": 3,
+    "minibatch_groups": 1,
+    "at_once": 2,
+    "iterations": 4,
+    "lr": 1e-3,
+    "eval_every": 4,
+    "checkpoint_every": 2,
+}
 
 
-def test_the_script_is_clumsy_but_mostly_understood() -> None:
-    """Of its outputs most parse, some do not, and its answers are right one time in four."""
-    env, grammar = VideoQAEnv(TASKS, "LONGVT_TINY"), get_grammar("longvt/strict")
-    speak, moves, right = Clumsy(seed=0), [], 0
-    for seed in range(200):
-        env.reset(seed=seed)
-        moves.append(grammar.parse(speak(env.state), env.state))
-        answer = grammar.parse(speak.answer(env.state), env.state).actions[0]
-        right += isinstance(answer, Answer) and answer.text.strip() == env.state.task.answer
-    crops = sum(isinstance(move.actions[0], Crop) for move in moves)
-    assert 100 < crops < 200
-    assert 25 <= right <= 75
+@pytest.fixture
+def make(checkpoints: dict[str, Path]) -> Callable[[], ChatActor]:
+    """Makes actors with the same weights."""
+    return lambda: make_actor(load(checkpoints["qwen2_5_vl"]))
 
 
-def test_demonstrations_are_complete_episodes() -> None:
-    """They end by the rules, hold outputs, and are read by the loss as rollouts are."""
-    env = VideoQAEnv(TASKS, "LONGVT_TINY")
-    actor = make_actor(SMALL, env)
-    chat = ChatEnv(env, actor.tokenizer, groups=2, group_size=2)
-    td = demonstrations(chat, Clumsy(seed=0))
-    assert td["next", "done"].all()
-    assert all(snapshot.state.terminated for snapshot in chat.snapshots)
-    outputs = sum(int(row["masks", "all_assistant_mask"].sum()) for row in td.unbind(0))
-    assert len(sampled_log_probs(actor, td)) == outputs > 0
+def curve(out: Path, name: str) -> list[float]:
+    """Values of a logged curve."""
+    lines = (out / "log" / "scalars" / f"{name}.csv").read_text().split()
+    return [float(line.split(",")[1]) for line in lines]
 
 
-def test_rollouts_in_the_environment_score_as_they_were_sampled() -> None:
-    """Whole episodes of an untrained model, errors and crops and all: both passes agree to 1e-5."""
-    env = VideoQAEnv(TASKS, make_recipe(SMALL))
-    actor = make_actor(SMALL, env)
-    cold_start(
-        replace(SMALL, cold_start_steps=40),
-        actor,
-        ChatEnv(env, actor.tokenizer, groups=1, group_size=8),
-        False,
-    )
-    chat = ChatEnv(env, actor.tokenizer, groups=2, group_size=3)
-    last = chat.rollout(9, actor, break_when_any_done=True, return_contiguous=False)[:, -1]
-    assert last["next", "done"].all()
-    turns = {len(snapshot.state.turns) for snapshot in chat.snapshots}
-    assert max(turns) > 1
-    with torch.no_grad():
-        scored = sampled_log_probs(actor, last)
-    stored = torch.cat(
-        [row["log_probs", "full"][row["masks", "all_assistant_mask"]] for row in last.unbind(0)]
-    )
-    torch.testing.assert_close(scored, stored, atol=1e-5, rtol=0.0)
+def paid(records: list[Record], returns: list[float]) -> list[Record]:
+    """The records with other rewards."""
+    changed = []
+    for one, value in zip(records, returns, strict=True):
+        turns = (replace(turn, reward=0.0) for turn in one.turns[:-1])
+        changed.append(replace(one, turns=(*turns, replace(one.turns[-1], reward=value))))
+    return changed
 
 
-def test_advantages_compare_rollouts_within_their_group() -> None:
-    """Returns (0, 1, 2) give -1, 0, 1 whatever the other group has; equal returns give zeros."""
-    config = Config(groups=2, group_size=3, minibatch=3)
-    buffer, advantage = group_buffer(config)
-    returns = {"0.0": [0.0, 1.0, 2.0], "0.1": [5.0, 5.0, 5.0]}
-    rows = [
-        TensorDict({"query": NonTensorData(query), "next": {"episode_reward": [r], "done": [True]}})
-        for query, group in returns.items()
-        for r in group
-    ]
-    buffer.extend(lazy_stack(rows))
-    groups = [minibatch["advantage"].flatten().tolist() for minibatch in buffer]
-    assert groups == [[-1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
-    assert advantage.queued_trajectories == 0
+# --- advantages --------------------------------------------------------------------------------
 
 
-def test_a_step_makes_the_better_rollout_likelier() -> None:
-    """Of two rollouts of one task, the one with the higher return gains probability, the other loses it."""
-    env = VideoQAEnv(TASKS, make_recipe(SMALL))
-    actor = make_actor(SMALL, env)
-    chat = ChatEnv(env, actor.tokenizer, groups=1, group_size=2)
-    batch = chat.rollout(9, actor, break_when_any_done=True, return_contiguous=False)[:, -1]
-    batch["advantage"] = torch.tensor([[1.0], [-1.0]])
-    before = [sampled_log_probs(actor, batch[i : i + 1]).mean().item() for i in range(2)]
-    loss = GRPOLoss(actor, entropy_bonus=False, masking_strategy="rlhf", aggregation="prompt_mean")
-    grpo_step(SMALL, actor, loss, torch.optim.SGD(actor.parameters(), lr=0.1), batch)
-    after = [sampled_log_probs(actor, batch[i : i + 1]).mean().item() for i in range(2)]
+@pytest.mark.parametrize("kl", [0.0, 0.1])
+def test_advantages_compare_rollouts_within_their_group(make: Callable[[], ChatActor], kl: float) -> None:
+    """Returns 0, 1, 2 give -1, 0, 1 whatever others have; equal ones give 0, and stay for a divergence."""
+    config, actor = Config(**{**SMALL, "kl": kl}), make()
+    env = make_chat_env(config, actor.model, TASKS, groups=2, group_size=3)
+    records = paid(rollouts(env, actor), [0.0, 1.0, 2.0, 5.0, 5.0, 5.0])
+    minibatches = with_advantages(config, as_batch(records, actor, None))
+    found = [one["advantage"].flatten().tolist() for one in minibatches]
+    expected = [[-1.0, 0.0, 1.0], [0.0, 0.0, 0.0]] if kl else [[-1.0, 0.0, 1.0]]
+    assert [pytest.approx(row, abs=1e-4) for row in expected] == found
+    together = with_advantages(replace(config, minibatch_groups=2), as_batch(records, actor, None))
+    assert [len(one) for one in together] == [6 if kl else 3]
+
+
+def test_groups_with_a_rollout_that_was_cut_are_passed_over(make: Callable[[], ChatActor]) -> None:
+    """One cut rollout of three takes its group along; where all are cut there is nothing to learn from."""
+    config, actor = Config(**SMALL), make()
+    env = make_chat_env(config, actor.model, TASKS, groups=2, group_size=3)
+    records = rollouts(env, actor)
+    records[1] = replace(records[1], cut="context", ending="")
+    assert whole_groups(records) == records[3:]
+    records[5] = replace(records[5], cut="fault: gone", ending="")
+    assert whole_groups(records) == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_step_makes_the_better_rollout_likelier(checkpoints: dict[str, Path], family: str) -> None:
+    """Of two rollouts of one task the one with the higher return gains probability, the other loses it."""
+    actor = make_actor(load(checkpoints[family]))
+    config = Config(**{**SMALL, "groups": 1, "group_size": 2, "kl": 0.0})
+    env = make_chat_env(config, actor.model, TASKS, groups=1, group_size=2)
+    records = paid(rollouts(env, actor), [1.0, 0.0])
+    (minibatch,) = with_advantages(config, as_batch(records, actor, None))
+    loss = ChatGRPOLoss(actor, entropy_bonus=False, aggregation="prompt_mean")
+
+    def log_probs() -> list[float]:
+        with torch.no_grad():
+            scored = Scorer(actor.model, 0.8)(records)
+        return [float(some.mean()) for some in scored.log_probs.split(scored.counts)]
+
+    before = log_probs()
+    parameters = trained(actor.model)
+    values = gradient_step(config, actor, loss, parameters, torch.optim.SGD(parameters, 0.1), minibatch)
+    after = log_probs()
     assert after[0] > before[0] and after[1] < before[1]
+    assert values["clip_fraction"] == 0.0 and values["ess"] == pytest.approx(1.0, abs=1e-3)
 
 
-def test_a_run_leaves_curves_and_a_checkpoint_that_loads(tmp_path: Path) -> None:
-    """The files hold what the history holds."""
-    history = train(replace(SMALL, out=str(tmp_path)), progress=False)
-    assert len(history.cold_start_losses) == 3 and len(history.iterations) == 4
-    with (tmp_path / "grpo.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [float(row["reward"]) for row in rows] == [row["reward"] for row in history.iterations]
-    assert {"answer", "format", "time", "turns", "tokens"} <= set(rows[0])
-    actor = QwenVLActor.from_pretrained(str(tmp_path / "checkpoint"), FrameStore())
-    assert sum(parameter.numel() for parameter in actor.parameters()) > 1000
+# --- runs --------------------------------------------------------------------------------------
 
 
-def test_quarters_are_means_of_the_first_and_the_last_quarter() -> None:
-    """Of eight rows the first two and the last two; fewer than four rows have none."""
-    history = History((), iterations=[{"reward": float(i), "seconds": 1.0} for i in range(8)])
-    assert history.quarters("reward") == (0.5, 6.5)
-    assert "reward 0.50 -> 6.50" in summary(history)
-    with pytest.raises(ValueError, match="4 iterations"):
-        History((), iterations=history.iterations[:3]).quarters("reward")
+def test_a_run_leaves_curves_records_and_a_checkpoint(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """On real frames, with a reference: one file of rollouts an iteration, a point in every curve."""
+    config = Config(
+        **{**SMALL, "iterations": 2, "checkpoint": str(checkpoints["qwen3_vl"]), "video_form": True},
+    )
+    config = replace(config, minibatch_groups=2)
+    actor = make_actor(make_model(config, FrameStore()))
+    run = train(config, actor, tmp_path)
+    rewards = curve(tmp_path, "reward")
+    for iteration in range(2):
+        records = list(read_records(tmp_path / "records" / f"{iteration:06d}.jsonl", ODD.identity))
+        assert len(records) == 6 and all(one.ending for one in records)
+        assert rewards[iteration] == pytest.approx(sum(one.total_reward for one in records) / 6)
+        versions = {v for one in records for turn in one.turns for v in turn.versions}
+        assert versions == {iteration + 1}
+    for name in ("odd", "turns", "tokens", "invalid_rate", "cut_rate", "groups", "loss", "grad_norm"):
+        assert len(curve(tmp_path, name)) == 2
+    assert curve(tmp_path, "kl_to_first")[0] == pytest.approx(0.0, abs=1e-5)
+    assert len(curve(tmp_path, "eval_reward")) == 1
+    assert run.turns == sum(len(one.played) for one in read_records(tmp_path / "records"))
+    assert train(config, make_actor(make_model(config, FrameStore())), tmp_path).first_iteration == 2
 
 
-def test_reward_rises() -> None:
-    """After the cold start, a dozen iterations of GRPO raise the mean reward by a tenth at least."""
-    history = train(Config(tasks=TASKS, seconds=3600.0, max_iterations=12), progress=False)
-    first, last = history.quarters("reward")
-    assert last > first + 0.1, [round(row["reward"], 2) for row in history.iterations]
+class Killed(BaseException):
+    """The end of a process, which nothing catches."""
+
+
+def test_a_run_that_was_killed_ends_with_the_same_bits(
+    make: Callable[[], ChatActor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the third of four iterations: weights, optimizer and rollouts are as in one go."""
+    config = Config(**{**SMALL, "at_once": 3, "eval_episodes": 1, "max_new_tokens": 4})
+    train(config, make(), tmp_path / "whole")
+    steps, real = [], train_grpo_mllm.step
+
+    def step(*arguments: Any) -> float:
+        steps.append(1)
+        if len(steps) == 6:  # two an iteration
+            raise Killed
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_grpo_mllm, "step", step)
+        with pytest.raises(Killed):
+            train(config, make(), tmp_path / "parts")
+    assert train(config, make(), tmp_path / "parts").first_iteration == 2
+    states = []
+    for name in ("parts", "whole"):
+        actor = make()
+        optimizer = torch.optim.AdamW(trained(actor.model), config.lr, weight_decay=config.weight_decay)
+        parts = {"policy": actor.model, "optimizer": optimizer, "memory": nn.Module()}
+        Checkpoint(format="archive", **parts).load(tmp_path / name / "checkpoint")
+        states.append((actor.model.state_dict(), optimizer.state_dict()["state"]))
+    first = make().model.state_dict()
+    assert any(not torch.equal(value, first[key]) for key, value in states[0][0].items())
+    assert all(torch.equal(value, states[1][0][key]) for key, value in states[0][0].items())
+    for key, moments in states[1][1].items():
+        assert all(torch.equal(states[0][1][key][name], moments[name]) for name in moments)
+    found, expected = (list(read_records(tmp_path / name / "records")) for name in ("parts", "whole"))
+    assert found == expected
+    assert curve(tmp_path / "parts", "loss") == curve(tmp_path / "whole", "loss")
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.01])
+def test_a_group_whose_frames_cannot_be_shown_is_passed_over(
+    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kl: float
+) -> None:
+    """In its second turn a video is gone for good: its rollouts are cut, the other group is learned."""
+    config = Config(**{**SMALL, "iterations": 1, "kl": kl})
+    actor = make_actor(load(checkpoints["qwen2_5_vl"], Gone()))
+    chat = make_chat_env(config, actor.model, TASKS).chat
+    call = [*chat.output_ids(crop(20, 23)), chat.end_id]
+    sample = actor.answer
+
+    def look_first(records: Sequence[Record], **options: Any) -> list[Record]:
+        if len(records[0].turns) > 1 or options:
+            return sample(records, **options)
+        return [one.answered(call, [-1.0] * len(call), [1] * len(call)) for one in sample(records)]
+
+    monkeypatch.setattr(actor, "answer", look_first)
+    train(config, actor, tmp_path)
+    records = list(read_records(tmp_path / "records"))
+    assert all(one.turns[0].looked for one in records)
+    assert [one.cut != "" for one in records] == [True] * 3 + [False] * 3
+    assert all("its packets are gone" in one.cut for one in records[:3])
+    assert (curve(tmp_path, "groups"), curve(tmp_path, "cut_rate")) == ([1.0], [0.5])
+    assert len(curve(tmp_path, "loss")) == 1
+
+
+class Gone(Noise):
+    """The first video that is asked for cannot be shown a second time, by any copy of the store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = ""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Gone":
+        return self
+
+    def frames(self, source: str, *arguments: Any, **view: Any) -> Any:
+        """Frames of noise, once."""
+        if source == self.first:
+            self.broken.add(source)
+        self.first = self.first or source
+        return super().frames(source, *arguments, **view)
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.01])
+def test_an_iteration_without_a_whole_rollout_learns_nothing(
+    checkpoints: dict[str, Path], tmp_path: Path, kl: float
+) -> None:
+    """No frame can be shown: all rollouts are cut before a word is said, and the weights stay."""
+
+    class Empty(Noise):
+        def frames(self, source: str, *arguments: Any, **view: Any) -> Any:
+            self.broken.add(source)
+            return super().frames(source, *arguments, **view)
+
+    actor = make_actor(load(checkpoints["qwen2_5_vl"], Empty()))
+    before = [parameter.clone() for parameter in actor.model.parameters()]
+    train(Config(**{**SMALL, "iterations": 1, "kl": kl}), actor, tmp_path)
+    assert curve(tmp_path, "cut_rate") == [1.0] and curve(tmp_path, "groups") == [0.0]
+    assert all(torch.equal(a, b) for a, b in zip(before, actor.model.parameters(), strict=True))
+
+
+def test_reward_rises(make: Callable[[], ChatActor], tmp_path: Path) -> None:
+    """Letters with odd codes are paid for: ten iterations raise their share by a tenth at least."""
+    config = Config(**{**SMALL, "iterations": 10, "groups": 2, "group_size": 8, "minibatch_groups": 2})
+    config = replace(config, at_once=16, lr=5e-3, kl=0.0, eval_every=10, checkpoint_every=10)
+    train(config, make(), tmp_path)
+    rewards = curve(tmp_path, "reward")
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.1, [round(value, 2) for value in rewards]

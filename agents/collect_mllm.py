@@ -1,0 +1,347 @@
+"""Rollouts of a multimodal language model: by this process, by its threads, or by workers on many machines.
+
+All three play the same episodes for the same seed and iteration: this process opens the groups, each in
+one state, and whoever plays goes on from there. `RolloutCollector` is all that a training loop knows.
+Threads are those of TorchRL's `AsyncBatchedCollector`, workers those of `agents.collect_ray`.
+"""
+
+from __future__ import annotations
+
+import functools
+import queue
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args
+
+import torch
+from tensordict import NonTensorData, TensorDict, TensorDictBase, lazy_stack
+from tensordict.nn import TensorDictModuleBase
+from torchrl.collectors import AsyncBatchedCollector
+from torchrl.data import Composite, NonTensor, Unbounded
+from torchrl.envs import EnvBase
+
+from videogym import FrameStore, Snapshot
+
+from .chat import ChatEnv
+from .loop import TrainingRun
+from .mllm import ChatConfig, make_actor, make_chat_env, make_model, rollouts
+from .policies.chat_actor import ChatActor
+from .records import Record
+
+RolloutKind = Literal["local", "async", "ray"]
+IDLE = Record("", "", "", "", 0, "rollout", (), None, (), cut="idle")  # what a thread without work shows
+
+
+class RolloutCollector(Protocol):
+    """Plays the episodes of an iteration with the weights that were pushed last."""
+
+    def collect(self, iteration: int) -> list[Record]:
+        """Whole episodes, groups in order; the tasks follow from the seed and the iteration alone.
+
+        Raises:
+            Exception: what went wrong where an episode was played, with its message.
+        """
+        ...
+
+    def sync(self) -> None:
+        """Push the actor's weights under a new version to whoever samples."""
+        ...
+
+    def close(self) -> None:
+        """End all threads and processes."""
+        ...
+
+
+def make_collector(
+    config: ChatConfig,
+    actor: ChatActor,
+    *,
+    groups: int,
+    group_size: int,
+    kind: RolloutKind = "local",
+    workers: int = 2,
+    make_worker: Callable[[], ChatActor] | None = None,
+    run: TrainingRun | None = None,
+) -> RolloutCollector:
+    """A collector of the configured episodes.
+
+    Args:
+        config: of the run.
+        actor: the policy that is trained.
+        groups: tasks of an iteration.
+        group_size: episodes of a task.
+        kind: ``"local"`` plays in lockstep in this process and is repeatable. ``"async"`` steps every
+            episode in a thread of its own, while one server answers them in batches through ``actor``:
+            slow videos overlap, and what is sampled depends on who comes first. ``"ray"`` plays whole
+            groups in worker processes, on one machine or many, and is repeatable for the same workers.
+        workers: processes of ``"ray"``; groups that ``"async"`` has in play at once.
+        make_worker: makes the actor of a Ray worker, picklable, the same model with any engine; None:
+            the configured checkpoint, sampled with transformers.
+        run: measures what collecting takes; None: nobody does.
+
+    Raises:
+        ValueError: an unknown kind, no workers, more than Ray has room for, or nothing to make them from.
+        ImportError: Ray is not installed.
+    """
+    if kind not in get_args(RolloutKind):
+        raise ValueError(f"collector must be one of {get_args(RolloutKind)}, got {kind!r}")
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    env = make_chat_env(config, actor.model, config.tasks, groups=groups, group_size=group_size)
+    if kind == "local":
+        return LocalCollector(config, actor, env, run)
+    workers = min(workers, groups)
+    if kind == "async":
+        return AsyncCollector(config, actor, env, workers * group_size, run)
+    if make_worker is None:
+        if not config.checkpoint:
+            raise ValueError(
+                "Ray workers load config.checkpoint, which names none; name one or give make_worker"
+            )
+        make_worker = functools.partial(transformers_actor, config)
+    try:
+        from .collect_ray import RayCollector  # Ray is optional
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise ImportError("the collector 'ray' needs Ray: pip install 'videogym[ray]'") from error
+    return RayCollector(config, actor, env, workers, groups, make_worker, run)
+
+
+def transformers_actor(config: ChatConfig) -> ChatActor:
+    """The configured checkpoint, sampled with transformers."""
+    return make_actor(config, make_model(config, FrameStore()))
+
+
+# --- episodes ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Episode:
+    """One that is being played, and can be gone on with in any process."""
+
+    record: Record
+    snapshot: Snapshot  # of the environment before the output of the record's last turn is played
+
+    def advance(self, env: ChatEnv, answered: Record) -> None:
+        """Play the output that was sampled, unless the policy cut the episode."""
+        if not answered.waiting:
+            env.env.set_state(self.snapshot)
+            answered = env.advance(answered)
+            self.snapshot = env.env.get_state()
+        self.record = answered
+
+
+def open_episodes(config: ChatConfig, env: ChatEnv, iteration: int) -> list[Episode]:
+    """The episodes of an iteration as `LocalCollector` begins them, groups in order."""
+    env.set_seed(batch_seed(config, iteration))
+    rows = env.reset().unbind(0)
+    return [Episode(row["record"], snapshot) for row, snapshot in zip(rows, env.snapshots, strict=True)]
+
+
+def batch_seed(config: ChatConfig, iteration: int) -> int:
+    """Of the tasks of an iteration."""
+    return config.seed * 1_000_003 + iteration
+
+
+def play(env: ChatEnv, actor: ChatActor, episodes: Sequence[Episode]) -> list[Record]:
+    """Play opened episodes to their ends, in lockstep."""
+    while running := [episode for episode in episodes if not episode.record.waiting]:
+        answered = actor.answer([episode.record for episode in running])
+        for episode, record in zip(running, answered, strict=True):
+            episode.advance(env, record)
+    return [episode.record for episode in episodes]
+
+
+# --- collectors --------------------------------------------------------------------------------
+
+
+class LocalCollector:
+    """Plays in this process, in lockstep; see `agents.mllm.rollouts`."""
+
+    def __init__(
+        self, config: ChatConfig, actor: ChatActor, env: ChatEnv, run: TrainingRun | None = None
+    ) -> None:
+        self._config, self._actor, self._env, self._run = config, actor, env, run
+
+    def collect(self, iteration: int) -> list[Record]:
+        """See `RolloutCollector`."""
+        self._env.set_seed(batch_seed(self._config, iteration))
+        return rollouts(self._env, self._actor, self._run)
+
+    def sync(self) -> None:
+        """See `RolloutCollector`."""
+        self._actor.push()
+
+    def close(self) -> None:
+        """See `RolloutCollector`."""
+        self._env.env.close()
+
+
+class _Closed(Exception):
+    """Ends a thread that waits for work."""
+
+
+class _Work:
+    """Episodes to be played, for threads that wait for them."""
+
+    def __init__(self) -> None:
+        self._episodes: queue.SimpleQueue[Episode] = queue.SimpleQueue()
+        self.closed = threading.Event()
+
+    def put(self, episode: Episode) -> None:
+        self._episodes.put(episode)
+
+    def get(self) -> Episode:
+        while not self.closed.is_set():
+            try:
+                return self._episodes.get(timeout=0.1)
+            except queue.Empty:
+                continue
+        raise _Closed
+
+
+class _EpisodeSlot(EnvBase):
+    """Plays one episode after another that it is given.
+
+    A reset shows nothing. The first step waits until there is an episode and shows how it begins: a
+    collector resets as soon as an episode has ended, when it is not yet known what comes next.
+    """
+
+    def __init__(self, make_env: Callable[[], ChatEnv], work: _Work) -> None:
+        super().__init__(batch_size=())
+        self._env, self._work = make_env(), work
+        self._episode = Episode(IDLE, None)  # type: ignore[arg-type]  # nothing goes on from there
+        self.observation_spec = Composite(record=NonTensor(()))
+        self.action_spec = Composite(record=NonTensor(()))
+        self.reward_spec = Unbounded((1,))
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Release decoders."""
+        super().close(raise_if_closed=raise_if_closed)
+        self._env.env.close()
+
+    def _set_seed(self, seed: int | None) -> None:
+        """Tasks are given."""
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDictBase:
+        return TensorDict({"record": NonTensorData(IDLE)})
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        try:
+            answered: Record = tensordict["record"]
+            if answered == IDLE:
+                self._episode = self._work.get()
+            else:
+                self._episode.advance(self._env, answered)
+        except Exception:
+            self._work.closed.set()  # nothing more will be collected, and nobody shall wait for it
+            raise
+        done = self._episode.record.waiting
+        return TensorDict(
+            {
+                "record": NonTensorData(self._episode.record),
+                "reward": torch.zeros(1),  # rewards are in the record
+                "done": torch.tensor([done]),
+                "terminated": torch.tensor([done]),
+            }
+        )
+
+
+class _Answers(TensorDictModuleBase):
+    """An actor as the server of `AsyncBatchedCollector` calls it: records only, no entries of a loss."""
+
+    def __init__(self, actor: ChatActor, work: _Work) -> None:
+        super().__init__()
+        self.in_keys = self.out_keys = ["record"]
+        self._answer, self._work = actor.answer, work
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        rows = list(tensordict.unbind(0)) if tensordict.batch_dims else [tensordict]
+        try:
+            answered = self._answer([row["record"] for row in rows])
+        except Exception:
+            self._work.closed.set()
+            raise
+        written = [TensorDict({"record": NonTensorData(record)}) for record in answered]
+        return lazy_stack(written) if tensordict.batch_dims else written[0]
+
+
+class AsyncCollector:
+    """Steps episodes in threads, through TorchRL's `AsyncBatchedCollector`.
+
+    Its server samples with the trained actor itself, so that pushing is the engine's affair; nothing is
+    sampled between iterations.
+
+    Args:
+        config: of the run.
+        actor: samples, in a thread of the server.
+        env: opens the episodes.
+        slots: episodes in play at once.
+        run: measures ``collect``.
+    """
+
+    def __init__(
+        self,
+        config: ChatConfig,
+        actor: ChatActor,
+        env: ChatEnv,
+        slots: int,
+        run: TrainingRun | None = None,
+    ) -> None:
+        self._config, self._actor, self._env, self._run = config, actor, env, run
+        self._work = _Work()
+        make_env = functools.partial(make_chat_env, config, actor.model, config.tasks)
+        self._collector = AsyncBatchedCollector(
+            [functools.partial(_EpisodeSlot, make_env, self._work)] * slots,
+            policy=_Answers(actor, self._work),
+            env_backend="threading",
+            policy_backend="threading",
+            yield_completed_trajectories=True,
+            frames_per_batch=1,
+            total_frames=-1,
+            max_batch_size=slots,
+            # The server waits this long for all: larger batches are worth more than it costs.
+            min_batch_size=slots,
+            server_timeout=0.02,
+        )
+        self._ended = iter(self._collector)
+
+    def collect(self, iteration: int) -> list[Record]:
+        """See `RolloutCollector`.
+
+        Raises:
+            RuntimeError: an environment or the policy failed; the message holds the traceback. Nothing
+                more can be collected.
+        """
+        with self._run.span("collect") if self._run else nullcontext():
+            episodes = open_episodes(self._config, self._env, iteration)
+            for episode in episodes:
+                self._work.put(episode)
+            records = [self._next() for _ in episodes]
+        played = {(record.group, record.number): record for record in records}
+        return [played[episode.record.group, episode.record.number] for episode in episodes]
+
+    def _next(self) -> Record:
+        """The next episode that ends."""
+        try:
+            last: Record = next(self._ended)[-1]["next", "record"]
+            return last
+        except StopIteration:
+            raise RuntimeError("the async collector has been stopped") from None
+        except RuntimeError as error:
+            reason = "".join(traceback.format_exception(error.__cause__ or error))
+            raise RuntimeError(f"a thread of the async collector failed:\n{reason}") from error
+
+    def sync(self) -> None:
+        """See `RolloutCollector`."""
+        self._actor.push()
+
+    def close(self) -> None:
+        """See `RolloutCollector`."""
+        self._work.closed.set()
+        self._collector.shutdown(raise_on_error=False)
+        self._env.env.close()

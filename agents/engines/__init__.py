@@ -1,0 +1,1 @@
+"""Rollout engines: contexts in, sampled tokens out. One module per engine."""

@@ -1,0 +1,256 @@
+"""What surrounds the updates of any training run: log, evaluation, checkpoints, resuming, options.
+
+An iteration follows from the seed, its number and the weights alone, so that a run which was killed and
+resumed from a checkpoint ends with the same weights, to the bit, as one that was not (on one machine, in
+one process). What is trained, and on what, is not known here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import numpy as np
+import torch
+from torch import nn
+from torchrl.checkpoint import Checkpoint
+from torchrl.record import CSVLogger, TensorboardLogger
+
+from videogym import Recipe, get_recipe
+
+VERSION = 1  # of what a checkpoint holds
+MAY_CHANGE = (  # from one part of a run to the next
+    *("recipe", "iterations", "collector", "workers", "eval_every", "eval_episodes", "eval_tasks"),
+    *("checkpoint_every", "logger", "threads"),
+)
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What every training loop needs to know."""
+
+    recipe: str | Recipe = "VIDEO_MTR/paper"
+    """Recipe of all episodes, or its name."""
+    seed: int = 0
+    """Of tasks, actions and minibatches."""
+    iterations: int = 60
+    """Batches to collect and learn from."""
+    eval_every: int = 10
+    """Iterations between evaluations; there is one after the last."""
+    checkpoint_every: int = 10
+    """Iterations between checkpoints; there is one after the last."""
+    logger: Literal["csv", "tensorboard"] = "csv"
+    """Where curves go."""
+    threads: int = 1
+    """CPU threads of torch; small tensors gain nothing from more."""
+
+    @property
+    def rules(self) -> Recipe:
+        """The recipe itself."""
+        return self.recipe if isinstance(self.recipe, Recipe) else get_recipe(self.recipe)
+
+
+L = TypeVar("L", bound=LoopConfig)
+
+
+class CheckpointMismatch(ValueError):
+    """A checkpoint was written by another kind of run."""
+
+
+class RunDiverged(RuntimeError):
+    """A loss or gradient is not finite; nothing was updated with it."""
+
+
+class TrainingRun:
+    """One training run in a folder.
+
+    The folder holds ``log/`` (curves), ``checkpoint`` (the newest) and nothing else. A folder with a
+    checkpoint is gone on with.
+
+    Args:
+        config: of the run.
+        out: its folder.
+        policy: what is trained.
+        optimizer: of its weights.
+        memory: modules whose state lasts from batch to batch, such as an exploration bonus.
+        evaluate: figures of the policy on held-out tasks.
+
+    Raises:
+        CheckpointMismatch: the folder's checkpoint is of another recipe, algorithm, version or config.
+    """
+
+    def __init__(
+        self,
+        config: LoopConfig,
+        out: Path,
+        policy: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        memory: nn.Module,
+        evaluate: Callable[[], Mapping[str, float]],
+    ) -> None:
+        self.config, self.out, self.policy = config, out, policy
+        # An archive is one file, which another can replace in one step; folders take two.
+        self._checkpoint = Checkpoint(format="archive", policy=policy, optimizer=optimizer, memory=memory)
+        self._identity = {
+            "recipe": config.rules.identity,
+            "algorithm": type(config).__module__.rpartition(".")[2],
+            "version": VERSION,
+            "config": {
+                option.name: str(getattr(config, option.name))
+                for option in fields(config)
+                if option.name not in MAY_CHANGE
+            },
+        }
+        self._spans: dict[str, float] = {}
+        self.evaluate = evaluate
+        out.mkdir(parents=True, exist_ok=True)
+        self.first_iteration, self.turns, self.seconds = self._resume()
+        _forget_after(out / "log" / "scalars", self.first_iteration)
+        logger = {"csv": CSVLogger, "tensorboard": TensorboardLogger}[config.logger]
+        self._logger = logger("log", str(out))
+        self._started = time.monotonic() - self.seconds
+
+    def _resume(self) -> tuple[int, int, float]:
+        path = self.out / "checkpoint"
+        for unfinished in self.out.glob(".checkpoint.*"):
+            shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
+        if not path.exists():
+            return 0, 0, 0.0
+        found = self._checkpoint.manifest(path)["metadata"]
+        theirs = {key: found.get(key) for key in self._identity}
+        if theirs != self._identity:
+            differing = [key for key in self._identity if theirs[key] != self._identity[key]]
+            raise CheckpointMismatch(
+                f"{path} differs in {', '.join(differing)}: it is of {theirs}, this run is "
+                f"{self._identity}; choose another folder"
+            )
+        self._checkpoint.load(path)
+        return found["iteration"], found["turns"], found["seconds"]
+
+    def iterations(self) -> Iterator[int]:
+        """Numbers of the iterations still to do; before each, all generators are seeded by it."""
+        for iteration in range(self.first_iteration, self.config.iterations):
+            self._spans = {}
+            self._begun = time.monotonic()
+            state = np.random.SeedSequence((self.config.seed, iteration)).generate_state(1)
+            torch.manual_seed(int(state[0]))
+            yield iteration
+
+    @contextmanager
+    def span(self, name: str) -> Iterator[None]:
+        """Time a part of an iteration; logged as ``seconds_NAME``."""
+        started = time.monotonic()
+        yield
+        self._spans[name] = self._spans.get(name, 0.0) + time.monotonic() - started
+
+    def is_due(self, iteration: int, every: int) -> bool:
+        """Whether something done every so many iterations is due after this one."""
+        return (iteration + 1) % every == 0 or iteration + 1 == self.config.iterations
+
+    def end_iteration(self, iteration: int, turns: int, values: Mapping[str, float]) -> None:
+        """Evaluate and checkpoint where due, and log an iteration."""
+        self.turns += turns
+        if self.is_due(iteration, self.config.eval_every):
+            with self.span("evaluate"):
+                values = {**values, **self.evaluate()}
+        seconds = time.monotonic() - self._begun
+        spans = {f"seconds_{name}": value for name, value in self._spans.items()}
+        spans["seconds_other"] = seconds - sum(self._spans.values())
+        self.seconds = time.monotonic() - self._started
+        total = {"turns_total": self.turns, "seconds_total": self.seconds, "seconds_iteration": seconds}
+        self.log(iteration, {**values, **spans, **total})
+        if self.is_due(iteration, self.config.checkpoint_every):
+            self.save(iteration + 1)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one point to every named curve."""
+        for name, value in values.items():
+            self._logger.log_scalar(name, float(value), step=step)
+
+    def save(self, iteration: int) -> None:
+        """Write the checkpoint; it replaces the earlier one when it is whole.
+
+        Args:
+            iteration: the next one to do.
+
+        Raises:
+            OSError: it cannot be written; the earlier one is still there.
+        """
+        progress = {"iteration": iteration, "turns": self.turns, "seconds": self.seconds}
+        whole = self._checkpoint.save(self.out / ".checkpoint.new", metadata={**self._identity, **progress})
+        os.replace(whole, self.out / "checkpoint")
+
+
+def _forget_after(scalars: Path, iteration: int) -> None:
+    """Drop points of iterations that will be done again; a new run starts with empty curves."""
+    for path in scalars.glob("*.csv"):
+        lines = path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) < iteration]
+        # Killed here, a run still has its curves.
+        whole = path.with_suffix(".new")
+        whole.write_text("".join(kept))
+        os.replace(whole, path)
+
+
+def gradient_step(
+    loss: torch.Tensor,
+    parameters: Sequence[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    max_norm: float,
+) -> None:
+    """One step down a loss.
+
+    Raises:
+        RunDiverged: the loss or its gradient is not finite; weights are as before.
+    """
+    optimizer.zero_grad()
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    if not (torch.isfinite(loss) and torch.isfinite(norm)):
+        raise RunDiverged(f"the loss is {loss.item()} and its gradient's norm {norm.item()}")
+    optimizer.step()
+
+
+def quiet_libraries() -> None:
+    """Keep notes of libraries from breaking progress bars; warnings still show."""
+    logging.getLogger("torchrl").setLevel(logging.WARNING)
+
+
+def add_options(parser: argparse.ArgumentParser, config: type[LoopConfig]) -> None:
+    """An option for every field of a config, with its default."""
+    hints = get_type_hints(config)
+    for option in fields(config):
+        kind = hints[option.name]
+        reads: dict[str, Any] = {"default": option.default}
+        if get_origin(kind) is Literal:
+            reads["choices"] = get_args(kind)
+        elif get_origin(kind) is tuple:
+            reads |= {"type": int, "nargs": "+"}
+        elif kind is bool:
+            reads["action"] = argparse.BooleanOptionalAction
+        else:
+            reads["type"] = str if option.name == "recipe" else kind
+        parser.add_argument(f"--{option.name.replace('_', '-')}", **reads)
+
+
+def from_options(config: type[L], options: Mapping[str, Any]) -> L:
+    """A config from what `add_options` read."""
+    read = {option.name: options[option.name] for option in fields(config)}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in read.items()
+    }
+    return config(**values)
+
+
+def mean_rows(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means by name over rows that need not have the same names."""
+    names = {name for row in rows for name in row}
+    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in sorted(names)}

@@ -1,0 +1,353 @@
+"""What the loops of multimodal language models share: model, environment, episodes, figures.
+
+`agents.train_sft`, `agents.train_grpo_mllm`, `agents.train_rft` and `agents.train_ppo_mllm` differ in what
+they learn from and how; all else is here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import math
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+from torchrl.envs import step_mdp
+
+from videogym import FrameStore, VideoQAEnv
+from videogym.evaluate import mean
+from videogym.grammars import get_grammar
+
+from .chat import ChatEnv
+from .demonstrations import Demonstrator
+from .engines.base import Sampling
+from .engines.transformers_engine import TransformersEngine
+from .loop import LoopConfig, RunDiverged, TrainingRun, add_options, from_options, quiet_libraries
+from .policies.chat_actor import ChatActor
+from .policies.qwen_vl import QwenVL
+from .policies.tiny_qwen import build_tiny_qwen
+from .policies.visuals import FrameReader
+from .records import Record
+
+TASKS = (
+    "procedural:brief_event?level=0&duration_s=120&fps=4&size=320x180&event_s=3&count={count}&split={split}"
+)
+
+
+@dataclass(frozen=True)
+class ChatConfig(LoopConfig):
+    """What every training loop of a multimodal language model needs to know."""
+
+    recipe: str = "LONGVT_TINY"
+    """Recipe of all episodes, or its name."""
+    tasks: str = TASKS.format(count=4000, split="train")
+    """Source of the tasks that are trained on."""
+    eval_tasks: str = TASKS.format(count=200, split="val")
+    """Source of held-out tasks."""
+    eval_episodes: int = 100
+    """Held-out tasks of an evaluation, always the same."""
+    checkpoint: str = ""
+    """Folder or name of a Qwen2.5-VL or Qwen3-VL; empty: a tiny one with random weights is made."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights; with bfloat16 the optimizer keeps copies in float32."""
+    device: str = "cpu"
+    """Where the model is, as torch names it."""
+    lora_rank: int = 0
+    """Of low-rank adapters on all linear layers of the language model; 0: all weights are trained."""
+    freeze_vision: bool = False
+    """Whether the vision tower stays as it is; features of its frames are then computed once."""
+    video_form: bool = False
+    """Whether neighbouring frames are shown as a video of the family, not as images."""
+    window: int = 0
+    """Earlier turns that a policy reads again; 0: all."""
+    temperature: float = 1.0
+    """Of sampling and of the trained distribution."""
+    max_new_tokens: int = 128
+    """Bound of one output."""
+    max_context: int = 32_768
+    """Tokens that a conversation may have."""
+    share_prefixes: bool = True
+    """Whether what rollouts have in common goes through the model once in an update."""
+
+
+M = TypeVar("M", bound=ChatConfig)
+
+
+def make_model(config: ChatConfig, store: FrameReader) -> QwenVL:
+    """The model of the configured checkpoint, with adapters and frozen parts as configured."""
+    model = QwenVL.from_pretrained(config.checkpoint, store, getattr(torch, config.dtype)).to(config.device)
+    if config.freeze_vision:
+        model.model.model.visual.requires_grad_(False)
+    if config.lora_rank:
+        adapters = LoraConfig(
+            r=config.lora_rank,
+            lora_alpha=2 * config.lora_rank,
+            target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
+        )
+        model.requires_grad_(False)
+        inject_adapter_in_model(adapters, model.model)
+    return model
+
+
+def make_actor(config: ChatConfig, model: QwenVL) -> ChatActor:
+    """A policy that samples with the model that is trained."""
+    sampling = Sampling(
+        config.temperature, config.max_new_tokens, model.end_id, model.vision_ids, config.max_context
+    )
+    return ChatActor(model, TransformersEngine(model), sampling, config.share_prefixes)
+
+
+def make_chat_env(
+    config: ChatConfig, model: QwenVL, tasks: str, *, groups: int = 1, group_size: int = 1
+) -> ChatEnv:
+    """Episodes of the configured recipe, whose frames the model's store has."""
+    env = VideoQAEnv(tasks, config.rules, open_videos=max(8, groups))
+    return ChatEnv(
+        env,
+        model.tokenizer,
+        groups=groups,
+        group_size=group_size,
+        form=model.chat_form(config.video_form),
+        window=config.window or None,
+        max_context=config.max_context,
+    )
+
+
+def rollouts(env: ChatEnv, actor: ChatActor, run: TrainingRun | None = None) -> list[Record]:
+    """One batch of whole episodes, groups in order.
+
+    Args:
+        env: is reset.
+        actor: plays.
+        run: measures ``generate`` and ``environment``; None: nobody does.
+    """
+    span = run.span if run else lambda name: nullcontext()
+    with span("environment"):
+        td = env.reset()
+    while True:
+        with span("generate"):
+            td = actor(td)
+        with span("environment"):
+            td = env.step(td)
+        if td["next", "done"].all():
+            return [row["next", "record"] for row in td.unbind(0)]
+        td = step_mdp(td)
+
+
+def play_tasks(
+    env: ChatEnv,
+    answer: Callable[[Sequence[Record]], list[Record]],
+    task_ids: Sequence[str],
+    at_once: int = 32,
+) -> Iterator[Record]:
+    """One whole episode of every task, in order.
+
+    Args:
+        env: plays them.
+        answer: gives every record that does not wait one output more.
+        task_ids: of the environment's tasks.
+        at_once: episodes in lockstep.
+    """
+    for first in range(0, len(task_ids), at_once):
+        some = task_ids[first : first + at_once]
+        records, snapshots = [], []
+        for task_id in some:
+            env.env.reset(options={"task_id": task_id})
+            records.append(env.open(f"task {task_id}"))
+            snapshots.append(env.env.get_state())
+        while not all(record.waiting for record in records):
+            before, records = records, answer(records)
+            for place, record in enumerate(records):
+                if before[place].waiting or record.waiting:
+                    continue
+                env.env.set_state(snapshots[place])
+                records[place] = env.advance(record)
+                snapshots[place] = env.env.get_state()
+        yield from records
+
+
+def demonstrate(
+    env: ChatEnv, demonstrator: Demonstrator, task_ids: Sequence[str], per_task: int = 1
+) -> Iterator[Record]:
+    """Episodes that a script plays, as records: outputs are its texts, and nothing was sampled."""
+    for task_id in task_ids:
+        for number in range(per_task):
+            env.env.reset(options={"task_id": task_id})
+            record = replace(env.open(f"task {task_id}"), kind="demonstration", number=number)
+            while not record.waiting:
+                said = demonstrator(env.env.state)
+                ids = [*env.chat.output_ids(said.text), env.chat.end_id]
+                turn = replace(record.turns[-1], learn=said.learn)
+                record = replace(record, turns=(*record.turns[:-1], turn))
+                record = env.advance(record.answered(ids, [0.0] * len(ids), [0] * len(ids)))
+            yield record
+
+
+def held_out(config: ChatConfig, actor: ChatActor) -> Callable[[], dict[str, float]]:
+    """What evaluates a policy: its likeliest outputs on the first held-out tasks."""
+    env = make_chat_env(config, actor.model, config.eval_tasks)
+    ids = [task.task_id for task in env.env.tasks[: config.eval_episodes]]
+
+    def evaluate() -> dict[str, float]:
+        records = list(play_tasks(env, greedy(actor), ids))
+        return {f"eval_{name}": value for name, value in figures(records).items()}
+
+    return evaluate
+
+
+def greedy(actor: ChatActor) -> Callable[[Sequence[Record]], list[Record]]:
+    """The actor's likeliest outputs."""
+    return functools.partial(actor.answer, sampling=replace(actor.sampling, greedy=True))
+
+
+def figures(records: Sequence[Record]) -> dict[str, float]:
+    """Means over whole episodes.
+
+    Returns:
+        ``accuracy``, ``reward``, every reward term where it is present, ``turns``, ``looks``, sampled
+        ``tokens``; ``invalid_rate`` of turns; ``cut_rate`` of episodes, which count in nothing else.
+    """
+    whole = [record for record in records if not record.cut]
+    values: dict[str, float] = {"cut_rate": 1 - len(whole) / len(records)}
+    if not whole:
+        return values
+    turns = [turn for record in whole for turn in record.played]
+    values |= {
+        "accuracy": float(np.mean([bool(record.success) for record in whole])),
+        "reward": float(np.mean([record.total_reward for record in whole])),
+        "turns": len(turns) / len(whole),
+        "looks": sum(turn.looked for turn in turns) / len(whole),
+        "tokens": sum(record.sampled_tokens for record in whole) / len(whole),
+        "invalid_rate": sum(bool(turn.error) for turn in turns) / len(turns),
+    }
+    for name in turns[0].terms:
+        totals = [total for record in whole if (total := record.total(name)) is not None]
+        if totals:
+            values[name] = float(np.mean(totals))
+    return values
+
+
+def accuracy(records: Sequence[Record]) -> Any:
+    """Share of right answers with its 95 % interval; an episode that was cut has none."""
+    return mean([float(bool(record.success)) for record in records])
+
+
+def backward(
+    actor: ChatActor, records: Sequence[Record], at_once: int, loss_of: Callable[[slice], Tensor]
+) -> float:
+    """Gradients of a loss that is a sum over records, a few records at a time.
+
+    What the records have in common goes through the model once all the same.
+
+    Args:
+        actor: whose weights get gradients, added to those there are.
+        records: of one gradient step.
+        at_once: records in memory together.
+        loss_of: the part of the loss that a slice of the records makes.
+
+    Returns:
+        The loss.
+    """
+    parts = [slice(first, first + at_once) for first in range(0, len(records), at_once)]
+    total = 0.0
+    with actor.scorer.holding(records) if len(parts) > 1 else nullcontext():
+        for part in parts:
+            loss = loss_of(part)
+            loss.backward()
+            total += loss.item()
+    return total
+
+
+def step(
+    parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, loss: float, most: float
+) -> float:
+    """Step with the gradients that are there, scaled down to a norm; returns the norm before.
+
+    Raises:
+        RunDiverged: the loss or a gradient is not finite; weights are as before.
+    """
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, most))
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise RunDiverged(f"the loss is {loss} and its gradient's norm {norm}")
+    optimizer.step()
+    optimizer.zero_grad()
+    return norm
+
+
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    """The weights that are trained."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def tiny_checkpoint(folder: Path, config: ChatConfig, **sizes: Any) -> Path:
+    """A checkpoint with random weights whose tokenizer knows the words of the configured episodes.
+
+    Args:
+        folder: where it is saved; one that is there is taken as it is.
+        config: whose recipe and tasks give the words; its seed is that of the weights.
+        sizes: see `agents.policies.tiny_qwen.build_tiny_qwen`.
+    """
+    if not (folder / "config.json").exists():
+        env = VideoQAEnv(config.tasks, config.rules)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+            build_tiny_qwen(unfinished, corpus(env), seed=config.seed, **sizes)
+            Path(unfinished).rename(folder)
+            Path(unfinished).mkdir()
+    return folder
+
+
+def corpus(env: VideoQAEnv, episodes: int = 64) -> list[str]:
+    """Texts of some demonstrated episodes, and the whole numbers up to the length of a video."""
+    grammar, texts = get_grammar(env.recipe.grammar), []
+    speak = Demonstrator(grammar, seed=0)
+    for seed in range(episodes):
+        env.reset(seed=seed)
+        while not env.state.terminated:
+            env.step(grammar.parse(speak(env.state).text, env.state))
+        for message in grammar.messages(env.state):
+            texts += [f"{message.role}\n", message.text]
+        texts += map(str, range(round(env.state.video.duration_s) + 1))
+    return texts
+
+
+def command_line(
+    about: str | None,
+    config_class: type[M],
+    train: Callable[[M, ChatActor, Path, bool], TrainingRun],
+    out: Path,
+) -> None:
+    """The command of a training loop: from one checkpoint to another.
+
+    Args:
+        about: what ``--help`` says.
+        config_class: every field of it is an option.
+        train: called with config, actor, folder and whether to show progress.
+        out: the folder by default; the trained checkpoint is its ``model``.
+    """
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=out, help="folder; gone on with if it holds a run")
+    add_options(parser, config_class)
+    arguments = parser.parse_args()
+    config = from_options(config_class, vars(arguments))
+    quiet_libraries()
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    if not config.checkpoint:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        config = replace(config, checkpoint=str(tiny_checkpoint(arguments.out / "tiny", config)))
+    actor = make_actor(config, make_model(config, FrameStore()))
+    run = train(config, actor, arguments.out, True)
+    actor.model.save(str(arguments.out / "model"))
+    values = ", ".join(f"{name} {value:.3f}" for name, value in run.evaluate().items())
+    sys.stdout.write(f"{values}\nThe checkpoint is {arguments.out / 'model'}\n")

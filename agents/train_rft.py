@@ -1,0 +1,136 @@
+"""Rejection-sampling fine-tuning: train again on the rollouts that went well, LongVT's third stage.
+
+A rollout is kept if its answer was right and its look overlapped the evidence by an IoU of at least 0.3.
+Of one question at most so many are kept: the published selection had up to 87 of one. Training itself is
+`agents.train_sft`, which is told in its own words how many rollouts were kept and why others were not.
+
+Run ``python -m agents.train_rft --rollouts runs/grpo/records --checkpoint runs/grpo/model --out runs/rft``.
+
+Deviations from LongVT: its configuration starts from the base model and mixes the traces with all data of
+the first stage, its paper starts from the best policy of the second; this follows the paper. Its rollouts
+are of the early second stage only; here of whichever files are named.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from . import train_sft
+from .loop import TrainingRun
+from .mllm import command_line
+from .policies.chat_actor import ChatActor
+from .records import Record, fingerprint, read_records, write_records
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Config(train_sft.Config):
+    """Everything a run depends on, beside the weights it starts from."""
+
+    rollouts: str = ""
+    """File or folder of records to select from."""
+    overlap_term: str = "time"
+    """Reward term that is the temporal IoU of an episode."""
+    min_overlap: float = 0.3
+    """Least value of it."""
+    per_question: int = 4
+    """Most rollouts of one question, the first ones; 0: all."""
+    iterations: int = 1600
+    """Gradient steps."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was kept, and why the rest was not."""
+
+    kept: tuple[Record, ...]  # records of one question next to each other
+    counts: dict[str, int]  # of records by what became of them; they add up to all that were read
+
+    def __str__(self) -> str:
+        questions = len({record.task_id for record in self.kept})
+        reasons = ", ".join(f"{name} {count}" for name, count in self.counts.items())
+        return f"{sum(self.counts.values())} rollouts of which {reasons}; {questions} questions"
+
+
+def select(
+    records: Iterable[Record], *, overlap_term: str, min_overlap: float, per_question: int
+) -> Selection:
+    """Rollouts that answered right after a look at the right place.
+
+    Args:
+        records: rollouts; demonstrations among them are refused like others that do not fit.
+        overlap_term: reward term that is the temporal IoU.
+        min_overlap: least value of it, inclusive.
+        per_question: most rollouts of one question; 0: all.
+
+    Raises:
+        ValueError: the recipe of a record has no such term, or none was kept: the message counts why.
+    """
+    counts = Counter(dict.fromkeys(("kept", "cut", "wrong", "no overlap", "over the cap", "repeated"), 0))
+    kept: dict[str, list[Record]] = {}
+    seen: set[tuple[str, tuple[tuple[int, ...], ...]]] = set()
+    for record in records:
+        reason = _refusal(record, overlap_term, min_overlap)
+        said = (record.task_id, tuple(turn.output for turn in record.turns))
+        if not reason and said in seen:
+            reason = "repeated"
+        elif not reason and per_question and len(kept.get(record.task_id, ())) >= per_question:
+            reason = "over the cap"
+        counts[reason or "kept"] += 1
+        if not reason:
+            seen.add(said)
+            kept.setdefault(record.task_id, []).append(record)
+    selection = Selection(tuple(record for some in kept.values() for record in some), dict(counts))
+    if not selection.kept:
+        raise ValueError(f"no rollout was good enough: {selection}")
+    return selection
+
+
+def _refusal(record: Record, overlap_term: str, min_overlap: float) -> str:
+    if record.cut:
+        return "cut"
+    if not record.success:
+        return "wrong"
+    try:
+        overlap = record.total(overlap_term)
+    except KeyError:
+        names = ", ".join(record.played[0].terms)
+        raise ValueError(
+            f"recipe {record.recipe} has no reward term {overlap_term!r} to select by; it has {names}"
+        ) from None
+    return "" if overlap is not None and overlap >= min_overlap else "no overlap"
+
+
+def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -> TrainingRun:
+    """Select, then train a policy in place; the selection is written to ``selected.jsonl``.
+
+    Raises:
+        ValueError: nothing to learn from.
+        RecordError: rollouts of another recipe or tokenizer.
+    """
+    if not config.rollouts:
+        raise ValueError("name the file or folder of rollouts to select from")
+    rollouts = read_records(
+        Path(config.rollouts), config.rules.identity, fingerprint(actor.model.tokenizer)
+    )
+    selection = select(
+        rollouts,
+        overlap_term=config.overlap_term,
+        min_overlap=config.min_overlap,
+        per_question=config.per_question,
+    )
+    sys.stderr.write(f"{selection}\n")
+    path = out / "selected.jsonl"
+    # All outputs of a rollout that went well are examples.
+    write_records(path, selection.kept)
+    return train_sft.train(replace(config, records=str(path)), actor, out, progress)
+
+
+if __name__ == "__main__":
+    command_line(__doc__, Config, train, Path("runs/rft"))

@@ -1,0 +1,196 @@
+"""Supervised fine-tuning on interleaved trajectories: the cold start of a policy that calls for frames.
+
+Examples are `agents.records`: episodes that a script plays (`agents.demonstrations`), with reasoning in
+varied words and mistakes that get corrected, or any file of records, as rejection sampling selects them
+(`agents.train_rft`). The loss is the mean negative log-likelihood of the outputs' tokens. Demonstrated
+mistakes are read, not imitated.
+
+Run ``python -m agents.train_sft --checkpoint FOLDER --out runs/sft``.
+
+Deviations from LongVT: no packing; demonstrations by a script in place of a larger model's; frames as
+images, as in its reinforcement learning, where its own fine-tuning shows a video.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from videogym.grammars import get_grammar
+
+from .demonstrations import Demonstrator
+from .loop import TrainingRun
+from .mllm import (
+    ChatConfig,
+    backward,
+    command_line,
+    demonstrate,
+    held_out,
+    make_chat_env,
+    step,
+    trained,
+)
+from .policies.chat_actor import ChatActor
+from .records import Record, fingerprint, read_records
+
+
+@dataclass(frozen=True)
+class Config(ChatConfig):
+    """Everything a run depends on, beside the weights it starts from."""
+
+    records: str = ""
+    """File or folder of examples; empty: a script demonstrates."""
+    demonstrated_tasks: int = 1000
+    """Tasks that the script plays."""
+    per_task: int = 4
+    """Demonstrations of each, in different words."""
+    wrong_looks: float = 0.15
+    """Share of the script's turns that look in the wrong place first."""
+    refused_calls: float = 0.1
+    """Share of the script's turns that make a call which is refused."""
+    iterations: int = 3000
+    """Gradient steps."""
+    groups: int = 4
+    """Tasks of a gradient step, with all their examples."""
+    at_once: int = 16
+    """Examples in memory together; fewer than a step has are accumulated."""
+    lr: float = 5e-5
+    """Highest learning rate, falling in a half cosine."""
+    vision_lr: float = 1.0
+    """Factor of the vision tower's learning rate."""
+    warmup: float = 0.1
+    """Share of the steps in which the rate rises."""
+    weight_decay: float = 0.0
+    """Of AdamW."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    eval_every: int = 500
+    """Steps between evaluations; there is one after the last."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints; there is one after the last."""
+
+
+def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -> TrainingRun:
+    """Train a policy in place.
+
+    Args:
+        config: of the run.
+        actor: the policy.
+        out: folder of the run; gone on with if it holds one.
+        progress: whether to show a progress bar.
+
+    Raises:
+        RecordError: the examples are of another recipe or tokenizer.
+        RunDiverged: a loss is not finite.
+        CheckpointMismatch: the folder belongs to another kind of run.
+    """
+    torch.set_num_threads(config.threads)
+    optimizer = torch.optim.AdamW(
+        weight_groups(config, actor.model), config.lr, weight_decay=config.weight_decay
+    )
+    run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), held_out(config, actor))
+    if run.first_iteration == config.iterations:
+        return run
+    examples = by_task(load_examples(config, actor, progress))
+    parameters = trained(actor.model)
+    bar = tqdm(
+        run.iterations(),
+        total=config.iterations,
+        initial=run.first_iteration,
+        desc="sft",
+        disable=not progress,
+    )
+    for iteration in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = group["full_lr"] * rate(config, iteration)
+        records = [record for task in chosen(examples, config, iteration) for record in task]
+        with run.span("update"):
+            count = sum(len(turn.output) for record in records for turn in record.played if turn.learn)
+            loss = backward(actor, records, config.at_once, partial(mean_nll, actor, records, count))
+            norm = step(parameters, optimizer, loss, config.max_grad_norm)
+        if run.is_due(iteration, config.eval_every):
+            actor.push()
+        run.end_iteration(iteration, len(records), {"loss": loss, "grad_norm": norm})
+        bar.set_postfix(loss=f"{loss:.3f}")
+    actor.push()
+    return run
+
+
+def weight_groups(config: Config, model: nn.Module) -> list[dict[str, object]]:
+    """Trained weights by learning rate: the vision tower's and the others."""
+    vision = [
+        weight for name, weight in model.named_parameters() if ".visual." in name and weight.requires_grad
+    ]
+    known = {id(weight) for weight in vision}
+    others = [weight for weight in trained(model) if id(weight) not in known]
+    groups: list[dict[str, object]] = [{"params": others, "full_lr": config.lr}]
+    if vision:
+        groups.append({"params": vision, "full_lr": config.lr * config.vision_lr})
+    return groups
+
+
+def rate(config: Config, iteration: int) -> float:
+    """Factor of the learning rate: a rise, then a half cosine towards 0."""
+    rise = config.warmup * config.iterations
+    if iteration < rise:
+        return (iteration + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (iteration - rise) / (config.iterations - rise)))
+
+
+def load_examples(config: Config, actor: ChatActor, progress: bool) -> list[Record]:
+    """The configured examples."""
+    if config.records:
+        return list(
+            read_records(Path(config.records), config.rules.identity, fingerprint(actor.model.tokenizer))
+        )
+    env = make_chat_env(config, actor.model, config.tasks)
+    grammar = get_grammar(config.rules.grammar)
+    script = Demonstrator(
+        grammar, config.seed, wrong_looks=config.wrong_looks, refused_calls=config.refused_calls
+    )
+    ids = [task.task_id for task in env.env.tasks[: config.demonstrated_tasks]]
+    played = demonstrate(env, script, ids, config.per_task)
+    return list(tqdm(played, "demonstrations", len(ids) * config.per_task, disable=not progress))
+
+
+def by_task(records: Sequence[Record]) -> list[list[Record]]:
+    """Neighbouring records of one task together, so that a gradient step can share what they began with.
+
+    Records that were cut, and those without an output to imitate, are left out.
+
+    Raises:
+        ValueError: none is left.
+    """
+    whole = [record for record in records if not record.cut and any(turn.learn for turn in record.played)]
+    if not whole:
+        raise ValueError(f"none of the {len(records)} records has an output to learn from")
+    return [list(some) for _, some in groupby(whole, key=lambda record: record.task_id)]
+
+
+def chosen(examples: list[list[Record]], config: Config, iteration: int) -> list[list[Record]]:
+    """The tasks of a gradient step: an order of their own in every pass over the examples."""
+    some = []
+    for place in range(iteration * config.groups, (iteration + 1) * config.groups):
+        epoch, index = divmod(place, len(examples))
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+        some.append(examples[int(torch.randperm(len(examples), generator=generator)[index])])
+    return some
+
+
+def mean_nll(actor: ChatActor, records: Sequence[Record], count: int, part: slice) -> Tensor:
+    """Negative log-likelihood of a part's outputs that are to be imitated, over a number of tokens."""
+    scored = actor.scorer(records[part])
+    learned = [turn.learn for record in records[part] for turn in record.turns for _ in turn.output]
+    return -scored.log_probs[torch.tensor(learned, device=scored.log_probs.device)].sum() / count
+
+
+if __name__ == "__main__":
+    command_line(__doc__, Config, train, Path("runs/sft"))

@@ -1,0 +1,258 @@
+"""Supervised fine-tuning: the loss falls, mistakes are not imitated, and a stopped run loses nothing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_chat import RECIPE, TASKS, Noise, load, make_actor
+from torch import nn
+from torchrl.checkpoint import Checkpoint
+
+from agents import train_sft
+from agents.loop import CheckpointMismatch, RunDiverged
+from agents.policies.chat_actor import ChatActor
+from agents.policies.scoring import Scorer
+from agents.records import Record, RecordError, fingerprint, write_records
+from agents.train_sft import Config, by_task, chosen, load_examples, mean_nll, rate, train, weight_groups
+
+SMALL: dict[str, Any] = {
+    "recipe": RECIPE,
+    "tasks": TASKS,
+    "eval_tasks": TASKS,
+    "eval_episodes": 2,
+    "max_new_tokens": 6,
+    "demonstrated_tasks": 3,
+    "per_task": 2,
+    "wrong_looks": 0.3,
+    "refused_calls": 0.3,
+    "iterations": 4,
+    "groups": 2,
+    "at_once": 2,
+    "lr": 1e-3,
+    "eval_every": 4,
+    "checkpoint_every": 2,
+}
+
+
+@pytest.fixture
+def make(checkpoints: dict[str, Path]) -> Callable[[], ChatActor]:
+    """Makes actors with the same weights."""
+    return lambda: make_actor(load(checkpoints["qwen2_5_vl"]))
+
+
+@pytest.fixture
+def examples(make: Callable[[], ChatActor]) -> list[Record]:
+    """Three tasks, two demonstrations each, with mistakes."""
+    return load_examples(Config(**SMALL), make(), progress=False)
+
+
+def state_of(
+    out: Path, config: Config, make: Callable[[], ChatActor]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Weights and optimizer of a run's checkpoint."""
+    actor = make()
+    optimizer = torch.optim.AdamW(weight_groups(config, actor.model), config.lr)
+    checkpoint = Checkpoint(format="archive", policy=actor.model, optimizer=optimizer, memory=nn.Module())
+    checkpoint.load(out / "checkpoint")
+    return actor.model.state_dict(), optimizer.state_dict()
+
+
+def assert_same_bits(found: Any, expected: Any) -> None:
+    """Equal to the bit, at any depth."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key in expected:
+            assert_same_bits(found[key], expected[key])
+    elif isinstance(expected, list | tuple):
+        for one, other in zip(found, expected, strict=True):
+            assert_same_bits(one, other)
+    elif isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected)
+    else:
+        assert found == expected
+
+
+# --- examples ----------------------------------------------------------------------------------
+
+
+def test_demonstrations_are_whole_episodes_with_mistakes_to_read(
+    examples: list[Record], make: Callable[[], ChatActor]
+) -> None:
+    """They end by the rules, were not sampled, and belong to the recipe and the tokenizer."""
+    assert len(examples) == 6 and len({one.task_id for one in examples}) == 3
+    for one in examples:
+        assert one.kind == "demonstration" and one.ending == "answered" and one.success
+        assert one.recipe == RECIPE.identity and one.tokenizer == fingerprint(make().model.tokenizer)
+        assert all(turn.output and not any(turn.log_probs) for turn in one.turns)
+    learned = [turn.learn for one in examples for turn in one.turns]
+    assert 0 < learned.count(False) < learned.count(True)
+    assert load_examples(Config(**SMALL), make(), progress=False) == examples
+    grouped = by_task(examples)
+    assert [len(some) for some in grouped] == [2, 2, 2]
+    silent = [replace(one, turns=tuple(replace(t, learn=False) for t in one.turns)) for one in examples]
+    cut = [replace(one, cut="context") for one in examples]
+    assert by_task([*silent, *examples[:2], *cut]) == [examples[:2]]
+    for none in ([], silent, cut):
+        with pytest.raises(
+            ValueError, match=f"none of the {len(none)} records has an output to learn from"
+        ):
+            by_task(none)
+
+
+def test_every_pass_shows_every_task_once_in_an_order_of_its_own(examples: list[Record]) -> None:
+    """Two tasks a step: three steps are two passes over three tasks, wherever one starts to look."""
+    config, grouped = Config(**SMALL), by_task(examples)
+    seen = [some[0].task_id for step in range(30) for some in chosen(grouped, config, step)]
+    tasks = {one.task_id for one in examples}
+    passes = [seen[first : first + 3] for first in range(0, 60, 3)]
+    assert all(set(some) == tasks for some in passes)
+    assert len({tuple(some) for some in passes}) > 3
+    other = replace(config, seed=1)
+    assert seen != [some[0].task_id for step in range(30) for some in chosen(grouped, other, step)]
+
+
+def test_the_rate_rises_and_falls_by_a_half_cosine() -> None:
+    """Of 100 steps 10 rise; the highest comes then; in the middle of the fall it is a half."""
+    config = Config(iterations=100, warmup=0.1)
+    assert [rate(config, step) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert [rate(config, step) for step in (10, 55, 99)] == pytest.approx([1.0, 0.5, 0.000304], abs=1e-5)
+    assert rate(Config(iterations=100, warmup=0.0), 0) == 1.0
+
+
+def test_the_vision_tower_has_a_rate_of_its_own(make: Callable[[], ChatActor]) -> None:
+    """All weights are in one group of the two, and a frozen tower is in none."""
+    model = make().model
+    config = Config(lr=0.5, vision_lr=0.1)
+    others, vision = weight_groups(config, model)
+    assert (others["full_lr"], vision["full_lr"]) == (0.5, pytest.approx(0.05))
+    tower = {id(weight) for weight in model.model.model.visual.parameters()}
+    assert {id(weight) for weight in vision["params"]} == tower  # type: ignore[attr-defined]
+    assert len(others["params"]) + len(tower) == len(list(model.parameters()))  # type: ignore[arg-type]
+    model.model.model.visual.requires_grad_(False)
+    assert len(weight_groups(config, model)) == 1
+
+
+# --- the loss ----------------------------------------------------------------------------------
+
+
+def test_mistakes_are_read_but_not_imitated(examples: list[Record], make: Callable[[], ChatActor]) -> None:
+    """The loss is a mean over learned tokens alone; with none there is no gradient."""
+    actor = make()
+    some = [one for one in examples if not all(turn.learn for turn in one.turns)][:2]
+    assert some
+    scored = Scorer(actor.model, 0.8, share=False)(some).log_probs
+    learned = torch.tensor([turn.learn for one in some for turn in one.turns for _ in turn.output])
+    count = int(learned.sum())
+    loss = mean_nll(actor, some, count, slice(None))
+    torch.testing.assert_close(loss, -scored[learned].mean(), atol=1e-5, rtol=0.0)
+    parameters = list(actor.model.parameters())
+    expected = torch.autograd.grad(-scored[learned].mean(), parameters, allow_unused=True)
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    for one, other in zip(found, expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    wrong = [replace(one, turns=tuple(replace(t, learn=False) for t in one.turns)) for one in some]
+    nothing = torch.autograd.grad(mean_nll(actor, wrong, 1, slice(None)), parameters, allow_unused=True)
+    assert all(gradient is None or not gradient.any() for gradient in nothing)
+
+
+def test_the_loss_falls(make: Callable[[], ChatActor], tmp_path: Path) -> None:
+    """Sixteen steps on one task: the mean negative log-likelihood falls by more than a half."""
+    config = Config(**{**SMALL, "iterations": 16, "lr": 5e-3, "demonstrated_tasks": 1, "groups": 1})
+    config = replace(config, eval_every=16, checkpoint_every=16)
+    actor = make()
+    run = train(config, actor, tmp_path)
+    losses = [float(line.split(",")[1]) for line in (tmp_path / "log/scalars/loss.csv").read_text().split()]
+    assert len(losses) == 16
+    assert losses[-1] < 0.5 * losses[0]
+    assert {"eval_accuracy", "eval_cut_rate", "eval_invalid_rate"} <= set(run.evaluate())
+    assert (tmp_path / "log/scalars/eval_accuracy.csv").exists()
+
+
+# --- runs --------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """The end of a process, which nothing catches."""
+
+
+def test_a_run_that_was_killed_ends_with_the_same_bits(
+    make: Callable[[], ChatActor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the third of four steps, after a checkpoint of two: weights and optimizer as in one go."""
+    config = Config(**{**SMALL, "per_task": 1, "eval_episodes": 1, "max_new_tokens": 4})
+    train(config, make(), tmp_path / "whole")
+    steps, real = [], train_sft.step
+
+    def step(*arguments: Any) -> float:
+        steps.append(1)
+        if len(steps) == 3:
+            raise Killed
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_sft, "step", step)
+        with pytest.raises(Killed):
+            train(config, make(), tmp_path / "parts")
+    run = train(config, make(), tmp_path / "parts")
+    assert run.first_iteration == 2
+    found, expected = (state_of(tmp_path / name, config, make) for name in ("parts", "whole"))
+    assert_same_bits(found, expected)
+    assert not torch.equal(
+        found[0]["model.lm_head.weight"], make().model.state_dict()["model.lm_head.weight"]
+    )
+    assert train(config, make(), tmp_path / "parts").first_iteration == 4, "there is nothing left to do"
+
+
+def test_a_folder_of_another_run_is_refused(make: Callable[[], ChatActor], tmp_path: Path) -> None:
+    """Another learning rate is another run."""
+    config = Config(**{**SMALL, "iterations": 1})
+    train(config, make(), tmp_path)
+    with pytest.raises(CheckpointMismatch, match="config"):
+        train(replace(config, lr=0.5), make(), tmp_path)
+
+
+def test_examples_of_another_recipe_or_tokenizer_are_refused(
+    make: Callable[[], ChatActor], examples: list[Record], tmp_path: Path
+) -> None:
+    """The message names both; examples that fit are read from a file as they were."""
+    path = tmp_path / "examples.jsonl"
+    config = Config(**{**SMALL, "records": str(path)})
+    write_records(path, examples)
+    assert load_examples(config, make(), progress=False) == examples
+    write_records(path, [*examples[:1], replace(examples[1], recipe="OTHER@1")])
+    with pytest.raises(RecordError, match=f"line 2: recipe OTHER@1, expected {RECIPE.identity}"):
+        train(config, make(), tmp_path / "run")
+    write_records(path, [replace(examples[1], tokenizer="123")])
+    with pytest.raises(RecordError, match="line 1: tokenizer 123, expected "):
+        load_examples(config, make(), progress=False)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(make: Callable[[], ChatActor], tmp_path: Path) -> None:
+    """Before a step is made with it."""
+    actor = make()
+    with torch.no_grad():
+        actor.model.model.lm_head.weight[5] = torch.nan
+    before = [parameter.clone() for parameter in actor.model.parameters()]
+    with pytest.raises(RunDiverged, match="nan"):
+        train(Config(**SMALL), actor, tmp_path)
+    after = list(actor.model.parameters())
+    assert all(torch.equal(b.nan_to_num(), a.nan_to_num()) for b, a in zip(before, after, strict=True))
+
+
+def test_low_rank_adapters_train_alone(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """With adapters and a frozen tower nothing else moves, and frames are encoded once in the whole run."""
+    from agents.mllm import make_model
+
+    config = Config(
+        **{**SMALL, "checkpoint": str(checkpoints["qwen3_vl"]), "lora_rank": 2, "freeze_vision": True}
+    )
+    model = make_model(config, Noise())
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    train(config, make_actor(model), tmp_path)
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved and all("lora_" in name and "visual" not in name for name in moved)

@@ -1,0 +1,158 @@
+"""Proves that a language model learns from Ray's workers as it does from its own process, even if one is killed.
+
+Teaches a tiny Qwen2.5-VL by demonstrations, then takes it through GRPO with the local collector and with
+two Ray workers, the same seeds for both. Plays the last Ray run a second time and kills a worker by
+SIGKILL in mid-collection: records and curves must come out the same, every group of an iteration once.
+Prints the curves side by side, exits 1 if a difference shows. Run by ``make prove-ray``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import ray
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+from agents import train_grpo_mllm, train_sft
+from agents.collect_mllm import transformers_actor
+from agents.loop import quiet_libraries
+from agents.mllm import tiny_checkpoint
+from agents.records import Record, read_records
+from videogym import get_recipe
+
+TASKS = "procedural:brief_event?level=0&duration_s=60&event_s=3&count=1000&split={split}"
+LONGVT = get_recipe("LONGVT_TINY")
+SHARED: dict[str, Any] = {
+    "recipe": replace(LONGVT, name="LONGVT_TINY-16", rules=replace(LONGVT.rules, skim_frames=16)),
+    "tasks": TASKS.format(split="train"),
+    "eval_tasks": TASKS.format(split="val"),
+    "eval_episodes": 8,
+    "max_new_tokens": 48,
+}
+LESSON = train_sft.Config(
+    **SHARED, iterations=120, demonstrated_tasks=128, groups=2, wrong_looks=0.3, lr=1e-2
+)
+GRPO = train_grpo_mllm.Config(
+    **SHARED, groups=4, group_size=8, minibatch_groups=1, lr=1e-3, kl=0.0, eval_every=100
+)
+WORKERS = 2
+NEAR = 0.25  # in mean reward over the last iterations and all seeds; one iteration has 32 episodes
+LAST = 5  # iterations
+
+
+def taught(folder: Path) -> Path:
+    """A checkpoint that has seen demonstrations."""
+    lesson = replace(LESSON, checkpoint=str(tiny_checkpoint(folder / "tiny", LESSON)))
+    actor = transformers_actor(lesson)
+    train_sft.train(lesson, actor, folder / "sft")
+    actor.model.save(str(folder / "model"))
+    return folder / "model"
+
+
+def train(config: train_grpo_mllm.Config, out: Path) -> tuple[list[float], float]:
+    """Rewards of a run by iteration, and its seconds."""
+    started = time.monotonic()
+    train_grpo_mllm.train(config, transformers_actor(config), out)
+    lines = (out / "log" / "scalars" / "reward.csv").read_text().splitlines()
+    return [float(line.split(",")[1]) for line in lines], time.monotonic() - started
+
+
+class Killer(threading.Thread):
+    """Kills a worker that is playing, once so many iterations are done."""
+
+    def __init__(self, out: Path, iterations: int) -> None:
+        super().__init__(daemon=True)
+        self.killed = 0
+        self._out, self._iterations = out, iterations
+
+    def run(self) -> None:
+        """Wait for the moment."""
+        while not self.killed:
+            if len(list((self._out / "records").glob("*.jsonl"))) >= self._iterations:
+                playing = [
+                    process.pid
+                    for process in psutil.Process().children(recursive=True)
+                    if process.is_running() and title(process) == "ray::RolloutWorker.play"
+                ]
+                if playing:
+                    os.kill(playing[0], signal.SIGKILL)
+                    self.killed = playing[0]
+            time.sleep(0.01)
+
+
+def title(process: psutil.Process) -> str:
+    """What a process calls itself."""
+    try:
+        return (process.cmdline() or [""])[0].strip()
+    except psutil.Error:
+        return ""
+
+
+def whole(config: train_grpo_mllm.Config, records: list[Record]) -> bool:
+    """Whether every episode of all iterations is there once."""
+    names = {(record.group, record.number) for record in records}
+    return len(names) == len(records) == config.iterations * config.groups * config.group_size
+
+
+def main() -> int:
+    """Print the curves; a difference decides the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--iterations", type=int, default=15)
+    arguments = parser.parse_args()
+    quiet_libraries()
+    disable_progress_bar()
+    torch.set_num_threads(1)
+    ray.init(num_cpus=WORKERS, log_to_driver=False)
+    curves: dict[str, list[list[float]]] = {"local": [], "ray": []}
+    seconds = {"local": 0.0, "ray": 0.0}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = replace(
+            GRPO, iterations=arguments.iterations, workers=WORKERS, checkpoint=str(taught(folder))
+        )
+        for kind in curves:
+            for seed in arguments.seeds:
+                config = replace(config, seed=seed, collector=kind)
+                curve, took = train(config, folder / f"{kind}-{seed}")
+                curves[kind].append(curve)
+                seconds[kind] += took
+        killer = Killer(folder / "killed", arguments.iterations // 2)
+        killer.start()
+        again, _ = train(config, folder / "killed")
+        found, expected = (
+            list(read_records(folder / part / "records")) for part in ("killed", f"ray-{config.seed}")
+        )
+    ray.shutdown()
+    means = {kind: np.mean(rows, axis=0) for kind, rows in curves.items()}
+    print(f"mean reward over seeds {arguments.seeds}\niteration  local    ray")
+    for iteration, (local, remote) in enumerate(zip(means["local"], means["ray"], strict=True)):
+        print(f"{iteration:9}  {local:5.2f}  {remote:5.2f}")
+    ends = {kind: float(np.mean(rows[-LAST:])) for kind, rows in means.items()}
+    print(f"last {LAST}     {ends['local']:5.2f}  {ends['ray']:5.2f}")
+    print(f"seconds    {seconds['local']:5.0f}  {seconds['ray']:5.0f}")
+    same = found == expected and again == curves["ray"][-1]
+    complete = whole(config, found) and killer.killed > 0
+    near = abs(ends["local"] - ends["ray"]) <= NEAR
+    print(f"a worker killed in mid-collection, every episode there once: {complete}")
+    print(f"records and curve those of the run in which none was killed: {same}")
+    print(f"both collectors end within {NEAR} of each other: {near}")
+    return 0 if same and complete and near else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
