@@ -205,7 +205,7 @@ class ChatEnv(EnvBase):
         self.term_names = env.recipe.term_names
         self.env, self.window, self.max_context = env, window, max_context
         self.snapshots: list[Snapshot] = []
-        self._tokenizer = fingerprint(tokenizer)
+        self.tokenizer, self._tokenizer = tokenizer, fingerprint(tokenizer)
         self._groups, self._group_size = groups, group_size
         self._make_specs()
         self.set_seed(seed)

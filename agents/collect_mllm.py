@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import functools
 import queue
-import threading
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
@@ -33,6 +32,7 @@ from .records import Record
 
 RolloutKind = Literal["local", "async", "ray"]
 IDLE = Record("", "", "", "", 0, "rollout", (), None, (), cut="idle")  # what a thread without work shows
+PATIENCE_S = 0.1  # that a thread waits for work
 
 
 class RolloutCollector(Protocol):
@@ -181,40 +181,22 @@ class LocalCollector:
         self._env.env.close()
 
 
-class _Closed(Exception):
-    """Ends a thread that waits for work."""
-
-
-class _Work:
-    """Episodes to be played, for threads that wait for them."""
-
-    def __init__(self) -> None:
-        self._episodes: queue.SimpleQueue[Episode] = queue.SimpleQueue()
-        self.closed = threading.Event()
-
-    def put(self, episode: Episode) -> None:
-        self._episodes.put(episode)
-
-    def get(self) -> Episode:
-        while not self.closed.is_set():
-            try:
-                return self._episodes.get(timeout=0.1)
-            except queue.Empty:
-                continue
-        raise _Closed
-
-
 class _EpisodeSlot(EnvBase):
     """Plays one episode after another that it is given.
 
-    A reset shows nothing. The first step waits until there is an episode and shows how it begins: a
-    collector resets as soon as an episode has ended, when it is not yet known what comes next.
+    A reset shows nothing. The first step waits for an episode and shows how it begins: a collector
+    resets as soon as an episode has ended, when it is not yet known what comes next. Where none comes it
+    shows nothing again, so that a thread is never stuck.
+
+    Args:
+        make_env: plays; has one row.
+        work: episodes that nobody plays yet.
     """
 
-    def __init__(self, make_env: Callable[[], ChatEnv], work: _Work) -> None:
+    def __init__(self, make_env: Callable[[], ChatEnv], work: queue.SimpleQueue[Episode]) -> None:
         super().__init__(batch_size=())
         self._env, self._work = make_env(), work
-        self._episode = Episode(IDLE, None)  # type: ignore[arg-type]  # nothing goes on from there
+        self._episode: Episode  # since the first that was taken
         self.observation_spec = Composite(record=NonTensor(()))
         self.action_spec = Composite(record=NonTensor(()))
         self.reward_spec = Unbounded((1,))
@@ -231,22 +213,21 @@ class _EpisodeSlot(EnvBase):
         return TensorDict({"record": NonTensorData(IDLE)})
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        try:
-            answered: Record = tensordict["record"]
-            if answered == IDLE:
-                self._episode = self._work.get()
-            else:
-                self._episode.advance(self._env, answered)
-        except Exception:
-            self._work.closed.set()  # nothing more will be collected, and nobody shall wait for it
-            raise
-        done = self._episode.record.waiting
+        record: Record = tensordict["record"]
+        if record != IDLE:
+            self._episode.advance(self._env, record)
+            record = self._episode.record
+        else:
+            with suppress(queue.Empty):
+                self._episode = self._work.get(timeout=PATIENCE_S)
+                record = self._episode.record
+        done = torch.tensor([record.waiting and record != IDLE])
         return TensorDict(
             {
-                "record": NonTensorData(self._episode.record),
+                "record": NonTensorData(record),
                 "reward": torch.zeros(1),  # rewards are in the record
-                "done": torch.tensor([done]),
-                "terminated": torch.tensor([done]),
+                "done": done,
+                "terminated": done.clone(),
             }
         )
 
@@ -254,18 +235,17 @@ class _EpisodeSlot(EnvBase):
 class _Answers(TensorDictModuleBase):
     """An actor as the server of `AsyncBatchedCollector` calls it: records only, no entries of a loss."""
 
-    def __init__(self, actor: ChatActor, work: _Work) -> None:
+    def __init__(self, actor: ChatActor) -> None:
         super().__init__()
         self.in_keys = self.out_keys = ["record"]
-        self._answer, self._work = actor.answer, work
+        self._answer = actor.answer
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        rows = list(tensordict.unbind(0)) if tensordict.batch_dims else [tensordict]
-        try:
-            answered = self._answer([row["record"] for row in rows])
-        except Exception:
-            self._work.closed.set()
-            raise
+        rows = tensordict.unbind(0) if tensordict.batch_dims else [tensordict]
+        answered = [row["record"] for row in rows]
+        # Between iterations weights change, and the engine must not be asked.
+        if not all(record.waiting for record in answered):
+            answered = self._answer(answered)
         written = [TensorDict({"record": NonTensorData(record)}) for record in answered]
         return lazy_stack(written) if tensordict.batch_dims else written[0]
 
@@ -293,11 +273,11 @@ class AsyncCollector:
         run: TrainingRun | None = None,
     ) -> None:
         self._config, self._actor, self._env, self._run = config, actor, env, run
-        self._work = _Work()
+        self._work: queue.SimpleQueue[Episode] = queue.SimpleQueue()
         make_env = functools.partial(make_chat_env, config, actor.model, config.tasks)
         self._collector = AsyncBatchedCollector(
             [functools.partial(_EpisodeSlot, make_env, self._work)] * slots,
-            policy=_Answers(actor, self._work),
+            policy=_Answers(actor),
             env_backend="threading",
             policy_backend="threading",
             yield_completed_trajectories=True,
@@ -342,6 +322,5 @@ class AsyncCollector:
 
     def close(self) -> None:
         """See `RolloutCollector`."""
-        self._work.closed.set()
         self._collector.shutdown(raise_on_error=False)
         self._env.env.close()

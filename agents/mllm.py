@@ -23,7 +23,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torchrl.envs import step_mdp
 
-from videogym import FrameStore, VideoQAEnv
+from videogym import FrameStore, Task, VideoQAEnv
 from videogym.evaluate import mean
 from videogym.grammars import get_grammar
 
@@ -193,15 +193,37 @@ def demonstrate(
 
 
 def held_out(config: ChatConfig, actor: ChatActor) -> Callable[[], dict[str, float]]:
-    """What evaluates a policy: its likeliest outputs on the first held-out tasks."""
+    """What evaluates a policy: figures and hits of its likeliest outputs on the first held-out tasks."""
     env = make_chat_env(config, actor.model, config.eval_tasks)
-    ids = [task.task_id for task in env.env.tasks[: config.eval_episodes]]
+    tasks = env.env.tasks[: config.eval_episodes]
 
     def evaluate() -> dict[str, float]:
-        records = list(play_tasks(env, greedy(actor), ids))
-        return {f"eval_{name}": value for name, value in figures(records).items()}
+        records = list(play_tasks(env, greedy(actor), [task.task_id for task in tasks]))
+        values = {**figures(records), **hits(records, tasks)}
+        return {f"eval_{name}": value for name, value in values.items()}
 
     return evaluate
+
+
+def hits(records: Sequence[Record], tasks: Sequence[Task]) -> dict[str, float]:
+    """``hit_rate``: share of episodes with a look that showed some of the evidence.
+
+    Args:
+        records: one of every task, in order.
+        tasks: those without evidence do not count.
+    """
+    found = [
+        any(
+            segment.contains(time_s)
+            for turn in record.turns[1:]
+            for visual in turn.visuals
+            for time_s in visual.times_s
+            for segment in task.evidence
+        )
+        for record, task in zip(records, tasks, strict=True)
+        if task.evidence
+    ]
+    return {"hit_rate": float(np.mean(found))} if found else {}
 
 
 def greedy(actor: ChatActor) -> Callable[[Sequence[Record]], list[Record]]:

@@ -306,7 +306,7 @@ def gradient_step(
             {
                 "clip_fraction": float(losses.clip_fraction),
                 "entropy": float(losses.entropy) * batch["advantage"].numel() / len(value),
-                "loss_critic": float(critic),
+                "loss_critic": float(critic.detach()),
             }
         )
         share = sum(record.sampled_tokens for record in records[part]) / tokens

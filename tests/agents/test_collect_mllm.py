@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -168,6 +170,12 @@ def test_a_server_answers_many_threads_at_once(checkpoints: dict[str, Path], fla
         collector.sync()
         check_whole(collector.collect(0), actor.version)
         assert max(actor.batches) == 4, actor.batches
+        with torch.no_grad():
+            actor.model.model.lm_head.weight.mul_(1.1)
+        time.sleep(0.3)  # threads without work go on meanwhile, and must not sample with these weights
+        collector.sync()
+        check_whole(collector.collect(1), actor.version)
+        assert min(actor.batches) > 0, "somebody who waits was answered"
         assert {name.split("-")[0] for name in actor.threads} == {"InferenceServer"}, actor.threads
     finally:
         collector.close()
@@ -290,6 +298,16 @@ def test_what_cannot_be_is_refused(checkpoints: dict[str, Path], flags: Path) ->
         make("async", folder, workers=0)
     with pytest.raises(ValueError, match=r"config\.checkpoint, which names none"):
         make_collector(CONFIG, fragile(folder), groups=1, group_size=2, kind="ray")
+
+
+def test_a_missing_ray_is_named(
+    checkpoints: dict[str, Path], flags: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what to install."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "agents.collect_ray", raising=False)
+    with pytest.raises(ImportError, match=r"pip install 'videogym\[ray\]'"):
+        make("ray", checkpoints["qwen2_5_vl"])
 
 
 @pytest.mark.ray

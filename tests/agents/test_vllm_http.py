@@ -31,7 +31,9 @@ from agents.engines.vllm_server import serve
 from agents.policies.visuals import PatchLayout, Visual
 from videogym.video import FrameBatch
 
-RECORDED = json.loads(Path(__file__).parents[1].joinpath("vllm_engines", "recorded_answers.json").read_text())
+RECORDED = json.loads(
+    Path(__file__).parents[1].joinpath("vllm_engines", "recorded_answers.json").read_text()
+)
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 LAYOUT = PatchLayout(14, 2, 2, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 # As they were recorded: ids of the tiny tokenizer, whose bytes come first.

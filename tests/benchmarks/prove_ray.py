@@ -1,8 +1,8 @@
-"""Proves that a language model learns from Ray's workers as it does from its own process, even if one is killed.
+"""Proves that a language model learns the same whoever collects, and that a killed worker loses nothing.
 
-Teaches a tiny Qwen2.5-VL by demonstrations, then takes it through GRPO with the local collector and with
-two Ray workers, the same seeds for both. Plays the last Ray run a second time and kills a worker by
-SIGKILL in mid-collection: records and curves must come out the same, every group of an iteration once.
+Teaches a tiny Qwen2.5-VL by demonstrations, then takes it through GRPO with the local collector, with
+threads and with two Ray workers, the same seeds for all. Plays the last Ray run a second time and kills
+a worker by SIGKILL in mid-collection: records and curve must come out the same, every episode once.
 Prints the curves side by side, exits 1 if a difference shows. Run by ``make prove-ray``.
 """
 
@@ -48,7 +48,7 @@ GRPO = train_grpo_mllm.Config(
     **SHARED, groups=4, group_size=8, minibatch_groups=1, lr=1e-3, kl=0.0, eval_every=100
 )
 WORKERS = 2
-NEAR = 0.25  # in mean reward over the last iterations and all seeds; one iteration has 32 episodes
+NEAR = 0.15  # in mean reward over the last iterations and all seeds; one iteration has 32 episodes
 LAST = 5  # iterations
 
 
@@ -118,8 +118,8 @@ def main() -> int:
     disable_progress_bar()
     torch.set_num_threads(1)
     ray.init(num_cpus=WORKERS, log_to_driver=False)
-    curves: dict[str, list[list[float]]] = {"local": [], "ray": []}
-    seconds = {"local": 0.0, "ray": 0.0}
+    curves: dict[str, list[list[float]]] = {"local": [], "async": [], "ray": []}
+    seconds = dict.fromkeys(curves, 0.0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = replace(
@@ -139,18 +139,19 @@ def main() -> int:
         )
     ray.shutdown()
     means = {kind: np.mean(rows, axis=0) for kind, rows in curves.items()}
-    print(f"mean reward over seeds {arguments.seeds}\niteration  local    ray")
-    for iteration, (local, remote) in enumerate(zip(means["local"], means["ray"], strict=True)):
-        print(f"{iteration:9}  {local:5.2f}  {remote:5.2f}")
     ends = {kind: float(np.mean(rows[-LAST:])) for kind, rows in means.items()}
-    print(f"last {LAST}     {ends['local']:5.2f}  {ends['ray']:5.2f}")
-    print(f"seconds    {seconds['local']:5.0f}  {seconds['ray']:5.0f}")
+    print(f"mean reward over seeds {arguments.seeds}")
+    print(f"{'iteration':9} " + " ".join(f"{kind:>6}" for kind in curves))
+    for iteration in range(arguments.iterations):
+        print(f"{iteration:9} " + " ".join(f"{means[kind][iteration]:6.2f}" for kind in curves))
+    print(f"{f'last {LAST}':9} " + " ".join(f"{ends[kind]:6.2f}" for kind in curves))
+    print(f"{'seconds':9} " + " ".join(f"{seconds[kind]:6.0f}" for kind in curves))
     same = found == expected and again == curves["ray"][-1]
     complete = whole(config, found) and killer.killed > 0
-    near = abs(ends["local"] - ends["ray"]) <= NEAR
+    near = max(ends.values()) - min(ends.values()) <= NEAR
     print(f"a worker killed in mid-collection, every episode there once: {complete}")
     print(f"records and curve those of the run in which none was killed: {same}")
-    print(f"both collectors end within {NEAR} of each other: {near}")
+    print(f"all collectors end within {NEAR} of each other: {near}")
     return 0 if same and complete and near else 1
 
 

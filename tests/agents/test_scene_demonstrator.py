@@ -1,0 +1,100 @@
+"""Demonstrations in words: what they say follows from what was shown, and they find what they look for."""
+
+import re
+
+import numpy as np
+import pytest
+
+from agents.demonstrations import Said
+from agents.scene_demonstrator import SceneDemonstrator
+from videogym import State, VideoQAEnv
+from videogym.grammars import get_grammar
+from videogym.video.synthetic.script import SCENE_COLOURS
+
+TASKS = "procedural:brief_event?level=0&duration_s=256&fps=4&size=32x32&event_s={}&count=200"
+CASES = {"LONGVT_TINY": ("2", {}), "VIDEO_MTR_TINY": ("4", {"look": 16})}
+
+
+def episodes(recipe: str, count: int, **options: float) -> list[list[tuple[State, Said]]]:
+    """Whole episodes, each as states and what was said in them; the last state says nothing."""
+    event_s, usual = CASES[recipe]
+    env = VideoQAEnv(TASKS.format(event_s), recipe)
+    grammar = get_grammar(env.recipe.grammar)
+    speak = SceneDemonstrator(grammar, 0, **{"wrong_looks": 0.0, **usual, **options})  # type: ignore[arg-type]
+    played = []
+    for task in env.tasks[:count]:
+        env.reset(options={"task_id": task.task_id})
+        steps = []
+        while not env.state.terminated:
+            said = speak(env.state)
+            steps.append((env.state, said))
+            _, _, _, _, info = env.step(grammar.parse(said.text, env.state))
+            assert not info["invalid"], info["error_code"]
+        steps.append((env.state, Said("", False)))
+        played.append(steps)
+    return played
+
+
+def is_right(state: State) -> bool:
+    """Whether the last output answered with the task's letter."""
+    return (state.turns[-1].text or "").endswith(f"<answer>{state.task.answer}</answer>")
+
+
+@pytest.mark.parametrize("recipe", CASES)
+def test_every_question_is_answered_after_its_evidence_was_shown(recipe: str) -> None:
+    """And before that no output names the right colour, nor does the skim show it."""
+    for steps in episodes(recipe, 40):
+        assert is_right(steps[-1][0])
+        right = steps[0][0].task.options["ABCD".index(steps[0][0].task.answer)]
+        (evidence,) = steps[0][0].task.evidence or ()
+        for state, said in steps[:-1]:
+            shown = [t for clip in state.clips for t in clip.times_s if evidence.contains(t)]
+            assert shown or not re.search(rf"\({state.task.answer}\)", said.text), (right, said.text)
+
+
+def test_the_skim_is_put_into_words_place_by_place() -> None:
+    """Every eight seconds the colour of the background there, as most pixels have it.
+
+    A shape can cover more than half of a frame, and texture shifts a colour towards its neighbour.
+    """
+    for steps in episodes("LONGVT_TINY", 10):
+        state, said = steps[0]
+        words = re.findall(r"([a-z]+) (\d+)", said.text.split(".")[0])
+        assert [int(second) for _, second in words] == list(range(0, 256, 8))
+        env = VideoQAEnv([state.task], "LONGVT_TINY")
+        frames = env.store.frames(state.task.video, [float(second) for _, second in words], size=(28, 28))
+        near = []
+        for (colour, _), pixels in zip(words, frames.pixels, strict=True):
+            middle = np.median(pixels.reshape(-1, 3), axis=0)
+            order = sorted(SCENE_COLOURS, key=lambda name: np.abs(middle - SCENE_COLOURS[name]).sum())
+            near.append(colour in order[:2])
+        assert sum(near) >= 28
+
+
+def test_a_wrong_look_is_mended_and_not_to_be_imitated() -> None:
+    """Told to err always, the first look shows no evidence; the next says so and finds it."""
+    mended = 0
+    for steps in episodes("LONGVT_TINY", 40, wrong_looks=1.0):
+        (_, first), (_, second) = steps[:2]
+        if not first.learn:
+            mended += 1
+            assert "none" in second.text and second.learn and is_right(steps[-1][0])
+    assert mended > 30
+
+
+def test_a_glance_goes_straight_to_the_evidence_and_teaches_only_to_read() -> None:
+    """Its frames show the evidence; the look is not learned, the answer is."""
+    for steps in episodes("LONGVT_TINY", 40, glances=1.0):
+        assert [said.learn for _, said in steps[:-1]] == [False, True]
+        assert is_right(steps[-1][0])
+
+
+def test_other_videos_have_no_words() -> None:
+    """A question about two scenes is refused, and so are shares beyond 1."""
+    env = VideoQAEnv("procedural:event_order?level=0&duration_s=256&count=1", "LONGVT_TINY")
+    env.reset(seed=0)
+    grammar = get_grammar("longvt/strict")
+    with pytest.raises(ValueError, match="one scene"):
+        SceneDemonstrator(grammar, 0)(env.state)
+    with pytest.raises(ValueError, match=r"shares, got 0\.8 and 0\.3"):
+        SceneDemonstrator(grammar, 0, wrong_looks=0.8, glances=0.3)

@@ -1,0 +1,184 @@
+"""PPO on a tiny Qwen-VL: what a turn and its tokens are worth, and that reward rises."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_chat import RECIPE, TASKS, load, make_actor, record
+from torch import nn
+from torchrl.checkpoint import Checkpoint
+
+from agents.mllm import make_chat_env, rollouts
+from agents.policies.chat_actor import ChatActor
+from agents.policies.scoring import Scorer
+from agents.records import Record, TurnRecord
+from agents.train_grpo_mllm import as_batch
+from agents.train_ppo_mllm import Config, estimate, make_shaping, train, turns
+from videogym import State, Term
+
+
+def odd(before: State, after: State) -> float:
+    """A reward term: share of letters with odd codes in what was said."""
+    text = after.turns[-1].text
+    return sum(ord(letter) % 2 for letter in text) / max(1, len(text))
+
+
+ODD = replace(
+    RECIPE,
+    name="ODD",
+    rules=replace(RECIPE.rules, skim_frames=2, max_turns=2),
+    terms=(Term("odd", "turn", odd),),
+)
+SMALL: dict[str, Any] = {
+    "recipe": ODD,
+    "tasks": TASKS,
+    "eval_tasks": TASKS,
+    "eval_episodes": 2,
+    "max_new_tokens": 6,
+    "temperature": 0.8,
+    "groups": 3,
+    "group_size": 2,
+    "minibatch": 4,
+    "at_once": 2,
+    "iterations": 4,
+    "lr": 1e-3,
+    "critic_lr": 1e-2,
+    "bonus": "none",
+    "kl": 0.0,
+    "eval_every": 4,
+    "checkpoint_every": 2,
+}
+
+
+@pytest.fixture
+def make(checkpoints: dict[str, Path]) -> Callable[[], ChatActor]:
+    """Makes actors with the same weights."""
+    return lambda: make_actor(load(checkpoints["qwen2_5_vl"]))
+
+
+def head(actor: ChatActor, bias: float = 0.0) -> nn.Linear:
+    """A critic that says the same of everything."""
+    linear = nn.Linear(actor.model.model.config.text_config.hidden_size, 1)
+    nn.init.zeros_(linear.weight)
+    nn.init.constant_(linear.bias, bias)
+    return linear
+
+
+def played(make: Callable[[], ChatActor], config: Config) -> tuple[ChatActor, list[Record]]:
+    """Two-turn episodes of a fresh policy."""
+    actor = make()
+    env = make_chat_env(config, actor.model, TASKS, groups=1, group_size=2)
+    records = rollouts(env, actor)
+    assert all(len(one.played) == 2 for one in records)
+    return actor, records
+
+
+def test_episodes_of_different_lengths_are_one_table() -> None:
+    """What was never played waits; an absent term is NaN; only the last turn ends the episode."""
+    first = TurnRecord((), (), output=(1,), reward=0.5, terms={"a": 0.5, "b": None}, looked=True)
+    last = TurnRecord((), (), output=(2,), reward=1.0, terms={"a": 0.0, "b": 1.0})
+    td = turns([record(first, last, ending="answered", success=True), record(last, ending="answered")])
+    after = td["next"]
+    assert td["waiting"][..., 0].tolist() == [[False, False], [False, True]]
+    assert after["reward"][..., 0].tolist() == [[0.5, 1.0], [1.0, 0.0]]
+    assert after["terminated"][..., 0].tolist() == [[False, True], [True, False]]
+    assert after["is_success"][..., 0].tolist() == [[1.0, 1.0], [0.0, 0.0]]
+    assert after["looked"][..., 0].tolist() == [[True, False], [False, False]]
+    assert after["terms", "a"][..., 0].nan_to_num(9.0).tolist() == [[0.5, 0.0], [0.0, 9.0]]
+    assert after["terms", "b"][..., 0].nan_to_num(9.0).tolist() == [[9.0, 1.0], [1.0, 9.0]]
+
+
+def test_a_cut_episode_is_never_scored() -> None:
+    """Its gate was never settled."""
+    with pytest.raises(ValueError, match="cut from outside"):
+        turns([record(TurnRecord((), (), output=(1,), terms={}), cut="context")])
+
+
+@pytest.mark.parametrize("bias", [0.0, 3.0])
+def test_every_token_is_worth_what_its_turn_and_later_ones_pay(
+    make: Callable[[], ChatActor], bias: float
+) -> None:
+    """With lambda 1: r1 + 0.5 r2 in the first turn, r2 in the last, whatever the critic says."""
+    config = Config(**SMALL | {"gamma_turn": 0.5})
+    actor, records = played(make, config)
+    batch, shaped = as_batch(records, actor, None), make_shaping(config)(turns(records))
+    estimate(config, batch, shaped, actor, head(actor, bias))
+    for row, one in zip(batch.unbind(0), records, strict=True):
+        r1, r2 = (turn.reward for turn in one.played)
+        lengths = [len(turn.output) for turn in one.played]
+        expected = torch.tensor([r1 + 0.5 * r2] * lengths[0] + [r2] * lengths[1])
+        torch.testing.assert_close(row["value_target"], expected, atol=1e-5, rtol=0.0)
+        assert row["value"].tolist() == pytest.approx([bias] * sum(lengths))
+        # Advantages stand at the sampled tokens of the whole conversation and nowhere else.
+        mask = row["masks", "all_assistant_mask"]
+        assert not row["advantage"][~mask].any() and len(row["advantage"]) == len(mask)
+    advantage = torch.cat([row["advantage"][row["masks", "all_assistant_mask"]] for row in batch.unbind(0)])
+    assert advantage.mean().item() == pytest.approx(0.0, abs=1e-5)
+    assert advantage.std().item() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_divergence_is_paid_for_token_by_token(
+    make: Callable[[], ChatActor], checkpoints: dict[str, Path]
+) -> None:
+    """In a turn, the target falls by the penalties of its later tokens; no turn pays for another."""
+    config = Config(**SMALL | {"kl": 0.5})
+    actor, records = played(make, config)
+    other = load(checkpoints["qwen2_5_vl"])
+    with torch.no_grad():
+        other.model.lm_head.weight += 0.05 * torch.randn_like(other.model.lm_head.weight)
+    reference = Scorer(other, 0.8)
+    batch = as_batch(records, actor, reference)
+    estimate(config, batch, make_shaping(config)(turns(records)), actor, head(actor))
+    with torch.no_grad():
+        first = reference(records[:1]).log_probs.tolist()
+    row, (one, two) = batch[0], records[0].played
+    gaps = [p - q for p, q in zip((*one.log_probs, *two.log_probs), first, strict=True)]
+    n = len(one.output)
+    for place in range(len(gaps)):
+        paid, ahead = (two.reward, gaps[place:]) if place >= n else (0.0, gaps[place:n])
+        if place < n:
+            # The end of a turn is worth its own pay and the discounted worth of the next end.
+            paid = one.reward + 0.95 * (two.reward - 0.5 * gaps[-1])
+        assert row["value_target"][place].item() == pytest.approx(paid - 0.5 * sum(ahead), abs=1e-4)
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bits(
+    make: Callable[[], ChatActor], tmp_path: Path
+) -> None:
+    """Weights, critic, optimizer and records of 4 iterations are those of 2 and then 2 more."""
+    config = Config(**SMALL | {"kl": 0.01})
+    train(config, make(), tmp_path / "whole")
+    train(replace(config, iterations=2), make(), tmp_path / "parts")
+    train(config, make(), tmp_path / "parts")
+    states = []
+    for name in ("whole", "parts"):
+        actor = make()
+        critic = head(actor)
+        memory = nn.ModuleDict({"shaping": make_shaping(config), "critic": critic})
+        groups = [{"params": [*actor.model.parameters()]}, {"params": [*critic.parameters()]}]
+        optimizer = torch.optim.AdamW(groups)  # type: ignore[arg-type]
+        Checkpoint(policy=actor.model, optimizer=optimizer, memory=memory).load(
+            tmp_path / name / "checkpoint"
+        )
+        moments = [value for state in optimizer.state.values() for value in state.values()]
+        states.append([*actor.model.state_dict().values(), *memory.state_dict().values(), *moments])
+    assert len(states[0]) == len(states[1]) > 100
+    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+    for number in range(4):
+        texts = [(tmp_path / n / "records" / f"{number:06d}.jsonl").read_text() for n in ("whole", "parts")]
+        assert texts[0] == texts[1]
+
+
+def test_reward_rises(make: Callable[[], ChatActor], tmp_path: Path) -> None:
+    """Letters with odd codes are paid, and become more."""
+    config = Config(
+        **SMALL
+        | {"iterations": 30, "groups": 8, "minibatch": 8, "at_once": 8, "lr": 3e-3, "eval_every": 99}
+    )
+    train(config, make(), tmp_path)
+    lines = (tmp_path / "log" / "scalars" / "reward.csv").read_text().split()
+    rewards = [float(line.split(",")[1]) for line in lines]
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.3
