@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Small tensors only: a second torch thread costs more than it brings, and starves the decoder.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo demo-seeds test test-slow test-vllm check bench bench-mllm fuzz study prove-resume docs setup clean
+.PHONY: demo demo-seeds test test-slow test-ray test-vllm check bench bench-mllm fuzz study prove-resume prove-ray docs setup clean
 
 setup: $(STAMP)
 
@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[agents,decord,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[agents,decord,dev,ray]"
 	touch $(STAMP)
 
 demo: $(STAMP)
@@ -25,7 +25,7 @@ demo-seeds: $(STAMP)
 	$(BIN)/python -m agents.demo --seeds 0 1 2 --skip-grpo --out runs/demo-seeds
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not ray"
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m slow
@@ -35,6 +35,13 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+
+# Ray starts processes of its own: its tests run one after the other.
+test-ray: $(STAMP)
+	VIDEOGYM_REQUIRE_RAY=1 $(BIN)/python -m pytest tests/agents/test_collect_mllm.py -m ray
+
+prove-ray: $(STAMP)
+	$(BIN)/python tests/benchmarks/prove_ray.py
 
 # A real vLLM pins its own torch: it lives in an environment of its own.
 VLLM_VENV := .venv-vllm

@@ -246,7 +246,7 @@ def report_grpo(out: Path) -> None:
         "checkpoint": str(out / "tiny"),
     }
     lesson = train_sft.Config(
-        **shared, iterations=120, demonstrated_tasks=128, groups=2, wrong_looks=0.3, lr=1e-2
+        **shared, iterations=60, demonstrated_tasks=64, groups=2, wrong_looks=0.3, lr=1e-2
     )
     tiny_checkpoint(out / "tiny", lesson)
     actor = make_chat_actor(lesson, make_model(lesson, FrameStore()))

@@ -272,21 +272,19 @@ def test_a_share_that_kills_its_worker_again_and_again_is_given_up(ray: Any, fla
 
 @pytest.mark.ray
 def test_training_collects_with_ray(ray: Any, checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    """By the command's own config alone: workers load its checkpoint and play with what was learned."""
-    config = replace(
-        CONFIG,
-        checkpoint=str(checkpoints["qwen2_5_vl"]),
-        recipe="LONGVT_TINY",
-        groups=1,
-        collector="ray",
-        lr=1e-2,
-    )
-    actor = transformers_actor(config)
-    train(config, actor, tmp_path)
+    """By its config alone: workers load the checkpoint, and get the frozen weights as they are here too."""
+    config = replace(CONFIG, recipe="LONGVT_TINY", groups=1, collector="ray", freeze_vision=True, lr=0.0)
+    actor = transformers_actor(replace(config, checkpoint=str(checkpoints["qwen2_5_vl"])))
+    with torch.no_grad():
+        for parameter in actor.model.model.model.visual.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    train(replace(config, checkpoint=str(checkpoints["qwen2_5_vl"])), actor, tmp_path)
     for number in range(config.iterations):
         records = list(read_records(tmp_path / "records" / f"{number:06d}.jsonl"))
         assert len(records) == config.group_size
         assert {v for one in records for turn in one.turns for v in turn.versions} == {number + 1}
+        with torch.no_grad():
+            assert_agrees(actor.scorer(records), records, at_least=10)
 
 
 def test_what_cannot_be_is_refused(checkpoints: dict[str, Path], flags: Path) -> None:
