@@ -29,6 +29,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from ..policies.checkpoints import named_weights
 from ..policies.visuals import FrameReader, PatchLayout, Visual
 from .base import Context, EngineError, Output, Sampling
 from .vllm_common import (
@@ -36,7 +37,6 @@ from .vllm_common import (
     audit_output,
     audit_prompt,
     check_version,
-    named_weights,
     prepare,
     sampling_params,
     span_versions,

@@ -17,6 +17,7 @@ import vllm
 from PIL import Image
 from torch import nn
 
+from ..policies.checkpoints import named_weights
 from ..policies.visuals import FrameReader, PatchLayout
 from .base import Context, EngineError, Output, Sampling
 from .vllm_common import (
@@ -24,7 +25,6 @@ from .vllm_common import (
     audit_prompt,
     check_version,
     engine_options,
-    named_weights,
     prepare,
     sampling_params,
     span_versions,

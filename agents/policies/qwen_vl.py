@@ -29,6 +29,7 @@ from transformers import (
 from transformers.utils.generic import is_flash_attention_requested
 
 from . import frame_attention
+from .checkpoints import named_weights, save_processor
 from .visuals import ChatForm, FrameReader, PatchLayout, Visual, resolve
 
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -333,9 +334,10 @@ class QwenVL(nn.Module):
         return log_p.gather(-1, ids[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1)
 
     def save(self, folder: str) -> None:
-        """Write model and tokenizer as an ordinary checkpoint."""
-        self.model.save_pretrained(folder)
+        """Write an ordinary checkpoint with tokenizer and processor; adapters go into the weights."""
+        self.model.save_pretrained(folder, state_dict=dict(named_weights(self.model)))
         self.tokenizer.save_pretrained(folder)
+        save_processor(folder, self.layout)
 
 
 def seconds_per_step(visual: Visual, layout: PatchLayout) -> float:

@@ -9,11 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_chat import FAMILIES, Noise, build, image, load, shown
+from small_chat import FAMILIES, Noise, build, image, load, plain_logits, shown
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2VLImageProcessorPil
 
 import agents.policies.qwen_vl as qwen_vl
+from agents.mllm import ChatConfig, make_model, trained
 from agents.policies.qwen_vl import FrameMismatch, QwenVL, WrongCheckpoint, seconds_per_step
 from agents.policies.tiny_qwen import train_tokenizer
 from agents.policies.visuals import WHOLE_FRAME, ChatForm, Visual, resolve
@@ -356,3 +357,23 @@ def test_a_tiny_checkpoint_follows_from_its_seed(tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
     assert replace(model.layout, patch=14).factor == 28
+
+
+def test_a_model_with_adapters_is_saved_as_an_ordinary_one(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """What is loaded again scores what was saved; the weights that were not trained are as they were."""
+    config = ChatConfig(checkpoint=str(checkpoints["qwen2_5_vl"]), lora_rank=2)
+    model = make_model(config, Noise())
+    names = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    assert names and all("lora_" in name and "language_model" in name for name in names)
+    with torch.no_grad():
+        for weight in trained(model):
+            weight += 0.1 * torch.randn_like(weight)
+    ids, visuals = shown(model, [image(1.0, (56, 28))], "look"), [image(1.0, (56, 28))]
+    adapted = plain_logits(model, ids, visuals, 1.0)
+    model.save(str(tmp_path))
+    saved, first = load(tmp_path), load(checkpoints["qwen2_5_vl"])
+    torch.testing.assert_close(plain_logits(saved, ids, visuals, 1.0), adapted, atol=1e-4, rtol=0.0)
+    assert not torch.allclose(plain_logits(first, ids, visuals, 1.0), adapted, atol=0.1)
+    assert set(saved.state_dict()) == set(first.state_dict())

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from agents.engines.base import Context
-from agents.engines.vllm_common import save_processor
+from agents.policies.checkpoints import save_processor
 from agents.policies.visuals import PatchLayout, Visual
 from videogym.video import FrameBatch
 
