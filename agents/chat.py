@@ -300,10 +300,10 @@ class ChatEnv(EnvBase):
             error=str(info["error_code"]),
         )
         record = replace(record, turns=(*record.turns[:-1], turn))
-        if state.terminated:
-            return replace(record, ending=state.ending, success=bool(info["is_success"]))
         if info["fault"]:
             return replace(record, cut=f"fault: {info['fault']}")
+        if state.terminated:
+            return replace(record, ending=state.ending, success=bool(info["is_success"]))
         reply = self.chat.reply(state, closed=turn.output[-1] == self.chat.end_id)
         longer = replace(record, turns=(*record.turns, reply))
         if self._length(longer) >= self.max_context:

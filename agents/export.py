@@ -2,8 +2,8 @@
 
 Frames are written as PNG at the size at which the policy saw them, one file a distinct frame, and named in
 the order of their places in the text. Tool calls stay text of the assistant and tool replies text of the
-user, as in LongVT's published data, so that nothing depends on how a trainer renders tools. Of every
-message it is said whether it is to be learned: an assistant's demonstrated mistake is not.
+user, as in LongVT's published data, so that nothing depends on how a trainer renders tools. TRL and
+ms-swift are told of every message whether it is to be learned: an assistant's demonstrated mistake is not.
 
 Run ``python -m agents.export runs/grpo/records --checkpoint runs/grpo/model --format trl --out data``.
 """
@@ -134,6 +134,11 @@ def row(
             raise ValueError(f"episode {record.group}/{record.number}: a text holds {IMAGE!r}")
         text = "".join(IMAGE if isinstance(part, Visual) else part for part in said.parts)
         texts.append({"role": said.role, "content": text})
+    if form == "llama_factory" and any(said.role == "assistant" and not said.learn for said in messages):
+        raise ValueError(
+            f"episode {record.group}/{record.number} holds a mistake that is not to be learned, which "
+            "LLaMA-Factory cannot be told; leave such demonstrations out, or export for trl or ms_swift"
+        )
     if form == "ms_swift":
         for said, message in zip(messages, texts, strict=True):
             if said.role == "assistant":

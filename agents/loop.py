@@ -11,6 +11,7 @@ import argparse
 import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -101,7 +102,7 @@ class TrainingRun:
         self._checkpoint = Checkpoint(format="archive", policy=policy, optimizer=optimizer, memory=memory)
         self._identity = {
             "recipe": config.rules.identity,
-            "algorithm": type(config).__module__.rpartition(".")[2],
+            "algorithm": _module_name(type(config)),
             "version": VERSION,
             "config": {
                 option.name: str(getattr(config, option.name))
@@ -187,6 +188,13 @@ class TrainingRun:
         progress = {"iteration": iteration, "turns": self.turns, "seconds": self.seconds}
         whole = self._checkpoint.save(self.out / ".checkpoint.new", metadata={**self._identity, **progress})
         os.replace(whole, self.out / "checkpoint")
+
+
+def _module_name(config: type) -> str:
+    """The module of a config's class, also where it is run as a command."""
+    name = config.__module__
+    spec = getattr(sys.modules[name], "__spec__", None)
+    return (spec.name if name == "__main__" and spec else name).rpartition(".")[2]
 
 
 def _forget_after(scalars: Path, iteration: int) -> None:

@@ -42,6 +42,7 @@ class ChatGRPOLoss(GRPOLoss):
                 key, as_padded_tensor=True, padding_side="left", padding_value=0.0
             )
         diff = torch.where(dist.mask, ref_log_prob - tensordict["_cur_log_prob"], 0.0)
+        diff = diff.clamp(-20.0, 20.0)  # beyond, the exponential has no finite gradient
         divergence = (diff.expm1() - diff).clamp(max=KL_BOUND)
         mean = (divergence.sum(-1) / dist.mask.sum(-1).clamp_min(1)).mean()
         return (self.kl_to_ref_coeff if coeff is None else coeff) * mean, mean
@@ -87,6 +88,6 @@ class ChatPPOLoss(ChatGRPOLoss):
             value: (T,) of the sampled tokens, rows in order, when the batch was collected.
             target: (T,).
         """
-        now = self.critic(self._hidden)[:, 0]
+        now = self.critic(self._hidden.float())[:, 0]
         near = value + (now - value).clamp(-self.value_clip, self.value_clip)
         return 0.5 * torch.maximum((now - target) ** 2, (near - target) ** 2).mean()

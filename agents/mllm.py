@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from torchrl.envs import step_mdp
 
 from videogym import FrameStore, Task, VideoQAEnv
-from videogym.evaluate import mean
 from videogym.grammars import get_grammar
 
 from .chat import ChatEnv
@@ -58,7 +57,8 @@ class ChatConfig(LoopConfig):
     checkpoint: str = ""
     """Folder or name of a Qwen2.5-VL or Qwen3-VL; empty: a tiny one with random weights is made."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the weights; with bfloat16 the optimizer keeps copies in float32."""
+    """Of the weights. In bfloat16 steps of these learning rates are lost: it is for adapters
+    (``lora_rank``), which are kept and trained in float32."""
     device: str = "cpu"
     """Where the model is, as torch names it."""
     lora_rank: int = 0
@@ -78,6 +78,23 @@ class ChatConfig(LoopConfig):
     share_prefixes: bool = True
     """Whether what rollouts have in common goes through the model once in an update."""
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            ValueError: a number is out of range, or all weights would be trained in bfloat16.
+        """
+        if self.window < 0 or self.lora_rank < 0:
+            raise ValueError(f"window and lora_rank must be at least 0: {self.window}, {self.lora_rank}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        counts = ("max_new_tokens", "eval_episodes", "eval_every", "checkpoint_every", "iterations")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.dtype == "bfloat16" and not self.lora_rank:
+            raise ValueError("in bfloat16 steps of this size are lost; set lora_rank, or dtype to float32")
+
 
 M = TypeVar("M", bound=ChatConfig)
 
@@ -95,6 +112,8 @@ def make_model(config: ChatConfig, store: FrameReader) -> QwenVL:
         )
         model.requires_grad_(False)
         inject_adapter_in_model(adapters, model.model)
+        for weight in trained(model):
+            weight.data = weight.data.float()
     return model
 
 
@@ -256,11 +275,6 @@ def figures(records: Sequence[Record]) -> dict[str, float]:
         if totals:
             values[name] = float(np.mean(totals))
     return values
-
-
-def accuracy(records: Sequence[Record]) -> Any:
-    """Share of right answers with its 95 % interval; an episode that was cut has none."""
-    return mean([float(bool(record.success)) for record in records])
 
 
 def backward(

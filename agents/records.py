@@ -212,6 +212,13 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     os.replace(unfinished, path)
 
 
+def forget_records(folder: Path, iteration: int) -> None:
+    """Remove the files of an iteration and of all later ones: another run left them, or they are redone."""
+    for path in folder.glob("*.jsonl"):
+        if path.stem.isdigit() and int(path.stem) >= iteration:
+            path.unlink()
+
+
 def read_records(path: Path, recipe: str | None = None, tokenizer: str | None = None) -> Iterator[Record]:
     """The records of a file, or of all ``*.jsonl`` files of a folder by name.
 

@@ -44,7 +44,9 @@ from .mllm import (
 )
 from .policies.chat_actor import ChatActor, loss_entries
 from .policies.scoring import Scorer
-from .records import Record, write_records
+from .records import Record, forget_records, write_records
+
+NO_CONTRAST = 1e-3  # an advantage as small as this is rounding: real ones are near 1
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         first = copy.deepcopy(actor.model).requires_grad_(False)
         reference = Scorer(first, config.temperature, config.share_prefixes)
     run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), held_out(config, actor))
+    forget_records(out / "records", run.first_iteration)
     actor.version = run.first_iteration  # records of a run that was gone on with say what they would have
     loss_module = ChatGRPOLoss(
         actor,
@@ -136,7 +139,11 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
             # Before they are scored: frames of the others may be gone for good.
             whole = whole_groups(records)
             with run.span("reference"):
-                minibatches = with_advantages(config, as_batch(whole, actor, reference)) if whole else []
+                minibatches = (
+                    with_advantages(config, as_batch(whole, actor, reference, config.at_once))
+                    if whole
+                    else []
+                )
             values["groups"] = sum(len(minibatch) for minibatch in minibatches) / config.group_size
             rows = []
             for minibatch in minibatches:
@@ -150,8 +157,17 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     return run
 
 
-def as_batch(records: Sequence[Record], actor: ChatActor, reference: Scorer | None) -> TensorDictBase:
-    """Rollouts as TorchRL's advantages and losses read them, one row each; ragged."""
+def as_batch(
+    records: Sequence[Record], actor: ChatActor, reference: Scorer | None, at_once: int = 16
+) -> TensorDictBase:
+    """Rollouts as TorchRL's advantages and losses read them, one row each; ragged.
+
+    Args:
+        records: whole rollouts.
+        actor: whose they are.
+        reference: scores them too; None: nobody does.
+        at_once: records it has in memory together.
+    """
     rows = []
     for record in records:
         entries = loss_entries(record, actor.model)
@@ -160,7 +176,8 @@ def as_batch(records: Sequence[Record], actor: ChatActor, reference: Scorer | No
                 "record": NonTensorData(record),
                 "query": NonTensorData(record.group),
                 "next": {
-                    "episode_reward": torch.tensor([record.total_reward]),
+                    # In float32 the mean of equal rewards differs from them, and the noise is trained on.
+                    "episode_reward": torch.tensor([record.total_reward], dtype=torch.float64),
                     "done": torch.tensor([True]),
                 },
             }
@@ -168,8 +185,7 @@ def as_batch(records: Sequence[Record], actor: ChatActor, reference: Scorer | No
         rows.append(row.update({key: value for key, value in entries.items()}))
     batch = lazy_stack(rows)
     if reference is not None:
-        with torch.no_grad():
-            scored = reference(records)
+        scored = reference.in_parts(records, at_once)
         for row, log_probs in zip(rows, scored.log_probs.split(scored.counts), strict=True):
             mask = row["masks", "all_assistant_mask"]
             row["next", "ref_log_probs", "full"] = torch.zeros(len(mask)).masked_scatter(
@@ -184,7 +200,9 @@ def whole_groups(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if record.group not in cut]
 
 
-def with_advantages(config: Config, batch: TensorDictBase) -> list[TensorDictBase]:
+def with_advantages(
+    config: Config, batch: TensorDictBase | Sequence[TensorDictBase]
+) -> list[TensorDictBase]:
     """Minibatches of whole groups, with ``(R - mean) / std`` over the group; groups without contrast go.
 
     Where a divergence is paid for they stay: they still hold the policy back.
@@ -198,7 +216,7 @@ def with_advantages(config: Config, batch: TensorDictBase) -> list[TensorDictBas
         batch_size=config.group_size,
     )
     buffer.extend(batch)
-    groups = [group for group in buffer if config.kl or group["advantage"].any()]
+    groups = [group for group in buffer if config.kl or (group["advantage"].abs() > NO_CONTRAST).any()]
     size = config.minibatch_groups
     return [torch.cat(groups[first : first + size]) for first in range(0, len(groups), size)]
 
@@ -214,11 +232,11 @@ def gradient_step(
     """One gradient step; returns its figures."""
     records = [row["record"] for row in minibatch.unbind(0)]
     # One advantage per rollout, for all its tokens: GRPOLoss wants (B, 1, 1).
-    minibatch["advantage"] = minibatch["advantage"].reshape(-1, 1, 1)
+    minibatch["advantage"] = minibatch["advantage"].float().reshape(-1, 1, 1)
     rows: list[dict[str, float]] = []
 
     def loss_of(part: slice) -> Tensor:
-        losses = loss_module(minibatch[part])
+        losses = loss_module(minibatch[part].to(actor.model.device))
         rows.append({"clip_fraction": float(losses.clip_fraction), "ess": float(losses.ESS)})
         share = weight(config, records[part]) / weight(config, records)
         if not config.kl:

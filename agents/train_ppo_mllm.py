@@ -46,7 +46,7 @@ from .mllm import (
 from .policies.chat_actor import ChatActor
 from .policies.qwen_vl import left_padded
 from .policies.scoring import Scorer
-from .records import Record, write_records
+from .records import Record, forget_records, write_records
 from .releveling import CodeGate, ExplorationBonus, TurnRewards
 from .train_grpo_mllm import as_batch
 
@@ -137,6 +137,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     shaping = make_shaping(config)
     memory = nn.ModuleDict({"shaping": shaping, "critic": head})
     run = TrainingRun(config, out, actor.model, optimizer, memory, held_out(config, actor))
+    forget_records(out / "records", run.first_iteration)
     actor.version = run.first_iteration  # of a run that goes on
     actor.push()
     loss_module = ChatPPOLoss(
@@ -164,7 +165,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         rows = []
         if whole:
             with run.span("advantage"):
-                batch = as_batch(whole, actor, reference)
+                batch = as_batch(whole, actor, reference, config.at_once)
                 shaped = shaping(turns(whole))
                 values["trained_reward"] = float(shaped["next", "reward"].sum()) / len(whole)
                 estimate(config, batch, shaped, actor, head)
@@ -245,9 +246,9 @@ def estimate(
         head: the critic.
     """
     records = [row["record"] for row in batch.unbind(0)]
+    scored = actor.scorer.in_parts(records, config.at_once)
     with torch.no_grad():
-        scored = actor.scorer(records)
-        value = head(scored.hidden)[:, 0].float().cpu()
+        value = head(scored.hidden.float())[:, 0].cpu()
     rows = list(zip(batch.unbind(0), records, value.split(scored.counts), strict=True))
     reward, turn_end = [], []
     for (row, record, _), paid in zip(rows, shaped["next", "reward"][..., 0], strict=True):
@@ -299,7 +300,7 @@ def gradient_step(
         batch = minibatch[part].exclude("advantage", "value", "value_target")
         # `GRPOLoss` would pad ragged advantages on the other side than all else.
         batch["advantage"] = left_padded([row["advantage"] for row in some])[..., None]
-        losses = loss_module(batch)
+        losses = loss_module(batch.to(actor.model.device))
         value, target = (torch.cat([row[key] for row in some]) for key in ("value", "value_target"))
         critic = loss_module.critic_loss(value.to(actor.model.device), target.to(actor.model.device))
         rows.append(

@@ -72,7 +72,11 @@ def select(
     Raises:
         ValueError: the recipe of a record has no such term, or none was kept: the message counts why.
     """
-    counts = Counter(dict.fromkeys(("kept", "cut", "wrong", "no overlap", "over the cap", "repeated"), 0))
+    counts = Counter(
+        dict.fromkeys(
+            ("kept", "demonstration", "cut", "wrong", "no overlap", "over the cap", "repeated"), 0
+        )
+    )
     kept: dict[str, list[Record]] = {}
     seen: set[tuple[str, tuple[tuple[int, ...], ...]]] = set()
     for record in records:
@@ -93,6 +97,8 @@ def select(
 
 
 def _refusal(record: Record, overlap_term: str, min_overlap: float) -> str:
+    if record.kind != "rollout":
+        return "demonstration"
     if record.cut:
         return "cut"
     if not record.success:
@@ -116,6 +122,10 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     """
     if not config.rollouts:
         raise ValueError("name the file or folder of rollouts to select from")
+    path = out / "selected.jsonl"
+    if path.exists() and (out / "checkpoint").exists():
+        # A run that goes on learns from what it began with, whatever has been collected since.
+        return train_sft.train(replace(config, records=str(path)), actor, out, progress)
     rollouts = read_records(
         Path(config.rollouts), config.rules.identity, fingerprint(actor.model.tokenizer)
     )
@@ -126,7 +136,6 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         per_question=config.per_question,
     )
     sys.stderr.write(f"{selection}\n")
-    path = out / "selected.jsonl"
     # All outputs of a rollout that went well are examples.
     write_records(path, selection.kept)
     return train_sft.train(replace(config, records=str(path)), actor, out, progress)

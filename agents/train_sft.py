@@ -97,7 +97,8 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         weight_groups(config, actor.model), config.lr, weight_decay=config.weight_decay
     )
     run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), held_out(config, actor))
-    if run.first_iteration == config.iterations:
+    if run.first_iteration >= config.iterations:
+        actor.push()
         return run
     examples = by_task(load_examples(config, actor, progress))
     parameters = trained(actor.model)

@@ -98,6 +98,23 @@ class Scorer:
         counts = tuple(record.sampled_tokens for record in records)
         return Scored(log_probs, entropies, chosen, counts)
 
+    @torch.no_grad()
+    def in_parts(self, records: Sequence[Record], at_once: int) -> Scored:
+        """Score all outputs without gradients, a few records at a time.
+
+        Args:
+            records: as for a call.
+            at_once: records in memory together.
+        """
+        with self.holding(records):
+            parts = [self(records[first : first + at_once]) for first in range(0, len(records), at_once)]
+        return Scored(
+            torch.cat([part.log_probs for part in parts]),
+            torch.cat([part.entropies for part in parts]),
+            torch.cat([part.hidden for part in parts]),
+            tuple(count for part in parts for count in part.counts),
+        )
+
     @contextmanager
     def holding(self, records: Sequence[Record]) -> Iterator[None]:
         """Score these records in several calls, each with a backward pass of its own.

@@ -33,12 +33,18 @@ def rows(told: tuple[ChatEnv, Record], out: Path, form: Format) -> list[dict[str
     return [json.loads(line) for line in (out / "data.jsonl").read_text().splitlines()]
 
 
+def without_mistakes(told: tuple[ChatEnv, Record]) -> tuple[ChatEnv, Record]:
+    """All outputs are to be learned."""
+    env, record = told
+    return env, replace(record, turns=tuple(replace(turn, learn=True) for turn in record.turns))
+
+
 @pytest.mark.parametrize("form", get_args(Format))
 def test_messages_follow_each_other_with_images_in_their_places(
     told: tuple[ChatEnv, Record], tmp_path: Path, form: Format
 ) -> None:
     """Six frames of the skim, four of the look, as many paths; episodes that were cut stay out."""
-    (row,) = rows(told, tmp_path, form)
+    (row,) = rows(without_mistakes(told), tmp_path, form)
     roles = [message["role"] for message in row["messages"]]
     assert roles == ["system", "user", "assistant", "user", "assistant"]
     contents = [message["content"] for message in row["messages"]]
@@ -80,8 +86,10 @@ def test_a_demonstrated_mistake_is_marked(told: tuple[ChatEnv, Record], tmp_path
 def test_llama_factory_is_told_the_names_of_the_columns(
     told: tuple[ChatEnv, Record], tmp_path: Path
 ) -> None:
-    """By a stanza beside the data."""
-    rows(told, tmp_path, "llama_factory")
+    """By a stanza beside the data. It cannot be told of a mistake, which is refused."""
+    with pytest.raises(ValueError, match="LLaMA-Factory cannot be told"):
+        rows(told, tmp_path, "llama_factory")
+    rows(without_mistakes(told), tmp_path, "llama_factory")
     stanza = json.loads((tmp_path / "dataset_info.json").read_text())["videogym"]
     assert stanza["columns"] == {"messages": "messages", "images": "images"}
     assert stanza["tags"]["assistant_tag"] == "assistant"

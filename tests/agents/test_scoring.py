@@ -338,3 +338,20 @@ def test_features_of_a_changed_vision_tower_are_made_anew(
     assert torch.allclose(
         before[sampled_mask(records)], stored(records)[sampled_mask(records)], atol=TOLERANCE
     )
+
+
+def test_parts_score_what_the_whole_does(played: tuple[QwenVL, list[Record]]) -> None:
+    """A few records at a time, in order, with the beginnings read once."""
+    model, records = played
+    scorer = Scorer(model, 0.8)
+    with torch.no_grad():
+        whole = scorer(records)
+    model.forwarded_tokens = 0
+    parts = scorer.in_parts(records, 2)
+    read, model.forwarded_tokens = model.forwarded_tokens, 0
+    with torch.no_grad():
+        scorer(records)
+    assert read == model.forwarded_tokens
+    assert parts.counts == whole.counts and not parts.log_probs.requires_grad
+    for name in ("log_probs", "entropies", "hidden"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), atol=1e-5, rtol=1e-5)

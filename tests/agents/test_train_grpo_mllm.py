@@ -89,6 +89,44 @@ def test_advantages_compare_rollouts_within_their_group(make: Callable[[], ChatA
     assert [len(one) for one in together] == [6 if kl else 3]
 
 
+def test_equal_fractional_rewards_have_no_contrast(make: Callable[[], ChatActor]) -> None:
+    """Sixteen returns of 1.3, whose mean is another number in float32, are nothing to learn from."""
+    config = Config(**{**SMALL, "groups": 1, "group_size": 16, "kl": 0.0, "max_new_tokens": 1})
+    actor = make()
+    env = make_chat_env(config, actor.model, TASKS, groups=1, group_size=16)
+    records = paid(rollouts(env, actor), [1.3] * 16)
+    assert with_advantages(config, as_batch(records, actor, None)) == []
+
+
+def test_a_new_run_in_a_folder_keeps_no_records_of_another(
+    make: Callable[[], ChatActor], tmp_path: Path
+) -> None:
+    """Files of iterations that are still to be done go, others are not touched."""
+    old = tmp_path / "records"
+    old.mkdir()
+    for name in ("000007.jsonl", "notes.jsonl", "000000.jsonl"):
+        (old / name).write_text("{}")
+    train(Config(**{**SMALL, "iterations": 1, "max_new_tokens": 1, "eval_episodes": 1}), make(), tmp_path)
+    assert sorted(path.name for path in old.iterdir()) == ["000000.jsonl", "notes.jsonl"]
+    assert (old / "000000.jsonl").read_text() != "{}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"window": -1}, "window"),
+        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
+        ({"eval_every": 0}, "eval_every must be at least 1"),
+        ({"dtype": "bfloat16"}, "lora_rank"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(changes: dict[str, Any], message: str) -> None:
+    """When the config is made, not hours later."""
+    with pytest.raises(ValueError, match=message):
+        Config(**changes)
+
+
 def test_groups_with_a_rollout_that_was_cut_are_passed_over(make: Callable[[], ChatActor]) -> None:
     """One cut rollout of three takes its group along; where all are cut there is nothing to learn from."""
     config, actor = Config(**SMALL), make()

@@ -49,10 +49,12 @@ def test_every_rollout_is_kept_or_counted_by_the_reason_why_not() -> None:
         rollout("b", 4, success=False, time=0.0),  # wrong
         rollout("a", 9),  # over the cap
         rollout("a", 7),  # repeated
+        replace(rollout("a", 10), kind="demonstration"),
     ]
     selection = select(rollouts, **RULES)
     assert selection.counts == {
         "kept": 3,
+        "demonstration": 1,
         "cut": 2,
         "wrong": 2,
         "no overlap": 2,
@@ -62,7 +64,8 @@ def test_every_rollout_is_kept_or_counted_by_the_reason_why_not() -> None:
     assert sum(selection.counts.values()) == len(rollouts)
     assert selection.kept == (rollouts[0], rollouts[8], rollouts[1]), "those of one question stand together"
     assert str(selection) == (
-        "13 rollouts of which kept 3, cut 2, wrong 2, no overlap 2, over the cap 2, repeated 2; 2 questions"
+        "14 rollouts of which kept 3, demonstration 1, cut 2, wrong 2, no overlap 2, over the cap 2, "
+        "repeated 2; 2 questions"
     )
     free = select(rollouts, **{**RULES, "per_question": 0})
     assert (free.counts["kept"], free.counts["over the cap"]) == (5, 0)
@@ -99,7 +102,7 @@ def test_a_policy_is_trained_on_the_selection(
     train(config, actor, tmp_path / "run")
     kept = list(read_records(tmp_path / "run" / "selected.jsonl"))
     assert kept == right
-    told = "16 rollouts of which kept 4, cut 0, wrong 12, no overlap 0, over the cap 0, repeated 0"
+    told = "16 rollouts of which kept 4, demonstration 0, cut 0, wrong 12, no overlap 0, over the cap 0, repeated 0"
     assert f"{told}; 4 questions\n" in capsys.readouterr().err
     assert (tmp_path / "run" / "checkpoint").exists()
 

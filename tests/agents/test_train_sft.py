@@ -256,3 +256,11 @@ def test_low_rank_adapters_train_alone(checkpoints: dict[str, Path], tmp_path: P
     train(config, make_actor(model), tmp_path)
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert moved and all("lora_" in name and "visual" not in name for name in moved)
+
+
+def test_a_finished_run_can_be_asked_again(make: Callable[[], ChatActor], tmp_path: Path) -> None:
+    """Nothing is left to do, and the loaded weights can be evaluated at once."""
+    config = Config(**SMALL)
+    first = train(config, make(), tmp_path).evaluate()
+    again = train(config, make(), tmp_path)
+    assert again.first_iteration == 4 and again.evaluate() == first
