@@ -102,8 +102,8 @@ def test_a_policy_is_trained_on_the_selection(
     train(config, actor, tmp_path / "run")
     kept = list(read_records(tmp_path / "run" / "selected.jsonl"))
     assert kept == right
-    told = "16 rollouts of which kept 4, demonstration 0, cut 0, wrong 12, no overlap 0, over the cap 0, repeated 0"
-    assert f"{told}; 4 questions\n" in capsys.readouterr().err
+    told = "kept 4, demonstration 0, cut 0, wrong 12, no overlap 0, over the cap 0, repeated 0; 4 questions"
+    assert f"16 rollouts of which {told}\n" in capsys.readouterr().err
     assert (tmp_path / "run" / "checkpoint").exists()
 
 
