@@ -40,7 +40,8 @@ class SceneDemonstrator:
             could know of and nobody is to imitate: what follows teaches to read a look and to answer.
         every: units between the places of the skim that are named; only those of a skim of seconds. A
             skim of pool frames is named frame by frame.
-        look: units of a look.
+        look: units of a look; 0: two for every frame that a look may bring, so that an event of two units
+            is met.
         lead: units by which a look begins before the place where the scene was first seen.
 
     Raises:
@@ -55,13 +56,13 @@ class SceneDemonstrator:
         wrong_looks: float = 0.1,
         glances: float = 0.0,
         every: int = 8,
-        look: int = 32,
+        look: int = 0,
         lead: int = 4,
     ) -> None:
         if min(wrong_looks, glances) < 0 or wrong_looks + glances > 1:
             raise ValueError(f"wrong_looks and glances must be shares, got {wrong_looks} and {glances}")
-        if every < 1 or look < 1 or lead < 0:
-            raise ValueError(f"every and look must be at least 1, lead at least 0: {every}, {look}, {lead}")
+        if every < 1 or look < 0 or lead < 0:
+            raise ValueError(f"every must be at least 1, look and lead at least 0: {every}, {look}, {lead}")
         self._grammar, self._every, self._look, self._lead = grammar, every, look, lead
         self._wrong_looks, self._glances = wrong_looks, glances
         self._rng = np.random.default_rng(seed)
@@ -95,7 +96,7 @@ class SceneDemonstrator:
             if known
             else [unit for unit, _ in named if unit <= _unit(state, script, cue.first)][-1]
         )
-        others = [unit for unit, _ in named if abs(unit - begins) > 2 * self._look]
+        others = [unit for unit, _ in named if abs(unit - begins) > 2 * self._length(state)]
         # Both are drawn always, so that draws keep in step.
         draw, other = float(self._rng.random()), int(self._rng.integers(max(1, len(others))))
         before = int(self._rng.integers(GLANCE))
@@ -120,9 +121,12 @@ class SceneDemonstrator:
         elif looks[-1][1] < end:
             start = looks[-1][1]
         else:
-            start = min(look[0] for look in looks) - self._look
+            start = min(look[0] for look in looks) - self._length(state)
         action = self._action(state, start)
         return self._say(action, state, f"{seen}. none. {cue.colour} {max(0, start)}")
+
+    def _length(self, state: State) -> int:
+        return self._look or 2 * state.rules.clip_frames
 
     def _say(self, action: Answer | Crop | Select, state: State, thought: str, learn: bool = True) -> Said:
         text = self._grammar.write(action, state, thought)
@@ -150,7 +154,7 @@ class SceneDemonstrator:
 
     def _action(self, state: State, start: int, look: int = 0) -> Crop | Select:
         """A look from a unit on, moved into the video where it would leave it."""
-        look = look or self._look
+        look = look or self._length(state)
         units = len(state.pool_s) if _selects(state) else int(state.video.duration_s)
         start = max(0, min(start, units - look))
         stop = min(start + look, units)

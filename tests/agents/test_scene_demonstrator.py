@@ -12,15 +12,14 @@ from videogym.grammars import get_grammar
 from videogym.video.synthetic.script import SCENE_COLOURS
 
 TASKS = "procedural:brief_event?level=0&duration_s=256&fps=4&size=32x32&event_s={}&count=200"
-CASES = {"LONGVT_TINY": ("2", {}), "VIDEO_MTR_TINY": ("4", {"look": 16})}
+CASES = {"LONGVT_TINY": "2", "VIDEO_MTR_TINY": "4"}  # and the seconds of an event, two units
 
 
 def episodes(recipe: str, count: int, **options: float) -> list[list[tuple[State, Said]]]:
     """Whole episodes, each as states and what was said in them; the last state says nothing."""
-    event_s, usual = CASES[recipe]
-    env = VideoQAEnv(TASKS.format(event_s), recipe)
+    env = VideoQAEnv(TASKS.format(CASES[recipe]), recipe)
     grammar = get_grammar(env.recipe.grammar)
-    speak = SceneDemonstrator(grammar, 0, **{"wrong_looks": 0.0, **usual, **options})  # type: ignore[arg-type]
+    speak = SceneDemonstrator(grammar, 0, **{"wrong_looks": 0.0, **options})  # type: ignore[arg-type]
     played = []
     for task in env.tasks[:count]:
         env.reset(options={"task_id": task.task_id})
