@@ -8,8 +8,8 @@ models and losses are not known here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, cast
 
@@ -273,13 +273,11 @@ class ChatEnv(EnvBase):
 
     def _play(self, place: int, record: Record) -> TensorDict:
         """One turn of one row: its output becomes a move, the answer to it becomes ids."""
-        before = record.total_reward
-        if not record.waiting:
-            self.env.set_state(self.snapshots[place])
-            record = self.advance(record)
-            self.snapshots[place] = self.env.get_state()
-        row = self._row(record)
-        return row.set("reward", torch.tensor([record.total_reward - before]))
+        episode = Episode(record, self.snapshots[place])
+        episode.advance(self, record)
+        self.snapshots[place] = episode.snapshot
+        paid = episode.record.total_reward - record.total_reward
+        return self._row(episode.record).set("reward", torch.tensor([paid]))
 
     def advance(self, record: Record) -> Record:
         """Play the output of a record's last turn in the environment as it stands."""
@@ -329,3 +327,36 @@ class ChatEnv(EnvBase):
                 "reward_terms": torch.tensor([torch.nan if value is None else value for value in sums]),
             }
         )
+
+
+@dataclass
+class Episode:
+    """One that is being played, and can be gone on with in any process."""
+
+    record: Record
+    snapshot: Snapshot  # of the environment before the output of the record's last turn is played
+
+    def advance(self, env: ChatEnv, answered: Record) -> None:
+        """Play the output that was sampled, unless the policy cut the episode."""
+        if not answered.waiting:
+            env.env.set_state(self.snapshot)
+            answered = env.advance(answered)
+            self.snapshot = env.env.get_state()
+        self.record = answered
+
+
+def play(
+    env: ChatEnv, answer: Callable[[Sequence[Record]], list[Record]], episodes: Sequence[Episode]
+) -> list[Record]:
+    """Play opened episodes to their ends, in lockstep.
+
+    Args:
+        env: plays their outputs.
+        answer: gives every record one output more.
+        episodes: each in its own state; changed in place.
+    """
+    while running := [episode for episode in episodes if not episode.record.waiting]:
+        answered = answer([episode.record for episode in running])
+        for episode, record in zip(running, answered, strict=True):
+            episode.advance(env, record)
+    return [episode.record for episode in episodes]

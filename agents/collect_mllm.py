@@ -10,9 +10,8 @@ from __future__ import annotations
 import functools
 import queue
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
 import torch
@@ -22,9 +21,9 @@ from torchrl.collectors import AsyncBatchedCollector
 from torchrl.data import Composite, NonTensor, Unbounded
 from torchrl.envs import EnvBase
 
-from videogym import FrameStore, Snapshot
+from videogym import FrameStore
 
-from .chat import ChatEnv
+from .chat import ChatEnv, Episode
 from .loop import TrainingRun
 from .mllm import ChatConfig, make_actor, make_chat_env, make_model, rollouts
 from .policies.chat_actor import ChatActor
@@ -119,22 +118,6 @@ def transformers_actor(config: ChatConfig) -> ChatActor:
 # --- episodes ----------------------------------------------------------------------------------
 
 
-@dataclass
-class Episode:
-    """One that is being played, and can be gone on with in any process."""
-
-    record: Record
-    snapshot: Snapshot  # of the environment before the output of the record's last turn is played
-
-    def advance(self, env: ChatEnv, answered: Record) -> None:
-        """Play the output that was sampled, unless the policy cut the episode."""
-        if not answered.waiting:
-            env.env.set_state(self.snapshot)
-            answered = env.advance(answered)
-            self.snapshot = env.env.get_state()
-        self.record = answered
-
-
 def open_episodes(config: ChatConfig, env: ChatEnv, iteration: int) -> list[Episode]:
     """The episodes of an iteration as `LocalCollector` begins them, groups in order."""
     env.set_seed(batch_seed(config, iteration))
@@ -145,15 +128,6 @@ def open_episodes(config: ChatConfig, env: ChatEnv, iteration: int) -> list[Epis
 def batch_seed(config: ChatConfig, iteration: int) -> int:
     """Of the tasks of an iteration."""
     return config.seed * 1_000_003 + iteration
-
-
-def play(env: ChatEnv, actor: ChatActor, episodes: Sequence[Episode]) -> list[Record]:
-    """Play opened episodes to their ends, in lockstep."""
-    while running := [episode for episode in episodes if not episode.record.waiting]:
-        answered = actor.answer([episode.record for episode in running])
-        for episode, record in zip(running, answered, strict=True):
-            episode.advance(env, record)
-    return [episode.record for episode in episodes]
 
 
 # --- collectors --------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ import ray
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from .chat import ChatEnv
-from .collect_mllm import Episode, open_episodes, play
+from .chat import ChatEnv, Episode, play
+from .collect_mllm import open_episodes
 from .loop import TrainingRun
 from .mllm import ChatConfig, make_chat_env
 from .policies.chat_actor import ChatActor
@@ -73,7 +73,7 @@ class RolloutWorker:
             raise RecordError(f"the worker's tokenizer is {self._tokenizer}, the episodes' is {theirs}")
         self._load(weights)
         torch.manual_seed(seed)
-        return play(self._env, self._actor, episodes)
+        return play(self._env, self._actor.answer, episodes)
 
     def _load(self, weights: Weights) -> None:
         actor = self._actor

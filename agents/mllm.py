@@ -7,6 +7,7 @@ they learn from and how; all else is here.
 from __future__ import annotations
 
 import argparse
+import copy
 import functools
 import math
 import sys
@@ -20,19 +21,21 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 from peft import LoraConfig, inject_adapter_in_model
+from tensordict import NonTensorData, TensorDict, TensorDictBase, lazy_stack
 from torch import Tensor, nn
 from torchrl.envs import step_mdp
 
 from videogym import FrameStore, Task, VideoQAEnv
 from videogym.grammars import get_grammar
 
-from .chat import ChatEnv
+from .chat import ChatEnv, Episode, play
 from .demonstrations import Demonstrator
 from .engines.base import Sampling
 from .engines.transformers_engine import TransformersEngine
 from .loop import LoopConfig, RunDiverged, TrainingRun, add_options, from_options, quiet_libraries
-from .policies.chat_actor import ChatActor
+from .policies.chat_actor import ChatActor, loss_entries
 from .policies.qwen_vl import QwenVL
+from .policies.scoring import Scorer
 from .policies.tiny_qwen import build_tiny_qwen
 from .policies.visuals import FrameReader
 from .records import Record
@@ -172,26 +175,16 @@ def play_tasks(
 
     Args:
         env: plays them.
-        answer: gives every record that does not wait one output more.
+        answer: gives every record one output more.
         task_ids: of the environment's tasks.
         at_once: episodes in lockstep.
     """
     for first in range(0, len(task_ids), at_once):
-        some = task_ids[first : first + at_once]
-        records, snapshots = [], []
-        for task_id in some:
+        episodes = []
+        for task_id in task_ids[first : first + at_once]:
             env.env.reset(options={"task_id": task_id})
-            records.append(env.open(f"task {task_id}"))
-            snapshots.append(env.env.get_state())
-        while not all(record.waiting for record in records):
-            before, records = records, answer(records)
-            for place, record in enumerate(records):
-                if before[place].waiting or record.waiting:
-                    continue
-                env.env.set_state(snapshots[place])
-                records[place] = env.advance(record)
-                snapshots[place] = env.env.get_state()
-        yield from records
+            episodes.append(Episode(env.open(f"task {task_id}"), env.env.get_state()))
+        yield from play(env, answer, episodes)
 
 
 def demonstrate(
@@ -275,6 +268,49 @@ def figures(records: Sequence[Record]) -> dict[str, float]:
         if totals:
             values[name] = float(np.mean(totals))
     return values
+
+
+def first_policy(config: ChatConfig, actor: ChatActor) -> Scorer:
+    """A copy of a policy before it is trained, which says how far training has led away from it."""
+    first = copy.deepcopy(actor.model).requires_grad_(False)
+    return Scorer(first, config.temperature, config.share_prefixes)
+
+
+def as_batch(
+    records: Sequence[Record], actor: ChatActor, reference: Scorer | None, at_once: int = 16
+) -> TensorDictBase:
+    """Rollouts as TorchRL's advantages and losses read them, one row each; ragged.
+
+    Args:
+        records: whole rollouts.
+        actor: whose they are.
+        reference: scores them too; None: nobody does.
+        at_once: records it has in memory together.
+    """
+    rows = []
+    for record in records:
+        entries = loss_entries(record, actor.model)
+        row = TensorDict(
+            {
+                "record": NonTensorData(record),
+                "query": NonTensorData(record.group),
+                "next": {
+                    # In float32 the mean of equal rewards differs from them, and the noise is trained on.
+                    "episode_reward": torch.tensor([record.total_reward], dtype=torch.float64),
+                    "done": torch.tensor([True]),
+                },
+            }
+        )
+        rows.append(row.update({key: value for key, value in entries.items()}))
+    batch = lazy_stack(rows)
+    if reference is not None:
+        scored = reference.in_parts(records, at_once)
+        for row, log_probs in zip(rows, scored.log_probs.split(scored.counts), strict=True):
+            mask = row["masks", "all_assistant_mask"]
+            row["next", "ref_log_probs", "full"] = torch.zeros(len(mask)).masked_scatter(
+                mask, log_probs.cpu()
+            )
+    return batch
 
 
 def backward(

@@ -15,7 +15,6 @@ their group, where LongVT trains on them.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,27 +22,28 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from tensordict import NonTensorData, TensorDict, TensorDictBase, lazy_stack
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torchrl.data import LazyStackStorage, ReplayBuffer
 from torchrl.data.replay_buffers import SamplerWithoutReplacement
 from torchrl.objectives.llm import MCAdvantage
 from tqdm import tqdm
 
-from .collect_mllm import make_collector
+from .collect_mllm import RolloutKind, make_collector
 from .loop import TrainingRun, mean_rows
 from .losses import ChatGRPOLoss
 from .mllm import (
     ChatConfig,
+    as_batch,
     backward,
     command_line,
     figures,
+    first_policy,
     held_out,
     step,
     trained,
 )
-from .policies.chat_actor import ChatActor, loss_entries
-from .policies.scoring import Scorer
+from .policies.chat_actor import ChatActor
 from .records import Record, forget_records, write_records
 
 NO_CONTRAST = 1e-3  # an advantage as small as this is rounding: real ones are near 1
@@ -77,7 +77,7 @@ class Config(ChatConfig):
     """Weight of the divergence from the first policy; 0: no copy of it is kept."""
     aggregation: Literal["prompt_mean", "token_mean"] = "prompt_mean"
     """Of tokens: "prompt_mean", rollouts count equally, or "token_mean", tokens do."""
-    collector: Literal["local", "async", "ray"] = "local"
+    collector: RolloutKind = "local"
     """Who plays: see `agents.collect_mllm.make_collector`; with "local" a run is repeatable to the bit."""
     workers: int = 2
     """Processes of "ray"; groups that "async" has in play at once."""
@@ -100,10 +100,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     torch.set_num_threads(config.threads)
     parameters = trained(actor.model)
     optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
-    reference = None
-    if config.kl:
-        first = copy.deepcopy(actor.model).requires_grad_(False)
-        reference = Scorer(first, config.temperature, config.share_prefixes)
+    reference = first_policy(config, actor) if config.kl else None
     run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), held_out(config, actor))
     forget_records(out / "records", run.first_iteration)
     actor.version = run.first_iteration  # records of a run that was gone on with say what they would have
@@ -155,43 +152,6 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
             )
             bar.set_postfix(reward=f"{values.get('reward', float('nan')):.2f}")
     return run
-
-
-def as_batch(
-    records: Sequence[Record], actor: ChatActor, reference: Scorer | None, at_once: int = 16
-) -> TensorDictBase:
-    """Rollouts as TorchRL's advantages and losses read them, one row each; ragged.
-
-    Args:
-        records: whole rollouts.
-        actor: whose they are.
-        reference: scores them too; None: nobody does.
-        at_once: records it has in memory together.
-    """
-    rows = []
-    for record in records:
-        entries = loss_entries(record, actor.model)
-        row = TensorDict(
-            {
-                "record": NonTensorData(record),
-                "query": NonTensorData(record.group),
-                "next": {
-                    # In float32 the mean of equal rewards differs from them, and the noise is trained on.
-                    "episode_reward": torch.tensor([record.total_reward], dtype=torch.float64),
-                    "done": torch.tensor([True]),
-                },
-            }
-        )
-        rows.append(row.update({key: value for key, value in entries.items()}))
-    batch = lazy_stack(rows)
-    if reference is not None:
-        scored = reference.in_parts(records, at_once)
-        for row, log_probs in zip(rows, scored.log_probs.split(scored.counts), strict=True):
-            mask = row["masks", "all_assistant_mask"]
-            row["next", "ref_log_probs", "full"] = torch.zeros(len(mask)).masked_scatter(
-                mask, log_probs.cpu()
-            )
-    return batch
 
 
 def whole_groups(records: Sequence[Record]) -> list[Record]:

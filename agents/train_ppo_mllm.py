@@ -16,8 +16,8 @@ nucleus of 0.95 in sampling, so that the trained distribution is the sampled one
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,25 +30,24 @@ from torchrl.envs import Compose
 from tqdm import tqdm
 
 from .advantage import bilevel_gae, whiten
+from .collect_mllm import RolloutKind, make_collector
 from .loop import TrainingRun, mean_rows
 from .losses import ChatPPOLoss
 from .mllm import (
     ChatConfig,
+    as_batch,
     backward,
     command_line,
     figures,
+    first_policy,
     held_out,
-    make_chat_env,
-    rollouts,
     step,
     trained,
 )
 from .policies.chat_actor import ChatActor
 from .policies.qwen_vl import left_padded
-from .policies.scoring import Scorer
 from .records import Record, forget_records, write_records
 from .releveling import CodeGate, ExplorationBonus, TurnRewards
-from .train_grpo_mllm import as_batch
 
 
 @dataclass(frozen=True)
@@ -101,6 +100,10 @@ class Config(ChatConfig):
     """Discount from token to token of a turn."""
     lmbda: float = 1.0
     """Decay of traces on both levels, as in the published code."""
+    collector: RolloutKind = "local"
+    """Who plays: see `agents.collect_mllm.make_collector`; with "local" a run is repeatable to the bit."""
+    workers: int = 2
+    """Processes of "ray"; groups that "async" has in play at once."""
 
 
 def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -> TrainingRun:
@@ -118,9 +121,6 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         EngineError: the engine failed.
     """
     torch.set_num_threads(config.threads)
-    env = make_chat_env(
-        config, actor.model, config.tasks, groups=config.groups, group_size=config.group_size
-    )
     head = nn.Linear(actor.model.model.config.text_config.hidden_size, 1, device=actor.model.device)
     nn.init.zeros_(head.weight)  # the first advantages are returns, not noise
     nn.init.zeros_(head.bias)
@@ -130,16 +130,12 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         {"params": [*head.parameters()], "lr": config.critic_lr},
     ]
     optimizer = torch.optim.AdamW(groups, config.lr, weight_decay=config.weight_decay)
-    reference = None
-    if config.kl:
-        first = copy.deepcopy(actor.model).requires_grad_(False)
-        reference = Scorer(first, config.temperature, config.share_prefixes)
+    reference = first_policy(config, actor) if config.kl else None
     shaping = make_shaping(config)
     memory = nn.ModuleDict({"shaping": shaping, "critic": head})
     run = TrainingRun(config, out, actor.model, optimizer, memory, held_out(config, actor))
     forget_records(out / "records", run.first_iteration)
-    actor.version = run.first_iteration  # of a run that goes on
-    actor.push()
+    actor.version = run.first_iteration  # records of a run that was gone on with say what they would have
     loss_module = ChatPPOLoss(
         actor,
         head,
@@ -156,29 +152,41 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         desc="ppo",
         disable=not progress,
     )
-    for iteration in bar:
-        env.set_seed(config.seed * 1_000_003 + iteration)
-        records = rollouts(env, actor, run)
-        write_records(out / "records" / f"{iteration:06d}.jsonl", records)
-        values = figures(records)
-        whole = [record for record in records if not record.cut]
-        rows = []
-        if whole:
-            with run.span("advantage"):
-                batch = as_batch(whole, actor, reference, config.at_once)
-                shaped = shaping(turns(whole))
-                values["trained_reward"] = float(shaped["next", "reward"].sum()) / len(whole)
-                estimate(config, batch, shaped, actor, head)
-            # Neighbours began alike; an order of their own would compute their beginnings twice.
-            for first_row in range(0, len(whole), config.minibatch):
-                minibatch = batch[first_row : first_row + config.minibatch]
-                with run.span("update"):
-                    rows.append(gradient_step(config, actor, loss_module, parameters, optimizer, minibatch))
-        actor.push()
-        run.end_iteration(
-            iteration, sum(len(record.played) for record in records), values | mean_rows(rows)
-        )
-        bar.set_postfix(reward=f"{values.get('reward', float('nan')):.2f}")
+    collector = make_collector(
+        config,
+        actor,
+        groups=config.groups,
+        group_size=config.group_size,
+        kind=config.collector,
+        workers=config.workers,
+        run=run,
+    )
+    with closing(collector):
+        collector.sync()
+        for iteration in bar:
+            records = collector.collect(iteration)
+            write_records(out / "records" / f"{iteration:06d}.jsonl", records)
+            values = figures(records)
+            whole = [record for record in records if not record.cut]
+            rows = []
+            if whole:
+                with run.span("advantage"):
+                    batch = as_batch(whole, actor, reference, config.at_once)
+                    shaped = shaping(turns(whole))
+                    values["trained_reward"] = float(shaped["next", "reward"].sum()) / len(whole)
+                    estimate(config, batch, shaped, actor, head)
+                # Neighbours began alike; an order of their own would compute their beginnings twice.
+                for first_row in range(0, len(whole), config.minibatch):
+                    minibatch = batch[first_row : first_row + config.minibatch]
+                    with run.span("update"):
+                        rows.append(
+                            gradient_step(config, actor, loss_module, parameters, optimizer, minibatch)
+                        )
+            collector.sync()
+            run.end_iteration(
+                iteration, sum(len(record.played) for record in records), values | mean_rows(rows)
+            )
+            bar.set_postfix(reward=f"{values.get('reward', float('nan')):.2f}")
     return run
 
 

@@ -13,10 +13,11 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from agents.losses import KL_BOUND, ChatGRPOLoss, ChatPPOLoss
+from agents.mllm import as_batch
 from agents.policies.chat_actor import ChatActor
 from agents.policies.scoring import Scorer
 from agents.records import Record
-from agents.train_grpo_mllm import Config, as_batch, gradient_step
+from agents.train_grpo_mllm import Config, gradient_step
 
 ADVANTAGES = torch.tensor([1.0, -2.0, 0.5, 0.25, 3.0, -1.0])
 

@@ -13,11 +13,11 @@ from torchrl.checkpoint import Checkpoint
 
 from agents import train_grpo_mllm
 from agents.losses import ChatGRPOLoss
-from agents.mllm import make_chat_env, make_model, rollouts, trained
+from agents.mllm import as_batch, make_chat_env, make_model, rollouts, trained
 from agents.policies.chat_actor import ChatActor
 from agents.policies.scoring import Scorer
 from agents.records import Record, read_records
-from agents.train_grpo_mllm import Config, as_batch, gradient_step, train, whole_groups, with_advantages
+from agents.train_grpo_mllm import Config, gradient_step, train, whole_groups, with_advantages
 from videogym import FrameStore, State, Term
 
 

@@ -11,11 +11,10 @@ from small_chat import RECIPE, TASKS, load, make_actor, record
 from torch import nn
 from torchrl.checkpoint import Checkpoint
 
-from agents.mllm import make_chat_env, rollouts
+from agents.mllm import as_batch, make_chat_env, rollouts
 from agents.policies.chat_actor import ChatActor
 from agents.policies.scoring import Scorer
 from agents.records import Record, TurnRecord
-from agents.train_grpo_mllm import as_batch
 from agents.train_ppo_mllm import Config, estimate, make_shaping, train, turns
 from videogym import State, Term
 

@@ -30,14 +30,14 @@ from agents.chat import ChatEnv
 from agents.engines.base import Sampling
 from agents.engines.transformers_engine import TransformersEngine
 from agents.losses import ChatGRPOLoss
-from agents.mllm import corpus, rollouts
+from agents.mllm import as_batch, corpus, rollouts
 from agents.policies.chat_actor import ChatActor, loss_entries
 from agents.policies.qwen_vl import QwenVL, left_padded
 from agents.policies.scoring import Scorer
 from agents.policies.tiny_qwen import build_tiny_qwen
 from agents.policies.visuals import resolve
 from agents.records import Record
-from agents.train_grpo_mllm import Config, as_batch, gradient_step, with_advantages
+from agents.train_grpo_mllm import Config, gradient_step, with_advantages
 from videogym import VideoQAEnv, get_recipe
 from videogym.datasets import load_tasks
 
