@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +31,9 @@ class Said(NamedTuple):
 
     text: str
     learn: bool  # False: context only; a deliberate mistake, or an answer that was not seen
+
+
+Script = Callable[[State], Said]  # speaks for a policy
 
 
 class Demonstrator:

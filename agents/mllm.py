@@ -29,7 +29,7 @@ from videogym import FrameStore, Task, VideoQAEnv
 from videogym.grammars import get_grammar
 
 from .chat import ChatEnv, Episode, play
-from .demonstrations import Demonstrator
+from .demonstrations import Demonstrator, Script
 from .engines.base import Sampling
 from .engines.transformers_engine import TransformersEngine
 from .loop import LoopConfig, RunDiverged, TrainingRun, add_options, from_options, quiet_libraries
@@ -188,7 +188,7 @@ def play_tasks(
 
 
 def demonstrate(
-    env: ChatEnv, demonstrator: Demonstrator, task_ids: Sequence[str], per_task: int = 1
+    env: ChatEnv, script: Script, task_ids: Sequence[str], per_task: int = 1
 ) -> Iterator[Record]:
     """Episodes that a script plays, as records: outputs are its texts, and nothing was sampled."""
     for task_id in task_ids:
@@ -196,7 +196,7 @@ def demonstrate(
             env.env.reset(options={"task_id": task_id})
             record = replace(env.open(f"task {task_id}"), kind="demonstration", number=number)
             while not record.waiting:
-                said = demonstrator(env.env.state)
+                said = script(env.env.state)
                 ids = [*env.chat.output_ids(said.text), env.chat.end_id]
                 turn = replace(record.turns[-1], learn=said.learn)
                 record = replace(record, turns=(*record.turns[:-1], turn))
@@ -360,34 +360,35 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def tiny_checkpoint(folder: Path, config: ChatConfig, **sizes: Any) -> Path:
+def tiny_checkpoint(folder: Path, config: ChatConfig, script: Script | None = None, **sizes: Any) -> Path:
     """A checkpoint with random weights whose tokenizer knows the words of the configured episodes.
 
     Args:
         folder: where it is saved; one that is there is taken as it is.
         config: whose recipe and tasks give the words; its seed is that of the weights.
+        script: demonstrates the episodes; None: `agents.demonstrations` does.
         sizes: see `agents.policies.tiny_qwen.build_tiny_qwen`.
     """
     if not (folder / "config.json").exists():
         env = VideoQAEnv(config.tasks, config.rules)
         with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
-            build_tiny_qwen(unfinished, corpus(env), seed=config.seed, **sizes)
+            build_tiny_qwen(unfinished, corpus(env, script), seed=config.seed, **sizes)
             Path(unfinished).rename(folder)
             Path(unfinished).mkdir()
     return folder
 
 
-def corpus(env: VideoQAEnv, episodes: int = 64) -> list[str]:
+def corpus(env: VideoQAEnv, script: Script | None = None, episodes: int = 64) -> list[str]:
     """Texts of some demonstrated episodes, and the whole numbers up to the length of a video."""
     grammar, texts = get_grammar(env.recipe.grammar), []
-    speak = Demonstrator(grammar, seed=0)
+    speak = script or Demonstrator(grammar, seed=0)
     for seed in range(episodes):
         env.reset(seed=seed)
         while not env.state.terminated:
             env.step(grammar.parse(speak(env.state).text, env.state))
         for message in grammar.messages(env.state):
             texts += [f"{message.role}\n", message.text]
-        texts += map(str, range(round(env.state.video.duration_s) + 1))
+        texts += [f" {number}" for number in range(round(env.state.video.duration_s) + 1)]
     return texts
 
 

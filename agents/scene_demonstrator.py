@@ -1,16 +1,17 @@
 """Demonstrations for synthetic videos that put into words what the frames show, before they decide.
 
 A model that starts from random weights does not learn where to look from the look alone: a wrong
-window says nothing about what was misread. So this script first names the background of the skim at
-regular places, each with its second or pool index, then names the one it looks for once more with the
-place where it begins, and looks there; of every look it names the shapes it sees, frame by frame. What
-it says follows from what was shown, and where it looks from what it said. Other videos have no such
-words for their frames: there `agents.demonstrations` serves.
+window says nothing about what was misread. So this script says which background it looks for, then names
+that of the skim place by place, each with its second or pool index, until it has named this one, and looks
+there. Of every look it names what each frame shows, a shape or else the background. What it says follows
+from what was shown, and every step from what was said just before: nothing has to be found again further
+up. Other videos have no such words for their frames: there `agents.demonstrations` serves.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+import math
+from bisect import bisect_right
 
 import numpy as np
 
@@ -19,11 +20,11 @@ from videogym.grammars import Grammar
 from videogym.grammars.longvt_calls import CROP_VIDEO
 from videogym.grammars.tool_calls import write_call
 from videogym.video.synthetic import Address, Script, write_script
+from videogym.video.synthetic.script import EVENT_COLOURS, MIN_SCENE, SCENE_COLOURS
 
 from .demonstrations import Said
 
-GLANCE = 6  # units of a short look
-NOTHING = "-"  # a frame of a look without a shape
+WORDS = (*SCENE_COLOURS, *EVENT_COLOURS)  # a tokenizer should have a token for each
 
 
 class SceneDemonstrator:
@@ -33,16 +34,18 @@ class SceneDemonstrator:
 
     Args:
         grammar: that is spoken.
-        seed: of wrong looks.
-        wrong_looks: share of first looks that go to another scene; the next turn says that nothing was
-            there and mends it. Such looks are not to be imitated.
-        glances: share of episodes that begin with a short look straight at the evidence, which nobody
-            could know of and nobody is to imitate: what follows teaches to read a look and to answer.
+        seed: of wrong looks and glances.
+        wrong_looks: share of first looks that go to another scene; the next turn says what is there,
+            searches the skim again and finds the scene. Such looks are not to be imitated.
+        glances: share of episodes that begin with a look at the evidence without a word about the skim,
+            which is not to be imitated: what follows teaches to read a look and to answer.
         every: units between the places of the skim that are named; only those of a skim of seconds. A
             skim of pool frames is named frame by frame.
-        look: units of a look; 0: two for every frame that a look may bring, so that an event of two units
-            is met.
-        lead: units by which a look begins before the place where the scene was first seen.
+        lead: units by which a look begins before the place where the scene was first seen; 0: ``every``,
+            or the distance of frames in a skim of pool frames, for the scene began no earlier.
+        look: units of a look; 0: from there to the end of a scene of the shortest kind.
+        letters: whether answers are letters, after the options were read up to the right one; else, where
+            the rules let a policy, the option's words.
 
     Raises:
         ValueError: a number is out of range.
@@ -56,15 +59,16 @@ class SceneDemonstrator:
         wrong_looks: float = 0.1,
         glances: float = 0.0,
         every: int = 8,
+        lead: int = 0,
         look: int = 0,
-        lead: int = 4,
+        letters: bool = True,
     ) -> None:
         if min(wrong_looks, glances) < 0 or wrong_looks + glances > 1:
             raise ValueError(f"wrong_looks and glances must be shares, got {wrong_looks} and {glances}")
         if every < 1 or look < 0 or lead < 0:
             raise ValueError(f"every must be at least 1, look and lead at least 0: {every}, {look}, {lead}")
         self._grammar, self._every, self._look, self._lead = grammar, every, look, lead
-        self._wrong_looks, self._glances = wrong_looks, glances
+        self._wrong_looks, self._glances, self._letters = wrong_looks, glances, letters
         self._rng = np.random.default_rng(seed)
 
     def __call__(self, state: State) -> Said:
@@ -78,55 +82,58 @@ class SceneDemonstrator:
         script = _script(state)
         if not state.turns:
             return self._first(state, script)
-        seen = self._shapes(state, script)
+        seen = self._shown(state, script)
         if any(segment.contains(t) for segment in state.task.evidence or () for t in _newest(state)):
-            letter = state.task.answer
-            colour = state.task.options[state.task.letters.index(letter)]
-            return self._say(Answer(letter), state, f"{seen}. {colour} ({letter})")
-        return self._again(state, script, seen)
-
-    def _first(self, state: State, script: Script) -> Said:
-        named = [(unit, script.scene_at(frame).colour) for unit, frame in self._places(state, script)]
-        words = " ".join(f"{colour} {unit}" for unit, colour in named)
-        cue = script.scenes[script.asked[0]]
-        known = [unit for unit, colour in named if colour == cue.colour]
-        # A scene between two places: the look goes to the one before.
-        begins = (
-            known[0]
-            if known
-            else [unit for unit, _ in named if unit <= _unit(state, script, cue.first)][-1]
-        )
-        others = [unit for unit, _ in named if abs(unit - begins) > 2 * self._length(state)]
-        # Both are drawn always, so that draws keep in step.
-        draw, other = float(self._rng.random()), int(self._rng.integers(max(1, len(others))))
-        before = int(self._rng.integers(GLANCE))
-        if draw >= 1 - self._glances and cue.event is not None:
-            start = _unit(state, script, cue.event.first) - before
-            return self._say(self._action(state, start, GLANCE), state, cue.colour, learn=False)
-        if draw < self._wrong_looks and others and state.turns_left > 2:
-            look = self._action(state, others[other] - self._lead)
-            return self._say(look, state, f"{words}. {cue.colour} {others[other]}", learn=False)
-        return self._say(self._action(state, begins - self._lead), state, f"{words}. {cue.colour} {begins}")
-
-    def _again(self, state: State, script: Script, seen: str) -> Said:
-        """Nothing was there: the place after the last look at the scene, then the one before the first."""
+            task, number = state.task, state.task.letters.index(state.task.answer) + 1
+            colour = task.options[number - 1]
+            if not self._letters and state.rules.answers == "any":
+                return self._say(Answer(colour), state, f"{seen}. {colour}")
+            read = zip(task.letters[:number], task.options[:number], strict=True)
+            options = " ".join(f"({letter}) {option}" for letter, option in read)
+            return self._say(Answer(task.answer), state, f"{seen}. {colour}: {options}")
         if state.turns_left < 2:
             return self._say(Answer(state.task.answer), state, f"{seen}. none", learn=False)
+        words, begins = self._search(state, script)
+        return self._say(self._action(state, begins), state, f"{seen}. none. {words}")
+
+    def _first(self, state: State, script: Script) -> Said:
+        words, begins = self._search(state, script)
         cue = script.scenes[script.asked[0]]
-        first, end = (_unit(state, script, frame) for frame in (cue.first, cue.end))
-        looks = [look for look in _looks(state) if look[0] < end and first < look[1]]
-        if not looks:  # the wrong scene
-            named = [unit for unit, frame in self._places(state, script) if script.scene_at(frame) is cue]
-            start = (named[0] if named else first) - self._lead
-        elif looks[-1][1] < end:
-            start = looks[-1][1]
-        else:
-            start = min(look[0] for look in looks) - self._length(state)
-        action = self._action(state, start)
-        return self._say(action, state, f"{seen}. none. {cue.colour} {max(0, start)}")
+        others = [
+            unit
+            for unit, frame in self._places(state, script)
+            if abs(unit - begins) > 2 * self._length(state)
+        ]
+        # All are drawn always, so that draws keep in step.
+        draw, other = float(self._rng.random()), int(self._rng.integers(max(1, len(others))))
+        before = int(self._rng.integers(self._length(state)))
+        if draw >= 1 - self._glances and cue.event is not None:
+            start = _unit(state, script, cue.event.first) - before
+            look = self._action(state, start + self._before(state))
+            return self._say(look, state, cue.colour, learn=False)
+        if draw < self._wrong_looks and others and state.turns_left > 2:
+            return self._say(self._action(state, others[other]), state, cue.colour, learn=False)
+        return self._say(self._action(state, begins), state, words)
+
+    def _search(self, state: State, script: Script) -> tuple[str, int]:
+        """Places of the skim up to the first in the scene that is asked about, in words, and its unit."""
+        cue = script.scenes[script.asked[0]]
+        words = [f"{cue.colour}:"]
+        for unit, frame in self._places(state, script):
+            scene = script.scene_at(frame)
+            words.append(f"{scene.colour} {unit}")
+            if scene is cue:
+                return " ".join(words), unit
+        # Too short a scene to be met: the look goes to where it is all the same.
+        return " ".join(words), _unit(state, script, cue.first)
+
+    def _before(self, state: State) -> int:
+        apart = len(state.pool_s) // len(state.skim.times_s) if _selects(state) else self._every
+        return self._lead or apart
 
     def _length(self, state: State) -> int:
-        return self._look or 2 * state.rules.clip_frames
+        units = len(state.pool_s) if _selects(state) else state.video.duration_s
+        return self._look or self._before(state) + math.ceil(MIN_SCENE * units)
 
     def _say(self, action: Answer | Crop | Select, state: State, thought: str, learn: bool = True) -> Said:
         text = self._grammar.write(action, state, thought)
@@ -143,20 +150,21 @@ class SceneDemonstrator:
         units = range(0, int(state.video.duration_s), self._every)
         return [(unit, unit * script.address.fps) for unit in units]
 
-    def _shapes(self, state: State, script: Script) -> str:
-        """The colour of the shape in each frame of the newest look."""
+    def _shown(self, state: State, script: Script) -> str:
+        """The colour of the shape, or else of the background, in each frame of the newest look."""
         names = []
         for time_s in _newest(state):
             frame = round(time_s * script.address.fps)
-            event = script.scene_at(frame).event
-            names.append(event.colour if event and event.first <= frame < event.end else NOTHING)
+            scene = script.scene_at(frame)
+            is_on = scene.event is not None and scene.event.first <= frame < scene.event.end
+            names.append(scene.event.colour if scene.event and is_on else scene.colour)
         return " ".join(names)
 
-    def _action(self, state: State, start: int, look: int = 0) -> Crop | Select:
-        """A look from a unit on, moved into the video where it would leave it."""
-        look = look or self._length(state)
+    def _action(self, state: State, unit: int) -> Crop | Select:
+        """A look at a scene that was first seen at a unit, moved into the video where it would leave it."""
+        look = self._length(state)
         units = len(state.pool_s) if _selects(state) else int(state.video.duration_s)
-        start = max(0, min(start, units - look))
+        start = max(0, min(unit - self._before(state), units - look))
         stop = min(start + look, units)
         if not _selects(state):
             return Crop(float(start), float(stop))
@@ -192,12 +200,3 @@ def _unit(state: State, script: Script, frame: int) -> int:
 def _newest(state: State) -> tuple[float, ...]:
     """Times of the frames that the last turn brought."""
     return tuple(time_s for clip in state.turns[-1].clips for time_s in clip.times_s)
-
-
-def _looks(state: State) -> list[tuple[int, int]]:
-    """Executed looks in units, in order."""
-    actions = [r.action for turn in state.turns for r in turn.results if r.clip is not None]
-    spans = [(a.start_s, a.end_s) for a in actions if isinstance(a, Crop | Select)]
-    if not _selects(state):
-        return [(int(start), int(end)) for start, end in spans]
-    return [(_index(state, start), bisect_left(state.pool_s, end)) for start, end in spans]

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from tqdm import tqdm
 
 from videogym.grammars import get_grammar
 
-from .demonstrations import Demonstrator
+from .demonstrations import Demonstrator, Script
 from .loop import TrainingRun
 from .mllm import (
     ChatConfig,
@@ -40,6 +41,7 @@ from .mllm import (
 )
 from .policies.chat_actor import ChatActor
 from .records import Record, fingerprint, read_records
+from .scene_demonstrator import SceneDemonstrator
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class Config(ChatConfig):
 
     records: str = ""
     """File or folder of examples; empty: a script demonstrates."""
+    script: Literal["evidence", "scenes"] = "evidence"
+    """Who demonstrates: `agents.demonstrations`, for all tasks with evidence, or
+    `agents.scene_demonstrator`, which says what frames show and teaches a model that cannot see yet."""
+    glances: float = 0.5
+    """Share of the scenes script's episodes that teach to read a look only."""
     demonstrated_tasks: int = 1000
     """Tasks that the script plays."""
     per_task: int = 4
@@ -55,7 +62,7 @@ class Config(ChatConfig):
     wrong_looks: float = 0.15
     """Share of the script's turns that look in the wrong place first."""
     refused_calls: float = 0.1
-    """Share of the script's turns that make a call which is refused."""
+    """Share of the evidence script's turns that make a call which is refused."""
     iterations: int = 3000
     """Gradient steps."""
     groups: int = 4
@@ -153,13 +160,21 @@ def load_examples(config: Config, actor: ChatActor, progress: bool) -> list[Reco
             read_records(Path(config.records), config.rules.identity, fingerprint(actor.model.tokenizer))
         )
     env = make_chat_env(config, actor.model, config.tasks)
+    ids = [task.task_id for task in env.env.tasks[: config.demonstrated_tasks]]
+    played = demonstrate(env, demonstrator(config), ids, config.per_task)
+    return list(tqdm(played, "demonstrations", len(ids) * config.per_task, disable=not progress))
+
+
+def demonstrator(config: Config) -> Script:
+    """The configured script."""
     grammar = get_grammar(config.rules.grammar)
-    script = Demonstrator(
+    if config.script == "scenes":
+        return SceneDemonstrator(
+            grammar, config.seed, wrong_looks=config.wrong_looks, glances=config.glances, letters=False
+        )
+    return Demonstrator(
         grammar, config.seed, wrong_looks=config.wrong_looks, refused_calls=config.refused_calls
     )
-    ids = [task.task_id for task in env.env.tasks[: config.demonstrated_tasks]]
-    played = demonstrate(env, script, ids, config.per_task)
-    return list(tqdm(played, "demonstrations", len(ids) * config.per_task, disable=not progress))
 
 
 def by_task(records: Sequence[Record]) -> list[list[Record]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby, pairwise
 from typing import Any, Final, cast
 
@@ -178,9 +179,7 @@ class QwenVL(nn.Module):
         merge, step = self.layout.merge, 1.0
         if self.family == "qwen2_5_vl" and len(visual.times_s) > 1:
             step = self.model.config.vision_config.tokens_per_second * seconds_per_step(visual, self.layout)
-        times = (np.arange(steps) * np.float32(step)).astype(np.int64)
-        grid = np.meshgrid(times, np.arange(height // merge), np.arange(width // merge), indexing="ij")
-        return np.stack([axis.reshape(-1) for axis in grid])
+        return _grid(steps, height // merge, width // merge, step)
 
     def _audit(self, ids: Sequence[int], visuals: Sequence[Visual]) -> list[int]:
         """Places of the placeholders; every one between its delimiters, of its kind, with its visual."""
@@ -375,3 +374,13 @@ def _family(model_type: str) -> str:
     if model_type not in _FAMILIES:
         raise WrongCheckpoint(f"a checkpoint of type {model_type!r}; known are {', '.join(_FAMILIES)}")
     return model_type
+
+
+@lru_cache(maxsize=1024)
+def _grid(steps: int, height: int, width: int, step: float) -> np.ndarray[Any, Any]:
+    """(3, N) time, row and column of merged patches; read-only. Hundreds of frames have one size."""
+    times = (np.arange(steps) * np.float32(step)).astype(np.int64)
+    axes = np.meshgrid(times, np.arange(height), np.arange(width), indexing="ij")
+    positions = np.stack([axis.reshape(-1) for axis in axes])
+    positions.setflags(write=False)
+    return positions

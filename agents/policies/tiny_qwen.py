@@ -7,7 +7,7 @@ and loaded like one; nothing else in `agents` knows that it is tiny.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ SPECIAL_TOKENS = (
     "<|video_pad|>",
 )
 TOOL_TOKENS = ("<tool_call>", "</tool_call>")
+HEAD = 32  # width of an attention head
 
 
 def build_tiny_qwen(
@@ -45,6 +46,7 @@ def build_tiny_qwen(
     vocab_size: int = 896,
     hidden_size: int = 64,
     layers: int = 2,
+    words: Sequence[str] = (),
     seed: int = 0,
 ) -> Path:
     """Make a checkpoint with random weights that ``from_pretrained`` loads.
@@ -54,14 +56,16 @@ def build_tiny_qwen(
         corpus: texts from which the merges are learned.
         family: whose architecture it has.
         vocab_size: upper bound of byte and merge tokens; Qwen's added tokens come on top.
-        hidden_size: width of the language model, a multiple of 32; the vision tower has half of it.
+        hidden_size: width of the language model, a multiple of 64; its heads and the vision tower are 32
+            wide.
         layers: decoder layers.
+        words: that remain tokens of their own, see `train_tokenizer`.
         seed: of the weights. The generator of the caller is left as it was.
 
     Returns:
         The folder.
     """
-    tokenizer = train_tokenizer(corpus, vocab_size)
+    tokenizer = train_tokenizer(corpus, vocab_size, words)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel
@@ -74,18 +78,30 @@ def build_tiny_qwen(
     return Path(folder)
 
 
-def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    corpus: Iterable[str], vocab_size: int, words: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
     """A byte-level BPE with merges learned from a corpus and Qwen's added tokens.
 
     Every string can be encoded: all 256 bytes are tokens. Unlike Qwen's, merges may span the words
-    of a line and the digits of a number, so that a fixed prompt is a handful of tokens.
+    of a line and the digits of a number, so that a fixed prompt is a handful of tokens. Numbers, tags and
+    letters in parentheses are never merged with what is beside them.
+
+    Args:
+        corpus: texts.
+        vocab_size: upper bound of byte and merge tokens.
+        words: that are not merged with their neighbours either: "B. red" as one token would say nothing of
+            another "red".
     """
+    pieces = [r"\n", r" ?\p{N}+", r"<(?=/?tool_call>|\|)", r"</?[a-z_]+>", r" \([A-Z]\)"]
+    if words:
+        pieces.append(rf" ?(?:{'|'.join(words)})\b")
     bpe = Tokenizer(models.BPE())
     bpe.normalizer, bpe.decoder = normalizers.NFC(), decoders.ByteLevel()
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            # The last alternative keeps a spelled-out added token from being merged into its namesake.
-            pre_tokenizers.Split(Regex(r"\n|\p{N}+|<(?=/?tool_call>|\|)"), "isolated"),
+            # The third alternative keeps a spelled-out added token from being merged into its namesake.
+            pre_tokenizers.Split(Regex("|".join(pieces)), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -99,9 +115,8 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokeniz
 
 def tiny_config(tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: int) -> Qwen2_5_VLConfig:
     """Qwen2.5-VL's configuration with small numbers; patches and merging stay Qwen's (14 and 2)."""
-    head = hidden_size // 2
     # The three sections of M-RoPE must add up to half a head.
-    sections = [head // 2 - 2 * (head // 6), head // 6, head // 6]
+    sections = [HEAD // 2 - 2 * (HEAD // 6), HEAD // 6, HEAD // 6]
     return Qwen2_5_VLConfig(
         text_config=_text_numbers(tokenizer, hidden_size, layers, {"mrope_section": sections}),
         vision_config={**_vision_numbers(hidden_size), "window_size": 56, "fullatt_block_indexes": [1]},
@@ -112,11 +127,10 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: in
 
 def tiny_qwen3_config(tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: int) -> Qwen3VLConfig:
     """Qwen3-VL's configuration with small numbers; patches and merging stay Qwen's (16 and 2)."""
-    head = hidden_size // 2
-    third = head // 6
-    rope = {"mrope_section": [head // 2 - 2 * third, third, third], "mrope_interleaved": True}
+    third = HEAD // 6
+    rope = {"mrope_section": [HEAD // 2 - 2 * third, third, third], "mrope_interleaved": True}
     return Qwen3VLConfig(
-        text_config={**_text_numbers(tokenizer, hidden_size, layers, rope), "head_dim": head},
+        text_config={**_text_numbers(tokenizer, hidden_size, layers, rope), "head_dim": HEAD},
         vision_config={
             **_vision_numbers(hidden_size),
             "num_position_embeddings": 64,
@@ -135,11 +149,12 @@ def _text_numbers(
         "hidden_size": hidden_size,
         "intermediate_size": 2 * hidden_size,
         "num_hidden_layers": layers,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
+        "num_attention_heads": hidden_size // HEAD,
+        "num_key_value_heads": hidden_size // HEAD // 2,
         "max_position_embeddings": 32_768,
         "initializer_range": 0.1,  # Qwen's 0.02 suits wide layers; narrow ones hardly move at first
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, **rope},
+        # Qwen's 1e6 is made for long texts; of so few frequencies these conversations need the fast ones.
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, **rope},
         "bos_token_id": None,
         "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
         "pad_token_id": tokenizer.convert_tokens_to_ids("<|endoftext|>"),
@@ -149,8 +164,8 @@ def _text_numbers(
 def _vision_numbers(hidden_size: int) -> dict[str, Any]:
     return {
         "depth": 2,
-        "hidden_size": hidden_size // 2,
-        "intermediate_size": hidden_size,
+        "hidden_size": 32,
+        "intermediate_size": 64,
         "num_heads": 2,
         "out_hidden_size": hidden_size,
         "initializer_range": 0.1,
