@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Small tensors only: a second torch thread costs more than it brings, and starves the decoder.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo demo-seeds test test-slow test-ray test-vllm check bench bench-mllm fuzz study prove-resume prove-ray docs setup clean
+.PHONY: demo demo-seeds demo-mllm test test-slow test-ray test-vllm check bench bench-mllm bench-gpu fuzz study prove-resume prove-ray docs setup clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,9 @@ demo: $(STAMP)
 
 demo-seeds: $(STAMP)
 	$(BIN)/python -m agents.demo --seeds 0 1 2 --skip-grpo --out runs/demo-seeds
+
+demo-mllm: $(STAMP)
+	$(BIN)/python -m agents.demo_mllm --out runs/demo-mllm
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not ray"
@@ -59,6 +62,10 @@ bench: $(STAMP)
 
 bench-mllm: $(STAMP)
 	$(BIN)/python tests/benchmarks/bench_mllm.py
+
+# Needs a GPU; on a machine without one it says so.
+bench-gpu: $(STAMP)
+	$(BIN)/python tests/benchmarks/bench_gpu.py
 
 fuzz: $(STAMP)
 	$(BIN)/python tests/benchmarks/fuzz_grammars.py --count 200000

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -225,6 +227,18 @@ def gradient_step(
     if not (torch.isfinite(loss) and torch.isfinite(norm)):
         raise RunDiverged(f"the loss is {loss.item()} and its gradient's norm {norm.item()}")
     optimizer.step()
+
+
+def end_with_parent() -> None:
+    """End this worker process when the one that started it is killed, so that nothing goes on writing."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def quiet_libraries() -> None:

@@ -105,6 +105,11 @@ M = TypeVar("M", bound=ChatConfig)
 def make_model(config: ChatConfig, store: FrameReader) -> QwenVL:
     """The model of the configured checkpoint, with adapters and frozen parts as configured."""
     model = QwenVL.from_pretrained(config.checkpoint, store, getattr(torch, config.dtype)).to(config.device)
+    return prepared(config, model)
+
+
+def prepared(config: ChatConfig, model: QwenVL) -> QwenVL:
+    """A model with adapters and frozen parts as configured; changed in place."""
     if config.freeze_vision:
         model.model.model.visual.requires_grad_(False)
     if config.lora_rank:

@@ -19,7 +19,6 @@ import math
 import multiprocessing
 import os
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -38,7 +37,7 @@ from videogym.rewards import CropOverlap
 
 from . import train_grpo, train_ppo
 from .imitation import ImitationConfig, teach
-from .loop import quiet_libraries
+from .loop import end_with_parent, quiet_libraries
 from .policies.compact import CompactPolicy
 from .policies.discrete import Acting
 from .run import RunConfig, make_compact, make_env
@@ -464,23 +463,11 @@ def run_missing(
                 f"{path} started from confidence {found}, not {confidence}; choose another folder"
             )
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=end_with_parent) as pool:
         done = [pool.submit(run_cell, name, seed, out, confidence) for name, seed in missing]
         for future in (bar := tqdm(as_completed(done), total=len(done), desc="cells")):
             cell = future.result()
             bar.set_postfix_str(f"{cell.condition}-{cell.seed} {cell.accuracy:.3f}")
-
-
-def _end_with_parent() -> None:
-    """End this worker when the study is killed, so that nothing goes on writing."""
-
-    def wait() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -53,8 +53,8 @@ class Config(ChatConfig):
     script: Literal["evidence", "scenes"] = "evidence"
     """Who demonstrates: `agents.demonstrations`, for all tasks with evidence, or
     `agents.scene_demonstrator`, which says what frames show and teaches a model that cannot see yet."""
-    glances: float = 0.5
-    """Share of the scenes script's episodes that teach to read a look only."""
+    glances: int = 0
+    """More demonstrations of each task by the scenes script, which only teach to read a look."""
     demonstrated_tasks: int = 1000
     """Tasks that the script plays."""
     per_task: int = 4
@@ -77,12 +77,24 @@ class Config(ChatConfig):
     """Share of the steps in which the rate rises."""
     weight_decay: float = 0.0
     """Of AdamW."""
+    beta2: float = 0.999
+    """Of AdamW; a model that starts from random weights learns faster with less memory."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
     eval_every: int = 500
     """Steps between evaluations; there is one after the last."""
     checkpoint_every: int = 500
     """Steps between checkpoints; there is one after the last."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            ValueError: as in `ChatConfig`, or the evidence script is asked for glances.
+        """
+        super().__post_init__()
+        if self.glances and self.script != "scenes":
+            raise ValueError(f"glances={self.glances} needs script='scenes', got {self.script!r}")
 
 
 def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -> TrainingRun:
@@ -101,7 +113,10 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     """
     torch.set_num_threads(config.threads)
     optimizer = torch.optim.AdamW(
-        weight_groups(config, actor.model), config.lr, weight_decay=config.weight_decay
+        weight_groups(config, actor.model),
+        config.lr,
+        betas=(0.9, config.beta2),
+        weight_decay=config.weight_decay,
     )
     run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), held_out(config, actor))
     if run.first_iteration >= config.iterations:
@@ -161,16 +176,23 @@ def load_examples(config: Config, actor: ChatActor, progress: bool) -> list[Reco
         )
     env = make_chat_env(config, actor.model, config.tasks)
     ids = [task.task_id for task in env.env.tasks[: config.demonstrated_tasks]]
-    played = demonstrate(env, demonstrator(config), ids, config.per_task)
-    return list(tqdm(played, "demonstrations", len(ids) * config.per_task, disable=not progress))
+    lessons = [(demonstrator(config), config.per_task)]
+    if config.glances:
+        lessons.append((demonstrator(config, glances=1.0), config.glances))
+    played = (
+        record for i in ids for script, count in lessons for record in demonstrate(env, script, [i], count)
+    )
+    total = len(ids) * (config.per_task + config.glances)
+    return list(tqdm(played, "demonstrations", total, disable=not progress))
 
 
-def demonstrator(config: Config) -> Script:
+def demonstrator(config: Config, glances: float = 0.0) -> Script:
     """The configured script."""
     grammar = get_grammar(config.rules.grammar)
     if config.script == "scenes":
+        wrong_looks = 0.0 if glances else config.wrong_looks
         return SceneDemonstrator(
-            grammar, config.seed, wrong_looks=config.wrong_looks, glances=config.glances, letters=False
+            grammar, config.seed, wrong_looks=wrong_looks, glances=glances, letters=False
         )
     return Demonstrator(
         grammar, config.seed, wrong_looks=config.wrong_looks, refused_calls=config.refused_calls

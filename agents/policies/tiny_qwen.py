@@ -45,6 +45,7 @@ def build_tiny_qwen(
     family: Literal["qwen2_5_vl", "qwen3_vl"] = "qwen2_5_vl",
     vocab_size: int = 896,
     hidden_size: int = 64,
+    vision_size: int = 32,
     layers: int = 2,
     words: Sequence[str] = (),
     seed: int = 0,
@@ -56,8 +57,8 @@ def build_tiny_qwen(
         corpus: texts from which the merges are learned.
         family: whose architecture it has.
         vocab_size: upper bound of byte and merge tokens; Qwen's added tokens come on top.
-        hidden_size: width of the language model, a multiple of 64; its heads and the vision tower are 32
-            wide.
+        hidden_size: width of the language model, a multiple of 64; its heads are 32 wide.
+        vision_size: width of the vision tower, a multiple of 8.
         layers: decoder layers.
         words: that remain tokens of their own, see `train_tokenizer`.
         seed: of the weights. The generator of the caller is left as it was.
@@ -70,9 +71,13 @@ def build_tiny_qwen(
         torch.manual_seed(seed)
         model: PreTrainedModel
         if family == "qwen3_vl":
-            model = Qwen3VLForConditionalGeneration(tiny_qwen3_config(tokenizer, hidden_size, layers))
+            model = Qwen3VLForConditionalGeneration(
+                tiny_qwen3_config(tokenizer, hidden_size, vision_size, layers)
+            )
         else:
-            model = Qwen2_5_VLForConditionalGeneration(tiny_config(tokenizer, hidden_size, layers))
+            model = Qwen2_5_VLForConditionalGeneration(
+                tiny_config(tokenizer, hidden_size, vision_size, layers)
+            )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Path(folder)
@@ -113,26 +118,34 @@ def train_tokenizer(
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>")
 
 
-def tiny_config(tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: int) -> Qwen2_5_VLConfig:
+def tiny_config(
+    tokenizer: PreTrainedTokenizerFast, hidden_size: int, vision_size: int, layers: int
+) -> Qwen2_5_VLConfig:
     """Qwen2.5-VL's configuration with small numbers; patches and merging stay Qwen's (14 and 2)."""
     # The three sections of M-RoPE must add up to half a head.
     sections = [HEAD // 2 - 2 * (HEAD // 6), HEAD // 6, HEAD // 6]
     return Qwen2_5_VLConfig(
         text_config=_text_numbers(tokenizer, hidden_size, layers, {"mrope_section": sections}),
-        vision_config={**_vision_numbers(hidden_size), "window_size": 56, "fullatt_block_indexes": [1]},
+        vision_config={
+            **_vision_numbers(hidden_size, vision_size),
+            "window_size": 56,
+            "fullatt_block_indexes": [1],
+        },
         tie_word_embeddings=True,
         **_vision_tokens(tokenizer),
     )
 
 
-def tiny_qwen3_config(tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: int) -> Qwen3VLConfig:
+def tiny_qwen3_config(
+    tokenizer: PreTrainedTokenizerFast, hidden_size: int, vision_size: int, layers: int
+) -> Qwen3VLConfig:
     """Qwen3-VL's configuration with small numbers; patches and merging stay Qwen's (16 and 2)."""
     third = HEAD // 6
     rope = {"mrope_section": [HEAD // 2 - 2 * third, third, third], "mrope_interleaved": True}
     return Qwen3VLConfig(
         text_config={**_text_numbers(tokenizer, hidden_size, layers, rope), "head_dim": HEAD},
         vision_config={
-            **_vision_numbers(hidden_size),
+            **_vision_numbers(hidden_size, vision_size),
             "num_position_embeddings": 64,
             "deepstack_visual_indexes": [0],
         },
@@ -161,11 +174,11 @@ def _text_numbers(
     }
 
 
-def _vision_numbers(hidden_size: int) -> dict[str, Any]:
+def _vision_numbers(hidden_size: int, vision_size: int) -> dict[str, Any]:
     return {
         "depth": 2,
-        "hidden_size": 32,
-        "intermediate_size": 64,
+        "hidden_size": vision_size,
+        "intermediate_size": 2 * vision_size,
         "num_heads": 2,
         "out_hidden_size": hidden_size,
         "initializer_range": 0.1,

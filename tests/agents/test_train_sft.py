@@ -264,3 +264,17 @@ def test_a_finished_run_can_be_asked_again(make: Callable[[], ChatActor], tmp_pa
     first = train(config, make(), tmp_path).evaluate()
     again = train(config, make(), tmp_path)
     assert again.first_iteration == 4 and again.evaluate() == first
+
+
+def test_glances_are_more_demonstrations_of_a_task_that_teach_to_read_only(
+    make: Callable[[], ChatActor],
+) -> None:
+    """One whole episode of each task, then its glances, whose first turn is not learned."""
+    tasks = "procedural:brief_event?level=0&duration_s=256&fps=4&size=32x32&event_s=2&count=4"
+    lesson: dict[str, Any] = {"script": "scenes", "demonstrated_tasks": 3, "wrong_looks": 0.0}
+    config = Config(tasks=tasks, eval_tasks=tasks, per_task=1, glances=2, **lesson)
+    examples = by_task(load_examples(config, make(), False))
+    learned = [[[turn.learn for turn in record.played] for record in some] for some in examples]
+    assert learned == [[[True, True], [False, True], [False, True]]] * 3
+    with pytest.raises(ValueError, match=r"glances=1 needs script='scenes', got 'evidence'"):
+        Config(glances=1)

@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scripted import ScriptedActor, ScriptedEnv
 from transformers import DynamicCache
 
-from agents.chat import ChatEnv
 from agents.engines.base import Sampling
 from agents.engines.transformers_engine import TransformersEngine
 from agents.losses import ChatGRPOLoss
 from agents.mllm import as_batch, corpus, rollouts
-from agents.policies.chat_actor import ChatActor, loss_entries
+from agents.policies.chat_actor import loss_entries
 from agents.policies.qwen_vl import QwenVL, left_padded
 from agents.policies.scoring import Scorer
 from agents.policies.tiny_qwen import build_tiny_qwen
@@ -56,27 +56,6 @@ REPEATS = 7
 LOSS_TARGET, UPDATE_TARGET, SHARED_TARGET, LONG_TARGET = 1.1, 1.15, 1.0, 4.0
 
 
-class ScriptedEnv(ChatEnv):
-    """Episodes in which sampled tokens stand for what a script says."""
-
-    def advance(self, record: Record) -> Record:
-        """Play the script's words, keep the sampled tokens."""
-        number = len(record.turns) - 1
-        said = replace(record.turns[-1], output=tuple(self.chat.output_ids(SAID[number])))
-        after = super().advance(replace(record, turns=(*record.turns[:-1], said)))
-        kept = replace(after.turns[number], output=record.turns[-1].output)
-        return replace(after, turns=(*after.turns[:number], kept, *after.turns[number + 1 :]))
-
-
-class ScriptedActor(ChatActor):
-    """An actor whose outputs have the lengths of the workload."""
-
-    def answer(self, records: Any, sampling: Sampling | None = None) -> list[Record]:
-        """One output more, none of which ends by itself."""
-        length = LENGTHS[max(len(record.turns) for record in records) - 1]
-        return super().answer(records, replace(self.sampling, max_new_tokens=length, end_id=-1))
-
-
 @dataclass
 class Workload:
     """A model, its episodes and what training needs."""
@@ -96,12 +75,18 @@ class Workload:
         env = VideoQAEnv(tasks, replace(longvt, name="workload", rules=rules))
         if not (folder / "config.json").exists():
             build_tiny_qwen(
-                folder, corpus(VideoQAEnv(TASKS, env.recipe), 16), vocab_size=1078, hidden_size=128
+                folder,
+                corpus(VideoQAEnv(TASKS, env.recipe), episodes=16),
+                vocab_size=1078,
+                hidden_size=128,
+                vision_size=64,
             )
         model = QwenVL.from_pretrained(str(folder), env.store)
         sampling = Sampling(1.0, 128, model.end_id, model.vision_ids, 32_768)
         actor = ScriptedActor(model, TransformersEngine(model), sampling, share)
+        actor.lengths = LENGTHS
         chat = ScriptedEnv(env, model.tokenizer, groups=1, group_size=group_size)
+        chat.said = SAID
         config = Config(groups=1, group_size=group_size, minibatch_groups=1, kl=0.0, share_prefixes=share)
         optimizer = torch.optim.AdamW(model.parameters(), 1e-6)
         return cls(model, chat, actor, config, optimizer)

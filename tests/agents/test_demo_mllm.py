@@ -1,0 +1,123 @@
+"""The demonstration on a language model: every stage once, from its parent, and measured blind too."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agents import demo_mllm, train_grpo_mllm, train_rft, train_sft
+from agents.demo_mllm import Grey, Stage, missed, result, run_seed, stages, table
+
+
+def short(recipe: str, seed: int) -> dict[str, Stage]:
+    """Two stages of one iteration each."""
+    whole = stages(recipe, seed)
+    few = {"eval_episodes": 2, "max_new_tokens": 12}
+    sft, grpo = whole["sft"].config, whole["grpo"].config
+    assert isinstance(sft, train_sft.Config) and isinstance(grpo, train_grpo_mllm.Config)
+    sft = replace(sft, iterations=1, demonstrated_tasks=2, groups=1, **few)  # type: ignore[arg-type]
+    grpo = replace(grpo, iterations=1, groups=1, group_size=2, **few)  # type: ignore[arg-type]
+    return {"sft": replace(whole["sft"], config=sft), "grpo": replace(whole["grpo"], config=grpo)}
+
+
+def test_every_stage_starts_from_its_parent() -> None:
+    """LongVT's three stages and Video-MTR's two follow each other; the lone ones start from nothing."""
+    parents = {name: stage.parent for name, stage in stages("LONGVT_TINY", 0).items()}
+    assert parents == {"sft": "base", "grpo": "sft", "rft": "grpo", "grpo_alone": "base"}
+    parents = {name: stage.parent for name, stage in stages("VIDEO_MTR_TINY", 0).items()}
+    assert parents == {"sft": "base", "ppo": "sft", "ppo_alone": "base"}
+    for recipe in ("LONGVT_TINY", "VIDEO_MTR_TINY"):
+        for stage in stages(recipe, 3).values():
+            assert stage.config.recipe == recipe and stage.config.seed == 3
+            assert "split=train" in stage.config.tasks and "split=val" in stage.config.eval_tasks
+
+
+def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second call trains nothing and returns the same; a missing stage is made from the model before."""
+    monkeypatch.setattr(demo_mllm, "stages", short)
+    monkeypatch.setattr(demo_mllm, "TESTED", 2)
+    monkeypatch.setattr(demo_mllm, "SIZES", {"vocab_size": 700})
+    first = run_seed("LONGVT_TINY", 0, tmp_path)
+    folder = tmp_path / "LONGVT_TINY" / "seed-0"
+    assert list(first) == ["base", "sft", "grpo"]
+    assert all(len(row["right"]) == len(row["right_blind"]) == 2 for row in first.values())
+    for name in first:
+        assert (folder / name / "model.safetensors").exists()
+    (folder / "grpo.json").unlink()
+    trained: list[Path] = []
+    loop = train_grpo_mllm.train
+
+    def train(*arguments: object) -> object:
+        trained.append(arguments[2])  # type: ignore[arg-type]
+        return loop(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(
+        demo_mllm, "stages", lambda *a: {n: replace(s, train=train) for n, s in short(*a).items()}
+    )
+    again = run_seed("LONGVT_TINY", 0, tmp_path)
+    assert trained == [folder / "runs" / "grpo"]  # which had ended, and is only measured again
+    assert again["sft"] == first["sft"] and again["grpo"]["right"] == first["grpo"]["right"]
+
+
+def test_rft_selects_from_the_rollouts_of_grpo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder it is told is the one that GRPO writes."""
+    seen: list[train_rft.Config] = []
+
+    class Told(Exception):
+        pass
+
+    def train(config: train_rft.Config, *_: object) -> object:
+        seen.append(config)
+        raise Told
+
+    monkeypatch.setattr(demo_mllm, "make_actor", lambda *_: None)
+    monkeypatch.setattr(demo_mllm, "make_model", lambda *_: None)
+    with pytest.raises(Told):
+        demo_mllm.run_stage("rft", replace(stages("LONGVT_TINY", 0)["rft"], train=train), tmp_path)  # type: ignore[arg-type]
+    assert seen[0].rollouts == str(tmp_path / "runs" / "grpo" / "records")
+    assert seen[0].checkpoint == str(tmp_path / "grpo")
+
+
+def test_a_result_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """What fails leaves no file; what is there is not made again."""
+
+    def fail() -> dict[str, float]:
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        result(tmp_path / "a.json", fail)
+    assert list(tmp_path.iterdir()) == []
+    assert result(tmp_path / "a.json", lambda: {"x": 1.0}) == {"x": 1.0}
+    assert result(tmp_path / "a.json", fail) == {"x": 1.0}
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1.0}
+
+
+def test_blind_eyes_see_the_same_everywhere() -> None:
+    """Grey at every time, of the asked size."""
+    frames = Grey().frames("any", [0.0, 7.5], size=(28, 56), region=None)
+    assert frames.pixels.shape == (2, 56, 28, 3) and np.unique(frames.pixels).tolist() == [128]
+
+
+def row(right: float, blind: float) -> dict[str, object]:
+    """Results of a stage over ten tasks."""
+    shares = {"right": right, "right_blind": blind}
+    lists = {name: [place < 10 * share for place in range(10)] for name, share in shares.items()}
+    return {**lists, "accuracy": right, "changed": 1.0, "hit_rate": 0.5, "looks": 1.0, "seconds": 90.0}
+
+
+def test_goals_are_held_against_every_seed() -> None:
+    """Sight: above blind after sft. Goal: 85 % in the best stage that had demonstrations."""
+    good = {"base": row(0.0, 0.0), "sft": row(0.7, 0.2), "grpo": row(0.9, 0.2), "grpo_alone": row(0.0, 0.0)}
+    assert missed([good, good]) == []
+    assert missed([good, {**good, "sft": row(0.3, 0.3)}]) == [
+        "after sft a model answers no better than blind"
+    ]
+    weak = {**good, "grpo": row(0.8, 0.2), "grpo_alone": row(1.0, 0.2)}
+    assert missed([good, weak]) == ["the best stage of a seed answers 0.800 right, below 0.85"]
+    lines = table([good, weak]).splitlines()
+    assert lines[4].startswith("| grpo | 0.850 [") and "| 0.900, 0.800 | 0.200 |" in lines[4]
+    assert lines[4].endswith("| 1.5 |")
