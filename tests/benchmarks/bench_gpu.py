@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from agents.engines.base import Sampling
 from agents.engines.transformers_engine import TransformersEngine
 from agents.losses import ChatGRPOLoss
-from agents.mllm import as_batch, corpus, prepared, rollouts, trained
+from agents.mllm import as_batch, corpus, make_model, prepared, rollouts, trained
 from agents.policies.qwen_vl import QwenVL
 from agents.policies.tiny_qwen import build_tiny_qwen, tiny_config, train_tokenizer
 from agents.train_grpo_mllm import Config, gradient_step, with_advantages
@@ -74,7 +75,6 @@ CROP = (
     '<think>look</think><tool_call>{{"name": "crop_video", "arguments": '
     '{{"start_time": {}, "end_time": {}}}}}</tool_call>'
 )
-LOOK = "<think>look</think><retrieve>{}</retrieve>"
 SEEN = "<think>seen</think><answer>A</answer>"
 
 
@@ -111,32 +111,62 @@ LOADS = {
 }
 
 
+def numbers(shape: str, **tokens: int) -> Qwen2_5_VLConfig:
+    """The configuration of a shape."""
+    text = {**SHAPES[shape]["text"], "rope_parameters": ROPE, "max_position_embeddings": 128_000}
+    return Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config={**VISION, "out_hidden_size": text["hidden_size"]},
+        tie_word_embeddings=SHAPES[shape]["tied"],
+        **tokens,
+    )
+
+
 def build(shape: str, config: Config, env: VideoQAEnv) -> QwenVL:
     """A model of a shape with random weights, and a tokenizer that knows the recipe's words."""
     if shape == "tiny":
         with tempfile.TemporaryDirectory() as folder:
             build_tiny_qwen(folder, corpus(env, episodes=4))
-            model = QwenVL.from_pretrained(folder, env.store, getattr(torch, config.dtype)).to(
-                config.device
-            )
-        return prepared(config, model)
+            return make_model(replace(config, checkpoint=folder), env.store)
     tokenizer = train_tokenizer(corpus(env, episodes=4), 896)
     tiny = tiny_config(tokenizer, 64, 32, 1)  # for the ids of its tokens
-    text = {**SHAPES[shape]["text"], "rope_parameters": ROPE, "max_position_embeddings": 128_000}
-    numbers = Qwen2_5_VLConfig(
-        text_config=text | {"pad_token_id": tiny.text_config.pad_token_id},
-        vision_config={**VISION, "out_hidden_size": text["hidden_size"]},
-        tie_word_embeddings=SHAPES[shape]["tied"],
-        **{name: value for name, value in tiny.to_dict().items() if name.endswith("_token_id") and value},
-    )
+    ids = {name: value for name, value in tiny.to_dict().items() if name.endswith("_token_id") and value}
     before = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, config.dtype))
     try:
         with torch.device(config.device):
-            model = QwenVL(Qwen2_5_VLForConditionalGeneration(numbers), tokenizer, env.store)
+            model = QwenVL(Qwen2_5_VLForConditionalGeneration(numbers(shape, **ids)), tokenizer, env.store)
     finally:
         torch.set_default_dtype(before)
     return prepared(config, model)
+
+
+def plan(shape: str, lora_rank: int = 64) -> str:
+    """Memory that follows from the shape alone, in words; nothing of it is measured.
+
+    Activations are not in it: they depend on kernels, and this benchmark measures them.
+    """
+    config = numbers(shape)
+    with torch.device("meta"):
+        model = Qwen2_5_VLForConditionalGeneration(config)
+    weights = sum(p.numel() for p in model.parameters())
+    linear = r"language_model.*\.(q|k|v|o|gate|up|down)_proj$"
+    adapters = sum(
+        lora_rank * (module.in_features + module.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and re.search(linear, name)
+    )
+    text = config.text_config
+    width = text.hidden_size // text.num_attention_heads
+    kept = 2 * text.num_hidden_layers * text.num_key_value_heads * width * 2  # keys and values, bfloat16
+    # Weights, gradients and both moments of AdamW are float32 where they are trained.
+    return (
+        f"{shape}: {weights / 1e9:.2f}e9 weights, {2 * weights / 1e9:.1f} GB in bfloat16; "
+        f"all of them trained {16 * weights / 1e9:.0f} GB; LoRA of rank {lora_rank}: "
+        f"{adapters / 1e6:.0f}e6, {16 * adapters / 1e9:.1f} GB; keys and values {kept / 1e3:.0f} kB a "
+        f"token, {32_768 * kept / 1e9:.1f} GB for a skim of 32,768, {16 * 2_048 * kept / 1e9:.1f} GB for 16 "
+        f"responses of 2,048"
+    )
 
 
 def matrix_rate(device: str, dtype: torch.dtype) -> float:
@@ -251,7 +281,13 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", choices=tuple(LOADS), default=list(LOADS))
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--out", type=Path, help="file for the figures")
+    parser.add_argument(
+        "--plan", action="store_true", help="print what memory follows from the shapes, and end"
+    )
     arguments = parser.parse_args()
+    if arguments.plan:
+        print("\n".join(plan(shape) for shape in SHAPES))
+        return
     if arguments.device == "cuda" and not torch.cuda.is_available():
         sys.exit("no GPU here: this measures one; --device cpu --shapes tiny shows that it runs")
     torch.manual_seed(0)
