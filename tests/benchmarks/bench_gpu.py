@@ -164,8 +164,8 @@ def plan(shape: str, lora_rank: int = 64) -> str:
         f"{shape}: {weights / 1e9:.2f}e9 weights, {2 * weights / 1e9:.1f} GB in bfloat16; "
         f"all of them trained {16 * weights / 1e9:.0f} GB; LoRA of rank {lora_rank}: "
         f"{adapters / 1e6:.0f}e6, {16 * adapters / 1e9:.1f} GB; keys and values {kept / 1e3:.0f} kB a "
-        f"token, {32_768 * kept / 1e9:.1f} GB for a skim of 32,768, {16 * 2_048 * kept / 1e9:.1f} GB for 16 "
-        f"responses of 2,048"
+        f"token, {32_768 * kept / 1e9:.1f} GB for a skim of 32,768, {16 * 2_048 * kept / 1e9:.1f} GB for "
+        f"16 responses of 2,048"
     )
 
 
