@@ -48,8 +48,8 @@ def conversation(record: Record, tokenizer: PreTrainedTokenizerBase) -> list[Sai
     """The messages of a record, as its ids say them.
 
     Raises:
-        ValueError: the record shows videos, which these formats cut themselves, or its ids are not laid
-            out in messages.
+        ValueError: the record shows videos, which these formats cut themselves, an output holds a token
+            that begins messages, or the ids are not laid out in messages.
     """
     if any(len(visual.times_s) > 1 for turn in record.turns for visual in turn.visuals):
         raise ValueError(f"episode {record.group}/{record.number} shows videos; export records with images")
@@ -59,7 +59,13 @@ def conversation(record: Record, tokenizer: PreTrainedTokenizerBase) -> list[Sai
     learned: dict[int, bool] = {}  # by the place where an output begins
     for turn in record.turns:
         ids += turn.observation
-        learned[len(ids)] = turn.learn
+        if begin in turn.output:
+            raise ValueError(
+                f"episode {record.group}/{record.number}: an output holds <|im_start|>, which a trainer "
+                "would take for the beginning of a message; leave such episodes out"
+            )
+        if turn.output:
+            learned[len(ids)] = turn.learn
         ids += turn.output
     visuals = iter(visual for turn in record.turns for visual in turn.visuals)
     messages = []
@@ -76,10 +82,11 @@ def conversation(record: Record, tokenizer: PreTrainedTokenizerBase) -> list[Sai
             raise ValueError(f"episode {record.group}/{record.number}: no message begins with {parts[0]!r}")
         parts[0] = str(parts[0])[len(role) :].removeprefix("\n")
         said = [part for part in parts if part]
-        # What stands last may be the place where an output that never came would begin.
-        if said:
-            learn = any(learned.get(place, False) for place in range(start, stop))
-            messages.append(Said(role, tuple(said), learn))
+        outputs = [learned[place] for place in range(start, stop) if place in learned]
+        # What stands last may be the place where an output that never came would begin; one that came and
+        # said nothing is a message all the same.
+        if said or outputs:
+            messages.append(Said(role, tuple(said) or ("",), any(outputs)))
     return messages
 
 

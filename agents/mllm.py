@@ -378,6 +378,7 @@ def tiny_checkpoint(folder: Path, config: ChatConfig, script: Script | None = No
         env = VideoQAEnv(config.tasks, config.rules)
         with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
             build_tiny_qwen(unfinished, corpus(env, script), seed=config.seed, **sizes)
+            Path(unfinished).chmod(0o755)  # temporary folders are closed to others
             Path(unfinished).rename(folder)
             Path(unfinished).mkdir()
     return folder

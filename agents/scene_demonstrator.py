@@ -24,58 +24,45 @@ from videogym.video.synthetic.script import EVENT_COLOURS, MIN_SCENE, SCENE_COLO
 
 from .demonstrations import Said
 
+EVERY = 8  # seconds between the places of the skim that are named
 WORDS = (*SCENE_COLOURS, *EVENT_COLOURS)  # a tokenizer should have a token for each
 
 
 class SceneDemonstrator:
     """Speaks for ``procedural:brief_event`` tasks, in LongVT's or Video-MTR's grammar.
 
-    A unit is a second where the rules crop, a pool index where they select.
+    A unit is a second where the rules crop, a pool index where they select. A skim of seconds is named
+    every `EVERY` seconds, a skim of pool frames frame by frame. A look begins as far before the place where
+    the scene was first seen as places are apart, for it began no earlier, and lasts to the end of a scene
+    of the shortest kind. Answers are the option's words where the rules let a policy, else letters, after
+    the options were read up to the right one.
 
     Args:
         grammar: that is spoken.
         seed: of wrong looks and glances.
         wrong_looks: share of first looks that go to another scene; the next turn says what is there,
             searches the skim again and finds the scene. Such looks are not to be imitated.
-        glances: share of episodes that begin with a look at the evidence without a word about the skim,
+        glances: share of episodes that begin with a look near the evidence without a word about the skim,
             which is not to be imitated: what follows teaches to read a look and to answer.
-        every: units between the places of the skim that are named; only those of a skim of seconds. A
-            skim of pool frames is named frame by frame.
-        lead: units by which a look begins before the place where the scene was first seen; 0: ``every``,
-            or the distance of frames in a skim of pool frames, for the scene began no earlier.
-        look: units of a look; 0: from there to the end of a scene of the shortest kind.
-        letters: whether answers are letters, after the options were read up to the right one; else, where
-            the rules let a policy, the option's words.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: the shares are none.
     """
 
     def __init__(
-        self,
-        grammar: Grammar,
-        seed: int,
-        *,
-        wrong_looks: float = 0.1,
-        glances: float = 0.0,
-        every: int = 8,
-        lead: int = 0,
-        look: int = 0,
-        letters: bool = True,
+        self, grammar: Grammar, seed: int, *, wrong_looks: float = 0.1, glances: float = 0.0
     ) -> None:
         if min(wrong_looks, glances) < 0 or wrong_looks + glances > 1:
             raise ValueError(f"wrong_looks and glances must be shares, got {wrong_looks} and {glances}")
-        if every < 1 or look < 0 or lead < 0:
-            raise ValueError(f"every must be at least 1, look and lead at least 0: {every}, {look}, {lead}")
-        self._grammar, self._every, self._look, self._lead = grammar, every, look, lead
-        self._wrong_looks, self._glances, self._letters = wrong_looks, glances, letters
+        self._grammar, self._wrong_looks, self._glances = grammar, wrong_looks, glances
         self._rng = np.random.default_rng(seed)
 
     def __call__(self, state: State) -> Said:
         """The next output.
 
         Raises:
-            ValueError: the video is not a synthetic one with a single cued scene, or the episode is over.
+            ValueError: the video is not a synthetic one with a single cued scene that the skim meets, or
+                the episode is over.
         """
         if state.terminated:
             raise ValueError(f"the episode of task {state.task.task_id!r} has ended with {state.ending!r}")
@@ -86,7 +73,7 @@ class SceneDemonstrator:
         if any(segment.contains(t) for segment in state.task.evidence or () for t in _newest(state)):
             task, number = state.task, state.task.letters.index(state.task.answer) + 1
             colour = task.options[number - 1]
-            if not self._letters and state.rules.answers == "any":
+            if state.rules.answers == "any":
                 return self._say(Answer(colour), state, f"{seen}. {colour}")
             read = zip(task.letters[:number], task.options[:number], strict=True)
             options = " ".join(f"({letter}) {option}" for letter, option in read)
@@ -94,7 +81,10 @@ class SceneDemonstrator:
         if state.turns_left < 2:
             return self._say(Answer(state.task.answer), state, f"{seen}. none", learn=False)
         words, begins = self._search(state, script)
-        return self._say(self._action(state, begins), state, f"{seen}. none. {words}")
+        look = self._action(state, begins)
+        # A look that its frames missed the shape in is no example: it would only be had again.
+        again = any(result.action == look for turn in state.turns for result in turn.results)
+        return self._say(look, state, f"{seen}. none. {words}", learn=not again)
 
     def _first(self, state: State, script: Script) -> Said:
         words, begins = self._search(state, script)
@@ -124,16 +114,16 @@ class SceneDemonstrator:
             words.append(f"{scene.colour} {unit}")
             if scene is cue:
                 return " ".join(words), unit
-        # Too short a scene to be met: the look goes to where it is all the same.
-        return " ".join(words), _unit(state, script, cue.first)
+        raise ValueError(
+            f"no place of the skim of {state.task.task_id!r} shows the scene that is asked about"
+        )
 
     def _before(self, state: State) -> int:
-        apart = len(state.pool_s) // len(state.skim.times_s) if _selects(state) else self._every
-        return self._lead or apart
+        return len(state.pool_s) // len(state.skim.times_s) if _selects(state) else EVERY
 
     def _length(self, state: State) -> int:
         units = len(state.pool_s) if _selects(state) else state.video.duration_s
-        return self._look or self._before(state) + math.ceil(MIN_SCENE * units)
+        return self._before(state) + math.ceil(MIN_SCENE * units)
 
     def _say(self, action: Answer | Crop | Select, state: State, thought: str, learn: bool = True) -> Said:
         text = self._grammar.write(action, state, thought)
@@ -147,7 +137,7 @@ class SceneDemonstrator:
         """Units of the skim that are named, with the frames of the video that are there."""
         if _selects(state):
             return [(_index(state, t), round(t * script.address.fps)) for t in state.skim.times_s]
-        units = range(0, int(state.video.duration_s), self._every)
+        units = range(0, int(state.video.duration_s), EVERY)
         return [(unit, unit * script.address.fps) for unit in units]
 
     def _shown(self, state: State, script: Script) -> str:

@@ -191,9 +191,7 @@ def demonstrator(config: Config, glances: float = 0.0) -> Script:
     grammar = get_grammar(config.rules.grammar)
     if config.script == "scenes":
         wrong_looks = 0.0 if glances else config.wrong_looks
-        return SceneDemonstrator(
-            grammar, config.seed, wrong_looks=wrong_looks, glances=glances, letters=False
-        )
+        return SceneDemonstrator(grammar, config.seed, wrong_looks=wrong_looks, glances=glances)
     return Demonstrator(
         grammar, config.seed, wrong_looks=config.wrong_looks, refused_calls=config.refused_calls
     )

@@ -12,6 +12,7 @@ from small_chat import ANSWER, Noise, crop, load, make_env, said
 
 from agents.chat import ChatEnv
 from agents.export import Format, export
+from agents.policies.qwen_vl import token_ids
 from agents.records import Record
 
 
@@ -114,3 +115,26 @@ def test_videos_are_refused(checkpoints: dict[str, Path], tmp_path: Path) -> Non
     record = env.advance(said(env, env.open("g"), ANSWER))
     with pytest.raises(ValueError, match="export records with images"):
         rows((env, record), tmp_path, "trl")
+
+
+def test_an_output_that_says_nothing_is_an_empty_message(
+    told: tuple[ChatEnv, Record], tmp_path: Path
+) -> None:
+    """Roles still take turns, as trainers ask."""
+    env, record = without_mistakes(told)
+    first, *others = record.turns
+    silent = replace(record, turns=(replace(first, output=(env.chat.end_id,)), *others))
+    (row,) = rows((env, silent), tmp_path, "llama_factory")
+    roles = [message["role"] for message in row["messages"]]
+    assert roles == ["system", "user", "assistant", "user", "assistant"]
+    assert row["messages"][2]["content"] == ""
+
+
+def test_an_output_that_begins_a_message_is_refused(told: tuple[ChatEnv, Record], tmp_path: Path) -> None:
+    """As text it would be structure to whoever reads it."""
+    env, record = without_mistakes(told)
+    first, *others = record.turns
+    (begin,) = token_ids(env.tokenizer, "<|im_start|>")
+    forged = replace(record, turns=(replace(first, output=(*first.output[:3], begin)), *others))
+    with pytest.raises(ValueError, match=r"g/0: an output holds <\|im_start\|>"):
+        rows((env, forged), tmp_path, "trl")

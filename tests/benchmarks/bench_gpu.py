@@ -13,6 +13,7 @@ tiny`` shows that it runs.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import re
 import sys
@@ -193,7 +194,7 @@ def peak_gb(device: str) -> float:
     """Most memory held since the last call; 0 where there is no GPU."""
     if device != "cuda":
         return 0.0
-    most = torch.cuda.max_memory_allocated() / 2**30
+    most = torch.cuda.max_memory_allocated() / 1e9
     torch.cuda.reset_peak_memory_stats()
     return most
 
@@ -230,6 +231,8 @@ def measure(shape: str, recipe: str, device: str, rate: float) -> dict[str, Any]
     )
     chat.said = load.said
     actor.push()
+    rollouts(chat, actor)  # the first of everything costs more
+    actor.push()
     peak_gb(device)
     generating, records = timed(device, lambda: rollouts(chat, actor))
     generating_gb = peak_gb(device)
@@ -251,6 +254,7 @@ def measure(shape: str, recipe: str, device: str, rate: float) -> dict[str, Any]
     read, flops = model.forwarded_tokens, counter.get_total_flops()
     peak_gb(device)
     updating, _ = timed(device, update)
+    env.close()
     sampled = sum(record.sampled_tokens for record in records)
     whole = sum(model.length(*record.context(len(record.turns) - 1)) for record in records)
     return {
@@ -298,8 +302,14 @@ def main() -> None:
     rows = []
     for shape in arguments.shapes:
         for recipe in arguments.recipes:
-            row = measure(shape, recipe, arguments.device, rate)
+            try:
+                row = measure(shape, recipe, arguments.device, rate)
+            except torch.OutOfMemoryError as error:
+                row = {"shape": shape, "recipe": recipe, "out_of_memory": str(error).splitlines()[0]}
             rows.append(row)
+            gc.collect()
+            if arguments.device == "cuda":
+                torch.cuda.empty_cache()
             print(", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
             if arguments.out:
                 arguments.out.write_text(json.dumps({"device": name, "rate": rate, "rows": rows}, indent=1))

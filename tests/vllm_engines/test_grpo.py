@@ -94,6 +94,7 @@ def test_it_learns_and_survives_the_death_of_its_server(tmp_path: Path) -> None:
         with pytest.raises(EngineError):
             train_grpo_mllm.train(config, actor, out)
         assert time.monotonic() - killed_at[0] < 10.0
+        assert not (out / "records" / f"{DIES_AFTER:06d}.jsonl").exists()  # it died while it sampled
     with actor_behind_server(tmp_path / "model", tmp_path / "second.log") as (actor, _):
         train_grpo_mllm.train(config, actor, out)
     files = sorted((out / "records").glob("*.jsonl"))
