@@ -55,14 +55,17 @@ ARMS = ("imitation", "warm", "one_turn", "one_turn_33", "cold")
 WARM, COLD = Config(iterations=40), Config(iterations=100)
 
 
-def run_seed(seed: int, out: Path, progress: bool = False) -> dict[str, Any]:
+def run_seed(
+    seed: int, out: Path, progress: bool = False, lesson: ImitationConfig | None = None
+) -> dict[str, Any]:
     """All arms of a seed that have no result yet; returns accuracies, hit rates and seconds by name."""
+    lesson = lesson or ImitationConfig()
     path = out / f"seed-{seed}.json"
     row: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"seed": seed}
     if "oracle" not in row:
         row["oracle"] = evaluate(Oracle(), make_env(WARM, TEST_TASKS).unwrapped).accuracy.mean
     if "warm" not in row:
-        policy, seconds = _imitate(replace(WARM, seed=seed), progress)
+        policy, seconds = _imitate(replace(WARM, seed=seed), lesson, progress)
         row["imitation"] = _figures(Acting(policy), WARM, seconds)
         row["warm"] = _ppo(policy, replace(WARM, seed=seed), out / f"warm-{seed}", progress)
         row["warm"]["seconds"] += seconds
@@ -72,7 +75,7 @@ def run_seed(seed: int, out: Path, progress: bool = False) -> dict[str, Any]:
         row["one_turn_33"] = _figures(AnswerOnly(policy), RunConfig(recipe=ONE_TURN_33), 0.0)
     if "one_turn" not in row:
         config = RunConfig(recipe=ONE_TURN, seed=seed)
-        policy, seconds = _imitate(config, progress)
+        policy, seconds = _imitate(config, lesson, progress)
         row["one_turn"] = _figures(Acting(policy), config, seconds)
     if "cold" not in row:
         cold = replace(COLD, seed=seed)
@@ -96,12 +99,12 @@ def _curve(folder: Path) -> list[list[float]]:
     return [[float(value) for value in line.split(",")] for line in lines]
 
 
-def _imitate(config: RunConfig, progress: bool) -> tuple[CompactPolicy, float]:
+def _imitate(config: RunConfig, lesson: ImitationConfig, progress: bool) -> tuple[CompactPolicy, float]:
     """A policy taught by the oracle, and how many seconds that took."""
     started = time.monotonic()
     policy = make_compact(config)
     envs = [make_env(config, config.tasks) for _ in range(64)]
-    teach(policy, envs, ImitationConfig(), config.seed, progress=progress)
+    teach(policy, envs, lesson, config.seed, progress=progress)
     return policy, time.monotonic() - started
 
 
@@ -144,11 +147,13 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/needle"))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--rounds", type=int, default=ImitationConfig.rounds, help="of imitation")
     arguments = parser.parse_args()
     quiet_libraries()
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    rows = [run_seed(seed, arguments.out, progress=True) for seed in arguments.seeds]
+    lesson = ImitationConfig(rounds=arguments.rounds)
+    rows = [run_seed(seed, arguments.out, progress=True, lesson=lesson) for seed in arguments.seeds]
     sys.stdout.write(table(rows))
     for row in rows:
         oracle, warm = row["oracle"], row["warm"]["accuracy"]
