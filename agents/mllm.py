@@ -418,14 +418,20 @@ def command_line(
     parser.add_argument("--out", type=Path, default=out, help="folder; gone on with if it holds a run")
     add_options(parser, config_class)
     arguments = parser.parse_args()
-    config = from_options(config_class, vars(arguments))
+    try:
+        config = from_options(config_class, vars(arguments))
+    except ValueError as error:
+        parser.error(str(error))
     quiet_libraries()
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     if not config.checkpoint:
         arguments.out.mkdir(parents=True, exist_ok=True)
         config = replace(config, checkpoint=str(tiny_checkpoint(arguments.out / "tiny", config)))
-    actor = make_actor(config, make_model(config, FrameStore()))
+    try:
+        actor = make_actor(config, make_model(config, FrameStore()))
+    except (OSError, ValueError) as error:
+        parser.error(f"--checkpoint {config.checkpoint} is no model that can be loaded: {error}")
     run = train(config, actor, arguments.out, True)
     actor.model.save(str(arguments.out / "model"))
     values = ", ".join(f"{name} {value:.3f}" for name, value in run.evaluate().items())
