@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -62,6 +62,7 @@ class LoopConfig:
 
 
 L = TypeVar("L", bound=LoopConfig)
+Span = Callable[[str], AbstractContextManager[None]]  # times what is done in it, by name
 
 
 class CheckpointMismatch(ValueError):
@@ -152,6 +153,8 @@ class TrainingRun:
         """Time a part of an iteration; logged as ``seconds_NAME``."""
         started = time.monotonic()
         yield
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()  # else whoever asks for a result next would be charged
         self._spans[name] = self._spans.get(name, 0.0) + time.monotonic() - started
 
     def is_due(self, iteration: int, every: int) -> bool:
@@ -190,6 +193,11 @@ class TrainingRun:
         progress = {"iteration": iteration, "turns": self.turns, "seconds": self.seconds}
         whole = self._checkpoint.save(self.out / ".checkpoint.new", metadata={**self._identity, **progress})
         os.replace(whole, self.out / "checkpoint")
+
+
+def untimed(name: str) -> AbstractContextManager[None]:
+    """A `TrainingRun.span` of no run."""
+    return nullcontext()
 
 
 def _module_name(config: type) -> str:

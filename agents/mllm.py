@@ -13,7 +13,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -32,7 +32,16 @@ from .chat import ChatEnv, Episode, play
 from .demonstrations import Demonstrator, Script
 from .engines.base import Sampling
 from .engines.transformers_engine import TransformersEngine
-from .loop import LoopConfig, RunDiverged, TrainingRun, add_options, from_options, quiet_libraries
+from .loop import (
+    LoopConfig,
+    RunDiverged,
+    Span,
+    TrainingRun,
+    add_options,
+    from_options,
+    quiet_libraries,
+    untimed,
+)
 from .policies.chat_actor import ChatActor, loss_entries
 from .policies.qwen_vl import QwenVL
 from .policies.scoring import Scorer
@@ -80,6 +89,9 @@ class ChatConfig(LoopConfig):
     """Tokens that a conversation may have."""
     share_prefixes: bool = True
     """Whether what rollouts have in common goes through the model once in an update."""
+    gradient_checkpointing: bool = False
+    """Whether layers keep their inputs only and run again in the backward pass: about a third more time in
+    an update, and memory for one layer's activations in place of all."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant.
@@ -103,13 +115,13 @@ M = TypeVar("M", bound=ChatConfig)
 
 
 def make_model(config: ChatConfig, store: FrameReader) -> QwenVL:
-    """The model of the configured checkpoint, with adapters and frozen parts as configured."""
+    """The model of the configured checkpoint, `prepared`."""
     model = QwenVL.from_pretrained(config.checkpoint, store, getattr(torch, config.dtype)).to(config.device)
     return prepared(config, model)
 
 
 def prepared(config: ChatConfig, model: QwenVL) -> QwenVL:
-    """A model with adapters and frozen parts as configured; changed in place."""
+    """A model with adapters, frozen parts and checkpointed layers as configured; changed in place."""
     if config.freeze_vision:
         model.model.model.visual.requires_grad_(False)
     if config.lora_rank:
@@ -122,6 +134,8 @@ def prepared(config: ChatConfig, model: QwenVL) -> QwenVL:
         inject_adapter_in_model(adapters, model.model)
         for weight in trained(model):
             weight.data = weight.data.float()
+    if config.gradient_checkpointing:
+        model.checkpoint_layers()
     return model
 
 
@@ -157,7 +171,7 @@ def rollouts(env: ChatEnv, actor: ChatActor, run: TrainingRun | None = None) -> 
         actor: plays.
         run: measures ``generate`` and ``environment``; None: nobody does.
     """
-    span = run.span if run else lambda name: nullcontext()
+    span = run.span if run else untimed
     with span("environment"):
         td = env.reset()
     while True:
@@ -319,7 +333,11 @@ def as_batch(
 
 
 def backward(
-    actor: ChatActor, records: Sequence[Record], at_once: int, loss_of: Callable[[slice], Tensor]
+    actor: ChatActor,
+    records: Sequence[Record],
+    at_once: int,
+    loss_of: Callable[[slice], Tensor],
+    span: Span = untimed,
 ) -> float:
     """Gradients of a loss that is a sum over records, a few records at a time.
 
@@ -330,17 +348,25 @@ def backward(
         records: of one gradient step.
         at_once: records in memory together.
         loss_of: the part of the loss that a slice of the records makes.
+        span: times ``forward`` and ``backward``.
 
     Returns:
         The loss.
     """
     parts = [slice(first, first + at_once) for first in range(0, len(records), at_once)]
     total = 0.0
-    with actor.scorer.holding(records) if len(parts) > 1 else nullcontext():
+    with ExitStack() as held:
+        if len(parts) > 1:
+            with span("forward"):
+                held.enter_context(actor.scorer.holding(records))
         for part in parts:
-            loss = loss_of(part)
-            loss.backward()
+            with span("forward"):
+                loss = loss_of(part)
+            with span("backward"):
+                loss.backward()
             total += loss.item()
+        with span("backward"):
+            held.close()  # what the parts have in common
     return total
 
 

@@ -30,7 +30,7 @@ from torchrl.objectives.llm import MCAdvantage
 from tqdm import tqdm
 
 from .collect_mllm import RolloutKind, make_collector
-from .loop import TrainingRun, mean_rows
+from .loop import Span, TrainingRun, mean_rows, untimed
 from .losses import ChatGRPOLoss
 from .mllm import (
     ChatConfig,
@@ -144,8 +144,9 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
             values["groups"] = sum(len(minibatch) for minibatch in minibatches) / config.group_size
             rows = []
             for minibatch in minibatches:
-                with run.span("update"):
-                    rows.append(gradient_step(config, actor, loss_module, parameters, optimizer, minibatch))
+                rows.append(
+                    gradient_step(config, actor, loss_module, parameters, optimizer, minibatch, run.span)
+                )
             collector.sync()
             run.end_iteration(
                 iteration, sum(len(record.played) for record in records), values | mean_rows(rows)
@@ -188,6 +189,7 @@ def gradient_step(
     parameters: Sequence[nn.Parameter],
     optimizer: torch.optim.Optimizer,
     minibatch: TensorDictBase,
+    span: Span = untimed,
 ) -> dict[str, float]:
     """One gradient step; returns its figures."""
     records = [row["record"] for row in minibatch.unbind(0)]
@@ -205,8 +207,9 @@ def gradient_step(
         # The divergence is a mean over rollouts, however the objective counts.
         return losses.loss_objective * share + losses.loss_kl_to_ref * (len(records[part]) / len(records))
 
-    loss = backward(actor, records, config.at_once, loss_of)
-    norm = step(parameters, optimizer, loss, config.max_grad_norm)
+    loss = backward(actor, records, config.at_once, loss_of, span)
+    with span("step"):
+        norm = step(parameters, optimizer, loss, config.max_grad_norm)
     return {"loss": loss, "grad_norm": norm, **mean_rows(rows)}
 
 

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from .advantage import bilevel_gae, whiten
 from .collect_mllm import RolloutKind, make_collector
-from .loop import TrainingRun, mean_rows
+from .loop import Span, TrainingRun, mean_rows, untimed
 from .losses import ChatPPOLoss
 from .mllm import (
     ChatConfig,
@@ -178,11 +178,12 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
                 # Neighbours began alike; an order of their own would compute their beginnings twice.
                 for first_row in range(0, len(whole), config.minibatch):
                     minibatch = batch[first_row : first_row + config.minibatch]
-                    with run.span("update"):
-                        rows.append(
-                            gradient_step(config, actor, loss_module, parameters, optimizer, minibatch)
+                    rows.append(
+                        gradient_step(
+                            config, actor, loss_module, parameters, optimizer, minibatch, run.span
                         )
-            collector.sync()
+                    )
+                collector.sync()
             run.end_iteration(
                 iteration, sum(len(record.played) for record in records), values | mean_rows(rows)
             )
@@ -297,6 +298,7 @@ def gradient_step(
     parameters: Sequence[nn.Parameter],
     optimizer: torch.optim.Optimizer,
     minibatch: TensorDictBase,
+    span: Span = untimed,
 ) -> dict[str, float]:
     """One gradient step; returns its figures."""
     records = [row["record"] for row in minibatch.unbind(0)]
@@ -321,8 +323,9 @@ def gradient_step(
         share = sum(record.sampled_tokens for record in records[part]) / tokens
         return (losses.loss_objective + losses.loss_entropy + config.critic * critic) * share
 
-    loss = backward(actor, records, config.at_once, loss_of)
-    norm = step(parameters, optimizer, loss, config.max_grad_norm)
+    loss = backward(actor, records, config.at_once, loss_of, span)
+    with span("step"):
+        norm = step(parameters, optimizer, loss, config.max_grad_norm)
     return {"loss": loss, "grad_norm": norm, **mean_rows(rows)}
 
 

@@ -135,9 +135,9 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         for group in optimizer.param_groups:
             group["lr"] = group["full_lr"] * rate(config, iteration)
         records = [record for task in chosen(examples, config, iteration) for record in task]
-        with run.span("update"):
-            count = sum(len(turn.output) for record in records for turn in record.played if turn.learn)
-            loss = backward(actor, records, config.at_once, partial(mean_nll, actor, records, count))
+        count = sum(len(turn.output) for record in records for turn in record.played if turn.learn)
+        loss = backward(actor, records, config.at_once, partial(mean_nll, actor, records, count), run.span)
+        with run.span("step"):
             norm = step(parameters, optimizer, loss, config.max_grad_norm)
         if run.is_due(iteration, config.eval_every):
             actor.push()

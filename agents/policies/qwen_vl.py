@@ -7,9 +7,9 @@ features of a frozen vision tower. Episodes, sampling and losses are not known h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby, pairwise
 from typing import Any, Final, cast
 
@@ -132,6 +132,15 @@ class QwenVL(nn.Module):
     def vision_frozen(self) -> bool:
         """Whether no weight of the vision tower is trained."""
         return not any(parameter.requires_grad for parameter in self.model.model.visual.parameters())
+
+    def checkpoint_layers(self) -> None:
+        """Keep only the inputs of every layer for the backward pass, which then runs it again.
+
+        transformers' own gradient checkpointing takes the cache away, and with it the shared beginnings.
+        """
+        inner = self.model.model
+        for layer in (*inner.language_model.layers, *inner.visual.blocks):
+            layer.forward = partial(_run_again, layer.forward)
 
     # --- ids and positions -------------------------------------------------------------------
 
@@ -337,6 +346,14 @@ class QwenVL(nn.Module):
         self.model.save_pretrained(folder, state_dict=dict(named_weights(self.model)))
         self.tokenizer.save_pretrained(folder)
         save_processor(folder, self.layout)
+
+
+def _run_again(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """A layer's forward that keeps no more than its inputs while gradients are wanted."""
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    # Nothing in these layers is random: attention has no dropout in eval mode.
+    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 
 def seconds_per_step(visual: Visual, layout: PatchLayout) -> float:

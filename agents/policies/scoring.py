@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from ..records import Passage, Record, passages
+from .prefix_cache import PrefixCache
 from .qwen_vl import Expanded, QwenVL, right_padded
 from .visuals import Visual
 
@@ -155,7 +155,7 @@ class Scorer:
             return features, None
         begins = list(dict.fromkeys(_beginning(part, self.model) for part in parts))
         expanded = [self.model.expand(*begin) for begin in begins]
-        cache = DynamicCache(config=self.model.model.config.text_config)
+        cache = PrefixCache(self.model.model.config.text_config)
         shown = [features[visual] for _, visuals in begins for visual in visuals]
         hidden, mask = self._forward(expanded, shown, cache)
         last = hidden[torch.arange(len(begins)), mask.sum(1) - 1]
@@ -177,9 +177,7 @@ class Scorer:
             # Nothing comes before the first token, which is never a sampled one.
             return torch.cat([torch.zeros_like(hidden[:, :1]), hidden], 1)
         index = torch.tensor(rows, device=prefixes.mask.device)
-        cache = DynamicCache(config=self.model.model.config.text_config)
-        for number, (keys, values) in enumerate(prefixes.layers):
-            cache.update(keys[index], values[index], number)
+        cache = PrefixCache(self.model.model.config.text_config, prefixes.layers, index)
         hidden, _ = self._forward(expanded, shown, cache, prefixes.mask[index])
         return torch.cat([prefixes.last[index][:, None], hidden], 1)
 
@@ -187,7 +185,7 @@ class Scorer:
         self,
         expanded: Sequence[Expanded],
         shown: Sequence[Tensor],
-        cache: DynamicCache | None,
+        cache: PrefixCache | None,
         before: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         device = self.model.device

@@ -355,3 +355,65 @@ def test_parts_score_what_the_whole_does(played: tuple[QwenVL, list[Record]]) ->
     assert parts.counts == whole.counts and not parts.log_probs.requires_grad
     for name in ("log_probs", "entropies", "hidden"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), atol=1e-5, rtol=1e-5)
+
+
+# --- gradient checkpointing --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_checkpointed_layers_give_the_same_gradients_from_fewer_stored_tensors(
+    checkpoints: dict[str, Path], played: tuple[QwenVL, list[Record]], share: bool
+) -> None:
+    """Whole and in parts; what a layer computes inside is not stored, and every layer runs once more."""
+    plain, records = played
+    model = load(checkpoints[plain.family])
+    model.checkpoint_layers()
+    weights = torch.linspace(-1.0, 1.0, sum(record.sampled_tokens for record in records))
+    expected, usual = _gradients_and_bytes(plain, share, records, weights)
+    forwards = [0]
+    language = model.model.model.language_model
+    for layer in language.layers:
+        layer.mlp.register_forward_pre_hook(lambda *_: forwards.__setitem__(0, forwards[0] + 1))
+    found, stored_bytes = _gradients_and_bytes(model, share, records, weights)
+    assert_equal_gradients(found, expected)
+    passes = 2 if share else 1  # beginnings, then what follows
+    assert forwards[0] == 2 * passes * len(language.layers)
+    assert stored_bytes < 0.5 * usual, (stored_bytes, usual)
+    scorer = Scorer(model, 0.8, share)
+    with scorer.holding(records):
+        _in_parts(scorer, records, weights)
+    assert_equal_gradients(taken(model), expected)
+    forwards[0] = 0
+    with torch.no_grad():
+        scorer(records)
+    assert forwards[0] == passes * len(language.layers)
+
+
+def _gradients_and_bytes(
+    model: QwenVL, share: bool, records: list[Record], weights: Tensor
+) -> tuple[dict[str, Tensor], int]:
+    """Gradients of a loss, and the bytes its forward pass stored: inputs of checkpointed layers too."""
+    storages: dict[int, int] = {}
+
+    kept = []  # addresses of freed tensors would be given out again
+
+    def keep(tensor: Tensor) -> None:
+        kept.append(tensor)
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+
+    def pack(tensor: Tensor) -> Tensor:
+        keep(tensor)
+        return tensor
+
+    inner = model.model.model
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs: keep(inputs[0]))
+        for layer in (*inner.language_model.layers, *inner.visual.blocks)
+    ]
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = (Scorer(model, 0.8, share)(records).log_probs * weights).mean()
+    for hook in hooks:
+        hook.remove()
+    weights_bytes = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    total = sum(size for place, size in storages.items() if place not in weights_bytes)
+    return gradients(model, loss), total

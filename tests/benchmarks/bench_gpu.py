@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from scripted import ScriptedActor, ScriptedEnv
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -88,6 +89,7 @@ class Load:
     groups: int
     group_size: int
     at_once: int  # rollouts in memory together
+    checkpointed: bool  # whether layers run again in the backward pass
 
 
 LOADS = {
@@ -101,6 +103,7 @@ LOADS = {
         groups=4,
         group_size=8,
         at_once=8,
+        checkpointed=False,
     ),
     "LONGVT/paper": Load(
         (CROP.format(40, 72), CROP.format(200, 232), SEEN),
@@ -108,6 +111,7 @@ LOADS = {
         groups=1,
         group_size=16,
         at_once=4,
+        checkpointed=True,
     ),
 }
 
@@ -142,11 +146,44 @@ def build(shape: str, config: Config, env: VideoQAEnv) -> QwenVL:
     return prepared(config, model)
 
 
-def plan(shape: str, lora_rank: int = 64) -> str:
-    """Memory that follows from the shape alone, in words; nothing of it is measured.
+def activations(shape: str, lora_rank: int = 64, tokens: int = 64) -> int:
+    """Bytes a token that the backward pass of one decoder layer wants, counted as a layer stores them.
 
-    Activations are not in it: they depend on kernels, and this benchmark measures them.
+    In bfloat16 on a CPU, with adapters; attention by a kernel that does not store its weights.
     """
+    small = numbers(shape)
+    small.text_config.num_hidden_layers = 1
+    small.text_config.layer_types = small.text_config.layer_types[:1]
+    small.text_config.vocab_size = 8
+    with torch.device("meta"):
+        whole = Qwen2_5_VLForConditionalGeneration(small).model.language_model
+    layer = whole.layers[0].to(torch.bfloat16).to_empty(device="cpu")
+    for weight in layer.parameters():
+        torch.nn.init.zeros_(weight)
+    layer.requires_grad_(False)
+    adapters = LoraConfig(
+        r=lora_rank, lora_alpha=2 * lora_rank, target_modules=r".*\.(q|k|v|o|gate|up|down)_proj"
+    )
+    inject_adapter_in_model(adapters, layer)
+    mine = {weight.untyped_storage().data_ptr() for weight in layer.parameters()}
+    stored: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in mine:
+            stored[storage.data_ptr()] = storage
+        return tensor
+
+    text = small.text_config
+    hidden = torch.zeros(1, tokens, text.hidden_size, dtype=torch.bfloat16, requires_grad=True)
+    turn = torch.ones(1, tokens, text.hidden_size // text.num_attention_heads, dtype=torch.bfloat16)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        layer(hidden, attention_mask=None, position_embeddings=(turn, turn))
+    return sum(storage.nbytes() for storage in stored.values()) // tokens
+
+
+def plan(shape: str, lora_rank: int = 64) -> str:
+    """Memory that follows from the shape alone, in words; nothing of it is measured on a GPU."""
     config = numbers(shape)
     with torch.device("meta"):
         model = Qwen2_5_VLForConditionalGeneration(config)
@@ -160,13 +197,18 @@ def plan(shape: str, lora_rank: int = 64) -> str:
     text = config.text_config
     width = text.hidden_size // text.num_attention_heads
     kept = 2 * text.num_hidden_layers * text.num_key_value_heads * width * 2  # keys and values, bfloat16
+    inside, layers = activations(shape, lora_rank), text.num_hidden_layers
+    # A layer keeps its input, in bfloat16, and is run again behind it.
+    checkpointed = (2 * text.hidden_size * layers + inside) * 32_768
     # Weights, gradients and both moments of AdamW are float32 where they are trained.
     return (
         f"{shape}: {weights / 1e9:.2f}e9 weights, {2 * weights / 1e9:.1f} GB in bfloat16; "
         f"all of them trained {16 * weights / 1e9:.0f} GB; LoRA of rank {lora_rank}: "
         f"{adapters / 1e6:.0f}e6, {16 * adapters / 1e9:.1f} GB; keys and values {kept / 1e3:.0f} kB a "
         f"token, {32_768 * kept / 1e9:.1f} GB for a skim of 32,768, {16 * 2_048 * kept / 1e9:.1f} GB for "
-        f"16 responses of 2,048"
+        f"16 responses of 2,048; activations {inside / 1e3:.0f} kB a token and layer, "
+        f"{inside * layers * 32_768 / 1e9:.0f} GB for that skim, {checkpointed / 1e9:.0f} GB with "
+        f"--gradient-checkpointing"
     )
 
 
@@ -215,6 +257,7 @@ def measure(shape: str, recipe: str, device: str, rate: float) -> dict[str, Any]
         minibatch_groups=load.groups,
         at_once=load.at_once,
         max_context=131_072,
+        gradient_checkpointing=load.checkpointed,
     )
     env = VideoQAEnv(TASKS, get_recipe(recipe))
     model = build(shape, config, env)
@@ -261,6 +304,7 @@ def measure(shape: str, recipe: str, device: str, rate: float) -> dict[str, Any]
         "shape": shape,
         "recipe": recipe,
         "parameters": sum(p.numel() for p in model.parameters()),
+        "gradient_checkpointing": load.checkpointed,
         "rollouts": len(records),
         "sampled_tokens": sampled,
         "conversation_tokens": whole,
