@@ -59,6 +59,7 @@ bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/bench_env.py
 	$(BIN)/python tests/benchmarks/bench_advantage.py
 	$(BIN)/python tests/benchmarks/bench_training.py
+	$(BIN)/python tests/benchmarks/bench_readers.py
 
 bench-mllm: $(STAMP)
 	$(BIN)/python tests/benchmarks/bench_mllm.py

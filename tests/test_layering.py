@@ -16,10 +16,10 @@ LAYERS = (
     ("state", "video"),
     ("actions",),
     ("spaces", "grammars"),
-    ("observations", "rewards", "recipes", "datasets"),
+    ("observations", "rewards", "recipes", "datasets", "judging"),
     ("env",),
-    ("wrappers", "evaluate", "rendering"),
-    ("testing", "cli", "report"),
+    ("wrappers", "evaluate", "rendering", "traces"),
+    ("testing", "cli", "report", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Rendering is drawn by `env.render` and imported there, when it is called.
@@ -80,6 +80,9 @@ def test_a_fresh_interpreter_loads_the_base_install_only():
         "decord",
         "matplotlib",
         "PIL",
+        "pyarrow",
+        "httpx2",
+        "jinja2",
         "agents",
         "pytest",
     }

@@ -117,8 +117,8 @@ NAN, INF = float("nan"), float("inf")
         ("'evidence[0]': segment needs 0 <= start_s < end_s", CHOICE | {"evidence": [[2, 2]]}),
         ("'evidence[0]': segment needs 0 <= start_s < end_s", CHOICE | {"evidence": [[-1, 2]]}),
         ("'source' must be text", CHOICE | {"source": None}),
-        ("a line must be an object, got [1, 2]", [1, 2]),
-        ("a line must be an object, got 'text'", "text"),
+        ("a row must be an object, got list", [1, 2]),
+        ("a row must be an object, got str", "text"),
         ("not JSON", b'{"task_id": "a",'),
         ("not JSON", b"task a"),
         ("field 'answer' is repeated", b'{"answer": "A", "answer": "B"}'),
@@ -148,7 +148,8 @@ def test_a_file_without_tasks_a_missing_one_and_a_folder_are_refused(tmp_path: P
 
 def test_what_cannot_be_a_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"procedural:\.\.\., a \.jsonl or a \.json file, got 'tasks\.csv'"
+        ValueError,
+        match=r"procedural:\.\.\., a \.jsonl or a \.json file, or FORMAT:PATH .*; got 'tasks\.csv'",
     ):
         load_tasks("tasks.csv")
     path = write_rows(tmp_path / "tasks.jsonl", OPEN)

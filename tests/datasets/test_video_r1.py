@@ -143,12 +143,12 @@ def test_a_fault_is_named_by_file_row_and_field(says: str, change: dict[str, Any
     with pytest.raises(TaskFileError) as caught:
         load_tasks(path)
     assert says in str(caught.value)
-    assert str(caught.value).startswith(f"{path}: row 2: ")
+    assert str(caught.value).startswith(f"{path}: row 2 (line 1): ")
 
 
 def test_ids_are_unique_as_text(tmp_path: Path) -> None:
     path = write(tmp_path / "t.json", [ROW, ROW | {"problem_id": "7"}])
-    with pytest.raises(TaskFileError, match="row 2: the id '7' is already that of row 1"):
+    with pytest.raises(TaskFileError, match=r"row 2 \(line 1\): the id '7' is already that of row 1"):
         load_tasks(path)
 
 
@@ -157,7 +157,7 @@ def test_ids_are_unique_as_text(tmp_path: Path) -> None:
     [
         ("must hold a list of objects, got dict", b"{}"),
         ("there is no task in the file", b"[]"),
-        ("row 1: a row must be an object, got str", b'["x"]'),
+        (r"row 1 \(line 1\): a row must be an object, got str", b'["x"]'),
         ("not JSON", b"[{]"),
         ("not UTF-8", b"[\xff]"),
         ("nested too deeply", b"[" * 100_000),

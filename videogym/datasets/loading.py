@@ -3,35 +3,92 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from videogym.datasets.cg_bench import read_cg_bench
+from videogym.datasets.charades_sta import read_charades_sta
+from videogym.datasets.egoschema import read_egoschema
+from videogym.datasets.longvideobench import read_longvideobench
+from videogym.datasets.longvt import read_longvt_rl, read_longvt_sft
+from videogym.datasets.lvbench import read_lvbench
+from videogym.datasets.mlvu import read_mlvu
+from videogym.datasets.nextgqa import read_nextgqa
 from videogym.datasets.procedural import PREFIX, ProceduralTasks
+from videogym.datasets.qvhighlights import read_qvhighlights
 from videogym.datasets.task_files import read_tasks
-from videogym.datasets.tasks import Tasks
+from videogym.datasets.tasks import TaskList, Tasks
+from videogym.datasets.video_mme import read_video_mme
+from videogym.datasets.video_mmmu import read_video_mmmu
 from videogym.datasets.video_r1 import read_video_r1
+from videogym.datasets.videos import find_videos
+from videogym.datasets.videosiah_eval import read_videosiah_eval
+
+# Published data sets in the shape in which they are published, from local files.
+READERS: dict[str, Callable[[str], TaskList]] = {
+    "cg-bench": read_cg_bench,
+    "charades-sta": read_charades_sta,
+    "egoschema": read_egoschema,
+    "longvideobench": read_longvideobench,
+    "longvt-rl": read_longvt_rl,
+    "longvt-sft": read_longvt_sft,
+    "lvbench": read_lvbench,
+    "mlvu": read_mlvu,
+    "nextgqa": read_nextgqa,
+    "qvhighlights": read_qvhighlights,
+    "video-mme": read_video_mme,
+    "video-mmmu": read_video_mmmu,
+    "videosiah-eval": read_videosiah_eval,
+}
 
 
 def load_tasks(source: str | os.PathLike[str], video_root: str | os.PathLike[str] | None = None) -> Tasks:
     """Load tasks.
 
     Args:
-        source: ``procedural:FAMILY?...`` (see `ProceduralTasks.parse`), or the path of a task file:
-            ``.jsonl`` in our schema (see `read_tasks`), ``.json`` in Video-R1's (see `read_video_r1`).
+        source: ``procedural:FAMILY?...`` (see `ProceduralTasks.parse`); the path of a task file, ``.jsonl``
+            in our schema (see `read_tasks`) or ``.json`` in Video-R1's (see `read_video_r1`); or
+            ``FORMAT:PATH``, a published data set in local files, e.g. ``cg-bench:data/cgbench.json``
+            (`READERS` lists the formats).
         video_root: folder below which the relative video paths of a task file lie. No video is opened
-            here; the folder must exist.
+            here; the folder must exist. Videos of published data sets are looked up in it (see
+            `find_videos`); a warning lists those that are not there, and their tasks stay.
 
     Raises:
         TaskFileError: the file cannot be read or holds an invalid task.
         InvalidAddress: a procedural source cannot be read.
-        ValueError: the source is neither, or there is no folder ``video_root``.
+        ValueError: the source is none of these, or there is no folder ``video_root``.
+        ImportError: a parquet file, and pyarrow is not installed.
     """
     if video_root is not None and not Path(video_root).is_dir():
         raise ValueError(f"video_root must be a folder, got {os.fspath(video_root)!r}")
     text = os.fspath(source)
     if text.startswith(PREFIX):
         return ProceduralTasks.parse(text)
-    if text.endswith(".jsonl"):
+    name, colon, path = text.partition(":")
+    if colon and name in READERS:
+        tasks = READERS[name](path)
+        return tasks if video_root is None else _with_files(tasks, video_root)
+    is_format = colon and "/" not in name and not Path(text).exists()  # one that is not known
+    if text.endswith(".jsonl") and not is_format:
         return read_tasks(text)
-    if text.endswith(".json"):
+    if text.endswith(".json") and not is_format:
         return read_video_r1(text)
-    raise ValueError(f"tasks come from {PREFIX}..., a .jsonl or a .json file, got {text!r}")
+    raise ValueError(
+        f"tasks come from {PREFIX}..., a .jsonl or a .json file, or FORMAT:PATH with a format of "
+        f"{', '.join(READERS)}; got {text!r}"
+    )
+
+
+def _with_files(tasks: TaskList, video_root: str | os.PathLike[str]) -> TaskList:
+    """The same tasks, those whose video is found with its path below the folder."""
+    check = find_videos(tasks, video_root)
+    if not check.problems:
+        return check.tasks
+    named = "; ".join(str(problem) for problem in check.problems[:3])
+    more = "" if len(check.problems) <= 3 else f"; and {len(check.problems) - 3} more, see check_videos"
+    warnings.warn(f"videos that are not found in {os.fspath(video_root)}: {named}{more}", stacklevel=3)
+    paths = {task.task_id: task.video for task in check.tasks}
+    return TaskList(replace(task, video=paths.get(task.task_id, task.video)) for task in tasks)

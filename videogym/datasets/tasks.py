@@ -1,7 +1,8 @@
-"""Tasks in a row: by position and by name, and whether their evidence fits the video."""
+"""Tasks in a row: by position and by name, whether their evidence fits the video, and their errors."""
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
@@ -14,6 +15,23 @@ EVIDENCE_SLACK_S = 1.0
 
 class EvidenceError(ValueError):
     """Evidence lies outside its video."""
+
+
+class TaskFileError(ValueError):
+    """A task file is invalid. The message names file, place and field, and what is allowed.
+
+    Args:
+        path: the file.
+        place: the line or the row, e.g. ``"line 12"``; empty for the whole file.
+        problem: the field and what is wrong with it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], place: str, problem: str) -> None:
+        self.path, self.place, self.problem = os.fspath(path), place, problem
+        super().__init__(": ".join(part for part in (self.path, place, problem) if part))
+
+    def __reduce__(self) -> tuple[type[TaskFileError], tuple[str, str, str]]:
+        return type(self), (self.path, self.place, self.problem)
 
 
 class Tasks(Sequence[Task]):

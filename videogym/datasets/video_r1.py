@@ -22,19 +22,19 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from typing import Any
 
-from videogym.datasets.task_files import (
-    TaskFileError,
+from videogym.datasets.fields import (
+    Fields,
     answer_of,
     choice_of,
-    collect,
-    parse_json,
-    read_bytes,
+    id_of,
+    seconds_of,
     segments_of,
+    split_letters,
     text_of,
     texts_of,
 )
+from videogym.datasets.rows import Row, collect, json_rows
 from videogym.datasets.tasks import TaskList, check_evidence
 from videogym.state import Task, TaskKind
 
@@ -46,7 +46,6 @@ KINDS: dict[str, TaskKind] = {
     "OCR": "open",
 }
 _SOLUTION = re.compile(r"\s*<answer>(.*?)</answer>\s*", re.DOTALL)
-_LETTERED = re.compile(r"\s*([A-Z])\s*[.):]\s*(.*)", re.DOTALL)
 _PREFIX = re.compile(r"^\./(Evaluation/)?")
 
 
@@ -56,15 +55,12 @@ def read_video_r1(path: str | os.PathLike[str]) -> TaskList:
     Raises:
         TaskFileError: the file cannot be read, or a row is not a valid task.
     """
-    content = read_bytes(path)
-    try:
-        rows = parse_json(content)
-    except ValueError as error:
-        raise TaskFileError(path, "", str(error)) from error
-    if not isinstance(rows, list):
-        raise TaskFileError(path, "", f"the file must hold a list of objects, got {type(rows).__name__}")
-    tasks = collect(path, ((f"row {number}", row) for number, row in enumerate(rows, start=1)), _read_row)
-    lost = sum("relevant_sample_frames" in row and row.get("relevant_windows") is None for row in rows)
+    rows = list(json_rows(path))
+    tasks = collect(path, rows, _read_row)
+    lost = sum(
+        "relevant_sample_frames" in row.fields and row.fields.get("relevant_windows") is None
+        for row in rows
+    )
     if lost:
         warnings.warn(
             f"{os.fspath(path)}: {lost} of {len(rows)} rows have relevant_sample_frames without "
@@ -74,13 +70,12 @@ def read_video_r1(path: str | os.PathLike[str]) -> TaskList:
     return tasks
 
 
-def _read_row(row: Any) -> Task:
-    if not isinstance(row, dict):
-        raise ValueError(f"a row must be an object, got {type(row).__name__}")
+def _read_row(line: Row) -> Task:
+    row = line.fields
     choice_of(row, "data_type", ("video",))
     kind = KINDS[choice_of(row, "problem_type", tuple(KINDS))]
     task = Task(
-        task_id=_problem_id(row),
+        task_id=id_of(row, "problem_id"),
         video=_PREFIX.sub("", text_of(row, "path")),
         question=text_of(row, "problem"),
         kind=kind,
@@ -90,36 +85,21 @@ def _read_row(row: Any) -> Task:
         source=text_of(row, "data_source", empty=True) if "data_source" in row else "",
     )
     if row.get("duration") is not None:
-        check_evidence(task, _duration_s(row["duration"]))
+        check_evidence(task, seconds_of(row, "duration"))
     return task
 
 
-def _problem_id(row: dict[str, Any]) -> str:
-    value = row.get("problem_id")
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return text_of(row, "problem_id")
-
-
-def _options(row: dict[str, Any]) -> tuple[str, ...]:
-    matches = [_LETTERED.fullmatch(text) for text in texts_of(row, "options")]
-    letters = "".join(match[1] if match else "?" for match in matches)
+def _options(row: Fields) -> tuple[str, ...]:
+    letters, options = split_letters(texts_of(row, "options"))
     if letters != "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(letters)]:
         raise ValueError(
             f"field 'options' must read 'A. ...', 'B. ...' and so on, got the letters {letters!r}"
         )
-    return tuple(match[2] for match in matches if match)
+    return options
 
 
-def _solution(row: dict[str, Any]) -> str:
+def _solution(row: Fields) -> str:
     match = _SOLUTION.fullmatch(text_of(row, "solution"))
     if match is None:
         raise ValueError("field 'solution' must read '<answer>...</answer>'")
     return match[1].strip()
-
-
-def _duration_s(value: Any) -> float:
-    # Comparing refuses NaN and the whole numbers that are too large for a float.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-        raise ValueError(f"field 'duration' must be a positive number of seconds, got {value!r}")
-    return float(value)

@@ -1,0 +1,97 @@
+"""The guard that refuses to evaluate on what was trained on."""
+
+# ruff: noqa: D103
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from videogym.datasets import Overlap, TrainedOnError, find_overlap, load_tasks, require_unseen
+from videogym.state import Task
+
+
+def task(task_id: str, video: str, question: str = "Who sings?") -> Task:
+    return Task(task_id=task_id, video=video, question=question, kind="open", answer="Ann")
+
+
+TRAINED = [task("1", "NExT/0063/2435100235.mp4"), task("2", "b.mp4", "Why is it\nblue ?")]
+
+
+@pytest.mark.parametrize(
+    ("video", "question", "shares_video", "shares_question"),
+    [
+        ("0063/2435100235.mp4", "Who sings?", True, True),
+        ("/elsewhere/2435100235.mkv", "who  sings", True, True),
+        ("2435100235.mp4", "Who dances?", True, False),
+        (r"C:\data\B.MP4", "why is it blue?", True, True),
+        ("B", "Why is it ｂlue?", True, True),
+        ("24351002350.mp4", "Who sings?", False, False),
+        ("2435100235.5.mp4", "Who sings?", False, False),
+    ],
+)
+def test_videos_are_known_by_name_and_questions_by_their_words(
+    video: str, question: str, shares_video: bool, shares_question: bool
+) -> None:
+    overlap = find_overlap([task("x", video, question)], TRAINED)
+    assert overlap == Overlap(("x",) * shares_video, ("x",) * shares_question)
+
+
+def test_a_question_of_another_video_is_another_question() -> None:
+    assert find_overlap([task("x", "b.mp4", "Who sings?")], TRAINED) == Overlap(("x",), ())
+
+
+def test_the_error_says_what_is_shared() -> None:
+    tasks = [task("same", "b.mp4", "why is it blue?"), task("video", "b.mp4"), task("new", "c.mp4")]
+    with pytest.raises(TrainedOnError) as caught:
+        require_unseen(tasks, TRAINED)
+    assert caught.value.overlap == Overlap(("same", "video"), ("same",))
+    assert str(caught.value) == (
+        "2 of 3 tasks ask about videos that were trained on, 1 of them the same question: same, video"
+    )
+    with pytest.raises(TrainedOnError, match=r"the same question: same$"):
+        require_unseen(tasks, TRAINED, by="question")
+    require_unseen(tasks[1:], TRAINED, by="question")
+    require_unseen(tasks[2:], TRAINED)
+
+
+def test_many_tasks_are_counted_and_some_named() -> None:
+    with pytest.raises(TrainedOnError, match=r"^9 of 9 tasks .*: 0, 1, 2, 3, 4, \.\.\.$"):
+        require_unseen([task(str(i), "b.mp4") for i in range(9)], TRAINED)
+
+
+def test_the_error_survives_a_worker_process() -> None:
+    error = TrainedOnError(Overlap(("a",), ()), "video", 3)
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.overlap) == (str(error), error.overlap)
+
+
+def test_splits_of_a_procedural_source_are_apart_and_a_source_is_not_unseen() -> None:
+    train, test = (load_tasks(f"procedural:brief_event?count=50&split={s}") for s in ("train", "test"))
+    require_unseen(test, train)
+    with pytest.raises(TrainedOnError, match=r"^50 of 50 tasks"):
+        require_unseen(train, train)
+
+
+def test_what_may_not_be_shared_is_one_of_two() -> None:
+    with pytest.raises(ValueError, match="by must be 'video' or 'question', got 'task'"):
+        require_unseen([], [], by="task")  # type: ignore[arg-type]
+
+
+names = st.sampled_from(["a", "b/a", "c", "d"]).map(lambda name: name + ".mp4")
+some_tasks = st.lists(st.builds(lambda v, q: task(f"{v}{q}", v, q), names, st.sampled_from(["Q?", "R?"])))
+
+
+@given(some_tasks, some_tasks)
+def test_what_passes_the_guard_shares_nothing(tasks: list[Task], trained: list[Task]) -> None:
+    seen = {t.video.split("/")[-1] for t in trained}
+    shared = any(t.video.split("/")[-1] in seen for t in tasks)
+    try:
+        require_unseen(tasks, trained)
+        assert not shared
+    except TrainedOnError as error:
+        assert shared
+        assert set(error.overlap.questions) <= set(error.overlap.videos)

@@ -1,0 +1,328 @@
+"""Fields of rows: each function takes one apart, or raises `ValueError` that names it.
+
+Values are plain Python, as JSON and parquet give them. Nothing is guessed and no text is evaluated: a
+list that is written out as Python code is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import posixpath
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from videogym.datasets.rows import parse_json
+from videogym.state import Segment, TaskKind
+
+Fields = dict[str, Any]
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".ts", ".mpg", ".mpeg", ".flv", ".wmv")
+
+_NUMBERS = (int, float, Decimal)
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_LETTERED = re.compile(r"\s*\(?([A-Z])\s*[.):]\s*(.*)", re.DOTALL)
+_INLINE = re.compile(r"\n\s*\(([A-Z])\)[ \t]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+# --- texts and numbers -------------------------------------------------------------------------
+
+
+def text_of(row: Fields, name: str, *, empty: bool = False) -> str:
+    """A text field.
+
+    Raises:
+        ValueError: it is missing, not text, empty, or holds half a surrogate pair.
+    """
+    return _text(_value(row, name), name, empty)
+
+
+def _value(row: Fields, name: str) -> Any:
+    if name not in row:
+        raise ValueError(f"field {name!r} is missing")
+    return row[name]
+
+
+def _text(value: Any, name: str, empty: bool = False) -> str:
+    if not isinstance(value, str) or not (empty or value.strip()):
+        raise ValueError(f"field {name!r} must be {'' if empty else 'non-empty '}text, got {short(value)}")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError(f"field {name!r} holds half a surrogate pair, which is no character")
+    return value
+
+
+def texts_of(row: Fields, name: str) -> tuple[str, ...]:
+    """A field that is a list of texts.
+
+    Raises:
+        ValueError: it is missing or something else.
+    """
+    values = row.get(name)
+    if not isinstance(values, list):
+        raise ValueError(f"field {name!r} must be a list of texts, got {short(values)}")
+    return tuple(_text(value, f"{name}[{i}]") for i, value in enumerate(values))
+
+
+def choice_of(row: Fields, name: str, allowed: Sequence[str]) -> Any:
+    """A field with a closed set of values.
+
+    Raises:
+        ValueError: it is missing or none of them.
+    """
+    value = text_of(row, name)
+    if value not in allowed:
+        raise ValueError(f"field {name!r} must be one of {', '.join(allowed)}, got {short(value)}")
+    return value
+
+
+def id_of(row: Fields, name: str) -> str:
+    """A field that is text or a whole number, as text.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    value = row.get(name)
+    return str(value) if _is_whole(value) else text_of(row, name)
+
+
+def seconds_of(row: Fields, name: str) -> float:
+    """A duration.
+
+    Raises:
+        ValueError: it is no positive number.
+    """
+    value: Any = row.get(name)
+    # Comparing refuses NaN and the whole numbers that are too large for a float.
+    if not _is_number(value) or not 0 < value < 1e9:
+        raise ValueError(f"field {name!r} must be a positive number of seconds, got {short(value)}")
+    return float(value)
+
+
+def answer_of(kind: TaskKind, text: str) -> str:
+    """An answer: finite if it is to be a number.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if kind == "numeric":
+        try:
+            finite = math.isfinite(float(text))
+        except ValueError:
+            finite = False
+        if not finite:
+            raise ValueError(f"field 'answer' must be a finite number written as text, got {short(text)}")
+    return text
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, _NUMBERS) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def short(value: Any) -> str:
+    """The value for a message, cut to 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+# --- lists and objects -------------------------------------------------------------------------
+
+
+def unpacked(row: Fields, *names: str) -> Fields:
+    """The row with those fields read as JSON that are texts: tables often store lists so.
+
+    Raises:
+        ValueError: such a text is not JSON.
+    """
+    row = dict(row)
+    for name in names:
+        if isinstance(row.get(name), str):
+            try:
+                row[name] = parse_json(row[name])
+            except ValueError as error:
+                raise ValueError(
+                    f"field {name!r} must be a list or an object, or JSON of one (Python code is not "
+                    f"evaluated), got {short(row[name])}"
+                ) from error
+    return row
+
+
+def object_of(row: Fields, name: str) -> Fields:
+    """A field that is an object.
+
+    Raises:
+        ValueError: it is missing or something else.
+    """
+    value = _value(row, name)
+    if not isinstance(value, dict):
+        raise ValueError(f"field {name!r} must be an object, got {short(value)}")
+    return value
+
+
+def objects_of(row: Fields, name: str) -> list[Fields]:
+    """A field that is a list of objects.
+
+    Raises:
+        ValueError: it is missing or something else.
+    """
+    value = _value(row, name)
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ValueError(f"field {name!r} must be a list of objects, got {short(value)}")
+    return value
+
+
+# --- options and letters -----------------------------------------------------------------------
+
+
+def options_of(row: Fields, name: str) -> tuple[str, ...]:
+    """Option texts; the letters of ``["A. x", "B. y"]`` are cut off if all options have theirs.
+
+    Whole numbers count as texts.
+
+    Raises:
+        ValueError: the field is no list of texts.
+    """
+    values = row.get(name)
+    if isinstance(values, list):
+        row = {name: [str(value) if _is_whole(value) else value for value in values]}
+    options = texts_of(row, name)
+    return without_letters(options) or options
+
+
+def without_letters(options: Sequence[str]) -> tuple[str, ...]:
+    """Options without their letters, or nothing unless the letters count up from A.
+
+    >>> without_letters(["A. red", "B) blue", "(C) green"])
+    ('red', 'blue', 'green')
+    >>> without_letters(["A. red", "blue"])
+    ()
+    """
+    letters, texts = split_letters(options)
+    return texts if letters == _LETTERS[: len(letters)] else ()
+
+
+def split_letters(options: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Letters and texts of options like ``"A. red"``; an option without a letter has ``"?"``."""
+    matches = [_LETTERED.fullmatch(text) for text in options]
+    letters = "".join(match[1] if match else "?" for match in matches)
+    return letters, tuple(match[2] if match else text for match, text in zip(matches, options, strict=True))
+
+
+def inline_options(text: str, name: str) -> tuple[str, tuple[str, ...]]:
+    r"""Question and options of a text that ends in lines ``(A) ...``, ``(B) ...``.
+
+    Raises:
+        ValueError: there are no such lines, or their letters do not count up from A.
+
+    >>> inline_options("Which?\n(A) red\n(B) blue\n", "question")
+    ('Which?', ('red', 'blue'))
+    """
+    question, *parts = _INLINE.split(_text(text, name))
+    letters, options = "".join(parts[::2]), tuple(part.strip() for part in parts[1::2])
+    if not letters or letters != _LETTERS[: len(letters)]:
+        raise ValueError(
+            f"field {name!r} must end in the lines '(A) ...', '(B) ...' and so on, "
+            f"got the letters {letters!r}"
+        )
+    return question.strip(), options
+
+
+def letter_at(index: Any, options: Sequence[str], name: str) -> str:
+    """Letter of the option at an index.
+
+    Raises:
+        ValueError: it is no whole number, or there is no such option.
+    """
+    if not _is_whole(index) or not 0 <= index < len(options):
+        allowed = f"a whole number from 0 to {len(options) - 1}"
+        raise ValueError(f"field {name!r} must be {allowed}, got {short(index)}")
+    return _LETTERS[index]
+
+
+def letter_of_text(row: Fields, name: str, options: Sequence[str]) -> str:
+    """Letter of the first option that reads like the field.
+
+    Raises:
+        ValueError: none does.
+    """
+    text = id_of(row, name).strip()
+    for letter, option in zip(_LETTERS, options, strict=False):
+        if option.strip() == text:
+            return letter
+    raise ValueError(f"field {name!r} must be the text of one of the options, got {short(text)}")
+
+
+# --- evidence ----------------------------------------------------------------------------------
+
+
+def segments_of(row: Fields, name: str) -> tuple[Segment, ...]:
+    """A field that is a list of ``[start_s, end_s]``.
+
+    Raises:
+        ValueError: it is something else, or a segment is inverted, negative or not finite.
+    """
+    values = _value(row, name)
+    if not isinstance(values, list) or not values:
+        problem = "must be a non-empty list of [start_s, end_s], or null where nothing is annotated"
+        raise ValueError(f"field {name!r} {problem}, got {short(values)}")
+    return tuple(segment(value, f"{name}[{i}]") for i, value in enumerate(values))
+
+
+def segment(value: Any, name: str) -> Segment:
+    """One ``[start_s, end_s]``.
+
+    Raises:
+        ValueError: it is something else, inverted, negative or not finite.
+    """
+    bounds = pair(value, name)
+    try:
+        return Segment(*bounds)
+    except ValueError as error:
+        raise ValueError(f"field {name!r}: {error}") from error
+
+
+def pair(value: Any, name: str) -> tuple[float, float]:
+    """Two numbers.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    numbers: list[Any] = value if isinstance(value, list) and len(value) == 2 else [None]
+    if not all(_is_number(number) for number in numbers):
+        raise ValueError(f"field {name!r} must be [start_s, end_s], two numbers, got {short(value)}")
+    try:
+        return float(numbers[0]), float(numbers[1])
+    except OverflowError as error:
+        raise ValueError(f"field {name!r}: {error}") from error
+
+
+# --- videos ------------------------------------------------------------------------------------
+
+
+def video_of(row: Fields, name: str, *, folder: str = "") -> str:
+    """A field that names a video file: an id, a file name or a path.
+
+    ``file://`` and ``./`` in front are cut off, and a name without the ending of a video gets ``.mp4``
+    (`videogym.datasets.find_videos` finds it under another one). An absolute path stays what it is.
+
+    Args:
+        row: the row.
+        name: the field.
+        folder: put before a name that is not absolute.
+
+    Raises:
+        ValueError: it is no text, leads upwards with ``..``, is an address, or holds control characters.
+    """
+    value = id_of(row, name)
+    text = value.strip().removeprefix("file://").removeprefix("./")
+    if ".." in text.split("/") or "://" in text or text.startswith("synthetic:") or _CONTROL.search(text):
+        problem = "must be a path to a local file, without '..' and control characters"
+        raise ValueError(f"field {name!r} {problem}, got {short(value)}")
+    if not text or text.endswith("/"):
+        raise ValueError(f"field {name!r} must name a file, got {short(value)}")
+    path = posixpath.normpath(posixpath.join(folder, text))
+    return path if path.lower().endswith(VIDEO_SUFFIXES) else f"{path}.mp4"

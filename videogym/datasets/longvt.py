@@ -1,0 +1,181 @@
+"""LongVT's training rows: questions for reinforcement learning, conversations for fine-tuning.
+
+From the parquet files of ``LongVT-Parquet``, or files of the same rows. For reinforcement learning:
+
+| field | read as |
+|---|---|
+| `videos` | the `video` of the first, without `file://` |
+| `extra_info.question` | `question` |
+| `reward_model.ground_truth` | `answer`; two numbers: a moment, see `videogym.datasets.moments` |
+| `extra_info.video_segment` | `evidence`, `[start_s, end_s]`; may be absent or null |
+| `data_source` | `source` |
+
+For fine-tuning (SFT and RFT files) the one field `messages`: the `video_url` and the texts of the first
+user message are `video` and `question`, without the instruction and the path that follow it, and the last
+`<answer>` of the last assistant message is `answer`. What the assistant says is kept beside the task; its
+crops are what a model did and no evidence. Rows that show no video are left out and counted in a warning.
+
+Task ids are the file's name and the number of the row. All tasks are open: LongVT has its answers judged by
+their meaning.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from videogym.datasets.fields import (
+    Fields,
+    object_of,
+    objects_of,
+    segment,
+    short,
+    text_of,
+    unpacked,
+    video_of,
+)
+from videogym.datasets.moments import moment_task
+from videogym.datasets.rows import Row, collect, read_rows
+from videogym.datasets.tasks import TaskFileError, TaskList
+from videogym.state import Task
+
+RL_FIELDS = ("data_source", "videos", "reward_model", "extra_info")
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+# What LongVT's prompts put after the question: how to answer, and where the video is.
+_AFTER_QUESTION = (
+    "Think first, call **crop_video**",
+    "You FIRST think about the reasoning process",
+    "The Video path for this video is:",
+    "The video path for this video is:",
+    "Video 0 has video path:",
+)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A conversation that somebody played: its task and what the assistant said, message by message."""
+
+    task: Task
+    outputs: tuple[str, ...]
+
+
+def read_longvt_rl(path: str | os.PathLike[str]) -> TaskList:
+    """Read LongVT's rows for reinforcement learning.
+
+    Raises:
+        TaskFileError: the file cannot be read or a row is invalid.
+    """
+    return collect(path, read_rows(path, RL_FIELDS), _read_rl)
+
+
+def read_longvt_sft(path: str | os.PathLike[str]) -> TaskList:
+    """Read the tasks of LongVT's rows for fine-tuning.
+
+    Raises:
+        TaskFileError: the file cannot be read or a row is invalid.
+    """
+    return TaskList(trace.task for trace in _traces(path))
+
+
+def read_longvt_traces(path: str | os.PathLike[str]) -> list[Trace]:
+    """Read LongVT's rows for fine-tuning with what the assistant says in them.
+
+    Raises:
+        TaskFileError: the file cannot be read, a row is invalid or none shows a video.
+    """
+    return list(_traces(path))
+
+
+def _traces(path: str | os.PathLike[str]) -> Iterator[Trace]:
+    count, shown = 0, 0
+    for row in read_rows(path, ("messages",)):
+        try:
+            trace = _read_sft(row)
+        except ValueError as error:
+            raise TaskFileError(row.path, row.place, str(error)) from error
+        count += 1
+        if trace is not None:
+            shown += 1
+            yield trace
+    if not shown:
+        raise TaskFileError(path, "", "no row shows a video")
+    if shown < count:
+        left = f"{count - shown} of {count} rows show no video and are left out"
+        warnings.warn(f"{os.fspath(path)}: {left}", stacklevel=3)
+
+
+# --- reinforcement learning --------------------------------------------------------------------
+
+
+def _read_rl(line: Row) -> Task:
+    row = unpacked(line.fields, *RL_FIELDS[1:])
+    videos, extra = objects_of(row, "videos"), object_of(row, "extra_info")
+    if not videos:
+        raise ValueError("field 'videos' must name a video, got []")
+    truth = object_of(row, "reward_model").get("ground_truth")
+    question, source = text_of(extra, "question"), text_of(row, "data_source")
+    task_id, video = line.name, video_of(videos[0], "video")
+    if isinstance(truth, list):
+        return moment_task(task_id, video, question, (segment(truth, "ground_truth"),), source)
+    given = extra.get("video_segment")
+    return Task(
+        task_id=task_id,
+        video=video,
+        question=question,
+        kind="open",
+        answer=text_of({"ground_truth": truth}, "ground_truth"),
+        evidence=None if given is None else (segment(given, "video_segment"),),
+        source=source,
+    )
+
+
+# --- fine-tuning -------------------------------------------------------------------------------
+
+
+def _read_sft(line: Row) -> Trace | None:
+    messages = objects_of(unpacked(line.fields, "messages"), "messages")
+    asked = next((m for m in messages if m.get("role") == "user"), None)
+    if asked is None:
+        raise ValueError("field 'messages' must hold a message of the user")
+    video = next((part for part in _parts(asked) if part.get("type") == "video_url"), None)
+    if video is None:
+        return None
+    outputs = tuple("".join(_texts(m)) for m in messages if m.get("role") == "assistant")
+    answers = _ANSWER.findall(outputs[-1]) if outputs else []
+    if not answers:
+        raise ValueError("field 'messages' must end in an assistant message with <answer>...</answer>")
+    address = video.get("video_url")
+    task = Task(
+        task_id=line.name,
+        video=video_of(address, "url") if isinstance(address, dict) else video_of(video, "video_url"),
+        question=_question("\n".join(_texts(asked))),
+        kind="open",
+        answer=text_of({"<answer>": answers[-1].strip()}, "<answer>"),
+        source="longvt-sft",
+    )
+    return Trace(task, outputs)
+
+
+def _question(text: str) -> str:
+    question = text
+    for after in _AFTER_QUESTION:
+        question = question.partition(after)[0]
+    question = question.strip()
+    if not question:
+        raise ValueError(f"field 'messages': there is no question in the first user message, {short(text)}")
+    return question
+
+
+def _texts(message: Fields) -> list[str]:
+    return [text_of(part, "text", empty=True) for part in _parts(message) if part.get("type") == "text"]
+
+
+def _parts(message: Fields) -> list[Fields]:
+    """What a message is made of; a text stands for one part."""
+    content = message.get("content")
+    return (
+        [{"type": "text", "text": content}] if isinstance(content, str) else objects_of(message, "content")
+    )

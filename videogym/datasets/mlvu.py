@@ -1,0 +1,81 @@
+"""MLVU: seven kinds of choices and two of open questions about long videos.
+
+From its own JSON files (``json/1_plotQA.json`` to ``json/9_summary.json``, one of them or their folder):
+
+| field | read as |
+|---|---|
+| `video` | `video`, in a folder of the file's name: `1_plotQA/...` |
+| `question` | `question` |
+| `candidates` | `options`; absent or empty: an open question |
+| `answer` | the letter of the first option that reads so; of an open question the answer |
+
+or from the tables of the mirrors for lmms-eval:
+
+| field | read as |
+|---|---|
+| `video_name` | `video` |
+| `question` | `question`, and `options` in its lines `(A) ...`, `(B) ...` |
+| `answer` | the letter |
+
+`question_id` is the `task_id`, without it the file's name and the number of the row. `scoring_points` are
+left alone. There is no evidence.
+"""
+
+from __future__ import annotations
+
+import os
+
+from videogym.datasets.fields import (
+    id_of,
+    inline_options,
+    letter_of_text,
+    options_of,
+    text_of,
+    unpacked,
+    video_of,
+)
+from videogym.datasets.rows import Row, collect, read_rows
+from videogym.datasets.tasks import TaskList
+from videogym.state import Task
+
+FIELDS = ("question_id", "video", "video_name", "question", "candidates", "answer")
+
+
+def read_mlvu(path: str | os.PathLike[str]) -> TaskList:
+    """Read MLVU, in either shape.
+
+    Raises:
+        TaskFileError: a file cannot be read or a row is invalid.
+    """
+    return collect(path, read_rows(path, FIELDS), _read_row)
+
+
+def _read_row(line: Row) -> Task:
+    has_id = line.fields.get("question_id") is not None
+    task_id = id_of(line.fields, "question_id") if has_id else line.name
+    if "video_name" in line.fields:
+        return _mirrored(line, task_id)
+    row = unpacked(line.fields, "candidates")
+    options = options_of(row, "candidates") if row.get("candidates") else ()
+    return Task(
+        task_id=task_id,
+        video=video_of(row, "video", folder=line.path.stem),
+        question=text_of(row, "question"),
+        kind="choice" if options else "open",
+        options=options,
+        answer=letter_of_text(row, "answer", options) if options else text_of(row, "answer"),
+        source="mlvu",
+    )
+
+
+def _mirrored(line: Row, task_id: str) -> Task:
+    question, options = inline_options(text_of(line.fields, "question"), "question")
+    return Task(
+        task_id=task_id,
+        video=video_of(line.fields, "video_name"),
+        question=question,
+        kind="choice",
+        options=options,
+        answer=text_of(line.fields, "answer").strip(),
+        source="mlvu",
+    )

@@ -1,0 +1,99 @@
+"""A guard against evaluating on what was trained on.
+
+Tasks of two sources are compared by their videos and questions. A video is known by its file name without
+folder and ending, so that the copies of different data sets are the same video; a renamed copy, or a clip
+cut out of a longer video, is not recognised.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+from videogym.datasets.fields import VIDEO_SUFFIXES
+from videogym.state import Task
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Tasks of one source that another one gives away."""
+
+    videos: tuple[str, ...]  # task ids whose video is among those of the other source
+    questions: tuple[str, ...]  # those of them whose question about it is there too
+
+
+class TrainedOnError(ValueError):
+    """Tasks for evaluation were trained on.
+
+    Args:
+        overlap: which.
+        what: ``"video"`` or ``"question"``, what must not be shared.
+        count: how many tasks there are.
+    """
+
+    def __init__(self, overlap: Overlap, what: str, count: int) -> None:
+        self.overlap, self.what, self.count = overlap, what, count
+        ids = overlap.videos if what == "video" else overlap.questions
+        named = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
+        super().__init__(
+            f"{len(overlap.videos)} of {count} tasks ask about videos that were trained on, "
+            f"{len(overlap.questions)} of them the same question: {named}"
+        )
+
+    def __reduce__(self) -> tuple[type[TrainedOnError], tuple[Overlap, str, int]]:
+        return type(self), (self.overlap, self.what, self.count)
+
+
+def find_overlap(tasks: Iterable[Task], trained_on: Iterable[Task]) -> Overlap:
+    """Tasks whose video, or whose question about the same video, is in another source.
+
+    Questions are the same if they read alike but for case, white space and a closing question mark.
+    """
+    asked: dict[str, set[str]] = defaultdict(set)
+    for task in trained_on:
+        asked[_video_key(task.video)].add(_question_key(task.question))
+    shared = [task for task in tasks if _video_key(task.video) in asked]
+    same = [task for task in shared if _question_key(task.question) in asked[_video_key(task.video)]]
+    return Overlap(tuple(task.task_id for task in shared), tuple(task.task_id for task in same))
+
+
+def require_unseen(
+    tasks: Iterable[Task], trained_on: Iterable[Task], *, by: Literal["video", "question"] = "video"
+) -> None:
+    """Refuse to evaluate on what was trained on.
+
+    Args:
+        tasks: for evaluation.
+        trained_on: that a policy learned from.
+        by: ``"video"``: no video may be shared, whatever is asked about it. ``"question"``: videos may be
+            shared, questions about them may not.
+
+    Raises:
+        TrainedOnError: something is shared; the message says how much and names tasks.
+        ValueError: ``by`` is neither.
+    """
+    if by not in ("video", "question"):
+        raise ValueError(f"by must be 'video' or 'question', got {by!r}")
+    tasks = list(tasks)
+    overlap = find_overlap(tasks, trained_on)
+    if overlap.videos if by == "video" else overlap.questions:
+        raise TrainedOnError(overlap, by, len(tasks))
+
+
+def _video_key(video: str) -> str:
+    if video.startswith("synthetic:"):
+        return video
+    path = PurePosixPath(video.replace("\\", "/"))
+    return _folded(path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name)
+
+
+def _question_key(question: str) -> str:
+    return _folded(question).rstrip("?. ")
+
+
+def _folded(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

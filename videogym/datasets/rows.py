@@ -1,0 +1,282 @@
+"""Rows of local files, whatever their format, each with the place where it stands.
+
+JSON, JSON Lines and CSV are read here and parquet by `videogym.datasets.parquet`. Everything is strict
+and nothing is evaluated: what is not plain UTF-8 JSON or CSV raises `TaskFileError`. What the fields of
+a row mean is the business of the readers.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from videogym.datasets.parquet import parquet_rows
+from videogym.datasets.tasks import TaskFileError, TaskList
+from videogym.state import Task
+
+Placed = tuple[str, dict[str, Any]]  # place in the file, fields
+_FORMATS = (".json", ".jsonl", ".csv", ".parquet")
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+class Row(NamedTuple):
+    """One row of a file."""
+
+    path: Path
+    place: str  # e.g. "line 12"
+    number: int  # from 1 in every file
+    fields: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """File and number, an id for rows that have none."""
+        return f"{self.path.stem}-{self.number}"
+
+
+def read_rows(path: str | os.PathLike[str], fields: Sequence[str] = ()) -> Iterator[Row]:
+    """Rows of a ``.json``, ``.jsonl``, ``.csv`` or ``.parquet`` file, or of a folder of such files.
+
+    A JSON file holds one list of objects; a CSV file a header and texts. Of a folder, the files directly
+    in it are read in the order of their names, which must all be of one format.
+
+    Args:
+        path: the file or folder.
+        fields: columns to take from parquet files, where reading all may cost; empty: all.
+
+    Raises:
+        TaskFileError: a file cannot be read, or a row is no object.
+        ImportError: a parquet file, and pyarrow is not installed.
+    """
+    for file in files_of(path):
+        for number, (place, row) in enumerate(_placed_rows(file, fields), start=1):
+            yield Row(file, place, number, row)
+
+
+def json_rows(path: str | os.PathLike[str], *, lines: bool = False) -> Iterator[Row]:
+    """Rows of one JSON file, or of one JSON Lines file, however it is called.
+
+    Raises:
+        TaskFileError: the file cannot be read, or a row is no object.
+    """
+    path = Path(path)
+    for number, (place, row) in enumerate((_jsonl_rows if lines else _json_rows)(path), start=1):
+        yield Row(path, place, number, row)
+
+
+def files_of(path: str | os.PathLike[str]) -> list[Path]:
+    """The file itself, or the files of a folder that can be read, in the order of their names.
+
+    Raises:
+        TaskFileError: there is no file, or the files are of several formats.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    visible = (file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    files = sorted(file for file in visible if file.suffix.lower() in _FORMATS)
+    formats = sorted({file.suffix.lower() for file in files})
+    if len(formats) != 1:
+        found = f"files of several formats ({', '.join(formats)})" if formats else "no such file"
+        raise TaskFileError(path, "", f"a folder must hold {' or '.join(_FORMATS)} files, found {found}")
+    return files
+
+
+def collect(
+    path: str | os.PathLike[str], rows: Iterable[Row], read: Callable[[Row], Task | None]
+) -> TaskList:
+    """Read rows one after the other into tasks with unique ids.
+
+    Args:
+        path: what was asked for, for messages.
+        rows: from `read_rows`.
+        read: makes a task of a row, or None to leave it out; raises `ValueError` that names the field.
+
+    Raises:
+        TaskFileError: a row is invalid or repeats an id, or there is no task.
+    """
+    tasks: dict[str, tuple[Row, Task]] = {}
+    for row in rows:
+        try:
+            task = read(row)
+        except ValueError as error:
+            raise TaskFileError(row.path, row.place, str(error)) from error
+        if task is None:
+            continue
+        if task.task_id in tasks:
+            first = tasks[task.task_id][0]
+            where = first.place if first.path == row.path else f"{first.path}, {first.place}"
+            problem = f"the id {task.task_id!r} is already that of {where}; ids must be unique"
+            raise TaskFileError(row.path, row.place, problem)
+        tasks[task.task_id] = (row._replace(fields={}), task)
+    if not tasks:
+        raise TaskFileError(path, "", "there is no task in the file")
+    return TaskList(task for _, task in tasks.values())
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The whole file.
+
+    Raises:
+        TaskFileError: it cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise TaskFileError(path, "", f"cannot be read: {error.strerror or error}") from error
+
+
+def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A JSON file that holds one object, e.g. annotations by video id.
+
+    Raises:
+        TaskFileError: it cannot be read or holds something else.
+    """
+    content = read_bytes(path)
+    try:
+        value = parse_json(content)
+    except ValueError as error:
+        raise TaskFileError(path, "", str(error)) from error
+    if not isinstance(value, dict):
+        raise TaskFileError(path, "", f"the file must hold one object, got {type(value).__name__}")
+    return value
+
+
+def parse_json(text: bytes | str) -> Any:
+    """Read JSON strictly: UTF-8 without repeated keys.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    try:
+        return json.loads(_decoded(text), object_pairs_hook=_unique_keys)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError("not read: the JSON is nested too deeply") from error
+
+
+def _decoded(text: bytes | str, encoding: str = "utf-8") -> str:
+    try:
+        return text if isinstance(text, str) else text.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"field {next(n for n in names if names.count(n) > 1)!r} is repeated")
+    return row
+
+
+def _placed_rows(path: Path, fields: Sequence[str]) -> Iterator[Placed]:
+    suffix = path.suffix.lower()
+    if suffix not in _FORMATS:
+        raise TaskFileError(path, "", f"the file must end in {', '.join(_FORMATS)}")
+    if suffix == ".parquet":
+        return parquet_rows(path, fields)
+    return {".json": _json_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows}[suffix](path)
+
+
+def _jsonl_rows(path: Path) -> Iterator[Placed]:
+    # Split at line feeds alone: a text may hold other characters that count as line ends.
+    for number, line in enumerate(read_bytes(path).split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise TaskFileError(path, f"line {number}", str(error)) from error
+        yield f"line {number}", as_object(path, f"line {number}", row)
+
+
+def _json_rows(path: Path) -> Iterator[Placed]:
+    """The objects of one list, decoded one at a time so that each has its line."""
+    content = read_bytes(path)
+    try:
+        text = _decoded(content)
+        at = _skip(text, 0)
+        if text[at : at + 1] != "[":
+            value = parse_json(text)
+            raise ValueError(f"the file must hold a list of objects, got {type(value).__name__}")
+    except ValueError as error:
+        raise TaskFileError(path, "", str(error)) from error
+    decoder = json.JSONDecoder(object_pairs_hook=_unique_keys)
+    line, counted, at, number = 1, 0, _skip(text, at + 1), 0
+    closed = text[at : at + 1] == "]"
+    while not closed:
+        number, line, counted = number + 1, line + text.count("\n", counted, at), at
+        place = f"row {number} (line {line})"
+        try:
+            row, at = _decode_at(decoder, text, at)
+            at, closed = _next(text, at)
+        except ValueError as error:
+            raise TaskFileError(path, place, str(error)) from error
+        yield place, as_object(path, place, row)
+    if _skip(text, at + 1) < len(text):
+        raise TaskFileError(path, "", "not JSON: there is text after the list")
+
+
+def _decode_at(decoder: json.JSONDecoder, text: str, at: int) -> tuple[Any, int]:
+    try:
+        return decoder.raw_decode(text, at)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError("not read: the JSON is nested too deeply") from error
+
+
+def _next(text: str, at: int) -> tuple[int, bool]:
+    """Where the next element begins, or where the list ends and that it does."""
+    at = _skip(text, at)
+    if text[at : at + 1] not in (",", "]"):
+        raise ValueError("not JSON: after this row ',' or ']' is expected")
+    return (at, True) if text[at] == "]" else (_skip(text, at + 1), False)
+
+
+def _skip(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _csv_rows(path: Path) -> Iterator[Placed]:
+    content = read_bytes(path)
+    try:
+        text = _decoded(content, "utf-8-sig")  # spreadsheets write a byte order mark
+    except ValueError as error:
+        raise TaskFileError(path, "", str(error)) from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] | None = None
+    line = 1
+    try:
+        for values in reader:
+            place, line = f"line {line}", reader.line_num + 1
+            if header is None:
+                header = values
+                if len(set(header)) < len(header):
+                    raise TaskFileError(path, place, "a column of the header is repeated")
+            elif values:
+                if len(values) != len(header):
+                    problem = f"the row has {len(values)} fields, the header {len(header)}"
+                    raise TaskFileError(path, place, problem)
+                yield place, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise TaskFileError(path, f"line {line}", f"not CSV: {error}") from error
+
+
+def as_object(path: Path, place: str, row: Any) -> dict[str, Any]:
+    """The row, if it is an object.
+
+    Raises:
+        TaskFileError: it is something else.
+    """
+    if not isinstance(row, dict):
+        raise TaskFileError(path, place, f"a row must be an object, got {type(row).__name__}")
+    return row

@@ -1,0 +1,197 @@
+"""Which videos of some tasks are there, and which can be used; the others are listed, never fatal.
+
+Data sets name their videos by an id, by a path on somebody else's machine or by another ending than the
+file at hand has. A name is looked up below one folder: as it stands, else by file name in any ending and
+at any depth. Nothing outside that folder is ever taken, links included.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Literal
+
+from videogym.datasets.fields import VIDEO_SUFFIXES
+from videogym.datasets.tasks import EvidenceError, TaskList, check_evidence
+from videogym.state import Task
+from videogym.video import FrameStore, VideoError, VideoNotFound
+
+Cause = Literal["missing", "ambiguous", "unusable", "evidence"]
+
+
+@dataclass(frozen=True)
+class VideoProblem:
+    """Why a video, or the evidence of a task in it, cannot be used."""
+
+    video: str  # as the tasks name it
+    cause: Cause
+    message: str
+    task_ids: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.video}: {self.message} ({len(self.task_ids)} tasks)"
+
+
+@dataclass(frozen=True)
+class VideoCheck:
+    """Tasks whose videos can be used, and what is wrong with the others."""
+
+    tasks: TaskList  # in their order, each with the path of its file
+    problems: tuple[VideoProblem, ...]
+
+
+def find_videos(tasks: Iterable[Task], video_root: str | os.PathLike[str]) -> VideoCheck:
+    """Look up the files of the tasks' videos by name, without opening any.
+
+    A file fits a name if it is called the same up to the ending and the case, and the folders that both
+    tell of agree from the last one upwards: ``/data/set/a/1.mp4`` fits ``set/a/1.mkv`` and ``1.mp4``, but
+    not ``b/1.mp4``. Where several fit alike, or two names lead to one file, none is taken.
+
+    Args:
+        tasks: any; ``synthetic:`` addresses are left alone.
+        video_root: folder to search, with all below it.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    tasks = list(tasks)
+    names = _by_video(tasks)
+    paths, problems = _look_up(list(names), video_root)
+    found = [replace(task, video=paths[task.video]) for task in tasks if task.video in paths]
+    return VideoCheck(
+        TaskList(found),
+        tuple(
+            VideoProblem(name, cause, message, names[name]) for name, (cause, message) in problems.items()
+        ),
+    )
+
+
+def check_videos(tasks: Iterable[Task], video_root: str | os.PathLike[str] | None = None) -> VideoCheck:
+    """Open the videos of the tasks, one after the other, and compare evidence with their lengths.
+
+    The packet headers of every file are read once and kept in the cache, so that a second call is quick.
+
+    Args:
+        tasks: any.
+        video_root: folder below which the videos are looked up, see `find_videos`; None: the tasks' paths
+            are taken as they stand.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    found = VideoCheck(TaskList(tasks), ()) if video_root is None else find_videos(tasks, video_root)
+    problems = list(found.problems)
+    lengths: dict[str, float] = {}
+    with FrameStore(video_root=None if video_root is None else os.fspath(video_root)) as store:
+        for name, task_ids in _by_video(found.tasks).items():
+            try:
+                lengths[name] = store.open(name).meta.duration_s
+            except VideoError as error:
+                cause: Cause = "missing" if isinstance(error, VideoNotFound) else "unusable"
+                problems.append(VideoProblem(name, cause, str(error), task_ids))
+    usable = []
+    for task in found.tasks:
+        if task.video in lengths:
+            try:
+                check_evidence(task, lengths[task.video])
+                usable.append(task)
+            except EvidenceError as error:
+                problems.append(VideoProblem(task.video, "evidence", str(error), (task.task_id,)))
+    return VideoCheck(TaskList(usable), tuple(problems))
+
+
+def _by_video(tasks: Iterable[Task]) -> dict[str, tuple[str, ...]]:
+    ids: dict[str, list[str]] = defaultdict(list)
+    for task in tasks:
+        ids[task.video].append(task.task_id)
+    return {video: tuple(of_video) for video, of_video in ids.items()}
+
+
+def _look_up(
+    names: Sequence[str], video_root: str | os.PathLike[str]
+) -> tuple[dict[str, str], dict[str, tuple[Cause, str]]]:
+    """Path of each name that is found, and why the others are not."""
+    root = os.path.realpath(video_root)
+    if not os.path.isdir(root):
+        raise ValueError(f"video_root must be a folder, got {os.fspath(video_root)!r}")
+    exact = [name for name in names if name.startswith("synthetic:") or _is_below(root, name)]
+    rest = sorted(set(names) - set(exact))
+    paths = {name: name for name in exact}
+    problems: dict[str, tuple[Cause, str]] = {}
+    files = _files_below(root) if rest else {}
+    for name in rest:
+        fitting = _fitting(name, files.get(_stem(name), ()))
+        if len(fitting) == 1:
+            paths[name] = fitting[0]
+        elif fitting:
+            problems[name] = "ambiguous", f"several files fit: {', '.join(fitting[:3])}"
+        else:
+            problems[name] = "missing", f"no such file below {root}"
+    for name, other in _rivals(root, paths, rest).items():
+        problems[name] = "ambiguous", f"leads to {paths.pop(name)}, as does {other}"
+    return paths, problems
+
+
+def _rivals(root: str, paths: dict[str, str], searched: Iterable[str]) -> dict[str, str]:
+    """Searched names that lead to one file with a name of another video, and that name."""
+    owners: dict[str, list[str]] = defaultdict(list)
+    for name, path in paths.items():
+        owners[os.path.normpath(os.path.join(root, path))].append(name)
+    rivals = {}
+    for name in searched:
+        if name in paths:
+            claimed = owners[os.path.join(root, paths[name])]
+            other = next((other for other in claimed if _agreement(name, other) < 0), None)
+            if other is not None:
+                rivals[name] = other
+    return rivals
+
+
+def _is_below(root: str, name: str) -> bool:
+    if "\0" in name:
+        return False
+    path = os.path.realpath(os.path.join(root, name))
+    return os.path.commonpath([root, path]) == root and os.path.isfile(path)
+
+
+def _files_below(root: str) -> dict[str, list[str]]:
+    """Video files by their names without ending, as paths below the root, in a fixed order."""
+    files: dict[str, list[str]] = defaultdict(list)
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        for name in sorted(names):
+            path = os.path.relpath(os.path.join(folder, name), root)
+            if os.path.splitext(name)[1].lower() not in VIDEO_SUFFIXES:
+                continue
+            if not os.path.islink(os.path.join(folder, name)) or _is_below(root, path):
+                files[_stem(path)].append(path)
+    return files
+
+
+def _stem(path: str) -> str:
+    stem, suffix = os.path.splitext(os.path.basename(path))
+    return (stem if suffix.lower() in VIDEO_SUFFIXES else stem + suffix).casefold()
+
+
+def _fitting(name: str, paths: Sequence[str]) -> list[str]:
+    """The paths whose folders agree with the name's for the longest way."""
+    ways = [(_agreement(name, path), path) for path in paths]
+    best = max((way for way, _ in ways), default=-1)
+    return [path for way, path in ways if way == best] if best >= 0 else []
+
+
+def _agreement(name: str, path: str) -> int:
+    """How many folders, from the last upwards, are the same; -1 if one differs before either ends."""
+    ours, theirs = _folders(name), _folders(path)
+    for one, other in zip(ours, theirs, strict=False):
+        if one != other:
+            return -1
+    return min(len(ours), len(theirs))
+
+
+def _folders(path: str) -> list[str]:
+    parents = PurePosixPath(path).parent.parts
+    return [part.casefold() for part in reversed(parents) if part != "/"]
