@@ -147,7 +147,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/needle"))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--rounds", type=int, default=ImitationConfig.rounds, help="of imitation")
+    parser.add_argument("--rounds", type=int, default=75, help="of imitation")
     arguments = parser.parse_args()
     quiet_libraries()
     torch.set_num_threads(1)

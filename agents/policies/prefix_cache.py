@@ -8,11 +8,12 @@ backward pass, it would grow twice.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import DynamicLayer
 
 
 class PrefixCache(DynamicCache):
@@ -33,15 +34,19 @@ class PrefixCache(DynamicCache):
     ) -> None:
         super().__init__(config=config)
         self._rows = rows
-        for layer, (keys, values) in zip(self.layers, layers, strict=False):
+        for layer, (keys, values) in zip(self._layers, layers, strict=False):
             layer.lazy_initialization(keys, values)
             layer.keys, layer.values = keys, values
+
+    @property
+    def _layers(self) -> list[DynamicLayer]:
+        return cast(list[DynamicLayer], self.layers)  # no Qwen-VL has layers of another kind
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Keys and values that a layer attends to; the same however often it asks."""
-        layer = self.layers[layer_idx]
+        layer = self._layers[layer_idx]
         if self._rows is not None:
             keys, values = layer.keys[self._rows], layer.values[self._rows]  # type: ignore[index]
             return torch.cat([keys, key_states], -2), torch.cat([values, value_states], -2)
