@@ -8,6 +8,7 @@ models and losses are not known here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -22,7 +23,8 @@ from transformers import PreTrainedTokenizerBase
 
 from videogym import Region, Snapshot, State, VideoQAEnv
 from videogym.grammars import FramePart, Grammar, Message, Part, TextPart, get_grammar
-from videogym.video.sampling import smart_resize
+from videogym.rewards import answered_right
+from videogym.video.sampling import MAX_ASPECT, smart_resize
 
 from .policies.qwen_vl import token_ids
 from .policies.visuals import WHOLE_FRAME, ChatForm, Visual
@@ -151,11 +153,20 @@ class Chat:
 
 
 def frame_size(state: State, region: Region | None, factor: int) -> tuple[int, int]:
-    """``(width, height)`` at which a frame is shown: the recipe's pixel budget, aspect kept."""
+    """``(width, height)`` at which a frame is shown: the recipe's pixel budget, aspect kept.
+
+    A sliver that a policy asks for is shown too, at the narrowest aspect there is.
+    """
     x0, y0, x1, y1 = region.as_tuple() if region else WHOLE_FRAME
     width, height = round(state.video.width * (x1 - x0)), round(state.video.height * (y1 - y0))
+    least = max(1, math.ceil(max(width, height) / MAX_ASPECT))
     rules = state.rules
-    height, width = smart_resize(height, width, rules.min_pixels, rules.max_pixels, factor)
+    height, width = smart_resize(
+        max(height, least), max(width, least), rules.min_pixels, rules.max_pixels, factor
+    )
+    most = rules.max_pixels // factor // factor * factor  # beside a side of one factor
+    if not width or not height:
+        width, height = (most, factor) if width else (factor, most)
     return width, height
 
 
@@ -301,7 +312,10 @@ class ChatEnv(EnvBase):
         if info["fault"]:
             return replace(record, cut=f"fault: {info['fault']}")
         if state.terminated:
-            return replace(record, ending=state.ending, success=bool(info["is_success"]))
+            right = answered_right(self.env.recipe.terms, paid.get("answer"), state)
+            if right is None:
+                return replace(record, cut="judge: it abstained from the answer")
+            return replace(record, ending=state.ending, success=right)
         reply = self.chat.reply(state, closed=turn.output[-1] == self.chat.end_id)
         longer = replace(record, turns=(*record.turns, reply))
         if self._length(longer) >= self.max_context:

@@ -190,7 +190,8 @@ def accuracy_by_task(report: Report) -> dict[str, float]:
     """The share of right answers to each question."""
     answers: dict[str, list[bool]] = {}
     for episode in report.episodes:
-        answers.setdefault(episode.task_id, []).append(episode.correct)
+        if episode.correct is not None:
+            answers.setdefault(episode.task_id, []).append(episode.correct)
     return {task_id: sum(correct) / len(correct) for task_id, correct in answers.items()}
 
 

@@ -59,7 +59,7 @@ class Record:
     window: int | None  # earlier turns that a policy reads again; None: all of them
     turns: tuple[TurnRecord, ...]  # the last one has no output while it is the policy's turn
     ending: str = ""  # why the recipe's rules ended the episode; "" while it runs or when it was cut
-    cut: str = ""  # why it was cut from outside: "context" or "fault: ..."; never learned from
+    cut: str = ""  # why it was cut from outside: "context", "fault: ...", "judge: ..."; never learned from
     success: bool | None = None  # whether the answer was right; None while it runs or where it was cut
 
     @property

@@ -32,8 +32,8 @@ class TurnRewards(Transform):
 
     Gated payments of an episode whose answer was wrong or missing become 0 where they were paid. The
     sum over an episode stays what the environment paid. An answer is right as in
-    `videogym.rewards.score`: the ``answer`` term paid at the last turn, or ``is_success`` where that
-    term is absent. A bonus paid before, ``("next", "bonus")``, is a gated payment like others.
+    `videogym.rewards.score`: the ``answer`` term paid at the last turn, or ``is_success`` in a recipe
+    without that term. A bonus paid before, ``("next", "bonus")``, is a gated payment like others.
 
     Args:
         terms: the recipe's terms.
@@ -49,19 +49,21 @@ class TurnRewards(Transform):
 
         Reads ``("next", name)`` for ``reward``, ``terminated``, ``is_success`` and every entry of
         ``terms``, in which NaN means absent. A row is whole if the last of its turns is terminated:
-        others were cut by a time limit or the end of a batch, and their gate was never settled.
+        others were cut by a time limit or the end of a batch, and their gate was never settled. Nor was
+        that of rows whose ``answer`` is absent at the last turn: the judge abstained.
 
         Raises:
-            ValueError: no row is whole, or the entries of ``("next", "terms")`` are not those of the
-                recipe.
+            ValueError: no row is whole, no answer was judged, or the entries of ``("next", "terms")``
+                are not those of the recipe.
         """
+        names, found = {term.name for term in self.terms}, set(tensordict["next", "terms"].keys())
+        if found - {"gate"} != names:
+            raise ValueError(f"the recipe's terms are {sorted(names)}, got {sorted(found)}")
         tensordict = _whole_episodes(tensordict)
-        played = _played(tensordict)
+        if "answer" in names:
+            tensordict = _judged_episodes(tensordict)
+        played, payments = _played(tensordict), tensordict["next", "terms"]
         last = played & ~_followed(played)
-        payments = tensordict["next", "terms"]
-        names = [term.name for term in self.terms]
-        if set(payments.keys()) - {"gate"} != set(names):
-            raise ValueError(f"the recipe's terms are {sorted(names)}, got {sorted(payments.keys())}")
         refused = played & ~self._right(tensordict, last) if self.gate else torch.zeros_like(played)
         reward = torch.zeros_like(tensordict["next", "reward"])
         for term in self.terms:
@@ -76,11 +78,9 @@ class TurnRewards(Transform):
 
     def _right(self, tensordict: TensorDictBase, last: Tensor) -> Tensor:
         """Whether each episode's answer was right, (B, 1, 1)."""
-        right = tensordict["next", "is_success"] > 0
-        if any(term.name == "answer" for term in self.terms):
-            verdict = tensordict["next", "terms", "answer"]
-            right = torch.where(verdict.isnan(), right, verdict > 0)
-        return (right & last).any(1, keepdim=True)
+        judged = any(term.name == "answer" for term in self.terms)
+        right = tensordict["next", "terms", "answer"] if judged else tensordict["next", "is_success"]
+        return ((right > 0) & last).any(1, keepdim=True)
 
 
 class CodeGate(Transform):
@@ -196,6 +196,16 @@ def _whole_episodes(tensordict: TensorDictBase) -> TensorDictBase:
     if not whole.any():
         raise ValueError(f"none of the {len(whole)} rows is a whole episode that terminated")
     return tensordict.copy() if whole.all() else tensordict[whole]
+
+
+def _judged_episodes(tensordict: TensorDictBase) -> TensorDictBase:
+    """Rows whose ``answer`` term is present at the last turn."""
+    played = _played(tensordict)
+    absent = tensordict["next", "terms", "answer"].isnan() & played & ~_followed(played)
+    judged = ~absent.flatten(1).any(1)
+    if not judged.any():
+        raise ValueError(f"the judge abstained from the answers of all {len(judged)} episodes")
+    return tensordict if judged.all() else tensordict[judged]
 
 
 def _played(tensordict: TensorDictBase) -> Tensor:

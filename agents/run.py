@@ -116,7 +116,8 @@ def episode_figures(batch: TensorDictBase) -> dict[str, float]:
         batch: (B, K) of `EpisodeEnv`.
 
     Returns:
-        By episode: ``reward``, every reward term, ``success``, ``turns``, ``frames``. By turn:
+        By episode: ``reward``, every reward term over the episodes that have it, ``success``, ``turns``,
+        ``frames``. By turn:
         ``fault_rate`` (frames could not be shown), and of the others ``retrieval_rate`` (turns that look)
         and ``invalid_rate``. By look: ``repeat_rate`` (brought nothing new) and ``tiou_turn_K``, the
         temporal IoU of looks in turn K, where there are any.
@@ -126,7 +127,12 @@ def episode_figures(batch: TensorDictBase) -> dict[str, float]:
     looked = after["looked"] & played
     rows, turns, looks = batch.batch_size[0], int(played.sum()), int(looked.sum())
     ends = played & ~torch.cat((played[:, 1:], torch.zeros_like(played[:, :1])), 1)
-    figures = {name: float(values.nansum()) / rows for name, values in after["terms"].items()}
+    # Over the episodes in which a term was paid at all: a missing annotation is not a zero.
+    paid = {name: values for name, values in after["terms"].items() if not values.isnan().all()}
+    figures = {
+        name: float(values.nansum()) / int((~values.isnan()).flatten(1).any(1).sum())
+        for name, values in paid.items()
+    }
     figures |= {
         "reward": float((after["reward"] * played).sum()) / rows,
         "success": float((after["is_success"] * ends).nansum()) / rows,

@@ -30,7 +30,7 @@ from videogym.observations import (
     observation_space,
 )
 from videogym.recipes import Recipe, get_recipe
-from videogym.rewards import Score, best_coverage, is_correct, looked_segments, score
+from videogym.rewards import Score, answered_right, best_coverage, is_correct, looked_segments, score
 from videogym.spaces import UnicodeText
 from videogym.state import Action, Answer, Clip, Crop, Invalid, Move, Rules, Select, State, Task
 from videogym.video import (
@@ -378,6 +378,12 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
     def _observation(self) -> Observation:
         return build_observation(self.state, self._pixels)
 
+    def _is_success(self, paid: Score | None) -> bool:
+        """Whether the answer was right; False where the judge abstained, which `evaluate` leaves out."""
+        if paid is None:  # an episode that was restored: its judge is not asked again
+            return is_correct(self.state)
+        return bool(answered_right(self.recipe.terms, paid.terms.get("answer"), self.state))
+
     def _info(self, paid: Score | None) -> dict[str, Any]:
         state = self.state
         turn = state.turns[-1] if state.turns else None
@@ -391,7 +397,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
             "error_code": error.code if error else "",
             "fault": turn.fault if turn else "",
             "ending": state.ending,
-            "is_success": np.bool_(is_correct(state)),
+            "is_success": np.bool_(self._is_success(paid)),
             "reward_terms": {n: AbsentTerm() if v is None else np.float64(v) for n, v in terms.items()},
             "reward_present": {n: np.bool_(v is not None) for n, v in terms.items()},
             "bad_videos": np.int64(self._bad_videos),

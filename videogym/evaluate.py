@@ -15,7 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from videogym.rewards import is_correct, looked_segments
+from videogym.rewards import answered_right, looked_segments
 from videogym.state import Segment, State, intersection_s, merge
 from videogym.video import VideoError
 
@@ -27,7 +27,7 @@ class Episode:
     """What one episode came to."""
 
     task_id: str
-    correct: bool
+    correct: bool | None  # None: the recipe's judge abstained
     answered: bool
     ending: str
     reward: float
@@ -68,6 +68,7 @@ class Report:
     recipe: str
     bad_videos: dict[str, str]  # task id -> cause, for tasks that could not be shown
     faults: int  # episodes with a turn whose frames could not be decoded; left out of all figures
+    abstained: int  # episodes whose answer the judge did not judge; left out of accuracy and reward
     episodes: tuple[Episode, ...] = field(repr=False)
 
 
@@ -82,6 +83,9 @@ def evaluate(
 ) -> Report:
     """Play episodes and report.
 
+    An answer is right as `videogym.rewards.answered_right` says: however it is written, or where the
+    recipe's ``answer`` term paid in full.
+
     Args:
         policy: called as ``policy(observation, info)`` or ``policy(observation, info, env)``, where
             ``env`` is the unwrapped environment; returns an action of ``env``. A `VideoError` that it
@@ -93,7 +97,7 @@ def evaluate(
         progress: called with (done, total) after every episode.
 
     Raises:
-        ValueError: there is nothing to evaluate, or every video was bad.
+        ValueError: there is nothing to evaluate, every video was bad, or no answer was judged.
     """
     inner: Any = env.unwrapped
     if task_ids is None:
@@ -113,6 +117,8 @@ def evaluate(
     sound = [episode for episode in played if not episode.fault_turns]
     if not sound:
         raise ValueError(f"no episode could be scored: {len(bad)} bad videos, {len(played)} faults; {bad}")
+    if all(episode.correct is None for episode in sound):
+        raise ValueError(f"no episode could be scored: the judge abstained from all {len(sound)} answers")
     return _report(sound, inner.recipe.identity, bad, len(played) - len(sound))
 
 
@@ -148,14 +154,16 @@ def _play(
             if info["reward_present"][name]:
                 terms[name] = terms.get(name, 0.0) + float(value)
         over = bool(terminated or truncated)
-    return _episode(inner.state, reward, terms)
+    # Paid at the last turn, so the sum is the payment.
+    correct = answered_right(inner.recipe.terms, terms.get("answer"), inner.state)
+    return _episode(inner.state, correct, reward, terms)
 
 
-def _episode(state: State, reward: float, terms: dict[str, float]) -> Episode:
+def _episode(state: State, correct: bool | None, reward: float, terms: dict[str, float]) -> Episode:
     evidence = state.task.evidence
     return Episode(
         task_id=state.task.task_id,
-        correct=is_correct(state),
+        correct=correct,
         answered=state.answer is not None,
         ending=state.ending,
         reward=reward,
@@ -182,12 +190,13 @@ def _hit(state: State, segment: Segment) -> bool:
 
 def _report(episodes: list[Episode], recipe: str, bad: dict[str, str], faults: int) -> Report:
     turns = sum(e.turns for e in episodes)
+    judged = [e for e in episodes if e.correct is not None]
     names = sorted({name for e in episodes for name in e.terms})
     return Report(
-        accuracy=proportion(sum(e.correct for e in episodes), len(episodes)),
+        accuracy=proportion(sum(bool(e.correct) for e in judged), len(judged)),
         hit_rate=_optional_proportion([e.hit for e in episodes]),
         tiou=_optional_mean([e.tiou for e in episodes]),
-        reward=mean([e.reward for e in episodes]),
+        reward=mean([e.reward for e in judged]),
         turns=mean([e.turns for e in episodes]),
         frames=mean([e.frames for e in episodes]),
         invalid_rate=proportion(sum(e.invalid_turns for e in episodes), turns),
@@ -195,6 +204,7 @@ def _report(episodes: list[Episode], recipe: str, bad: dict[str, str], faults: i
         recipe=recipe,
         bad_videos=bad,
         faults=faults,
+        abstained=len(episodes) - len(judged),
         episodes=tuple(episodes),
     )
 

@@ -14,10 +14,22 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from videogym.grammars import longvt_transcript
-from videogym.state import Clip, Crop, Segment, Select, State, Task, Turn, segment_iou
+from videogym.state import (
+    WHOLE_FRAME,
+    Clip,
+    Crop,
+    Region,
+    Segment,
+    Select,
+    State,
+    Task,
+    Turn,
+    region_iou,
+    segment_iou,
+)
 
 TermFunction = Callable[[State, State], float | None]
-Judge = Callable[[Task, str], float]
+Judge = Callable[[Task, str], float | None]  # verdict in [0, 1]; None: the judge abstains
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,7 @@ def score(terms: Sequence[Term], before: State, after: State) -> Score:
 
     Returns:
         Payments by name and their sum. ``gate`` is what is taken back, never positive unless a gated
-        term was a penalty.
+        term was a penalty; it is absent before the end, and where the judge of the answer abstained.
     """
     values = {term.name: _value(term, before, after) for term in terms}
     if any(term.gated != "no" for term in terms):
@@ -81,11 +93,16 @@ def _value(term: Term, before: State, after: State) -> float | None:
     return None if value is None else term.weight * float(value)
 
 
-def _settlement(terms: Sequence[Term], answer: float | None, final: State) -> float:
+def _settlement(terms: Sequence[Term], answer: float | None, final: State) -> float | None:
     """Minus the gated payments of the whole episode, or 0.0 when the answer was right.
 
     Right is what the recipe's own ``answer`` term pays for; a recipe without one asks `is_correct`.
+    Where the judge abstained nothing is settled: to take back would call the answer wrong, to settle
+    with 0.0 would call it right. The gate is absent like the answer, and tells that what was paid is
+    not earned yet: such an episode is nothing to learn from.
     """
+    if _abstained(terms, answer, final):
+        return None
     if is_correct(final) if answer is None else answer > 0:
         return 0.0
     owed = 0.0
@@ -96,6 +113,31 @@ def _settlement(terms: Sequence[Term], answer: float | None, final: State) -> fl
             if term.gated == "all" or (term.gated == "before_last" and not last):
                 owed += _value(term, before, after) or 0.0
     return 0.0 - owed  # never -0.0
+
+
+def _abstained(terms: Sequence[Term], answer: float | None, final: State) -> bool:
+    judged = any(term.name == "answer" for term in terms)
+    return judged and answer is None and final.answer is not None
+
+
+def answered_right(terms: Sequence[Term], answer: float | None, final: State) -> bool | None:
+    """Whether an episode ended with the right answer, as far as anyone has judged.
+
+    Args:
+        terms: the recipe's terms.
+        answer: what the ``answer`` term paid at the last turn, None where it was absent.
+        final: the last state.
+
+    Returns:
+        True for the right answer however it is written, and where the ``answer`` term paid in full: a
+        partly right answer keeps what is gated, but is not right. None where the judge abstained.
+    """
+    if final.answer is None:
+        return False
+    if _abstained(terms, answer, final):
+        return None
+    full = next((term.weight for term in terms if term.name == "answer"), 0.0)
+    return is_correct(final) or (answer is not None and answer >= full > 0)
 
 
 def history(state: State) -> list[State]:
@@ -156,7 +198,7 @@ def _folded(text: str) -> str:
 
 @dataclass(frozen=True)
 class AnswerTerm:
-    """The judge's verdict on the accepted answer, 0.0 without one.
+    """The judge's verdict on the accepted answer, 0.0 without one; absent where the judge abstains.
 
     ``decay`` is lost for every turn before the one that answers a choice (0.1 in Video-MTR's code,
     which leaves numeric and open answers undecayed; its scorer gives open answers 0, ``open_scored``).
@@ -166,12 +208,14 @@ class AnswerTerm:
     decay: float = 0.0
     open_scored: bool = True
 
-    def __call__(self, before: State, after: State) -> float:
+    def __call__(self, before: State, after: State) -> float | None:
         """The verdict in [0, 1], less the decay; negative after more than 1 / decay turns."""
         task, answer = after.task, after.answer
         if answer is None or (task.kind == "open" and not self.open_scored):
             return 0.0
         verdict = self.judge(task, answer)
+        if verdict is None:
+            return None
         late = self.decay * len(before.turns) if task.kind == "choice" else 0.0
         return verdict * (1.0 - late)
 
@@ -270,24 +314,54 @@ def turn_segments(state: State, turn: Turn) -> tuple[Segment, ...]:
     )
 
 
-def best_coverage(state: State, looks: Sequence[Segment]) -> float | None:
-    """Mean over the evidence segments of the best IoU that any single look has with each.
+def looked_regions(state: State) -> tuple[Region, ...]:
+    """Regions of the executed looks, in the order of `looked_segments`."""
+    clips = (clip for turn in state.turns for clip in turn.clips)
+    return tuple(clip.region or WHOLE_FRAME for clip in clips)
 
-    In [0, 1]; it never falls when a look is added, and a repeated look adds nothing. None without
-    evidence.
+
+def best_coverage(
+    state: State, looks: Sequence[Segment], regions: Sequence[Region] | None = None
+) -> float | None:
+    """Mean over the evidence segments of the best overlap that any single look has with each.
+
+    The overlap is the IoU in time; of a task with an ``evidence_region`` it is multiplied by the IoU of
+    the look's region with that one.
+
+    Args:
+        state: of the episode.
+        looks: segments that were looked at.
+        regions: of the looks, one each; None: they showed the whole frame.
+
+    Returns:
+        A value in [0, 1], which never falls when a look is added and stays when one is repeated; None
+        without evidence.
+
+    Source: for boxes that stand still the product is vIoU, as of VidSTG (arXiv 2001.06891).
     """
-    evidence = state.task.evidence
+    evidence, place = state.task.evidence, state.task.evidence_region
     if not evidence:
         return None
-    best = [max((segment_iou(look, segment) for look in looks), default=0.0) for segment in evidence]
+    regions = [WHOLE_FRAME] * len(looks) if regions is None else regions
+    shares = [1.0 if place is None else region_iou(region, place) for region in regions]
+    weighed = list(zip(looks, shares, strict=True))
+    best = [max((w * segment_iou(look, s) for look, w in weighed), default=0.0) for s in evidence]
     return sum(best) / len(best)
 
 
 def coverage_gain(before: State, after: State) -> float | None:
-    """By how much this turn's looks raised `best_coverage`; absent without evidence."""
-    now = best_coverage(after, looked_segments(after))
-    then = best_coverage(before, looked_segments(before))
+    """By how much this turn's looks raised `best_coverage`; absent without evidence.
+
+    The skim counts as a look at the whole video: to look at all of it again is worth nothing.
+    """
+    now, then = _coverage(after), _coverage(before)
     return None if now is None or then is None else now - then
+
+
+def _coverage(state: State) -> float | None:
+    """`best_coverage` of the skim and all looks."""
+    looks = (Segment(0.0, state.video.duration_s), *looked_segments(state))
+    return best_coverage(state, looks, (WHOLE_FRAME, *looked_regions(state)))
 
 
 @dataclass(frozen=True)
@@ -333,7 +407,7 @@ class TranscriptScore:
     judge: Judge = judge_lenient
 
     def __call__(self, before: State, after: State) -> float | None:
-        """The part in [0, 1]; ``time`` is None without annotation."""
+        """The part in [0, 1]; ``time`` is None without annotation, ``answer`` where the judge abstains."""
         text = longvt_transcript.transcript(after)
         if self.part == "format":
             return float(longvt_transcript.format_ok(text))

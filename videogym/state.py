@@ -71,6 +71,14 @@ class Region:
         """The four coordinates, for a reader that wants plain numbers."""
         return (self.x0, self.y0, self.x1, self.y1)
 
+    @property
+    def area(self) -> float:
+        """Share of the frame, above 0 and at most 1."""
+        return (self.x1 - self.x0) * (self.y1 - self.y0)
+
+
+WHOLE_FRAME = Region(0.0, 0.0, 1.0, 1.0)
+
 
 @dataclass(frozen=True)
 class Task:
@@ -91,10 +99,14 @@ class Task:
     answer: str = field(default="", repr=False)  # the letter for "choice", else the text or number
     evidence: tuple[Segment, ...] | None = field(default=None, repr=False)  # None: not annotated
     source: str = ""  # data set or family the task comes from
+    # Where in the frames of the evidence a detail lies that only a crop of it shows; None: nowhere.
+    evidence_region: Region | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.task_id or not self.video or not self.question:
             raise ValueError(f"task {self.task_id!r}: task_id, video and question must not be empty")
+        if self.evidence_region is not None and not self.evidence:
+            raise ValueError(f"task {self.task_id!r}: evidence_region needs evidence segments")
         if self.kind == "choice":
             if not 2 <= len(self.options) <= 26:
                 raise ValueError(
@@ -371,6 +383,22 @@ def segment_iou(chosen: Segment, other: Segment) -> float:
     if inter <= 0:
         return 0.0
     return inter / (chosen.length_s + other.length_s - inter)
+
+
+def region_iou(chosen: Region, other: Region) -> float:
+    """Intersection over union of two regions.
+
+    Returns:
+        A value in ``[0, 1]``; 0.0 when they only touch.
+
+    >>> region_iou(Region(0.0, 0.0, 0.5, 0.5), Region(0.25, 0.0, 0.75, 0.5))
+    0.3333333333333333
+    """
+    wide = min(chosen.x1, other.x1) - max(chosen.x0, other.x0)
+    high = min(chosen.y1, other.y1) - max(chosen.y0, other.y0)
+    if wide <= 0 or high <= 0:
+        return 0.0
+    return wide * high / (chosen.area + other.area - wide * high)
 
 
 def _length_s(segments: Sequence[Segment]) -> float:

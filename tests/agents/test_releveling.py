@@ -163,19 +163,29 @@ def test_each_kind_of_gate_by_hand():
     assert rewards_of(TurnRewards(terms)(right)) == [[21.0, 42.25]]
 
 
-def test_what_is_right_without_an_answer_term_and_where_it_is_absent():
+def test_what_is_right_with_and_without_an_answer_term():
     without = (pay("look", "all"),)
     batch = batch_of([[0.5, 0.5], [0.5]], look=[[0.5, 0.5], [0.5]])
     assert rewards_of(TurnRewards(without)(batch)) == [[0.0, 0.0], [0.0]]
     batch["next", "is_success"][0, 1] = 1.0
     batch["next", "is_success"][1, 1] = 1.0  # a turn that does not exist
     assert rewards_of(TurnRewards(without)(batch)) == [[0.5, 0.5], [0.0]]
-    batch["next", "terms", "answer"] = torch.full((2, 2, 1), NAN)
-    with_answer = (*without, pay("answer", level="trajectory"))
-    assert rewards_of(TurnRewards(with_answer)(batch)) == [[0.5, 0.5], [0.0]]
     # What the term says at the last turn comes before success.
-    batch["next", "terms", "answer"][0, 1] = 0.0
-    assert rewards_of(TurnRewards(with_answer)(batch)) == [[0.0, 0.0], [0.0]]
+    batch["next", "terms", "answer"] = torch.tensor([[NAN, 0.0], [0.25, NAN]])[..., None]
+    with_answer = (*without, pay("answer", level="trajectory"))
+    assert rewards_of(TurnRewards(with_answer)(batch)) == [[0.0, 0.0], [0.75]]
+
+
+def test_episodes_whose_answer_was_not_judged_are_dropped():
+    terms = (pay("look", "all"), pay("answer", level="trajectory"))
+    rewards = [[0.5, 1.5], [0.5, 0.5], [0.5]]
+    looks, answers = [[0.5, 0.5], [0.5, 0.5], [0.5]], [[NAN, 1.0], [NAN, NAN], [0.0]]
+    batch = batch_of(rewards, look=looks, answer=answers)
+    batch["next", "is_success"][1] = 1.0  # an exact match says nothing of what the judge would have said
+    kept = TurnRewards(terms)(batch)
+    assert kept.batch_size == (2, 2) and rewards_of(kept) == [[0.5, 1.5], [0.0]]
+    with pytest.raises(ValueError, match="the judge abstained from the answers of all 1 episodes"):
+        TurnRewards(terms)(batch[1:2])
 
 
 def test_inputs_are_left_alone():

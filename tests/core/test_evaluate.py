@@ -9,6 +9,7 @@ from pytest import approx
 
 from videogym import Answer, Crop, Segment, Task, TextActions, VideoQAEnv, evaluate, get_recipe
 from videogym.evaluate import mean, proportion, union_iou
+from videogym.rewards import AnswerTerm
 from videogym.testing.policies import Blind, Oracle, Random, SkimOnly
 from videogym.video import UnreadableVideo
 
@@ -70,13 +71,14 @@ def looks_then_answers(observation, info, env):
 def test_the_report_counts_by_hand():
     report = evaluate(looks_then_answers, make())
     assert (report.accuracy.mean, report.accuracy.count) == (0.5, 4)
-    # 5 of 10 seconds looked at are evidence; the gate takes 0.25 from the wrong half.
+    # 5 of 10 seconds looked at are evidence, 5 of the skim's 60; the gate takes it from the wrong half.
+    looked = 0.5 * (5 / 10 - 5 / 60)
     assert report.tiou is not None and report.tiou.mean == 0.5
     assert report.hit_rate is not None and report.hit_rate.mean == 1.0
-    assert report.reward.mean == approx((1.25 + 0.0) / 2)
+    assert report.reward.mean == approx((1 + looked) / 2)
     assert (report.turns.mean, report.frames.mean, report.invalid_rate.mean) == (2, 32 + 16, 0)
     assert {name: e.mean for name, e in report.terms.items()} == approx(
-        {"coverage": 0.25, "answer": 0.5, "gate": -0.125}
+        {"coverage": looked, "answer": 0.5, "gate": -looked / 2}
     )
     assert report.recipe == get_recipe("DEFAULT").identity
     assert (report.bad_videos, report.faults, len(report.episodes)) == ({}, 0, 4)
@@ -109,6 +111,28 @@ def test_progress_is_told_after_every_episode():
     seen = []
     evaluate(looks_then_answers, make(), progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_answers_that_no_one_judged_are_counted_and_not_scored():
+    def judge(task, answer):
+        return None if task.task_id in ("task-0", "task-3") else float(answer == task.answer)
+
+    def recipe(judge):
+        terms = get_recipe("DEFAULT").terms
+        return replace(
+            get_recipe("DEFAULT"), terms=(terms[0], replace(terms[1], function=AnswerTerm(judge=judge)))
+        )
+
+    report = evaluate(looks_then_answers, make(recipe=recipe(judge)))
+    assert [episode.correct for episode in report.episodes] == [None, False, True, None]
+    assert (report.abstained, report.accuracy.mean, report.accuracy.count) == (2, 0.5, 2)
+    # A look is paid where the answer is right, and taken back where it is wrong; the others have no return.
+    assert (report.reward.mean, report.reward.count) == (approx((1 + 0.5 * (5 / 10 - 5 / 60)) / 2), 2)
+    assert {name: e.count for name, e in report.terms.items()} == {"coverage": 4, "answer": 2, "gate": 2}
+    assert report.turns.count == 4 and report.tiou is not None and report.tiou.count == 4
+    assert evaluate(looks_then_answers, make()).abstained == 0
+    with pytest.raises(ValueError, match="the judge abstained from all 4 answers"):
+        evaluate(looks_then_answers, make(recipe=recipe(lambda task, answer: None)))
 
 
 def test_bad_videos_are_named_and_not_scored(tmp_path):

@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest import approx
 
-from videogym.recipes import DEFAULT, LONGVT
+from videogym.recipes import DEFAULT, LONGVT, LONGVT_CODE
 from videogym.rewards import (
     AnswerTerm,
     CropOverlap,
     Term,
+    TranscriptScore,
+    answered_right,
     best_coverage,
     frame_iou,
     is_correct,
@@ -159,6 +161,77 @@ def test_decay_is_lost_for_every_turn_before_the_answer():
     term = Term("answer", "trajectory", AnswerTerm(decay=0.1))
     assert with_terms(term).play(RIGHT).returned == 1.0
     assert with_terms(term).play(LOOK, LOOK, RIGHT).returned == approx(0.8)
+
+
+# --- a judge that abstains ---------------------------------------------------------------------
+
+
+def abstains(task, answer):
+    """Never says anything."""
+    return None
+
+
+def says_half(task, answer):
+    """Every answer is partly right."""
+    return 0.5
+
+
+def gated(judge, gate="all"):
+    """A turn term of 0.25 and an answer that counts double."""
+    answer = Term("answer", "trajectory", AnswerTerm(judge=judge), weight=2.0)
+    return with_terms(Term("turn", "turn", paid_by_turn, weight=0.25, gated=gate), answer)
+
+
+def right(hand):
+    return answered_right(hand.recipe.terms, hand.scores[-1].terms.get("answer"), hand.state)
+
+
+@pytest.mark.parametrize("gate", ["all", "before_last"])
+@pytest.mark.parametrize("answer", [RIGHT, WRONG])
+def test_where_the_judge_abstains_nothing_is_settled_or_paid(gate, answer):
+    hand = gated(abstains, gate).play(LOOK, answer)
+    assert hand.scores[-1].terms == {"turn": 0.25, "answer": None, "gate": None}
+    assert hand.returned == 0.5  # what was paid: neither taken back nor crowned
+    assert right(hand) is None
+
+
+def test_without_an_answer_there_is_nothing_to_abstain_from():
+    hand = gated(abstains).play(*[LOOK] * DEFAULT.rules.max_turns)
+    assert hand.scores[-1].terms == {"turn": 0.25, "answer": 0.0, "gate": -1.5}
+    assert right(hand) is False
+    # Nor does a term of one's own that is absent then keep what was not earned.
+    own = Term("answer", "trajectory", lambda before, after: None)
+    hand = with_terms(Term("turn", "turn", paid_by_turn, gated="all"), own)
+    hand.play(*[LOOK] * DEFAULT.rules.max_turns)
+    assert hand.scores[-1].terms["gate"] == -6.0 and hand.returned == 0.0 and right(hand) is False
+
+
+def test_a_partly_right_answer_keeps_what_is_gated_and_is_not_right():
+    hand = gated(says_half).play(LOOK, WRONG)
+    assert hand.scores[-1].terms == {"turn": 0.25, "answer": 1.0, "gate": 0.0}
+    assert right(hand) is False
+    # The exact answer is right whatever a judge says of it.
+    assert right(gated(says_half).play(LOOK, RIGHT)) is True
+
+
+def test_right_is_what_the_judge_of_the_recipe_finds_right():
+    def finds_c_right(task, answer):
+        return float(answer == "C")
+
+    assert right(gated(finds_c_right).play(WRONG)) is True
+    assert right(gated(finds_c_right).play(Answer("D"))) is False
+    assert right(with_terms().play(RIGHT)) is True
+    assert right(with_terms().play(WRONG)) is False
+
+
+def test_longvts_code_leaves_the_answer_out_where_the_judge_abstains():
+    def hand(judge):
+        answer = Term("answer", "trajectory", TranscriptScore("answer", judge=judge))
+        recipe = replace(LONGVT_CODE, terms=(answer, *LONGVT_CODE.terms[1:]))
+        return Hand(recipe, choice([(10, 20)]), num_frames=6000, fps=30.0).play(Crop(10, 20), RIGHT)
+
+    assert hand(abstains).scores[-1].terms == {"answer": None, "format": 1.0, "time": 1.0}
+    assert hand(says_half).scores[-1].terms == {"answer": 0.5, "format": 1.0, "time": 1.0}
 
 
 def test_right_is_right_however_it_is_written():

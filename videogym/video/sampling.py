@@ -140,6 +140,9 @@ def window_indices_by_time(
     return np.clip(np.searchsorted(pts_s, times, side="right") - 1, first, last).astype(np.int64)
 
 
+MAX_ASPECT = 200  # of a frame that `smart_resize` takes
+
+
 def smart_resize(
     height: int, width: int, min_pixels: int, max_pixels: int, factor: int = 28
 ) -> tuple[int, int]:
@@ -156,8 +159,8 @@ def smart_resize(
     >>> smart_resize(360, 640, 784, 50176)
     (168, 280)
     """
-    if min(height, width) < 1 or max(height, width) / min(height, width) > 200:
-        raise ValueError(f"cannot resize {width}x{height}: sides must be >= 1 and within 200:1")
+    if min(height, width) < 1 or max(height, width) / min(height, width) > MAX_ASPECT:
+        raise ValueError(f"cannot resize {width}x{height}: sides must be >= 1 and within {MAX_ASPECT}:1")
     h = max(factor, round(height / factor) * factor)
     w = max(factor, round(width / factor) * factor)
     if h * w > max_pixels:
