@@ -249,7 +249,7 @@ DEFAULT = Recipe(
         Term("answer", "trajectory", AnswerTerm()),
     ),
     choices=(
-        ("coverage", "mean best IoU per evidence segment: repeats and wider looks pay nothing"),
+        ("coverage", "mean best IoU per evidence segment; the skim counts as a look at the whole video"),
         ("format", "not paid: an unreadable output already costs a turn"),
     ),
 )

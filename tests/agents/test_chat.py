@@ -16,6 +16,7 @@ from agents.records import Record, fingerprint
 from videogym import Region, State, Task, TextActions, VideoQAEnv, get_recipe
 from videogym.datasets import load_tasks
 from videogym.grammars import get_grammar
+from videogym.rewards import AnswerTerm
 from videogym.video import Video, VideoError
 
 FRAME = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -165,6 +166,20 @@ def test_frames_keep_their_aspect_within_the_pixel_budget(env: VideoQAEnv) -> No
     assert frame_size(state, Region(0.0, 0.0, 0.25, 1.0), 28) == (28, 84)
     width, height = frame_size(state, None, 32)
     assert width % 32 == height % 32 == 0 and width * height <= 3136
+
+
+@pytest.mark.parametrize("factor", [28, 32])
+@pytest.mark.parametrize(
+    "box",
+    [(0.0, 0.5, 1.0, 0.5001), (0.3, 0.0, 0.30001, 1.0), (0.0, 0.0, 0.001, 0.001), (0.0, 0.0, 1.0, 0.02)],
+)
+def test_a_sliver_that_a_policy_asks_for_is_shown_too(
+    env: VideoQAEnv, box: tuple[float, float, float, float], factor: int
+) -> None:
+    """What a model writes must not end a run: every region has a size within the budget."""
+    width, height = frame_size(started(env), Region(*box), factor)
+    assert width >= factor and height >= factor and width * height <= 3136
+    assert width % factor == height % factor == 0
 
 
 # --- text is never structure -------------------------------------------------------------------
@@ -348,6 +363,25 @@ def test_ground_truth_is_nowhere_in_the_conversation(tokenizer: Tokenizer) -> No
             assert "xylophone" not in tokenizer.decode(list(one.context(len(one.turns) - 1)[0]))
 
 
+def test_an_episode_whose_answer_was_not_judged_is_cut(tokenizer: Tokenizer) -> None:
+    """It keeps what was paid and the answer, and is nothing to learn from; the other row is judged."""
+
+    def judge(task: Task, answer: str) -> float | None:
+        return None if answer == "B" else 1.0
+
+    terms = tuple(
+        replace(term, function=AnswerTerm(judge=judge)) if term.name == "answer" else term
+        for term in RECIPE.terms
+    )
+    env = VideoQAEnv(TASKS, replace(RECIPE, name="JUDGED", terms=terms))
+    groups = ChatEnv(env, tokenizer, groups=1, group_size=2)
+    (step,) = play(groups, lambda turn, row: [ANSWER, ANSWER.replace(">B<", ">C<")][row])
+    cut, judged = records(step)
+    assert (cut.cut, cut.success, cut.waiting) == ("judge: it abstained from the answer", None, True)
+    assert cut.total("answer") is None and cut.turns[-1].text == ANSWER
+    assert (judged.cut, judged.success, judged.total("answer")) == ("", True, 1.0)
+
+
 def test_a_video_that_fails_in_a_turn_cuts_its_row(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,3 +403,12 @@ def test_a_video_that_fails_in_a_turn_cuts_its_row(
     assert cut.task_id == gone
     assert cut.cut == "fault: 2: its packets are gone" and cut.waiting and cut.success is None
     assert (fine.cut, len(fine.turns)) == ("", 2)
+
+
+def test_words_stay_tokens_of_their_own_but_not_inside_others() -> None:
+    """A word is one token beside anything that is no letter; "required" is not cut into requi and red."""
+    texts = ["B. red is required", "C. red no (A) red required"] * 20
+    tokenizer = train_tokenizer(texts, 400, words=("red", "no"))
+    assert tokenizer.tokenize("B. red no") == [*tokenizer.tokenize("B."), "Ġred", "Ġno"]
+    assert "red" not in tokenizer.tokenize(" required")
+    assert tokenizer.tokenize(" required") == ["Ġrequired"]  # merged whole, as it is in every text

@@ -44,6 +44,9 @@ def task(number=0, **changes):
     return replace(made, **changes)
 
 
+LOOKED = 0.5 * (1 - 5 / 60)  # paid for a look at all evidence, 5 of 60 s, behind the skim
+
+
 def make(tasks=None, recipe="DEFAULT", **arguments):
     return VideoQAEnv([task(i) for i in range(8)] if tasks is None else tasks, recipe, **arguments)
 
@@ -414,7 +417,7 @@ def test_a_decoder_that_fails_in_a_step_is_a_fault(monkeypatch):
     assert (info["fault"], info["turn"]) == ("clip.mp4: damaged at 3.2 s", 1)
     monkeypatch.undo()
     observation, reward, *_ = env.step(Crop(20, 25))
-    assert reward == pytest.approx(0.5)
+    assert reward == pytest.approx(LOOKED)
     assert observation["clip_mask"].sum() == 10
 
 
@@ -431,7 +434,7 @@ def test_a_policy_can_report_a_fault_and_gets_what_step_would_have_returned(monk
 
     monkeypatch.setattr(twin.store, "frames", damaged)
     due = twin.step(Crop(20, 25))
-    assert paid == pytest.approx(0.5)
+    assert paid == pytest.approx(LOOKED)
     assert (reward, terminated, info) == (due[1], due[2], due[4])
     assert env.state.turns == twin.state.turns
     with pytest.raises(ValueError, match="no turn with frames"):
@@ -495,8 +498,8 @@ def test_branches_share_the_past_and_not_the_future():
     for text in ("A", "B"):
         env.set_state(fork)
         rewards.append(env.step(Answer(text))[1])
-    # Looking at all evidence earned 0.5; the wrong answer takes it back, the right one adds 1.
-    assert rewards == pytest.approx([-0.5, 1.0])
+    # The wrong answer takes back what looking earned, the right one adds 1.
+    assert rewards == pytest.approx([-LOOKED, 1.0])
     assert len(fork.state.turns) == 1
     assert env.state.turns[0] is fork.state.turns[0]
 

@@ -1,10 +1,13 @@
 """Questions about synthetic videos, with exact answers and evidence, made when they are asked for.
 
-Three families. ``brief_event``: the colour of a shape that appears briefly in a cued scene.
-``event_order``: the colours of two such shapes, in order. ``skim_suffices``: the colour that the
-background has longest. Task i follows from the family, its settings, the split, the seed and i alone.
-Options and letters are balanced, so that text never tells the answer, and events hide from uniform
-skims, so that a skim does not either, save in ``skim_suffices``.
+Seven families. ``brief_event``: the colour of a shape that appears briefly in a cued scene.
+``event_order``: the colours of two such shapes, in order. ``two_hops``: a shape in the cued scene has
+the colour of the background where the answer is. ``counting``: how many shapes appear in a scene.
+``small_detail``: which way stripes run that only a crop of their region shows. ``digits``: a number to
+be read and written. ``skim_suffices``: the colour that the background has longest. Task i follows from
+the family, its settings, the split, the seed and i alone. Options and letters are balanced, so that
+text never tells the answer, and events hide from uniform skims, so that a skim does not either, save in
+``skim_suffices``.
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, cast
 
+from videogym.datasets.questions import ask
 from videogym.datasets.tasks import Tasks
-from videogym.state import Segment, Task
-from videogym.video.synthetic import Address, InvalidAddress, Script, write_script
+from videogym.state import Task
+from videogym.video.synthetic import Address, InvalidAddress, write_script
 from videogym.video.synthetic.address import (
     Family,
     format_seconds,
@@ -27,10 +31,10 @@ from videogym.video.synthetic.address import (
     seconds,
     whole_number,
 )
-from videogym.video.synthetic.script import Event, Scene
 
 PREFIX = "procedural:"
 SPLITS = ("train", "val", "test")
+SIZE, DETAIL_SIZE = (640, 360), (1280, 720)  # native (width, height), the latter for small details
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class ProceduralTasks(Tasks):
     split: str = "train"  # one of SPLITS
     seed: int = 0
     fps: int = 8  # a power of two up to 32
-    size: tuple[int, int] = (640, 360)  # native (width, height), pixels
+    size: tuple[int, int] | None = None  # native (width, height), pixels; None: as the family needs
     event_s: float | None = None  # length of every event; None: one or two frames of a pool of 128
 
     def __post_init__(self) -> None:
@@ -87,8 +91,8 @@ class ProceduralTasks(Tasks):
         parts = [self.family, f"L{self.level}", f"{format_seconds(self.duration_s)}s"]
         if self.fps != 8:
             parts.append(f"{self.fps}fps")
-        if self.size != (640, 360):
-            parts.append(f"{self.size[0]}x{self.size[1]}")
+        if self._native_size != SIZE:
+            parts.append("{}x{}".format(*self._native_size))
         if self.event_s is not None:
             parts.append(f"e{format_seconds(self.event_s)}s")
         return "-".join([*parts, self.split, f"s{self.seed}"])
@@ -108,6 +112,10 @@ class ProceduralTasks(Tasks):
             f"no task {task_id!r}; ids are {self._task_id(0)} to {self._task_id(self.num_tasks - 1)}"
         )
 
+    @property
+    def _native_size(self) -> tuple[int, int]:
+        return self.size or (DETAIL_SIZE if self.family == "small_detail" else SIZE)
+
     def _task_id(self, position: int) -> str:
         return f"{self.name}-{position:06d}"
 
@@ -115,23 +123,25 @@ class ProceduralTasks(Tasks):
         digest = hashlib.sha256(self._task_id(position).encode()).digest()
         # 60 bits of hash, and the split as the remainder of the seed.
         seed = (int.from_bytes(digest[:8]) >> 4) * len(SPLITS) + SPLITS.index(self.split)
-        return Address(self.family, self.level, self.duration_s, seed, self.fps, self.size, self.event_s)
+        settings = (self.fps, self._native_size, self.event_s)
+        return Address(self.family, self.level, self.duration_s, seed, *settings)
 
     def _task(self, position: int) -> Task:
         address = self._address(position)
-        question = _ASK[self.family](write_script(address), Random(f"question {address}"))
-        options = sorted({question.right, *question.wrong})
+        question = ask(write_script(address), Random(f"question {address}"))
+        options = sorted({question.right, *question.wrong}) if question.kind == "choice" else []
         # A generator of its own: the letter depends on nothing that is asked or shown.
         Random(f"options {address}").shuffle(options)
         return Task(
             task_id=self._task_id(position),
             video=str(address),
             question=question.text,
-            kind="choice",
+            kind=question.kind,
             options=tuple(options),
-            answer="ABCD"[options.index(question.right)],
+            answer="ABCD"[options.index(question.right)] if options else question.right,
             evidence=question.evidence,
             source=f"{PREFIX}{self.family}",
+            evidence_region=question.region,
         )
 
 
@@ -145,69 +155,3 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "size": frame_size,
     "event_s": seconds,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    text: str
-    right: str
-    wrong: tuple[str, ...]
-    evidence: tuple[Segment, ...]
-
-
-def _ask_brief_event(script: Script, rng: Random) -> _Question:
-    (scene,) = _asked(script)
-    event = _event(scene)
-    return _Question(
-        text=f"While the background is {scene.colour}, a shape appears briefly. What colour is the shape?",
-        right=event.colour,
-        wrong=tuple(colour for colour in script.answers if colour != event.colour),
-        evidence=(_segment(script, event),),
-    )
-
-
-def _ask_event_order(script: Script, rng: Random) -> _Question:
-    scenes = _asked(script)
-    first, second = (_event(scene) for scene in scenes)
-    # Either may be named first: the text does not tell their order.
-    one, other = rng.sample([scene.colour for scene in scenes], 2)
-    right = f"{first.colour}, then {second.colour}"
-    pairs = [f"{a}, then {b}" for a in script.answers for b in script.answers]
-    return _Question(
-        text=f"A shape appears briefly while the background is {one}, and another one while it is {other}. "
-        "What colours are the two shapes, in order of appearance?",
-        right=right,
-        wrong=tuple(pair for pair in pairs if pair != right),
-        evidence=(_segment(script, first), _segment(script, second)),
-    )
-
-
-def _ask_skim_suffices(script: Script, rng: Random) -> _Question:
-    (scene,) = _asked(script)
-    return _Question(
-        text="Which colour does the background have for the longest time?",
-        right=scene.colour,
-        wrong=tuple(rng.sample([other.colour for other in script.scenes if other is not scene], 3)),
-        evidence=(_segment(script, scene),),
-    )
-
-
-_ASK: dict[Family, Callable[[Script, Random], _Question]] = {
-    "brief_event": _ask_brief_event,
-    "event_order": _ask_event_order,
-    "skim_suffices": _ask_skim_suffices,
-}
-
-
-def _asked(script: Script) -> tuple[Scene, ...]:
-    return tuple(script.scenes[i] for i in script.asked)
-
-
-def _event(scene: Scene) -> Event:
-    if scene.event is None:
-        raise ValueError(f"the {scene.colour} scene is asked about and has no event")
-    return scene.event
-
-
-def _segment(script: Script, span: Scene | Event) -> Segment:
-    return Segment(span.first / script.address.fps, span.end / script.address.fps)

@@ -13,7 +13,9 @@ from typing import Any, Literal, get_args
 
 from videogym.video.types import VideoError
 
-Family = Literal["brief_event", "event_order", "skim_suffices"]
+Family = Literal[
+    "brief_event", "event_order", "skim_suffices", "two_hops", "counting", "small_detail", "digits"
+]
 
 PREFIX = "synthetic:"
 NUM_LEVELS = 4
@@ -21,6 +23,8 @@ NUM_LEVELS = 4
 FRAME_RATES = (1, 2, 4, 8, 16, 32)
 MIN_FRAMES = 240
 MAX_EVENT_SHARE = 0.065  # of the video, so that every event fits into the shortest scene
+MAX_COUNTED_SHARE = 0.02  # the same where several events share a scene
+MIN_DETAIL_PIXELS = 1280 * 720  # of a frame whose finest detail a frame of the recipes does not show
 
 
 class InvalidAddress(VideoError, ValueError):
@@ -43,11 +47,12 @@ class Address:
     duration_s: float  # 60 to 86400, a whole number of frames
     seed: int  # 0 to 2**63 - 1
     fps: int = 8  # one of FRAME_RATES
-    size: tuple[int, int] = (640, 360)  # native (width, height), pixels
+    size: tuple[int, int] = (640, 360)  # native (width, height), pixels; small_detail: at least 1280x720
     event_s: float | None = None  # length of every event; None: set by the level for a pool of 128 frames
 
     def __post_init__(self) -> None:
-        frames, longest_s = self.duration_s * self.fps, self.duration_s * MAX_EVENT_SHARE
+        share = MAX_COUNTED_SHARE if self.family == "counting" else MAX_EVENT_SHARE
+        frames, longest_s = self.duration_s * self.fps, self.duration_s * share
         self._require("family", self.family in get_args(Family), f"one of {', '.join(get_args(Family))}")
         self._require("level", 0 <= self.level < NUM_LEVELS, f"0 to {NUM_LEVELS - 1}")
         self._require("seed", 0 <= self.seed < 2**63, "0 to 2**63 - 1")
@@ -57,10 +62,11 @@ class Address:
         self._require("duration_s", frames >= MIN_FRAMES, f"at least {MIN_FRAMES} frames at {self.fps} fps")
         sides = all(32 <= side <= 4096 and side % 2 == 0 for side in self.size)
         self._require("size", sides, "two even numbers from 32 to 4096, as in 640x360")
+        if self.family == "small_detail":
+            enough = self.size[0] * self.size[1] >= MIN_DETAIL_PIXELS
+            self._require("size", enough, f"at least {MIN_DETAIL_PIXELS} pixels, as in 1280x720")
         event_fits = self.event_s is None or 1 / self.fps <= self.event_s <= longest_s
-        self._require(
-            "event_s", event_fits, f"from one frame to {MAX_EVENT_SHARE} of the video, {longest_s:g} s"
-        )
+        self._require("event_s", event_fits, f"from one frame to {share} of the video, {longest_s:g} s")
 
     def _require(self, name: str, holds: bool, allowed: str) -> None:
         if not holds:

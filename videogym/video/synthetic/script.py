@@ -6,29 +6,32 @@ no more than one of a minute. Knows frames, colours and boxes; nothing about pix
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from random import Random
-from typing import Literal, get_args
+from typing import Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from videogym.video.sampling import linspace_floored, linspace_rounded, pool_indices
 from videogym.video.synthetic.address import Address
+from videogym.video.synthetic.hiding import event_frames, hidden_starts
 
-Shape = Literal["ellipse", "rectangle", "diamond", "triangle"]
+Shape = Literal["ellipse", "rectangle", "diamond", "triangle", "stripes", "digits"]
 Rgb = tuple[int, int, int]
 
+PLAIN_SHAPES: tuple[Shape, ...] = ("ellipse", "rectangle", "diamond", "triangle")
+DIRECTIONS = ("horizontal", "vertical", "rising", "falling")  # of stripes, seen from left to right
 NUM_SCENES = 8
 MIN_SCENE = 0.0735  # share of the video; above 9/127, so that a skim of 16 pool frames meets every scene
-POOL_FRAMES = 128  # of a pool of so many, one or two show an event
-HIDDEN_FROM = (16, 32, 64, 512)  # sizes of uniform skims that miss every event short enough for it
+COUNTED_SCENE = 0.16  # share of the video for a scene whose events are counted
+MAX_COUNT = 4
+# Events that are counted are short: so many more fit between the frames of a skim of 32.
+COUNTED_SPACINGS = 1.3
 
-# Backgrounds and events share no colour, so that a colour tells which of the two it is. The first ones
-# are furthest from each other; higher levels draw from more.
+# Backgrounds and events share no colour, so that a colour tells which of the two it is; only the clue of
+# two hops has the colour of a background. The first ones are furthest from each other; higher levels draw
+# from more.
 SCENE_COLOURS: dict[str, Rgb] = {
     "black": (15, 15, 15),
     "grey": (125, 125, 125),
@@ -65,15 +68,17 @@ class Level:
     event_spacings: float  # length of an event, in spacings of the pool
     longest_share: float  # of the video, for a scene that is asked about as the longest
     shortest_cue: bool  # whether scenes with an event that is asked about last `MIN_SCENE` only
+    disc: float  # diameter of a striped disc, as a share of the frame's mean side
+    digits: int  # how many a number has
 
 
 # At level 0 two looks of an eighth of the pool nearly always cover a cued scene, so that a skim tells all
 # that is needed to find the event; at the others chance remains.
 LEVELS = (
-    Level(0.75, 8, 4, 3, 1.8, 0.36, True),
-    Level(0.50, 8, 4, 5, 1.6, 0.32, False),
-    Level(0.30, 10, 6, 6, 1.4, 0.29, False),
-    Level(0.18, 12, 7, 6, 1.2, 0.27, False),
+    Level(0.75, 8, 4, 3, 1.8, 0.36, True, 0.055, 2),
+    Level(0.50, 8, 4, 5, 1.6, 0.32, False, 0.050, 3),
+    Level(0.30, 10, 6, 6, 1.4, 0.29, False, 0.047, 3),
+    Level(0.18, 12, 7, 6, 1.2, 0.27, False, 0.044, 4),
 )
 
 
@@ -87,6 +92,7 @@ class Event:
     rgb: Rgb
     shape: Shape
     box: tuple[float, float, float, float]  # (x0, y0, x1, y1), fractions of the frame
+    mark: str = ""  # what is read in the shape: the direction of stripes, or digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +106,23 @@ class Wave:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The frames ``[first, end)``: one background and at most one event."""
+    """The frames ``[first, end)``: one background and the events in it."""
 
     first: int
     end: int
     colour: str  # no other scene of the video has it
     rgb: Rgb
     waves: tuple[Wave, Wave]  # along x and y
-    event: Event | None
+    events: tuple[Event, ...]  # in order, with frames of plain background around each
+
+    @property
+    def event(self) -> Event | None:
+        """The scene's only event; None where there is none, or several."""
+        return self.events[0] if len(self.events) == 1 else None
+
+    def event_at(self, frame: int) -> Event | None:
+        """The event on display in a frame."""
+        return next((event for event in self.events if event.first <= frame < event.end), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +131,21 @@ class Script:
 
     address: Address
     scenes: tuple[Scene, ...]
-    asked: tuple[int, ...]  # scenes that the family's question is about, ascending
-    answers: tuple[str, ...]  # the event colours that the family's answers speak of
+    # Scenes that the family's question is about, ascending; a clue's is before the one it leads to.
+    asked: tuple[int, ...]
+    answers: tuple[str, ...]  # event colours, or directions, that the family's answers speak of
 
     def scene_at(self, frame: int) -> Scene:
         """The scene on display in a frame."""
         return self.scenes[bisect_right(self.scenes, frame, key=lambda scene: scene.first) - 1]
+
+
+class _Figure(NamedTuple):
+    """What an event shows, before its time and place are drawn."""
+
+    colour: str
+    shape: Shape | None = None  # None: one of PLAIN_SHAPES
+    mark: str = ""
 
 
 @lru_cache(maxsize=64)
@@ -132,37 +156,73 @@ def write_script(address: Address) -> Script:
     asked, answers = _plot(rng, address)
     cuts = _cuts(rng, address, asked)
     colours = rng.sample(list(SCENE_COLOURS)[: level.scene_colours], NUM_SCENES)
-    events = _event_colours(rng, address, asked, answers)
+    figures = _figures(rng, address, asked, answers, colours)
     scenes = tuple(
-        _scene(rng, address, first, end, colours[i], events.get(i))
+        _scene(rng, address, first, end, colours[i], figures.get(i, ()))
         for i, (first, end) in enumerate(pairwise(cuts))
     )
     return Script(address, scenes, asked, answers)
 
 
 def _plot(rng: Random, address: Address) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Which scenes are asked about, and the event colours among which the answer lies."""
+    """Which scenes are asked about, and what the family's answers speak of."""
     colours = list(EVENT_COLOURS)[: LEVELS[address.level].event_colours]
     if address.family == "event_order":
         return tuple(sorted(rng.sample(range(NUM_SCENES), 2))), tuple(rng.sample(colours, 2))
+    if address.family == "two_hops":
+        return tuple(rng.sample(range(NUM_SCENES), 2)), tuple(rng.sample(colours, 4))
+    if address.family == "small_detail":
+        return (rng.randrange(NUM_SCENES),), tuple(rng.sample(DIRECTIONS, 4))
     return (rng.randrange(NUM_SCENES),), tuple(rng.sample(colours, 4))
 
 
 def _cuts(rng: Random, address: Address, asked: tuple[int, ...]) -> list[int]:
     """Frames at which scenes begin, and the end of the video."""
-    spare = 1.0 - NUM_SCENES * MIN_SCENE
-    is_longest = address.family == "skim_suffices"
+    level, spare = LEVELS[address.level], 1.0 - NUM_SCENES * MIN_SCENE
+    fixed = {"skim_suffices": level.longest_share, "counting": COUNTED_SCENE}.get(address.family)
     # Beside a longest scene the others are more alike: a skim of 16 frames shows none of them as often.
-    spread = 0.2 if is_longest else 0.5
+    spread = 0.2 if address.family == "skim_suffices" else 0.5
     weights = [rng.uniform(1.0 - spread, 1.0 + spread) for _ in range(NUM_SCENES)]
-    if is_longest:
-        share = (LEVELS[address.level].longest_share - MIN_SCENE) / spare
+    if fixed is not None:
+        share = (fixed - MIN_SCENE) / spare
         weights[asked[0]] = (sum(weights) - weights[asked[0]]) * share / (1.0 - share)
-    elif LEVELS[address.level].shortest_cue:
+    elif level.shortest_cue:
         for scene in asked:
             weights[scene] = 0.0
     lengths = [MIN_SCENE + spare * weight / sum(weights) for weight in weights]
     return [0, *(round(end * address.num_frames) for end in accumulate(lengths))]
+
+
+def _figures(
+    rng: Random, address: Address, asked: tuple[int, ...], answers: tuple[str, ...], colours: list[str]
+) -> dict[int, tuple[_Figure, ...]]:
+    """What the events of each scene show, those that are asked about and those that mislead."""
+    others = [i for i in range(NUM_SCENES) if i not in asked]
+    distractors = LEVELS[address.level].distractors
+    if address.family in ("brief_event", "event_order", "skim_suffices"):
+        events = _event_colours(rng, address, asked, answers)
+        return {i: (_Figure(colour),) for i, colour in events.items()}
+    if address.family == "counting":
+        counts = dict.fromkeys(rng.sample(others, distractors), 1)
+        counts[asked[0]] = rng.randint(1, MAX_COUNT)
+        return {i: tuple(_Figure(rng.choice(answers)) for _ in range(n)) for i, n in counts.items()}
+    places = [asked[-1], *rng.sample(others, distractors)]
+    # Every answer is shown about equally often: whoever saw all events and no cue would be no wiser.
+    shown = rng.sample((answers * 2)[: len(places)], len(places))
+    figures = {i: _figure(rng, address, answer) for i, answer in zip(places, shown, strict=True)}
+    if address.family == "two_hops":
+        clue, target = asked
+        figures[clue] = _Figure(colours[target])
+    return {i: (figure,) for i, figure in figures.items()}
+
+
+def _figure(rng: Random, address: Address, answer: str) -> _Figure:
+    if address.family == "small_detail":
+        return _Figure("white", "stripes", answer)
+    if address.family == "digits":
+        digits = LEVELS[address.level].digits
+        return _Figure(answer, "digits", str(rng.randrange(10 ** (digits - 1), 10**digits)))
+    return _Figure(answer)
 
 
 def _event_colours(
@@ -181,9 +241,11 @@ def _event_colours(
     return events
 
 
-def _scene(rng: Random, address: Address, first: int, end: int, colour: str, event: str | None) -> Scene:
+def _scene(
+    rng: Random, address: Address, first: int, end: int, colour: str, figures: tuple[_Figure, ...]
+) -> Scene:
     rgb, waves = _shade(rng, SCENE_COLOURS[colour]), (_wave(rng), _wave(rng))
-    return Scene(first, end, colour, rgb, waves, _event(rng, address, first, end, event) if event else None)
+    return Scene(first, end, colour, rgb, waves, _events(rng, address, first, end, figures))
 
 
 def _wave(rng: Random) -> Wave:
@@ -196,58 +258,42 @@ def _shade(rng: Random, rgb: Rgb) -> Rgb:
     return red, green, blue
 
 
-def _event(rng: Random, address: Address, first: int, end: int, colour: str) -> Event:
-    length = _event_frames(address)
+def _events(
+    rng: Random, address: Address, first: int, end: int, figures: tuple[_Figure, ...]
+) -> tuple[Event, ...]:
+    if not figures:
+        return ()
+    length = _event_length(address)
     # A frame of plain background remains on either side.
-    start = _hidden_start(rng, address, first + 1, end - 1 - length, length)
-    side = LEVELS[address.level].box
-    x0, y0 = rng.uniform(0.02, 0.98 - side), rng.uniform(0.02, 0.98 - side)
-    shape: Shape = rng.choice(get_args(Shape))
-    rgb = _shade(rng, EVENT_COLOURS[colour])
-    return Event(start, start + length, colour, rgb, shape, (x0, y0, x0 + side, y0 + side))
+    starts = hidden_starts(rng, address, first + 1, end - 1 - length, length, len(figures))
+    return tuple(
+        _event(rng, address, start, start + length, figure)
+        for start, figure in zip(starts, figures, strict=True)
+    )
 
 
-def _event_frames(address: Address) -> int:
-    """Length of every event: one or two pool frames, wherever it lies, unless the address sets it."""
-    if address.event_s is not None:
-        return round(address.event_s * address.fps)
-    narrowest, widest = _pool_spacings(address.num_frames, address.duration_s)
-    wanted = LEVELS[address.level].event_spacings * (narrowest + widest) / 2
-    return round(min(max(wanted, widest), 2 * narrowest))
+def _event_length(address: Address) -> int:
+    spacings = LEVELS[address.level].event_spacings
+    if address.family != "counting":
+        return event_frames(address, spacings)
+    # As many as may be counted fit into the scene, as far apart as they are long.
+    fitting = (round(COUNTED_SCENE * address.num_frames) - 3) // (2 * MAX_COUNT - 1)
+    return min(event_frames(address, min(spacings, COUNTED_SPACINGS)), fitting)
 
 
-def _hidden_start(rng: Random, address: Address, first: int, last: int, length: int) -> int:
-    """First frame, within ``[first, last]``, of an event that the skims of `HIDDEN_FROM` do not show.
-
-    Where chance finds no such place, coarser skims count for more. Skims whose gaps leave little room
-    are not considered: the few places between their frames would be the same in every video.
-    """
-    starts = np.array(rng.choices(range(first, last + 1), k=64))
-    missed = np.zeros(len(starts), np.int64)
-    missed_by_coarser = np.ones(len(starts), np.bool_)
-    for frames, widest in _skims(address.num_frames, address.duration_s):
-        if widest >= 2 * length:
-            missed_by_coarser &= np.searchsorted(frames, starts) == np.searchsorted(frames, starts + length)
-            missed += missed_by_coarser
-    return int(starts[missed.argmax()])
+def _event(rng: Random, address: Address, first: int, end: int, figure: _Figure) -> Event:
+    wide, high = _sides(address, figure)
+    x0, y0 = rng.uniform(0.02, 0.98 - wide), rng.uniform(0.02, 0.98 - high)
+    shape = rng.choice(PLAIN_SHAPES) if figure.shape is None else figure.shape
+    rgb = _shade(rng, (EVENT_COLOURS | SCENE_COLOURS)[figure.colour])
+    return Event(first, end, figure.colour, rgb, shape, (x0, y0, x0 + wide, y0 + high), figure.mark)
 
 
-@lru_cache(maxsize=64)
-def _pool_spacings(num_frames: int, duration_s: float) -> tuple[int, int]:
-    """Narrowest and widest distance of neighbouring pool frames, in frames."""
-    gaps = np.diff(pool_indices(num_frames, duration_s, POOL_FRAMES))
-    return int(gaps.min()), int(gaps.max())
-
-
-@lru_cache(maxsize=64)
-def _skims(num_frames: int, duration_s: float) -> tuple[tuple[NDArray[np.int64], int], ...]:
-    """Frames of each skim of `HIDDEN_FROM`, in every way the recipes draw it, and their widest gap."""
-    pool = pool_indices(num_frames, duration_s, POOL_FRAMES)
-    skims = []
-    for count in HIDDEN_FROM:
-        drawn = [linspace_floored(0, num_frames - 1, count), linspace_rounded(0, num_frames - 1, count)]
-        if count < POOL_FRAMES:
-            drawn.append(pool[linspace_floored(0, len(pool) - 1, count)])
-        frames = np.unique(np.concatenate(drawn))
-        skims.append((frames, int(np.diff(frames).max())))
-    return tuple(skims)
+def _sides(address: Address, figure: _Figure) -> tuple[float, float]:
+    """Width and height of a figure's box, as shares of the frame's."""
+    level = LEVELS[address.level]
+    if figure.shape != "stripes":
+        return level.box, level.box
+    width, height = address.size
+    diameter = level.disc * math.sqrt(width * height)
+    return diameter / width, diameter / height
