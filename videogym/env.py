@@ -30,7 +30,15 @@ from videogym.observations import (
     observation_space,
 )
 from videogym.recipes import Recipe, get_recipe
-from videogym.rewards import Score, answered_right, best_coverage, is_correct, looked_segments, score
+from videogym.rewards import (
+    Score,
+    answered_right,
+    best_coverage,
+    is_correct,
+    looked_regions,
+    looked_segments,
+    score,
+)
 from videogym.spaces import UnicodeText
 from videogym.state import Action, Answer, Clip, Crop, Invalid, Move, Rules, Select, State, Task
 from videogym.video import (
@@ -406,8 +414,8 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         return info | (self._privileged_info() if self.privileged else {})
 
     def _privileged_info(self) -> dict[str, Any]:
-        task = self.state.task
-        coverage = best_coverage(self.state, looked_segments(self.state))
+        state, task = self.state, self.state.task
+        coverage = best_coverage(state, looked_segments(state), looked_regions(state))
         return {
             "answer": task.answer,
             "evidence_s": tuple((segment.start_s, segment.end_s) for segment in task.evidence or ()),

@@ -202,11 +202,23 @@ def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
     assert list(read_tasks(path)) == tasks
 
 
-def test_procedural_tasks_can_be_written(tmp_path: Path) -> None:
-    tasks = load_tasks("procedural:event_order?count=5")
+@pytest.mark.parametrize("family", ["event_order", "small_detail", "digits"])
+def test_procedural_tasks_can_be_written(tmp_path: Path, family: str) -> None:
+    tasks = load_tasks(f"procedural:{family}?count=5")
     write_tasks(tmp_path / "tasks.jsonl", tasks)
     assert list(load_tasks(tmp_path / "tasks.jsonl")) == list(tasks)
     assert [entry.name for entry in tmp_path.iterdir()] == ["tasks.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "region", [[0, 0, 1], [0, 0, 2, 1], [0.5, 0, 0.5, 1], [0, 0, 1, True], "all", [0, 0, 1, "1"]]
+)
+def test_a_region_that_is_none_is_refused(tmp_path: Path, region: object) -> None:
+    path = tmp_path / "tasks.jsonl"
+    row = {"task_id": "a", "video": "a.mp4", "question": "Who?", "kind": "open", "answer": "Ann"}
+    path.write_text(json.dumps({**row, "evidence": [[0, 1]], "evidence_region": region}) + "\n")
+    with pytest.raises(TaskFileError, match=r"line 1.*evidence_region"):
+        read_tasks(path)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from videogym.datasets.rows import parse_json
-from videogym.state import Segment, TaskKind
+from videogym.state import Region, Segment, TaskKind
 
 Fields = dict[str, Any]
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".ts", ".mpg", ".mpeg", ".flv", ".wmv")
@@ -297,6 +297,21 @@ def pair(value: Any, name: str) -> tuple[float, float]:
     try:
         return float(numbers[0]), float(numbers[1])
     except OverflowError as error:
+        raise ValueError(f"field {name!r}: {error}") from error
+
+
+def region_of(row: Fields, name: str) -> Region:
+    """A field that is ``[x0, y0, x1, y1]``, fractions of the frame.
+
+    Raises:
+        ValueError: it is something else, leaves ``[0, 1]`` or has no area.
+    """
+    value = _value(row, name)
+    if not (isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))):
+        raise ValueError(f"field {name!r} must be [x0, y0, x1, y1], four numbers, got {short(value)}")
+    try:
+        return Region(*map(float, value))
+    except (OverflowError, ValueError) as error:
         raise ValueError(f"field {name!r}: {error}") from error
 
 

@@ -10,6 +10,7 @@
 | `answer` | the letter for a choice, the number as text for numeric, else the text |
 | `evidence` | `[[start_s, end_s], ...]` in seconds of the video; absent or `null`: not annotated |
 | `source` | text, where the task comes from; may be absent |
+| `evidence_region` | `[x0, y0, x1, y1]`, the place of a detail that only a crop shows; may be absent |
 
 Nothing else is allowed in a line, and nothing is repaired: the first fault raises `TaskFileError`.
 """
@@ -22,13 +23,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
-from videogym.datasets.fields import answer_of, choice_of, segments_of, text_of, texts_of
+from videogym.datasets.fields import answer_of, choice_of, region_of, segments_of, text_of, texts_of
 from videogym.datasets.rows import Row, collect, json_rows
 from videogym.datasets.tasks import TaskList
 from videogym.state import Task, TaskKind
 
 REQUIRED = ("task_id", "video", "question", "kind", "answer")
-OPTIONAL = ("options", "evidence", "source")
+OPTIONAL = ("options", "evidence", "source", "evidence_region")
 
 
 def read_tasks(path: str | os.PathLike[str]) -> TaskList:
@@ -58,6 +59,8 @@ def write_tasks(path: str | os.PathLike[str], tasks: Iterable[Task]) -> None:
 
 def _row(task: Task) -> dict[str, Any]:
     evidence = None if task.evidence is None else [[s.start_s, s.end_s] for s in task.evidence]
+    # Left out where there is none: most files know no regions.
+    region = {} if task.evidence_region is None else {"evidence_region": [*task.evidence_region.as_tuple()]}
     return {
         "task_id": task.task_id,
         "video": task.video,
@@ -67,6 +70,7 @@ def _row(task: Task) -> dict[str, Any]:
         "answer": task.answer,
         "evidence": evidence,
         "source": task.source,
+        **region,
     }
 
 
@@ -84,4 +88,7 @@ def _read_line(line: Row) -> Task:
         answer=answer_of(kind, text_of(row, "answer")),
         evidence=segments_of(row, "evidence") if row.get("evidence") is not None else None,
         source=text_of(row, "source", empty=True) if "source" in row else "",
+        evidence_region=region_of(row, "evidence_region")
+        if row.get("evidence_region") is not None
+        else None,
     )
