@@ -90,16 +90,16 @@ def stages(recipe: str, seed: int) -> dict[str, Stage]:
         "tasks": TASKS.format(event_s=event_s, count=40_000, split="train"),
         "eval_tasks": TASKS.format(event_s=event_s, count=2_000, split="val"),
         "eval_episodes": 64,
-        "max_new_tokens": 112,
+        "max_new_tokens": 176,
     }
     lesson: dict[str, Any] = {
-        "lr": 1e-3,
+        "lr": 2e-3,
         "warmup": 0.05,
         "beta2": 0.98,
         "wrong_looks": 0.05,
         "script": "scenes",
     }
-    lesson |= {"demonstrated_tasks": 5000, "per_task": 1, "glances": 1, "groups": 8, "eval_every": 100}
+    lesson |= {"demonstrated_tasks": 5000, "per_task": 1, "groups": 12, "eval_every": 100}
     sft = train_sft.Config(**shared, **lesson, iterations=1000)
     if recipe == "VIDEO_MTR_TINY":
         rl: dict[str, Any] = {"temperature": 1.0, "lr": 1e-4, "critic_lr": 1e-3, "iterations": 60}
@@ -110,7 +110,7 @@ def stages(recipe: str, seed: int) -> dict[str, Stage]:
             "ppo_alone": Stage("base", train_ppo_mllm.train, ppo),
         }
     grpo = train_grpo_mllm.Config(
-        **shared, lr=2e-4, kl=0.0, iterations=45, eval_every=15, groups=16, group_size=8, minibatch_groups=4
+        **shared, lr=1e-4, kl=0.0, iterations=30, eval_every=10, groups=16, group_size=8, minibatch_groups=4
     )
     # What random weights say is five times as long and never right.
     alone = replace(grpo, groups=8, iterations=20)

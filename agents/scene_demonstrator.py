@@ -1,11 +1,13 @@
 """Demonstrations for synthetic videos that put into words what the frames show, before they decide.
 
 A model that starts from random weights does not learn where to look from the look alone: a wrong
-window says nothing about what was misread. So this script says which background it looks for, then names
-that of the skim place by place, each with its second or pool index, until it has named this one, and looks
-there. Of every look it names what each frame shows, a shape or else the background. What it says follows
-from what was shown, and every step from what was said just before: nothing has to be found again further
-up. Other videos have no such words for their frames: there `agents.demonstrations` serves.
+window says nothing about what was misread. So this script compares the background it looks for with that
+of the skim, place by place: both names side by side, "no" and the second or pool index of the place, until
+it can say "yes", and looks there. Names that stand further apart are compared far more slowly: a small
+model must first learn to attend to one of hundreds of tokens. Of every look it names what each frame shows,
+a shape or else the background. What it says follows from what was shown, and every step from what was said
+just before: nothing has to be found again further up. Other videos have no such words for their frames:
+there `agents.demonstrations` serves.
 """
 
 from __future__ import annotations
@@ -24,18 +26,18 @@ from videogym.video.synthetic.script import EVENT_COLOURS, MIN_SCENE, SCENE_COLO
 
 from .demonstrations import Said
 
-EVERY = 8  # seconds between the places of the skim that are named
-WORDS = (*SCENE_COLOURS, *EVENT_COLOURS)  # a tokenizer should have a token for each
+EVERY = 8.0  # seconds between the frames of a skim that are named, at least
+WORDS = (*SCENE_COLOURS, *EVENT_COLOURS, "no", "yes")  # a tokenizer should have a token for each
 
 
 class SceneDemonstrator:
     """Speaks for ``procedural:brief_event`` tasks, in LongVT's or Video-MTR's grammar.
 
-    A unit is a second where the rules crop, a pool index where they select. A skim of seconds is named
-    every `EVERY` seconds, a skim of pool frames frame by frame. A look begins as far before the place where
-    the scene was first seen as places are apart, for it began no earlier, and lasts to the end of a scene
-    of the shortest kind. Answers are the option's words where the rules let a policy, else letters, after
-    the options were read up to the right one.
+    A unit is a second where the rules crop, a pool index where they select. Of a skim in seconds frames at
+    least `EVERY` apart are named, of one from the pool all. A look begins at the last place before the
+    scene, for it began no earlier, and reaches as far behind the first place in it as a scene of the
+    shortest kind lasts. Answers are the option's words where the rules let a policy, else letters, after
+    the options were compared up to the right one.
 
     Args:
         grammar: that is spoken.
@@ -76,54 +78,44 @@ class SceneDemonstrator:
             if state.rules.answers == "any":
                 return self._say(Answer(colour), state, f"{seen}. {colour}")
             read = zip(task.letters[:number], task.options[:number], strict=True)
-            options = " ".join(f"({letter}) {option}" for letter, option in read)
-            return self._say(Answer(task.answer), state, f"{seen}. {colour}: {options}")
+            options = " ".join(f"({letter}) {_compared(colour, option)}" for letter, option in read)
+            return self._say(Answer(task.answer), state, f"{seen}. {options}")
         if state.turns_left < 2:
             return self._say(Answer(state.task.answer), state, f"{seen}. none", learn=False)
-        words, begins = self._search(state, script)
-        look = self._action(state, begins)
+        words, segment = self._search(state, script)
+        look = self._action(state, *segment)
         # A look that its frames missed the shape in is no example: it would only be had again.
         again = any(result.action == look for turn in state.turns for result in turn.results)
         return self._say(look, state, f"{seen}. none. {words}", learn=not again)
 
     def _first(self, state: State, script: Script) -> Said:
-        words, begins = self._search(state, script)
-        cue = script.scenes[script.asked[0]]
-        others = [
-            unit
-            for unit, frame in self._places(state, script)
-            if abs(unit - begins) > 2 * self._length(state)
-        ]
+        words, (start, stop) = self._search(state, script)
+        cue, length = script.scenes[script.asked[0]], stop - start
+        others = [unit for unit, _ in self._places(state, script) if abs(unit - start) > 2 * length]
         # All are drawn always, so that draws keep in step.
         draw, other = float(self._rng.random()), int(self._rng.integers(max(1, len(others))))
-        before = int(self._rng.integers(self._length(state)))
+        before = int(self._rng.integers(length - 2))  # a shape's first unit may not show it yet
         if draw >= 1 - self._glances and cue.event is not None:
-            start = _unit(state, script, cue.event.first) - before
-            look = self._action(state, start + self._before(state))
-            return self._say(look, state, cue.colour, learn=False)
+            glance = max(0, _unit(state, script, cue.event.first) - before)
+            return self._say(self._action(state, glance, glance + length), state, cue.colour, learn=False)
         if draw < self._wrong_looks and others and state.turns_left > 2:
-            return self._say(self._action(state, others[other]), state, cue.colour, learn=False)
-        return self._say(self._action(state, begins), state, words)
+            wrong = self._action(state, others[other], others[other] + length)
+            return self._say(wrong, state, cue.colour, learn=False)
+        return self._say(self._action(state, start, stop), state, words)
 
-    def _search(self, state: State, script: Script) -> tuple[str, int]:
-        """Places of the skim up to the first in the scene that is asked about, in words, and its unit."""
-        cue = script.scenes[script.asked[0]]
-        words = [f"{cue.colour}:"]
+    def _search(self, state: State, script: Script) -> tuple[str, tuple[int, int]]:
+        """Words that compare places of the skim with the scene asked about, and the units to look at."""
+        cue, start, words = script.scenes[script.asked[0]], 0, []
         for unit, frame in self._places(state, script):
             scene = script.scene_at(frame)
-            words.append(f"{scene.colour} {unit}")
+            words.append(_compared(cue.colour, scene.colour))
             if scene is cue:
-                return " ".join(words), unit
+                return " ".join(words), (start, unit + math.ceil(MIN_SCENE * _units(state)))
+            words.append(str(unit))
+            start = unit
         raise ValueError(
             f"no place of the skim of {state.task.task_id!r} shows the scene that is asked about"
         )
-
-    def _before(self, state: State) -> int:
-        return len(state.pool_s) // len(state.skim.times_s) if _selects(state) else EVERY
-
-    def _length(self, state: State) -> int:
-        units = len(state.pool_s) if _selects(state) else state.video.duration_s
-        return self._before(state) + math.ceil(MIN_SCENE * units)
 
     def _say(self, action: Answer | Crop | Select, state: State, thought: str, learn: bool = True) -> Said:
         text = self._grammar.write(action, state, thought)
@@ -134,11 +126,15 @@ class SceneDemonstrator:
         return Said(text, learn)
 
     def _places(self, state: State, script: Script) -> list[tuple[int, int]]:
-        """Units of the skim that are named, with the frames of the video that are there."""
-        if _selects(state):
-            return [(_index(state, t), round(t * script.address.fps)) for t in state.skim.times_s]
-        units = range(0, int(state.video.duration_s), EVERY)
-        return [(unit, unit * script.address.fps) for unit in units]
+        """Units of the frames of the skim that are named, with their places in the video."""
+        times_s = state.skim.times_s
+        if not _selects(state):
+            spacing_s = state.video.duration_s / len(times_s)
+            times_s = times_s[:: max(1, math.ceil(EVERY / spacing_s))]
+        return [
+            (_unit(state, script, frame), frame)
+            for frame in (round(t * script.address.fps) for t in times_s)
+        ]
 
     def _shown(self, state: State, script: Script) -> str:
         """The colour of the shape, or else of the background, in each frame of the newest look."""
@@ -150,16 +146,19 @@ class SceneDemonstrator:
             names.append(scene.event.colour if scene.event and is_on else scene.colour)
         return " ".join(names)
 
-    def _action(self, state: State, unit: int) -> Crop | Select:
-        """A look at a scene that was first seen at a unit, moved into the video where it would leave it."""
-        look = self._length(state)
-        units = len(state.pool_s) if _selects(state) else int(state.video.duration_s)
-        start = max(0, min(unit - self._before(state), units - look))
-        stop = min(start + look, units)
+    def _action(self, state: State, start: int, stop: int) -> Crop | Select:
+        """A look at some units, moved into the video where it would leave it."""
+        units = _units(state)
+        start = max(0, min(start, units - (stop - start)))
+        stop = min(stop, units)
         if not _selects(state):
             return Crop(float(start), float(stop))
         end_s = state.pool_s[stop] if stop < units else state.video.duration_s
         return Select(state.pool_s[start], end_s)
+
+
+def _compared(wanted: str, found: str) -> str:
+    return f"{wanted} {found} {'yes' if wanted == found else 'no'}"
 
 
 def _script(state: State) -> Script:
@@ -167,13 +166,18 @@ def _script(state: State) -> Script:
         script = write_script(Address.parse(state.task.video))
     except ValueError as error:
         raise ValueError(f"task {state.task.task_id!r} is not of a synthetic video: {error}") from error
-    if len(script.asked) != 1 or script.scenes[script.asked[0]].event is None:
+    if script.address.family != "brief_event":
         raise ValueError(f"task {state.task.task_id!r} does not ask for the shape of one scene")
     return script
 
 
 def _selects(state: State) -> bool:
     return "select" in state.rules.actions
+
+
+def _units(state: State) -> int:
+    """Units of the whole video."""
+    return len(state.pool_s) if _selects(state) else int(state.video.duration_s)
 
 
 def _index(state: State, time_s: float) -> int:

@@ -7,6 +7,7 @@ and loaded like one; nothing else in `agents` knows that it is tiny.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -100,7 +101,7 @@ def train_tokenizer(
     """
     pieces = [r"\n", r" ?\p{N}+", r"<(?=/?tool_call>|\|)", r"</?[a-z_]+>", r" \([A-Z]\)"]
     if words:
-        pieces.append(rf" ?(?:{'|'.join(words)})\b")
+        pieces.append(rf" ?\b(?:{'|'.join(re.escape(word) for word in words)})\b")
     bpe = Tokenizer(models.BPE())
     bpe.normalizer, bpe.decoder = normalizers.NFC(), decoders.ByteLevel()
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
