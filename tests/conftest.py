@@ -1,8 +1,15 @@
-"""Shared by all tests: caches in a folder of their own, and what becomes of tests that need a GPU."""
+"""Shared by all tests: caches in a folder of their own, a browser, and tests whose needs are not met.
 
+A test marked ``browser`` drives a real Chromium by Playwright; without either it is skipped.
+"""
+
+import importlib.util
 import os
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -33,12 +40,43 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {family: build(tmp_path_factory.mktemp(family), family) for family in FAMILIES}
 
 
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def chromium() -> str | None:
+    """Path of the browser."""
+    named = os.environ.get("CHROMIUM")
+    return named or next((path for path in map(shutil.which, CHROMIUMS) if path), None)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A running Chromium without a window."""
+    from playwright.sync_api import sync_playwright
+
+    # Its sandbox does not work for root, as in a container.
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium(), args=arguments)
+        yield running
+        running.close()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test marked ``gpu`` without an accelerator, or fail it where one is required."""
-    if item.get_closest_marker("gpu") is None:
-        return
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        if os.environ.get("VIDEOGYM_REQUIRE_GPU") == "1":
-            pytest.fail("VIDEOGYM_REQUIRE_GPU=1, but there is no accelerator")
-        pytest.skip("needs an accelerator")
+    """Skip a test whose mark asks for what is not here, or fail it where that is required."""
+    if item.get_closest_marker("gpu") is not None:
+        torch = pytest.importorskip("torch")
+        if not torch.cuda.is_available():
+            _do_without("an accelerator", "VIDEOGYM_REQUIRE_GPU")
+    if item.get_closest_marker("browser") is not None:
+        if importlib.util.find_spec("playwright") is None:
+            _do_without("Playwright (pip install playwright)", "VIDEOGYM_REQUIRE_BROWSER")
+        if chromium() is None:
+            what = "Chromium (apt-get install chromium, or set CHROMIUM to its path)"
+            _do_without(what, "VIDEOGYM_REQUIRE_BROWSER")
+
+
+def _do_without(what: str, required: str) -> None:
+    if os.environ.get(required) == "1":
+        pytest.fail(f"{required}=1, but there is no {what.removeprefix('an ')}")
+    pytest.skip(f"needs {what}")

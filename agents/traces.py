@@ -1,0 +1,124 @@
+"""Training records as the traces that `videogym report` shows.
+
+A record keeps what a policy wrote and was paid, not what was asked and shown. All that follows again from
+its texts: the environment is pure, so an episode that is played again is the same episode. What a turn
+came to must be what the record says; payments are the record's own.
+
+Run ``python -m agents.traces runs/grpo/records --tasks SOURCE --out grpo.jsonl``, where SOURCE is what the
+run was trained on, then ``videogym report grpo.jsonl``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from videogym import Recipe, VideoError, VideoQAEnv, get_recipe
+from videogym.grammars import get_grammar
+from videogym.traces import Trace, TurnTrace, to_line, trace_of
+
+from .records import Record, RecordError, read_records
+
+_FAULT = "fault: "  # what the reason for cutting such an episode begins with
+
+
+def trace_of_record(record: Record, env: VideoQAEnv, run: str) -> Trace:
+    """The trace of an episode, by playing it again.
+
+    Args:
+        record: of an episode that has ended or was cut.
+        env: has the record's recipe and task.
+        run: name of the run.
+
+    Raises:
+        RecordError: the episode is of another recipe, or does not play as it did.
+        ValueError: the environment has no such task.
+        VideoError: the task's video cannot be used.
+    """
+    if record.recipe != env.recipe.identity:
+        raise RecordError(f"{_name(record)} is of recipe {record.recipe}, not {env.recipe.identity}")
+    grammar = get_grammar(env.recipe.grammar)
+    env.reset(options={"task_id": record.task_id})
+    turns = []
+    for number, turn in enumerate(record.played, start=1):
+        env.step(grammar.parse(turn.text, env.state))
+        if turn.error == "fault" and env.state.turns[-1].clips:
+            env.report_fault(record.cut.removeprefix(_FAULT))
+        played = env.state.turns[-1]
+        error = played.error.code if played.error else ""
+        for what, now, then in (("error", error, turn.error), ("frames", bool(played.clips), turn.looked)):
+            if now != then:
+                raise RecordError(
+                    f"{_name(record)} does not play as it did: {what} of turn {number} {now!r}, in the "
+                    f"record {then!r}; are the tasks and the code those of the run?"
+                )
+        turns.append(TurnTrace(played, turn.reward, dict(turn.terms)))
+    if env.state.ending != record.ending:
+        raise RecordError(
+            f"{_name(record)} ends by {env.state.ending!r}, in the record by {record.ending!r}"
+        )
+    # A cut episode has no answer, so it is not right.
+    correct = record.success if record.ending else False
+    return trace_of(env.state, tuple(turns), correct=correct, run=run, cut=record.cut)
+
+
+def traces_of(
+    records: Iterable[Record], tasks: str, run: str, video_root: str | None = None
+) -> Iterator[Trace]:
+    """The traces of records; the recipe is that of the first, one of the named ones.
+
+    Raises:
+        RecordError: as in `trace_of_record`, or the recipe is none of the named ones.
+    """
+    env: VideoQAEnv | None = None
+    for record in records:
+        if env is None:
+            env = VideoQAEnv(tasks, _recipe(record.recipe), video_root=video_root)
+        yield trace_of_record(record, env, run)
+
+
+def _recipe(identity: str) -> Recipe:
+    name = identity.partition("@")[0]
+    try:
+        return get_recipe(name)
+    except ValueError as error:
+        raise RecordError(f"records of a recipe of your own need trace_of_record: {error}") from error
+
+
+def _name(record: Record) -> str:
+    return f"episode {record.group}/{record.number} of task {record.task_id!r}"
+
+
+def main() -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("records", type=Path, help="file or folder of records")
+    parser.add_argument("--tasks", required=True, help="source of the tasks that were played")
+    parser.add_argument("--video-root", help="folder below which relative video paths lie")
+    parser.add_argument("--run", help="name of the run (default: that of the records' file or folder)")
+    parser.add_argument("--out", type=Path, required=True, help="JSONL file of traces, made or replaced")
+    arguments = parser.parse_args()
+    run = arguments.run or arguments.records.resolve().stem
+    unfinished = arguments.out.with_suffix(".part")
+    try:
+        records = tqdm(read_records(arguments.records), "episodes")
+        with unfinished.open("wb") as file:
+            traces = traces_of(records, arguments.tasks, run, arguments.video_root)
+            file.writelines(to_line(trace) for trace in traces)
+        os.replace(unfinished, arguments.out)
+    except (OSError, ValueError, VideoError) as error:
+        unfinished.unlink(missing_ok=True)
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Files of traces: they only grow, a line at a time, whoever writes and whenever a writer is killed.
+
+What a killed writer leaves is at most one torn last line, which readers skip and count and the next
+writer cuts. Any other line that cannot be read is an error.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from videogym.traces.lines import HEAD, TraceError, from_line, to_line
+from videogym.traces.trace import Trace
+
+_BLOCK = 1 << 16  # bytes read at a time on the way back to the last line end
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What a file, or a folder of files, holds."""
+
+    episodes: tuple[Trace, ...]  # in the order in which they were stored
+    torn: int  # unfinished last lines, left out: their writers were killed, or are still writing
+
+
+def append_trace(path: str | os.PathLike[str], trace: Trace) -> None:
+    """Add an episode to a file, which is made when it is missing.
+
+    The line is on the disk when this returns. Several processes may write at once: each waits for the
+    file's lock. What a killed writer left of its last line is cut first.
+
+    Raises:
+        TraceError: the file ends in something that is no piece of a trace; it is left as it is.
+        OSError: the file cannot be written; it holds what it held.
+    """
+    _append(path, to_line(trace))
+
+
+def prepare(path: str | os.PathLike[str]) -> None:
+    """Make a file ready to be added to, so that one that cannot be is known before the first episode.
+
+    Raises:
+        TraceError: the file ends in something that is no piece of a trace; it is left as it is.
+        OSError: the file cannot be written.
+    """
+    _append(path, b"")
+
+
+def _append(path: str | os.PathLike[str], line: bytes) -> None:
+    import fcntl  # not on every system, and needed by writers alone
+
+    # Opened for each line: no handle has to survive a fork or a pickle, and no lock is inherited.
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        size = _mended_size(handle, path)
+        if os.write(handle, line) != len(line):  # the disk is full, and a piece of it is there
+            os.ftruncate(handle, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _mended_size(handle: int, path: str | os.PathLike[str]) -> int:
+    """Bytes of a file, after seeing to it that it ends in a line end."""
+    size = os.fstat(handle).st_size
+    tail = _last_piece(handle, size)
+    if not tail:
+        return size
+    if _is_json(tail):  # whole: killed just before the line's end, or an editor took that away
+        return size + os.write(handle, b"\n")
+    if not _is_torn(tail):
+        raise TraceError(f"{os.fspath(path)}: the last line is no piece of a trace; it is left as it is")
+    os.ftruncate(handle, size - len(tail))
+    return size - len(tail)
+
+
+def _last_piece(handle: int, size: int) -> bytes:
+    """What follows the last line end; nothing in a file that ends in one."""
+    tail = b""
+    while len(tail) < size and b"\n" not in tail:
+        start = max(0, size - len(tail) - _BLOCK)
+        tail = os.pread(handle, size - len(tail) - start, start) + tail
+    return tail[tail.rfind(b"\n") + 1 :]
+
+
+def _is_torn(line: bytes) -> bool:
+    return line[: len(HEAD)] == HEAD[: len(line)] and not _is_json(line)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def read_traces(path: str | os.PathLike[str]) -> Traces:
+    """The episodes of a file, or of all ``*.jsonl`` files of a folder by name. Empty lines are skipped.
+
+    Raises:
+        TraceError: the file or folder cannot be read, or a line is no trace of this version.
+    """
+    path = Path(path)
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files:
+        raise TraceError(f"{path}: the folder holds no *.jsonl file")
+    episodes: list[Trace] = []
+    torn = 0
+    for file in files:
+        for number, line in _lines(file):
+            if not line.endswith(b"\n") and _is_torn(line):
+                torn += 1
+                continue
+            try:
+                episodes.append(from_line(line))
+            except TraceError as error:
+                raise TraceError(f"{file}: line {number}: {error}") from error
+    return Traces(tuple(episodes), torn)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        with path.open("rb") as file:  # in bytes, where nothing but a line feed ends a line
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line
+    except (OSError, ValueError) as error:  # a path can hold a zero byte
+        raise TraceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error

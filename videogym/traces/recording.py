@@ -1,0 +1,103 @@
+"""The wrapper that stores what is played. It departs from the other wrappers in holding what was paid."""
+
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+
+from videogym.env import VideoQAEnv
+from videogym.rewards import answered_right, history, score
+from videogym.state import State
+from videogym.traces.files import append_trace, prepare
+from videogym.traces.trace import TurnTrace, trace_of
+
+
+class RecordTraces(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.RecordConstructorArgs):
+    """Append every episode to a file of traces as soon as it has ended.
+
+    When the step that ends an episode returns, its line is on the disk. An episode that is left before
+    its end is stored by the `reset` or `close` that leaves it, if a turn was played. Wrap it outermost,
+    around ``TimeLimit`` too, to see who cut an episode; several environments may share a file.
+
+    Turns that were not paid in this wrapper's sight (the state was set, or a policy reported a fault
+    afterwards) are scored again by the same pure terms.
+
+    Args:
+        env: a videogym environment, wrapped or not.
+        path: the file; it is made here, in a folder that exists, or added to.
+        run: name of the run; None: the file's name without its ending.
+
+    Raises:
+        ValueError: the environment is none of ours.
+        TraceError: the file holds something else.
+        OSError: the file cannot be written.
+    """
+
+    def __init__(
+        self, env: gymnasium.Env[Any, Any], path: str | os.PathLike[str], run: str | None = None
+    ) -> None:
+        gymnasium.utils.RecordConstructorArgs.__init__(self, path=os.fspath(path), run=run)
+        super().__init__(env)
+        inner = env.unwrapped
+        if not isinstance(inner, VideoQAEnv):
+            raise ValueError(f"this wrapper needs a videogym environment, got {type(inner).__name__}")
+        self._inner = inner
+        self.path = os.path.abspath(path)
+        self.run = Path(path).stem if run is None else run
+        self._paid: dict[int, TurnTrace] = {}  # by number of the turn
+        self._open = False  # whether a turn was played that is not stored
+        prepare(self.path)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """As the environment's; stores the episode that it leaves."""
+        self._leave()
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """As the environment's; stores the episode when it ends.
+
+        Raises:
+            OSError: the episode could not be stored.
+        """
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        turns = self._inner.state.turns
+        terms = {
+            name: float(value) if info["reward_present"][name] else None
+            for name, value in info["reward_terms"].items()
+        }
+        self._paid[len(turns)] = TurnTrace(turns[-1], float(reward), terms)
+        self._open = True
+        if terminated or truncated:
+            self._store("" if terminated else "truncated")
+        return observation, float(reward), terminated, truncated, info
+
+    def close(self) -> None:
+        """As the environment's; stores the episode that it leaves."""
+        self._leave()
+        super().close()
+
+    def _leave(self) -> None:
+        if self._open and self._inner.state.turns:
+            fault = self._inner.state.turns[-1].fault
+            self._store("" if self._inner.state.terminated else f"fault: {fault}" if fault else "left")
+        self._paid, self._open = {}, False
+
+    def _store(self, cut: str) -> None:
+        state, terms = self._inner.state, self._inner.recipe.terms
+        turns = tuple(self._turn(before, after) for before, after in pairwise(history(state)))
+        correct = answered_right(terms, turns[-1].terms.get("answer"), state)
+        append_trace(self.path, trace_of(state, turns, correct=correct, run=self.run, cut=cut))
+        self._open = False
+
+    def _turn(self, before: State, after: State) -> TurnTrace:
+        seen = self._paid.get(len(after.turns))
+        if seen is not None and seen.turn is after.turns[-1]:
+            return seen
+        paid = score(self._inner.recipe.terms, before, after)
+        return TurnTrace(after.turns[-1], paid.reward, paid.terms)
