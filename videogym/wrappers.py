@@ -1,17 +1,20 @@
 """Wrappers that change what a policy writes or reads. None holds state of its own.
 
 `TextActions` lets a text policy speak a grammar. `DiscreteActions` gives a small policy one integer
-to choose: a window of the video to look at, or an option to answer with.
+to choose: a window of the video to look at, or an option to answer with. `ArrayObservations` leaves it
+rows of numbers and a picture to read.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Dict, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, Text
+from numpy.typing import NDArray
 
 from videogym.env import VideoQAEnv
 from videogym.grammars import Grammar, Message, get_grammar
@@ -129,6 +132,71 @@ class DiscreteActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Rec
         if "select" in state.rules.actions:
             return Select(start_s, end_s)
         return Crop(start_s, end_s)
+
+
+class ArrayObservations(gymnasium.ObservationWrapper[Any, Any, Any], gymnasium.utils.RecordConstructorArgs):
+    """Observe by arrays only, as libraries with ready-made networks want them.
+
+    Texts are left out, arrays with several axes become rows, and the frames of ``clip`` become one picture,
+    (H, W, 3) uint8, of which they fill the places line by line; places without a frame are black.
+
+    Without texts a policy knows neither the question nor the options: it can learn where to look, and what
+    to answer where one question has its options in one order. For more, observe features of your own
+    by `gymnasium.wrappers.TransformObservation`.
+
+    Args:
+        env: a videogym environment, wrapped or not.
+
+    Raises:
+        ValueError: the environment's observations are no `Dict`.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        gymnasium.utils.RecordConstructorArgs.__init__(self)
+        super().__init__(env)
+        if not isinstance(env.observation_space, Dict):
+            raise ValueError(f"this wrapper needs a Dict of observations, got {env.observation_space}")
+        spaces = env.observation_space.spaces
+        self._columns = 1
+        if "clip" in spaces:
+            count, height, width, _ = spaces["clip"].shape or ()
+            self._columns = min(count, max(1, round(math.sqrt(count * height / width))))
+        self._kept = tuple(name for name, space in spaces.items() if not isinstance(space, Text))
+        self.observation_space = Dict({name: self._array_space(spaces[name]) for name in self._kept})
+
+    def observation(self, observation: Observation) -> Observation:
+        """The same without texts, in rows and a picture."""
+        return {name: self._array(observation[name]) for name in self._kept}
+
+    def _array_space(self, space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
+        if not isinstance(space, Box):
+            return space
+        if len(space.shape) == 4:
+            return Box(0, 255, self._array(space.low).shape, np.uint8)
+        return Box(self._array(space.low), self._array(space.high), dtype=space.dtype.type)
+
+    def _array(self, value: Any) -> Any:
+        if np.ndim(value) == 4:
+            return tiled(value, self._columns)
+        return value.reshape(-1) if np.ndim(value) > 1 else value
+
+
+def tiled(frames: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
+    """One picture of many frames, line by line; what is left of the last line is black.
+
+    Args:
+        frames: (N, H, W, 3) uint8.
+        columns: frames in a line, 1 to N.
+
+    Returns:
+        (ceil(N / columns) * H, columns * W, 3) uint8.
+    """
+    count, height, width, channels = frames.shape
+    lines = -(-count // columns)
+    places = np.zeros((lines * columns, height, width, channels), frames.dtype)
+    places[:count] = frames
+    sheet = places.reshape(lines, columns, height, width, channels).swapaxes(1, 2)
+    return sheet.reshape(lines * height, columns * width, channels)
 
 
 def window_bounds_s(state: State, index: int, windows: int) -> tuple[float, float]:

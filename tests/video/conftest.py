@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from clips import MAKERS, Clip
 
+from videogym.video import torchcodec_reader
+
 os.environ.setdefault("SVT_LOG", "0")  # the AV1 encoder would talk
 
 
@@ -31,3 +33,14 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Clip]:
         return made[name]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def torchcodec() -> None:
+    """Skips where torchcodec does not load, or fails where it is required."""
+    try:
+        torchcodec_reader.import_decoder()
+    except ImportError as error:
+        if os.environ.get("VIDEOGYM_REQUIRE_PEERS") == "1":
+            pytest.fail(f"VIDEOGYM_REQUIRE_PEERS=1, but {error}")
+        pytest.skip(str(error))

@@ -21,6 +21,9 @@ DECORD_REFUSES = (
     "mpeg2",
 )
 
+# On these torchcodec 0.13 lands on other frames than those asked for.
+TORCHCODEC_REFUSES = ("mpegts", "gradual_refresh", "mpeg4", "mpeg2")
+
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_pyav_keeps_every_promise_of_video(name, clip):
@@ -76,3 +79,19 @@ def test_decord_refuses_what_it_would_get_wrong(name, clip):
     pytest.importorskip("decord")
     with pytest.raises(UnreadableVideo, match="decord"):
         open_video(str(clip(name).path), backend="decord")
+
+
+@pytest.mark.usefixtures("torchcodec")
+@pytest.mark.parametrize("name", [name for name in MAKERS if name not in TORCHCODEC_REFUSES])
+def test_torchcodec_keeps_every_promise_of_video(name, clip):
+    asked = clip(name)
+    check_video(
+        lambda: open_video(str(asked.path), backend="torchcodec"), asked.codes, read=asked.read, singles=8
+    )
+
+
+@pytest.mark.usefixtures("torchcodec")
+@pytest.mark.parametrize("name", TORCHCODEC_REFUSES)
+def test_torchcodec_refuses_what_it_would_get_wrong(name, clip):
+    with pytest.raises(UnreadableVideo, match="torchcodec"):
+        open_video(str(clip(name).path), backend="torchcodec")

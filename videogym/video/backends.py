@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from videogym.video.pyav_reader import PyAVVideo
 from videogym.video.types import Video
 
-Backend = Literal["pyav", "decord"]
+Backend = Literal["pyav", "decord", "torchcodec"]
 
 
 def open_video(
@@ -22,7 +22,8 @@ def open_video(
 
     Args:
         source: path of a file, or an address that starts with ``synthetic:``.
-        backend: who decodes files. ``"decord"`` runs in a child process and needs the extra of that name.
+        backend: who decodes files. ``"decord"``, which runs in a child process, and ``"torchcodec"``
+            need the extras of their names and refuse files on which they are not exact.
         cache_dir: where packet tables are kept; None means ``$VIDEOGYM_CACHE`` or ``~/.cache/videogym``.
         deadline_s: seconds that decord may take to open or for any 8 frames before it is killed.
 
@@ -31,7 +32,7 @@ def open_video(
 
     Raises:
         ValueError: an unknown backend.
-        ImportError: decord is missing, or it is decord2.
+        ImportError: the backend's package is missing or does not load, or decord is decord2.
         VideoError: the file is missing or is not a usable video.
     """
     if backend not in get_args(Backend):
@@ -44,4 +45,8 @@ def open_video(
         from videogym.video.decord_reader import DecordVideo
 
         return DecordVideo(source, cache_dir=cache_dir, deadline_s=deadline_s)
+    if backend == "torchcodec":
+        from videogym.video.torchcodec_reader import TorchCodecVideo
+
+        return TorchCodecVideo(source, cache_dir=cache_dir)
     return PyAVVideo(source, cache_dir=cache_dir)

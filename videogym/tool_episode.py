@@ -1,0 +1,213 @@
+"""An episode as tools: what to call, and what comes back as text and frames.
+
+For the protocols by which programs offer tools to language models: MCP, and trainers that take an
+environment's methods for tools. A call becomes the text that a model would have written in the
+grammar, so it is read, judged, paid and stored like any other output. Which protocol asks is not
+known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from videogym.env import VideoQAEnv
+from videogym.grammars import Grammar, get_grammar
+from videogym.grammars.conversation import question_text
+from videogym.grammars.longvt import video_name
+from videogym.grammars.tool_calls import write_call
+from videogym.state import WHOLE_FRAME, Answer, Clip, Invalid, Move, Region, State
+from videogym.video import VideoError
+from videogym.video.sampling import smart_resize
+
+ANSWER = "answer"
+_ANSWER_TOOL = {
+    "type": "function",
+    "function": {
+        "name": ANSWER,
+        "description": "Give the final answer. This ends the episode.",
+        "parameters": {
+            "type": "object",
+            "properties": {"text": {"type": "string", "description": "The answer"}},
+            "required": ["text"],
+            "additionalProperties": False,
+        },
+    },
+}
+_FORM = {
+    "choice": "Answer with the letter of one option.",
+    "numeric": "Answer with a number.",
+    "open": "Answer in a few words.",
+}
+
+Part = str | NDArray[np.uint8]  # a text, or a frame (H, W, 3)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a call brought, to be read in order: every frame follows its time."""
+
+    parts: tuple[Part, ...]
+    error_code: str = ""  # of a call that was not executed; the parts say why
+
+    @property
+    def text(self) -> str:
+        """The texts, one a line; frames leave no trace."""
+        return "\n".join(part for part in self.parts if isinstance(part, str))
+
+
+class ToolEpisode:
+    """Episodes of an environment, played by tool calls, one after the other.
+
+    Every call is a turn. Times are told whatever the recipe, and frames have the recipe's pixel budget.
+    Parallel calls of one turn are not offered. `begin` comes first.
+
+    Attributes:
+        tools: schemas in OpenAI's function format: the grammar's, and ``answer`` where it has none.
+        rewards: what each turn of the episode paid.
+        info: of the last step.
+
+    Args:
+        env: a videogym environment that takes moves: plain, or in wrappers that change no action.
+        grammar: its name; None: the recipe's if that has tools, else ``"native"``.
+
+    Raises:
+        ValueError: the environment is none of ours, or the grammar is unknown or has no tools.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], grammar: str | None = None) -> None:
+        inner = env.unwrapped
+        if not isinstance(inner, VideoQAEnv):
+            raise ValueError(f"tools are those of a videogym environment, got {type(inner).__name__}")
+        self._env, self._inner, rules = env, inner, inner.recipe.rules
+        self._grammar: Grammar = get_grammar(grammar or inner.recipe.grammar)
+        if grammar is None and not self._grammar.tools(rules):
+            self._grammar = get_grammar("native")
+        self.tools = [_plain(tool) for tool in self._grammar.tools(rules)]
+        if not self.tools:
+            raise ValueError(f"the grammar {grammar!r} has no tools; it writes tags")
+        names = [tool["function"]["name"] for tool in self.tools]
+        self._answers_by_tag = ANSWER not in names
+        if self._answers_by_tag:
+            self.tools.append(_ANSWER_TOOL)
+        self.rewards: list[float] = []
+        self.info: dict[str, Any] = {}
+
+    @property
+    def state(self) -> State:
+        """The current state, ground truth included."""
+        return self._inner.state
+
+    def begin(self, *, seed: int | None = None, task_id: str | None = None) -> Reply:
+        """Start an episode and ask its question.
+
+        Raises:
+            VideoError: the video cannot be used, or its first frames cannot be shown.
+            ValueError: there is no such task.
+        """
+        options = {} if task_id is None else {"task_id": task_id}
+        _, self.info = self._env.reset(seed=seed, options=options)
+        self.rewards = []
+        return self.question()
+
+    def question(self) -> Reply:
+        """The question with the first frames; asking again costs nothing.
+
+        Raises:
+            VideoError: the frames cannot be shown.
+        """
+        state = self.state
+        head = (
+            f"The video lasts {state.video.duration_s:.2f} s. "
+            f"Here are {len(state.skim.times_s)} of its frames, each after its time."
+        )
+        ask = f"{question_text(state.task)}\n{_FORM[state.task.kind]} {_limits(state)}"
+        if any("video_path" in tool["function"]["parameters"]["properties"] for tool in self.tools):
+            ask += f"\nThe path of this video is: {video_name(state.task)}"
+        return Reply((head, *self._shown(state.skim), ask))
+
+    def call(self, name: str, arguments: dict[str, Any]) -> Reply:
+        """Play one turn.
+
+        Whatever is asked for, there is a reply: a tool that does not exist, arguments of the wrong type
+        and times beyond the video are refused with a reason, and spend the turn as the recipe says.
+
+        Args:
+            name: of a tool.
+            arguments: as JSON gave them.
+        """
+        if self.state.terminated:
+            return Reply(
+                (f"The episode is over ({self.state.ending}); nothing is played any more.",), "over"
+            )
+        _, reward, _, _, self.info = self._env.step(self._move(name, arguments))
+        self.rewards.append(float(reward))
+        frames = () if self.state.terminated else self._newest()
+        state, refusal = self.state, self.state.turns[-1].error
+        news = () if refusal is None else (f"Refused. {refusal.reason}",)
+        end = f"The episode is over ({state.ending})." if state.terminated else _limits(state)
+        return Reply((*frames, *news, end), "" if refusal is None else refusal.code)
+
+    def _newest(self) -> tuple[Part, ...]:
+        """What the last turn brought; frames that cannot be shown make it a turn that brought none."""
+        try:
+            return tuple(part for clip in self.state.turns[-1].clips for part in self._shown(clip))
+        except VideoError as error:
+            _, reward, _, _, self.info = self._inner.report_fault(str(error))
+            self.rewards[-1] = float(reward)
+            return ()
+
+    def _move(self, name: str, arguments: dict[str, Any]) -> Move:
+        call = write_call(name, arguments)
+        if name != ANSWER or not self._answers_by_tag:
+            # Grammars that ask for a thought get an empty one: it was thought elsewhere.
+            return self._grammar.parse(f"<think></think>{call}", self.state)
+        if set(arguments) != {"text"} or not isinstance(arguments["text"], str):
+            return Move((Invalid("type", "answer takes text, a string, and nothing else."),), call, False)
+        try:
+            words = self._grammar.write(Answer(arguments["text"]), self.state)
+        except ValueError:
+            reason = "This answer cannot be written down: leave tags out of it."
+            return Move((Invalid("format", reason),), call, False)
+        return self._grammar.parse(words, self.state)
+
+    def _shown(self, clip: Clip) -> Iterator[Part]:
+        """Times and frames of a clip, in turn."""
+        batch = self._inner.store.frames(
+            self.state.task.video,
+            clip.times_s,
+            size=_frame_size(self.state, clip.region or WHOLE_FRAME),
+            region=clip.region.as_tuple() if clip.region else None,
+        )
+        for time_s, pixels in zip(clip.times_s, batch.pixels, strict=True):
+            yield f"[{time_s:.2f} s]"
+            yield pixels
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema without keys that say nothing: ``"enum": null`` is no JSON schema."""
+    items = {key: _plain(value) if isinstance(value, dict) else value for key, value in schema.items()}
+    return {key: value for key, value in items.items() if value is not None}
+
+
+def _frame_size(state: State, region: Region) -> tuple[int, int]:
+    """``(width, height)`` in the recipe's pixel budget; the aspect is kept, but for slivers."""
+    rules = state.rules
+    width = state.video.width * (region.x1 - region.x0)
+    height = state.video.height * (region.y1 - region.y0)
+    # Beyond 200 to 1 nothing is resized.
+    width, height = max(width, height / 100, 1.0), max(height, width / 100, 1.0)
+    budget = (rules.min_pixels, rules.max_pixels, rules.size_factor)
+    h, w = smart_resize(round(height), round(width), *budget)
+    return max(w, rules.size_factor), max(h, rules.size_factor)
+
+
+def _limits(state: State) -> str:
+    left, frames = state.turns_left, state.frames_left
+    turns = "This is the last turn: answer." if left == 1 else f"{left} turns are left."
+    return turns if frames is None else f"{turns} {frames} more frames can be shown."
