@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Small tensors only: a second torch thread costs more than it brings, and starves the decoder.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo demo-seeds demo-mllm test test-slow test-ray test-vllm check bench bench-mllm bench-gpu fuzz study prove-resume prove-ray docs setup clean
+.PHONY: demo demo-seeds demo-mllm test test-slow test-ray test-vllm test-browser test-peers check bench bench-mllm bench-gpu fuzz study prove-resume prove-ray prove-families prove-exploits prove-traces docs pictures setup clean
 
 setup: $(STAMP)
 
@@ -78,8 +78,37 @@ study: $(STAMP)
 prove-resume: $(STAMP)
 	$(BIN)/python tests/benchmarks/prove_resume.py
 
+# Stable-Baselines3, Minari, TRL, MCP and torchcodec, as they are.
+$(VENV)/.peers: $(STAMP) tests/peers/moviepy.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[peers,mcp,torchcodec]"
+	$(BIN)/pip install --quiet --no-deps --requirement tests/peers/moviepy.txt
+	touch $@
+
+test-peers: $(VENV)/.peers
+	LD_LIBRARY_PATH="$$($(BIN)/python tests/peers/ffmpeg_libraries.py $(VENV)/ffmpeg)" VIDEOGYM_REQUIRE_PEERS=1 \
+	$(BIN)/python -m pytest tests/peers tests/video/test_torchcodec.py tests/video/test_exact_frames.py
+
+# Two thousand tasks of every family: what text, the skim and an oracle make of them.
+prove-families: $(STAMP)
+	$(BIN)/python tests/benchmarks/prove_families.py
+
+# Two thousand episodes of policies that would be paid for nothing.
+prove-exploits: $(STAMP)
+	$(BIN)/python tests/benchmarks/prove_exploits.py
+
+# Writers of traces and reports, killed at a hundred moments.
+prove-traces: $(STAMP)
+	$(BIN)/python tests/benchmarks/prove_traces.py
+
 docs: $(STAMP)
 	$(BIN)/python docs/make_env_pages.py
+
+# Needs Chromium.
+pictures: $(STAMP)
+	$(BIN)/python docs/make_report_pictures.py
+
+test-browser: $(STAMP)
+	VIDEOGYM_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -n 2 -m browser
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

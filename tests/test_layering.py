@@ -18,8 +18,8 @@ LAYERS = (
     ("spaces", "grammars"),
     ("observations", "rewards", "recipes", "datasets", "judging"),
     ("env",),
-    ("wrappers", "evaluate", "rendering", "traces"),
-    ("testing", "cli", "report", "__main__"),
+    ("wrappers", "evaluate", "rendering", "traces", "tool_episode"),
+    ("testing", "cli", "report", "mcp_server", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Rendering is drawn by `env.render` and imported there, when it is called.
