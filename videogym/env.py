@@ -155,7 +155,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         video_root: folder below which relative video paths of a task file lie.
         observe: ``"references"``, or ``"pixels"`` to put frames into the observation.
         frame_size: ``(width, height)`` of those frames.
-        backend: how files are decoded, ``"pyav"`` or ``"decord"``.
+        backend: how files are decoded, ``"pyav"``, ``"decord"`` or ``"torchcodec"``.
         cache_dir: folder of packet tables and of frame grids made by `FrameStore.build_grid`, shared by
             processes; None means ``$VIDEOGYM_CACHE`` or ``~/.cache/videogym``.
         open_videos: most videos kept open; raise it where one environment plays many episodes in turn.
