@@ -153,21 +153,21 @@ def test_segments_lie_where_they_are() -> None:
 
 
 def test_rewards_by_hand() -> None:
-    """Two looks of IoU 0.4 and 1 pay half of each rise; a wrong answer gives it back."""
+    """Behind the skim's 0.05 looks of IoU 0.4 and 1 pay half of each rise; a wrong answer gives it back."""
     rewards = view(played(Crop(280, 320), Crop(300, 330), Answer("A"))).rewards
     assert rewards.terms == ("coverage", "answer", "gate")
     assert [row.cells for row in rewards.rows] == [
-        ("+0.200", "", ""),
+        ("+0.175", "", ""),
         ("+0.300", "", ""),
-        ("0", "0", "−0.500"),
+        ("0", "0", "−0.475"),
     ]
-    assert [row.total for row in rewards.rows] == ["+0.200", "+0.500", "0"]
+    assert [row.total for row in rewards.rows] == ["+0.175", "+0.475", "0"]
     assert [(row.left, row.width, row.direction) for row in rewards.rows] == [
-        (0.0, 40.0, "up"),
-        (40.0, 60.0, "up"),
+        (0.0, pytest.approx(17.5 / 0.475, abs=1e-2), "up"),
+        (pytest.approx(17.5 / 0.475, abs=1e-2), pytest.approx(30 / 0.475, abs=1e-2), "up"),
         (0.0, 100.0, "down"),
     ]
-    assert rewards.sums == ("+0.500", "0", "−0.500") and rewards.zero == 0.0
+    assert rewards.sums == ("+0.475", "0", "−0.475") and rewards.zero == 0.0
 
 
 def test_a_waterfall_below_zero() -> None:

@@ -165,13 +165,14 @@ def test_a_line_by_hand() -> None:
     assert result["action"] == {"kind": "crop", "start_s": 300, "end_s": 310, "region": None}
     assert result["clip"]["times_s"][0] == 300 and result["error"] is None
     # Half of the IoU, which is a third; the answer is due at the end.
-    assert look["terms"] == {"coverage": pytest.approx(1 / 6), "answer": None, "gate": None}
-    assert look["text"] is None and look["reward"] == pytest.approx(1 / 6) and look["fault"] == ""
+    paid = 0.5 * (1 / 3 - 30 / 600)  # of the evidence the skim has a twentieth
+    assert look["terms"] == {"coverage": pytest.approx(paid), "answer": None, "gate": None}
+    assert look["text"] is None and look["reward"] == pytest.approx(paid) and look["fault"] == ""
     assert refusal["text"] == "oops" and refusal["results"][0]["clip"] is None
     assert refusal["results"][0]["error"]["code"] == "order"
     assert answer["terms"] == {"coverage": 0, "answer": 1, "gate": 0}
     assert (row["ending"], row["cut"], row["correct"], row["answer"]) == ("answered", "", True, "B")
-    assert row["reward"] == pytest.approx(7 / 6)
+    assert row["reward"] == pytest.approx(1 + paid)
 
 
 def test_numbers_that_json_lacks_are_written_as_text() -> None:

@@ -1,0 +1,66 @@
+"""The command ``videogym``: its subcommands, and what becomes of their errors.
+
+A subcommand is a function that adds its parser, in a module of its own, and a place in `COMMANDS`. What it
+runs returns the exit status; what it raises for a user's mistake becomes one line on the standard error and
+status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import sys
+from collections.abc import Sequence
+
+from videogym.cli.doctor import add_doctor
+from videogym.cli.evaluation import add_eval
+from videogym.cli.index import add_index
+from videogym.cli.look import add_look
+from videogym.cli.play import add_play
+from videogym.cli.report import add_report
+from videogym.cli.terminal import printable
+from videogym.video import VideoError
+
+COMMANDS = (add_doctor, add_look, add_index, add_eval, add_report, add_play)
+_EPILOG = """\
+from your own videos to a report:
+
+  videogym doctor videos/                        which files can be used, and how to mend the others
+  videogym look videos/a.mp4 --out a.jpg         what is in one of them
+  videogym eval random --tasks tasks.jsonl --video-root videos/ --traces random.jsonl
+  videogym report random.jsonl                   every episode of it, to be read in a browser
+  videogym play --tasks tasks.jsonl --video-root videos/ --traces mine.jsonl
+
+`videogym COMMAND --help` says more. Nothing leaves this machine."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status.
+
+    Args:
+        arguments: without the program's name; None: those of this process.
+    """
+    parser = argparse.ArgumentParser(
+        prog="videogym",
+        description="Gymnasium environments for long videos, on the command line.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    version = importlib.metadata.version("videogym")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for add in COMMANDS:
+        add(commands)
+    chosen = parser.parse_args(arguments)
+    try:
+        return int(chosen.run(chosen))
+    except BrokenPipeError:  # the reader of our output has left, like `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (OSError, ValueError, ImportError, VideoError) as error:
+        lines = " ".join(str(error).split()) or type(error).__name__
+        print(f"videogym {chosen.command}: error: {printable(lines)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130  # as shells do for an interrupted command

@@ -1,0 +1,177 @@
+"""``videogym eval``: a policy over tasks, with figures and their intervals."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import gymnasium
+
+from videogym.cli.terminal import printable, progress_bar
+from videogym.datasets import load_tasks, require_unseen
+from videogym.env import DEFAULT_TASKS, VideoQAEnv
+from videogym.evaluate import Estimate, Policy, Report, evaluate
+from videogym.testing.policies import Blind, Oracle, Random, SkimOnly
+from videogym.traces import RecordTraces
+from videogym.video import VideoError
+from videogym.wrappers import TextActions
+
+POLICIES: dict[str, Callable[[int], Policy]] = {
+    "blind": Blind,
+    "oracle": lambda seed: Oracle(),
+    "random": Random,
+    "skim_only": SkimOnly,
+}
+_NAMED = 5  # bad videos that are named
+
+
+def add_eval(commands: Any) -> None:
+    """``videogym eval``."""
+    parser = commands.add_parser(
+        "eval",
+        help="how good a policy is on tasks",
+        description="Play tasks with a policy and report accuracy, hit rate, temporal IoU, turns, frames, "
+        "refused turns and reward terms, each with its 95 %% interval. Tasks whose video cannot be used "
+        "are listed and left out.",
+        epilog="POLICY is one of these bounds, or MODULE:NAME of your own:\n\n"
+        "  blind      answers at random at once\n"
+        "  skim_only  right where the skim happens to show the evidence, else at random\n"
+        "  random     looks and answers at random\n"
+        "  oracle     knows evidence and answer\n"
+        "  mine:act   act(observation, info) or act(observation, info, env) in mine.py, here or\n"
+        "             installed; a class is made without arguments\n\n"
+        "  videogym eval oracle\n"
+        "  videogym eval mine:act --tasks tasks.jsonl --video-root videos/ --traces mine.jsonl\n"
+        "  videogym eval mine:speak --recipe LONGVT/paper --text       speak returns text in its grammar\n"
+        "  videogym eval mine:act --tasks test.jsonl --trained-on train.jsonl",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("policy", metavar="POLICY", help="name of a policy, see below")
+    add_episodes(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of the policy (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, metavar="N", help="of the first N tasks (default: of all)")
+    parser.add_argument(
+        "--text", action="store_true", help="the policy writes text, in the recipe's grammar"
+    )
+    parser.add_argument(
+        "--trained-on", metavar="TASKS", help="refuse to evaluate on videos that these tasks ask about"
+    )
+    parser.add_argument("--json", action="store_true", help="the figures as one JSON object")
+    parser.set_defaults(run=_eval)
+
+
+def add_episodes(parser: argparse.ArgumentParser) -> None:
+    """Options that say which episodes are played, and where they are kept."""
+    parser.add_argument(
+        "--tasks",
+        default=DEFAULT_TASKS,
+        help="task file, FORMAT:PATH or procedural: source (default: %(default)s)",
+    )
+    parser.add_argument("--video-root", metavar="DIR", help="folder below which relative video paths lie")
+    parser.add_argument("--recipe", default="DEFAULT", metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--traces", metavar="FILE", help="JSONL file to which every episode is appended")
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    if arguments.episodes is not None and arguments.episodes < 1:
+        raise ValueError(f"--episodes must be at least 1, got {arguments.episodes}")
+    policy = load_policy(arguments.policy, arguments.seed)
+    inner = VideoQAEnv(arguments.tasks, arguments.recipe, video_root=arguments.video_root)
+    if arguments.trained_on is not None:
+        require_unseen(inner.tasks, load_tasks(arguments.trained_on))
+    env: gymnasium.Env[Any, Any] = TextActions(inner) if arguments.text else inner
+    if arguments.traces is not None:
+        env = RecordTraces(env, arguments.traces)
+    try:
+        report = evaluate(
+            policy, env, episodes=arguments.episodes, seed=arguments.seed, progress=progress_bar("episodes")
+        )
+    finally:
+        env.close()
+    print(json.dumps(_row(report), indent=2) if arguments.json else "\n".join(_lines(report)))
+    return 0
+
+
+def load_policy(name: str, seed: int) -> Policy:
+    """The policy of a name.
+
+    Args:
+        name: of `POLICIES`, or ``module:name``, which is imported from the current folder or wherever
+            Python finds it; a class is made without arguments.
+        seed: of a named policy.
+
+    Raises:
+        ValueError: there is none.
+        ImportError: the module cannot be imported.
+    """
+    if name in POLICIES:
+        return POLICIES[name](seed)
+    module, colon, attribute = name.partition(":")
+    if not colon or not module or module.startswith("."):
+        raise ValueError(f"a policy is one of {', '.join(POLICIES)}, or MODULE:NAME; got {name!r}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    found = importlib.import_module(module)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"{module} has no {attribute!r}")
+        found = getattr(found, part)
+    policy: Any = found() if inspect.isclass(found) else found
+    if not callable(policy):
+        raise ValueError(f"{name} is no policy: it cannot be called")
+    return _blamed(policy)
+
+
+def _blamed(policy: Policy) -> Policy:
+    """The same policy; an error in it is seen with its traceback, not taken for one of the command."""
+
+    @functools.wraps(policy)
+    def act(*observed: Any) -> Any:
+        try:
+            return policy(*observed)
+        except VideoError:
+            raise
+        except Exception as error:
+            raise RuntimeError(f"the policy raised {type(error).__name__}") from error
+
+    return act
+
+
+def _row(report: Report) -> dict[str, Any]:
+    """Everything but the episodes, which traces hold."""
+    row = asdict(report)
+    del row["episodes"]
+    return {"episodes": len(report.episodes), **row}
+
+
+def _lines(report: Report) -> list[str]:
+    named: dict[str, Estimate | None] = {
+        "accuracy": report.accuracy,
+        "hit rate": report.hit_rate,
+        "temporal IoU": report.tiou,
+        "reward": report.reward,
+        **{f"  {name}": estimate for name, estimate in report.terms.items()},
+        "turns": report.turns,
+        "frames": report.frames,
+        "turns refused": report.invalid_rate,
+    }
+    lines = [f"{len(report.episodes)} episodes of {report.recipe}, 95 % intervals"]
+    for name, estimate in named.items():
+        lines.append(f"  {name:<16}{'not annotated' if estimate is None else estimate}")
+    if report.faults:
+        lines.append(f"{report.faults} episodes left out: frames of a look could not be decoded")
+    if report.abstained:
+        lines.append(f"{report.abstained} episodes left out of accuracy and reward: the judge abstained")
+    if report.bad_videos:
+        lines.append(f"{len(report.bad_videos)} tasks left out: their videos cannot be used")
+        lines += [f"  {printable(cause)}" for cause in list(report.bad_videos.values())[:_NAMED]]
+        lines.append("  `videogym doctor` says how to mend them")
+    return lines

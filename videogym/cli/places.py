@@ -1,0 +1,106 @@
+"""Which videos are meant: files, folders with all below them, addresses, and the videos of tasks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from videogym.datasets import READERS, TaskFileError, find_videos, load_tasks
+from videogym.datasets.fields import VIDEO_SUFFIXES
+from videogym.datasets.procedural import PREFIX
+from videogym.doctor import Examination, finding
+from videogym.state import Task
+
+HELP = "a video, a folder with all below it, a task file, or FORMAT:PATH, a published data set"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A video to be opened."""
+
+    path: str  # or an address
+    tasks: tuple[Task, ...] = ()  # that ask about it
+
+
+def find_places(
+    arguments: Sequence[str], video_root: str | None = None
+) -> tuple[list[Place], list[tuple[Examination, tuple[Task, ...]]]]:
+    """The videos that arguments of a command name, each once.
+
+    Args:
+        arguments: paths of files and folders, ``synthetic:`` addresses, and sources of tasks.
+        video_root: folder in which the videos of tasks are looked up; None: their paths are taken as they
+            stand.
+
+    Returns:
+        The videos, and what is known to be wrong before any is opened, with the tasks concerned.
+
+    Raises:
+        ValueError: a folder holds no video, an argument is no source of tasks, or there is no folder
+            ``video_root``.
+    """
+    places: dict[str, list[Task]] = {}
+    wrong: list[tuple[Examination, tuple[Task, ...]]] = []
+    for argument in arguments:
+        if is_task_source(argument):
+            try:
+                found = _of_tasks(argument, video_root, wrong)
+            except TaskFileError as error:
+                wrong.append((Examination(argument, (finding("task_file", argument, str(error)),)), ()))
+                continue
+        elif os.path.isdir(argument):
+            found = [Place(path) for path in _below(argument)]
+            if not found:
+                raise ValueError(f"{argument}: no video in this folder, by the endings of names")
+        else:
+            found = [Place(argument)]
+        for place in found:
+            places.setdefault(place.path, []).extend(place.tasks)
+    return [Place(path, tuple(tasks)) for path, tasks in places.items()], wrong
+
+
+def is_task_source(argument: str) -> bool:
+    """Whether an argument names tasks, not a video."""
+    name, colon, _ = argument.partition(":")
+    return (
+        argument.startswith(PREFIX)
+        or bool(colon and name in READERS)
+        or (argument.endswith((".jsonl", ".json")) and not os.path.isdir(argument))
+    )
+
+
+def _of_tasks(
+    source: str, video_root: str | None, wrong: list[tuple[Examination, tuple[Task, ...]]]
+) -> list[Place]:
+    """Videos of tasks; those that are not found are added to ``wrong``."""
+    if video_root is not None and not os.path.isdir(video_root):
+        raise ValueError(f"--video-root must be a folder, got {video_root!r}")
+    tasks = list(load_tasks(source))
+    root = ""
+    if video_root is not None:
+        by_id = {task.task_id: task for task in tasks}
+        check = find_videos(tasks, video_root)
+        for problem in check.problems:
+            found = finding(problem.cause, problem.video, problem.message)
+            concerned = tuple(by_id[task_id] for task_id in problem.task_ids)
+            wrong.append((Examination(problem.video, (found,)), concerned))
+        tasks, root = list(check.tasks), video_root
+    by_video: dict[str, list[Task]] = {}
+    for task in tasks:
+        path = task.video if task.video.startswith("synthetic:") else os.path.join(root, task.video)
+        by_video.setdefault(path, []).append(task)
+    return [Place(path, tuple(of_video)) for path, of_video in by_video.items()]
+
+
+def _below(folder: str) -> Iterator[str]:
+    """Whatever is called like a video, links that lead nowhere and folders among them."""
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted([*names, *(name for name in folders if _is_called_video(name))]):
+            if _is_called_video(name):
+                yield os.path.join(parent, name)
+
+
+def _is_called_video(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES

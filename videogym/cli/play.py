@@ -1,0 +1,62 @@
+"""``videogym play``: a person plays, in a browser."""
+
+from __future__ import annotations
+
+import argparse
+import webbrowser
+from typing import Any
+
+import gymnasium
+
+from videogym.cli.evaluation import add_episodes
+from videogym.cli.terminal import printable
+from videogym.env import VideoQAEnv
+from videogym.traces import RecordTraces
+
+
+def add_play(commands: Any) -> None:
+    """``videogym play``."""
+    parser = commands.add_parser(
+        "play",
+        help="play episodes yourself, in a browser",
+        description="Play episodes in a browser, with the frames, the rules and the budget of a policy. "
+        "What the environment refuses is shown with its reason; at the end you see the evidence and what "
+        "was paid. With --traces, episodes are kept in the words of the recipe's grammar, so that they can "
+        "serve as demonstrations, and `videogym report` shows them.",
+        epilog="The page is for this machine alone, at an address that nobody can guess. Over ssh, choose\n"
+        "a port and forward it: ssh -L 8000:127.0.0.1:8000 HOST, then open the address that was\n"
+        "printed. Ctrl-C ends it; an episode that is not over is kept as left.\n\n"
+        "  videogym play\n"
+        "  videogym play --recipe LONGVT/paper --tasks tasks.jsonl --video-root videos/\n"
+        "  videogym play --tasks tasks.jsonl --task-id mine-17 --traces demonstrations.jsonl",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_episodes(parser)
+    parser.add_argument("--task-id", help="the task to begin with (default: the first)")
+    parser.add_argument("--port", type=int, default=0, help="default: any that is free")
+    parser.add_argument("--open", action="store_true", help="open the page in this machine's browser")
+    parser.set_defaults(run=_play)
+
+
+def _play(arguments: argparse.Namespace) -> int:
+    from videogym.play import Game, PlayServer
+
+    if not 0 <= arguments.port <= 65_535:
+        raise ValueError(f"--port must be 0 to 65535, got {arguments.port}")
+    env: gymnasium.Env[Any, Any] = VideoQAEnv(
+        arguments.tasks, arguments.recipe, video_root=arguments.video_root
+    )
+    if arguments.traces is not None:
+        env = RecordTraces(env, arguments.traces)
+    try:
+        with PlayServer(Game(env, arguments.task_id), arguments.port) as server:
+            print(f"Play at {printable(server.address)}  (Ctrl-C ends it)", flush=True)
+            if arguments.open:
+                webbrowser.open(server.address)
+            try:
+                server.serve_forever()
+            except KeyboardInterrupt:
+                return 0
+    finally:
+        env.close()  # stores the episode that is left
+    return 0

@@ -1,0 +1,53 @@
+"""What the commands write to a terminal: progress, and texts that nobody here has written."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+_BAR = 30  # characters of a full progress bar
+_ERASE = "\r\x1b[K"
+
+
+class ProgressBar:
+    """A counter on the standard error, drawn where that is a terminal; call it with (done, total).
+
+    Args:
+        unit: what is counted, e.g. ``"episodes"``.
+    """
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._drawn = False
+
+    def __call__(self, done: int, total: int) -> None:
+        """Draw; the line ends when all is done."""
+        if not sys.stderr.isatty():
+            return
+        filled = _BAR * done // total if total else _BAR
+        end = "\n" if done == total else ""
+        bar = "█" * filled + "░" * (_BAR - filled)
+        print(f"\r{bar} {done}/{total} {self._unit}", end=end, file=sys.stderr, flush=True)
+        self._drawn = done < total
+
+    def clear(self) -> None:
+        """Make room for a line of text."""
+        if self._drawn:
+            print(_ERASE, end="", file=sys.stderr, flush=True)
+            self._drawn = False
+
+
+def progress_bar(unit: str) -> ProgressBar:
+    """A counter on the standard error, drawn where that is a terminal; call it with (done, total)."""
+    return ProgressBar(unit)
+
+
+def printable(text: Any) -> str:
+    r"""A text on one line, in which nothing is obeyed by a terminal or refused by an encoding.
+
+    >>> printable("a\x1b[31m b\n c\ud800é")
+    'a\\x1b[31m b\\n c\\ud800é'
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
+    )
