@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+# Holds no tests: collected as a module, one of several of this name would stand for all.
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+
 # A shared machine can stall any single example; the whole run has its own limit.
 settings.register_profile("videogym", deadline=None)
 settings.load_profile("videogym")

@@ -61,6 +61,11 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return isolated_work.work
 
 
+def children_now() -> set[psutil.Process]:
+    """The processes that this one has."""
+    return set(psutil.Process().children())
+
+
 def test_each_fate_is_told_and_harms_no_other(work, tmp_path):
     requests = [
         ("echo", "first"),
@@ -73,7 +78,7 @@ def test_each_fate_is_told_and_harms_no_other(work, tmp_path):
         ("once", str(tmp_path / "flag")),
         ("echo", "last"),
     ]
-    began = time.monotonic()
+    began, others = time.monotonic(), children_now()
     answers = dict(run_isolated(work, requests, children=2, deadline_s=2.0))
     assert time.monotonic() - began < 60
     assert sorted(answers) == list(range(len(requests)))
@@ -84,7 +89,7 @@ def test_each_fate_is_told_and_harms_no_other(work, tmp_path):
     assert answers[5] == Lost("crash", "OSError: no way")
     assert answers[6][0] == "slow", "signs of life keep a call going beyond the deadline"
     assert answers[7][0] == "second", "a call whose process is killed once is made again"
-    assert not psutil.Process().children(), "a process was left behind"
+    assert not children_now() - others, "a process was left behind"
 
 
 def test_a_process_answers_many_calls_and_what_it_prints_stays_inside(work, capfd):
@@ -94,11 +99,12 @@ def test_a_process_answers_many_calls_and_what_it_prints_stays_inside(work, capf
 
 
 def test_leaving_early_ends_the_processes(work):
+    others = children_now()  # of other tests in this process
     answers = run_isolated(work, [("echo", i) for i in range(9)], children=3)
     next(answers)
-    assert psutil.Process().children()
+    assert children_now() - others
     answers.close()
-    assert not psutil.Process().children()
+    assert not children_now() - others
 
 
 def test_processes_end_with_a_parent_that_is_killed_even_when_they_hang(work, tmp_path):
@@ -125,7 +131,9 @@ def test_nothing_to_do_starts_nothing(work):
     assert list(run_isolated(work, [])) == []
 
 
-@pytest.mark.parametrize(("children", "deadline_s"), [(0, 1.0), (1, 0.0), (1, float("nan"))])
+@pytest.mark.parametrize(
+    ("children", "deadline_s"), [(0, 1.0), (1, 0.0), (1, float("nan")), (1, float("inf"))]
+)
 def test_a_wrong_setting_is_named(work, children, deadline_s):
     with pytest.raises(ValueError, match=f"{children} and {deadline_s}"):
         list(run_isolated(work, [1], children=children, deadline_s=deadline_s))

@@ -24,6 +24,7 @@ Work = Callable[[Any, Callable[[], None]], Any]
 
 _START_S = 120.0  # a busy machine may need long to start a process
 _MOST_FAILED_STARTS = 5  # in a row
+_LONGEST_S = 86_400.0
 _GRACE_S = 5.0  # a child without a parent ends itself so long after the deadline
 
 
@@ -54,9 +55,9 @@ def run_isolated(
         ValueError: ``children`` or ``deadline_s`` is out of range.
         ChildProcessError: no child process can be started.
     """
-    if children < 1 or not deadline_s > 0:
+    if children < 1 or not 0 < deadline_s <= _LONGEST_S:
         raise ValueError(
-            f"there must be a child and a positive deadline, got {children} and {deadline_s} s"
+            f"it takes a child and a deadline of up to {_LONGEST_S:g} s, got {children} and {deadline_s} s"
         )
     waiting = deque(enumerate(requests))
     idle: list[_Child] = []

@@ -297,6 +297,23 @@ def test_folders_are_searched_and_each_file_is_taken_once(tmp_path, monkeypatch)
     assert wrong == []
 
 
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch, capsys):
+    """Tests may run as root, who may read everything, so the refusal is staged."""
+    (tmp_path / "closed").mkdir()
+    film(tmp_path / "a.mp4", 5)
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert main(["doctor", str(tmp_path), "--json"]) == 1
+    told = rows(capsys)
+    assert told["a.mp4"]["usable"] and told["closed"]["findings"][0]["code"] == "permission"
+
+
 def test_a_folder_without_videos_is_said_to_be_so(tmp_path, capsys):
     assert main(["doctor", str(tmp_path)]) == 2
     assert "no video in this folder" in capsys.readouterr().err
@@ -360,8 +377,8 @@ def test_a_published_data_set(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["x.mp4", "--deadline", "0"], "a positive deadline, got"),
-        (["x.mp4", "--jobs", "0"], "there must be a child"),
+        (["x.mp4", "--deadline", "0"], "a deadline of up to 86400 s, got"),
+        (["x.mp4", "--jobs", "0"], "it takes a child"),
         (["procedural:nothing"], "nothing"),
         (["tasks.jsonl", "--video-root", "nowhere"], "--video-root must be a folder, got 'nowhere'"),
     ],

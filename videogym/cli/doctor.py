@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import textwrap
 from collections import Counter
@@ -12,21 +11,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
-from videogym.cli.places import HELP, find_places
+from videogym.cli.options import add_command, add_places, add_processes
+from videogym.cli.places import find_places
 from videogym.cli.terminal import ProgressBar, printable, progress_bar
 from videogym.datasets import EvidenceError, check_evidence
 from videogym.doctor import Examination, examine_all, finding
 from videogym.state import Task
 
 _T = TypeVar("_T")
-_MOST_JOBS = 4
 _NAMED = 3  # tasks that are named in a line
 _WIDTH, _INDENT = 100, " " * 6
 
 
 def add_doctor(commands: Any) -> None:
     """``videogym doctor``."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "doctor",
         help="what is wrong with videos, and how to mend it",
         description="Examine videos: whether each can be used, what is wrong with it and how to mend that. "
@@ -37,12 +37,8 @@ def add_doctor(commands: Any) -> None:
         "  videogym doctor cg-bench:cgbench.json --video-root v/  the same of a published data set\n"
         "  videogym doctor videos/ --decode all                   every frame, which takes its time\n"
         "  videogym doctor videos/ --json | jq -r 'select(.usable | not) | .path'",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("places", nargs="+", metavar="PATH", help=HELP)
-    parser.add_argument(
-        "--video-root", metavar="DIR", help="folder in which the videos of tasks are looked up"
-    )
+    add_places(parser)
     parser.add_argument(
         "--decode",
         choices=("none", "some", "all"),
@@ -53,21 +49,6 @@ def add_doctor(commands: Any) -> None:
     add_processes(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a line for every file")
     parser.set_defaults(run=_doctor)
-
-
-def add_processes(parser: argparse.ArgumentParser) -> None:
-    """Options of commands that work in child processes."""
-    jobs = min(_MOST_JOBS, os.cpu_count() or 1)
-    parser.add_argument(
-        "--jobs", type=int, default=jobs, metavar="N", help="processes at once (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--deadline",
-        type=float,
-        default=60.0,
-        metavar="SECONDS",
-        help="without progress on a file after which it is given up (default: %(default)g)",
-    )
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

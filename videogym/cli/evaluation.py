@@ -15,9 +15,10 @@ from typing import Any
 
 import gymnasium
 
+from videogym.cli.options import add_command, add_episodes
 from videogym.cli.terminal import printable, progress_bar
 from videogym.datasets import load_tasks, require_unseen
-from videogym.env import DEFAULT_TASKS, VideoQAEnv
+from videogym.env import VideoQAEnv
 from videogym.evaluate import Estimate, Policy, Report, evaluate
 from videogym.testing.policies import Blind, Oracle, Random, SkimOnly
 from videogym.traces import RecordTraces
@@ -35,11 +36,12 @@ _NAMED = 5  # bad videos that are named
 
 def add_eval(commands: Any) -> None:
     """``videogym eval``."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "eval",
         help="how good a policy is on tasks",
         description="Play tasks with a policy and report accuracy, hit rate, temporal IoU, turns, frames, "
-        "refused turns and reward terms, each with its 95 %% interval. Tasks whose video cannot be used "
+        "refused turns and reward terms, each with its 95 % interval. Tasks whose video cannot be used "
         "are listed and left out.",
         epilog="POLICY is one of these bounds, or MODULE:NAME of your own:\n\n"
         "  blind      answers at random at once\n"
@@ -52,7 +54,6 @@ def add_eval(commands: Any) -> None:
         "  videogym eval mine:act --tasks tasks.jsonl --video-root videos/ --traces mine.jsonl\n"
         "  videogym eval mine:speak --recipe LONGVT/paper --text       speak returns text in its grammar\n"
         "  videogym eval mine:act --tasks test.jsonl --trained-on train.jsonl",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("policy", metavar="POLICY", help="name of a policy, see below")
     add_episodes(parser)
@@ -66,18 +67,6 @@ def add_eval(commands: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="the figures as one JSON object")
     parser.set_defaults(run=_eval)
-
-
-def add_episodes(parser: argparse.ArgumentParser) -> None:
-    """Options that say which episodes are played, and where they are kept."""
-    parser.add_argument(
-        "--tasks",
-        default=DEFAULT_TASKS,
-        help="task file, FORMAT:PATH or procedural: source (default: %(default)s)",
-    )
-    parser.add_argument("--video-root", metavar="DIR", help="folder below which relative video paths lie")
-    parser.add_argument("--recipe", default="DEFAULT", metavar="NAME", help="default: %(default)s")
-    parser.add_argument("--traces", metavar="FILE", help="JSONL file to which every episode is appended")
 
 
 def _eval(arguments: argparse.Namespace) -> int:

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from videogym.actions import begin
-from videogym.cli.doctor import add_processes, in_order
-from videogym.cli.places import HELP, find_places
+from videogym.cli.doctor import in_order
+from videogym.cli.options import add_command, add_places, add_processes
+from videogym.cli.places import find_places
 from videogym.cli.terminal import printable, progress_bar
 from videogym.isolation import Lost, run_isolated
 from videogym.recipes import get_recipe
@@ -43,7 +44,8 @@ class Indexed:
 
 def add_index(commands: Any) -> None:
     """``videogym index``."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "index",
         help="read videos once, so that training opens them at once",
         description="Read the packet table of every video, which takes a second for three hours of video "
@@ -56,12 +58,8 @@ def add_index(commands: Any) -> None:
         "  videogym index videos/ --recipe DEFAULT --frame-size 224x224\n\n"
         "Exit status: 0 all are indexed, 1 some cannot be used (`videogym doctor` says why),\n"
         "2 the command was not understood.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("places", nargs="+", metavar="PATH", help=HELP)
-    parser.add_argument(
-        "--video-root", metavar="DIR", help="folder in which the videos of tasks are looked up"
-    )
+    add_places(parser)
     parser.add_argument("--recipe", metavar="NAME", help="keep the frames that its episodes begin with")
     parser.add_argument(
         "--frame-size",

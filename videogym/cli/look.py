@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from videogym.cli.options import add_command
 from videogym.cli.terminal import printable
 from videogym.state import Segment
 from videogym.video import Video, fit_within, open_video
@@ -26,7 +27,8 @@ _MOST_FRAMES = 1000
 
 def add_look(commands: Any) -> None:
     """``videogym look``."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "look",
         help="what a video is, and a sheet of its frames",
         description="Say what a video is, and draw its frames with their times on one sheet.",
@@ -35,7 +37,6 @@ def add_look(commands: Any) -> None:
         "  videogym look a.mp4 --from 61.5 --to 64 --frames 50 --out part.png\n"
         "  videogym look 'synthetic:brief_event?level=0&duration_s=600&seed=1' --out s.png\n\n"
         "A file that is refused is explained by `videogym doctor`.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("video", metavar="VIDEO", help="path of a file, or a synthetic: address")
     parser.add_argument("--out", type=Path, metavar="FILE", help="draw a sheet, .jpg or .png")

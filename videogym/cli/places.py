@@ -12,7 +12,8 @@ from videogym.datasets.procedural import PREFIX
 from videogym.doctor import Examination, finding
 from videogym.state import Task
 
-HELP = "a video, a folder with all below it, a task file, or FORMAT:PATH, a published data set"
+# What is known to be wrong before any video is opened, with the tasks concerned.
+Wrong = list[tuple[Examination, tuple[Task, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,7 @@ class Place:
     tasks: tuple[Task, ...] = ()  # that ask about it
 
 
-def find_places(
-    arguments: Sequence[str], video_root: str | None = None
-) -> tuple[list[Place], list[tuple[Examination, tuple[Task, ...]]]]:
+def find_places(arguments: Sequence[str], video_root: str | None = None) -> tuple[list[Place], Wrong]:
     """The videos that arguments of a command name, each once.
 
     Args:
@@ -41,7 +40,7 @@ def find_places(
             ``video_root``.
     """
     places: dict[str, list[Task]] = {}
-    wrong: list[tuple[Examination, tuple[Task, ...]]] = []
+    wrong: Wrong = []
     for argument in arguments:
         if is_task_source(argument):
             try:
@@ -50,8 +49,8 @@ def find_places(
                 wrong.append((Examination(argument, (finding("task_file", argument, str(error)),)), ()))
                 continue
         elif os.path.isdir(argument):
-            found = [Place(path) for path in _below(argument)]
-            if not found:
+            found = [Place(path) for path in _below(argument, wrong)]
+            if not found and not wrong:
                 raise ValueError(f"{argument}: no video in this folder, by the endings of names")
         else:
             found = [Place(argument)]
@@ -70,9 +69,7 @@ def is_task_source(argument: str) -> bool:
     )
 
 
-def _of_tasks(
-    source: str, video_root: str | None, wrong: list[tuple[Examination, tuple[Task, ...]]]
-) -> list[Place]:
+def _of_tasks(source: str, video_root: str | None, wrong: Wrong) -> list[Place]:
     """Videos of tasks; those that are not found are added to ``wrong``."""
     if video_root is not None and not os.path.isdir(video_root):
         raise ValueError(f"--video-root must be a folder, got {video_root!r}")
@@ -93,9 +90,18 @@ def _of_tasks(
     return [Place(path, tuple(of_video)) for path, of_video in by_video.items()]
 
 
-def _below(folder: str) -> Iterator[str]:
-    """Whatever is called like a video, links that lead nowhere and folders among them."""
-    for parent, folders, names in os.walk(folder):
+def _below(folder: str, wrong: Wrong) -> Iterator[str]:
+    """Whatever is called like a video, links that lead nowhere and folders among them.
+
+    Folders that may not be read are added to ``wrong``.
+    """
+
+    def closed(error: OSError) -> None:
+        path = str(error.filename)
+        found = finding("permission", path, f"the folder may not be read ({error.strerror})")
+        wrong.append((Examination(path, (found,)), ()))
+
+    for parent, folders, names in os.walk(folder, onerror=closed):
         folders.sort()
         for name in sorted([*names, *(name for name in folders if _is_called_video(name))]):
             if _is_called_video(name):

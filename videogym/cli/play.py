@@ -8,15 +8,17 @@ from typing import Any
 
 import gymnasium
 
-from videogym.cli.evaluation import add_episodes
+from videogym.cli.options import add_command, add_episodes
 from videogym.cli.terminal import printable
 from videogym.env import VideoQAEnv
+from videogym.play import Game, PlayServer
 from videogym.traces import RecordTraces
 
 
 def add_play(commands: Any) -> None:
     """``videogym play``."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "play",
         help="play episodes yourself, in a browser",
         description="Play episodes in a browser, with the frames, the rules and the budget of a policy. "
@@ -29,7 +31,6 @@ def add_play(commands: Any) -> None:
         "  videogym play\n"
         "  videogym play --recipe LONGVT/paper --tasks tasks.jsonl --video-root videos/\n"
         "  videogym play --tasks tasks.jsonl --task-id mine-17 --traces demonstrations.jsonl",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_episodes(parser)
     parser.add_argument("--task-id", help="the task to begin with (default: the first)")
@@ -39,8 +40,6 @@ def add_play(commands: Any) -> None:
 
 
 def _play(arguments: argparse.Namespace) -> int:
-    from videogym.play import Game, PlayServer
-
     if not 0 <= arguments.port <= 65_535:
         raise ValueError(f"--port must be 0 to 65535, got {arguments.port}")
     env: gymnasium.Env[Any, Any] = VideoQAEnv(

@@ -6,19 +6,20 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from videogym.cli.options import add_command
 from videogym.cli.terminal import progress_bar
 
 
 def add_report(commands: Any) -> None:
     """``videogym report``."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "report",
         help="stored episodes as one HTML file",
         description="Write stored episodes as one HTML file that can be read without a network.",
         epilog="Episodes are stored by videogym.traces.RecordTraces(env, 'run.jsonl').\n\n"
         "  videogym report run.jsonl                          what a policy did, in report.html\n"
         "  videogym report before.jsonl --compare after.jsonl two runs side by side, task by task",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "traces", nargs="+", metavar="TRACES", help="JSONL file of episodes, or a folder of such"

@@ -57,20 +57,23 @@ def why_refused(path: str, error: VideoError) -> Finding:
         if isinstance(error, kind):
             return finding(code, path, said)
     try:
-        container = open_container(path)
-    except UnreadableVideo:
-        return finding(*_with_path(path, what_it_seems(path)))
-    with container:
-        code, message = _in_the_packets(container, path)
+        code, message = _in_the_file(path)
+    except OSError as gone:
+        return finding("changing", path, f"it can be read no more ({gone.strerror})")
     return finding(code, path, message or said)
 
 
-def _with_path(path: str, seen: tuple[str, str]) -> tuple[str, str, str]:
-    return seen[0], path, seen[1]
+def _in_the_file(path: str) -> tuple[str, str]:
+    """A code, and what was seen; "" where the reader's words are all there is."""
+    try:
+        container = open_container(path)
+    except UnreadableVideo:
+        return what_it_seems(path)
+    with container:
+        return _in_the_packets(container, path)
 
 
 def _in_the_packets(container: Any, path: str) -> tuple[str, str]:
-    """A code, and what was seen; "" where the reader's words are all there is."""
     try:
         stream = video_stream(container, path)
     except NoVideoStream:

@@ -14,11 +14,12 @@ from typing import Any
 import gymnasium
 from PIL import Image
 
+from videogym.actions import begin
 from videogym.env import VideoQAEnv
 from videogym.grammars import get_grammar
 from videogym.rewards import answered_right
 from videogym.state import WHOLE_FRAME, Action, Answer, Clip, Crop, Move, Region, Result, Select, State
-from videogym.video import VideoError
+from videogym.video import UnfitVideo, VideoError
 from videogym.video.sampling import smart_resize
 
 _QUALITY = 90  # of JPEG
@@ -85,9 +86,9 @@ class Game:
             self._paid.append(_payment(reward, info))
             if self._inner.state.terminated:
                 return
+            state = self._inner.state
             try:
-                clips = self._inner.state.turns[-1].clips
-                self._pictures += [self._drawn(clip) for clip in clips]
+                self._pictures += [self._drawn(state, clip) for clip in state.turns[-1].clips]
             except VideoError as error:
                 _, reward, _, _, info = self._inner.report_fault(str(error))
                 self._paid[-1] = _payment(reward, info)
@@ -183,9 +184,15 @@ class Game:
         raise VideoError(f"none of the {len(tasks)} tasks has a usable video: {skipped[0]}")
 
     def _begin(self, position: int) -> None:
-        task = self._inner.tasks[position]
+        """Begin an episode; where its first frames cannot be shown, the one before it goes on."""
+        inner, task = self._inner, self._inner.tasks[position]
+        video = inner.store.open(task.video)
+        try:
+            state = begin(task, video.meta, video.pts_s, inner.recipe.rules, inner.recipe.identity)
+        except ValueError as error:
+            raise UnfitVideo(f"{task.video}: {error}") from error
+        pictures = [self._drawn(state, state.skim)]
         self._env.reset(options={"task_id": task.task_id})
-        pictures = [self._drawn(self._inner.state.skim)]
         self._position, self._pictures, self._paid, self._skipped = position, pictures, [], []
         self._episode += 1
 
@@ -201,13 +208,12 @@ class Game:
             return Move((action,))
         raise Refused("Leave tags out of the thought: the grammar would take them for its own.")
 
-    def _drawn(self, clip: Clip) -> list[bytes]:
+    def _drawn(self, state: State, clip: Clip) -> list[bytes]:
         """Frames of a clip as a policy sees them.
 
         Raises:
             VideoError: one of them cannot be decoded.
         """
-        state = self._inner.state
         batch = self._inner.store.frames(
             state.task.video,
             clip.times_s,

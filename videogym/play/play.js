@@ -39,7 +39,8 @@
   const seconds = (time) => `${Number(time.toFixed(2))} s`;
   const range = (start, end) => `${Number(start.toFixed(2))} to ${seconds(end)}`;
   const tone = (turn) => `tone${turn ? 1 + ((turn - 1) % TONES) : 0}`;
-  const signed = (value) => (value === null ? "–" : (value > 0 ? "+" : "") + Number(value.toFixed(3)));
+  const rounded = (value) => (value && Math.abs(value) < 0.0005 ? value.toExponential(0) : Number(value.toFixed(3)));
+  const signed = (value) => (value === null ? "–" : (value > 0 ? "+" : "") + rounded(value));
   // To a hundredth, which is what is read and written, and never past the end.
   const tidy = (time) => Math.min(Math.max(Math.round(100 * time) / 100, 0), view.duration_s);
 
@@ -94,7 +95,10 @@
     }
     const newest = view.clips.findLastIndex((clip) => clip.pictures);
     if (fresh || newest !== staged.clip) staged = { clip: newest, frame: 0 };
-    if (view.over) [part, chosen, region] = [[0, view.duration_s], null, null];
+    if (view.over) {
+      [part, chosen, region] = [[0, view.duration_s], null, null];
+      staged = witness() || staged;
+    }
     for (const draw of [facts, options, form, strips, turns, outcome, timeline, stage, selection, able]) draw();
   }
 
@@ -166,6 +170,14 @@
 
   // --- frames ----------------------------------------------------------------------------------
 
+  const isEvidence = (time) => view.outcome.evidence.some(([start, end]) => start <= time && time < end);
+
+  // The frame in which the answer was to be seen, as it was shown last.
+  function witness() {
+    const clip = view.clips.findLastIndex((one) => one.times_s.slice(0, one.pictures).some(isEvidence));
+    return clip < 0 ? null : { clip, frame: view.clips[clip].times_s.findIndex(isEvidence) };
+  }
+
   const picture = (clip, frame) => `frames/${view.episode}/${clip}/${frame}.jpg`;
 
   function strips() {
@@ -208,8 +220,7 @@
     $("place").textContent = region ? `part ${region.map((side) => side.toFixed(2)).join(", ")}` : "";
     $("whole").hidden = !region;
     outline($("box"), region);
-    const seen = view.over && view.outcome.evidence.some(([start, end]) => start <= time && time < end);
-    outline($("due"), seen ? view.outcome.evidence_region : null);
+    outline($("due"), view.over && isEvidence(time) ? view.outcome.evidence_region : null);
     for (const button of document.querySelectorAll(".frames button")) {
       button.classList.toggle("now", button.dataset.place === `${staged.clip} ${staged.frame}`);
     }

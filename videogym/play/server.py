@@ -10,6 +10,7 @@ import json
 import math
 import re
 import secrets
+import sys
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -65,6 +66,11 @@ class PlayServer(ThreadingHTTPServer):
         self.token = secrets.token_urlsafe(18)
         super().__init__(("127.0.0.1", port), _Handler)
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a browser that has gone; anything else is a fault of ours."""
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
     @property
     def address(self) -> str:
         """Where a browser finds the page."""
@@ -112,8 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
         origin = self.headers.get("Origin")
         if origin is not None and origin != f"http://{hosts[0]}":
             raise Problem(HTTPStatus.FORBIDDEN, "another page asks")
-        token, _, rest = urlsplit(self.path).path.removeprefix("/").partition("/")
-        if not secrets.compare_digest(token.encode(), self.server.token.encode()):
+        token, slash, rest = urlsplit(self.path).path.removeprefix("/").partition("/")
+        if not secrets.compare_digest(token.encode(), self.server.token.encode()) or not slash:
             raise Problem(HTTPStatus.NOT_FOUND, "there is nothing here; use the address that was printed")
         return rest
 
