@@ -30,6 +30,8 @@ def work(request, alive):
         os._exit(value)
     if what == "raise":
         raise OSError(f"no {value}")
+    if what == "greed":
+        return len(bytearray(value << 30))
     if what == "slow":  # longer than the deadline, but alive
         for _ in range(8):
             time.sleep(value / 8)
@@ -75,6 +77,7 @@ def test_each_fate_is_told_and_harms_no_other(work, tmp_path):
         ("exit", 3),
         ("raise", "way"),
         ("slow", 4.0),
+        ("greed", 9),
         ("once", str(tmp_path / "flag")),
         ("echo", "last"),
     ]
@@ -82,13 +85,14 @@ def test_each_fate_is_told_and_harms_no_other(work, tmp_path):
     answers = dict(run_isolated(work, requests, children=2, deadline_s=2.0))
     assert time.monotonic() - began < 60
     assert sorted(answers) == list(range(len(requests)))
-    assert answers[0][0] == "first" and answers[3][0] == {"é": [1, None]} and answers[8][0] == "last"
+    assert answers[0][0] == "first" and answers[3][0] == {"é": [1, None]} and answers[9][0] == "last"
     assert answers[1] == Lost("hang", "no sign of life for 2 s")
     assert answers[2] == Lost("crash", "the process was ended by SIGSEGV")
     assert answers[4] == Lost("crash", "the process ended with code 3")
     assert answers[5] == Lost("crash", "OSError: no way")
     assert answers[6][0] == "slow", "signs of life keep a call going beyond the deadline"
-    assert answers[7][0] == "second", "a call whose process is killed once is made again"
+    assert answers[7] == Lost("crash", "MemoryError"), "a child may take all memory"
+    assert answers[8][0] == "second", "a call whose process is killed once is made again"
     assert not children_now() - others, "a process was left behind"
 
 

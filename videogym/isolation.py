@@ -1,4 +1,4 @@
-"""Calls in child processes, for native code that may hang, crash or be killed.
+"""Calls in child processes, for native code that may hang, crash, be killed or take all memory.
 
 A call that shows no sign of life within its deadline is ended with its process, one whose process dies is
 made once more in a fresh one; neither harms another call. What the calls do is not known here.
@@ -6,9 +6,11 @@ made once more in a fresh one; neither harms another call. What the calls do is 
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import itertools
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -25,6 +27,7 @@ Work = Callable[[Any, Callable[[], None]], Any]
 _START_S = 120.0  # a busy machine may need long to start a process
 _MOST_FAILED_STARTS = 5  # in a row
 _LONGEST_S = 86_400.0
+_MOST_BYTES = 8 << 30  # of a child's address space: a file can ask for any amount, a decoder needs a tenth
 _GRACE_S = 5.0  # a child without a parent ends itself so long after the deadline
 
 
@@ -175,6 +178,8 @@ def _death(code: int) -> str:
 def _serve(line: Connection, deadline_s: float) -> None:
     """Work until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
+    with contextlib.suppress(OSError, ValueError):  # a lower limit is set, or the system has none
+        resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
 
     def watch() -> None:
         # A parent that is dead cannot end us; this works whatever native code holds the interpreter.
@@ -192,7 +197,7 @@ def _serve(line: Connection, deadline_s: float) -> None:
         try:
             answer = work(request, alive)
         except Exception as error:
-            _tell(line, "failed", f"{type(error).__name__}: {error}")
+            _tell(line, "failed", f"{type(error).__name__}: {error}".removesuffix(": "))
         else:
             _tell(line, "answer", answer)
         faulthandler.cancel_dump_traceback_later()

@@ -79,6 +79,8 @@ def in_order(
     """Items with their answers, in the order of the items, while the answers come as they like."""
     early: dict[int, Any] = {}
     due = 0
+    if items:
+        progress(0, len(items))
     for done, (number, answer) in enumerate(answers, start=1):
         early[number] = answer
         progress.clear()
