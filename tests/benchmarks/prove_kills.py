@@ -2,9 +2,10 @@
 
 SIGKILL at random moments, 50 for each of four victims:
 
-- the command ``videogym index`` while it builds packet tables and grids: every video that was reported done
-  is served from its grid, every frame the right one, and none is decoded; nothing broken stands under a
-  final name; what is left under temporary names is gone after a later run;
+- the command ``videogym index`` while it builds packet tables and grids, every second time with all its
+  processes: every video that was reported done is served from its grid, every frame the right one, and
+  none is decoded; nothing broken stands under a final name; what is left under temporary names is gone
+  after a later run;
 - the processes in which ``videogym index`` builds: the command goes on and reports every video done;
 - the processes in which ``videogym doctor`` decodes: its verdicts are those of a run that is not disturbed;
 - the process in which decord decodes: a read gives the right frames or a typed error, the next one works.
@@ -19,6 +20,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,9 +38,10 @@ from videogym.video import FrameStore, VideoError, open_video
 from videogym.video.grid import Grid
 
 MOMENTS = 50
-FILMS, FRAMES, RATE = 9, 600, 30
+FILMS, FRAMES, RATE = 6, 600, 30
 X264 = {"g": "50", "bf": "3", "preset": "veryfast", "crf": "23"}
 STALE_S = 3601.0  # after which a temporary file belongs to nobody
+GONE_S = 120.0  # by which a process without a parent has ended, on a busy machine too
 COMMAND = [sys.executable, "-m", "videogym"]
 INDEX = ["--recipe", "LONGVT/paper", "--frame-size", "160x96", "--jobs", "2", "--json"]
 
@@ -60,35 +63,57 @@ def environment(cache: Path) -> dict[str, str]:
 
 
 def prove_index(films: list[Path], folder: Path, moments: int) -> list[str]:
-    """Kill the command, and look at what is there."""
-    cache, wrong, done, partial = folder / "cache", [], 0, 0
-    for moment in range(moments):
-        rng = random.Random(f"index {moment}")
-        if moment % 5 == 0:
+    """Kill the command while it writes, and look at what is there."""
+    cache, wrong, hit, runs, done, partial = folder / "cache", [], 0, 0, 0, 0
+    command = [*COMMAND, "index", str(films[0].parent), *INDEX]
+    seconds = undisturbed(command, cache)
+    promised: dict[str, dict[str, object]] = {}  # what was reported done of this cache, by path
+    while hit < moments and runs < 4 * moments:
+        rng = random.Random(f"index {runs}")
+        if runs % 5 == 0 or len(promised) == FILMS:
             shutil.rmtree(cache, ignore_errors=True)  # begin anew; else go on where the last was killed
-        process = subprocess.Popen(
-            [*COMMAND, "index", str(films[0].parent), *INDEX],
-            env=environment(cache), stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert process.stdout is not None
-        if moment % 2:
-            seen = contents(cache)
-            while contents(cache) == seen and process.poll() is None:
-                pass  # it is starting; from here on it writes
-        time.sleep(rng.uniform(0.0, 0.6))
+            promised = {}
+        process = started(command, cache)
+        time.sleep(rng.uniform(0.0, seconds))
         children = psutil.Process(process.pid).children() if process.poll() is None else []
         process.kill()
+        for child in children if runs % 2 else []:  # as when a machine goes down; else they have to notice
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        assert process.stdout is not None
         rows = [json.loads(line) for line in process.stdout if line.endswith("\n")]
-        process.wait()
-        done += len(rows)
-        _, orphans = psutil.wait_procs(children, timeout=30)
+        runs, hit, done = runs + 1, hit + (process.wait() == -signal.SIGKILL), done + len(rows)
+        wrong += [f"run {runs}: {row['problem']}" for row in rows if row["problem"]]
+        promised |= {row["path"]: row for row in rows if not row["problem"]}
+        _, orphans = psutil.wait_procs(children, timeout=GONE_S)
         if orphans:
-            wrong.append(f"moment {moment}: {len(orphans)} processes outlive the command")
+            wrong.append(f"run {runs}: {len(orphans)} processes outlive the command")
         partial += sum(path.name.startswith(".") for path in cache.rglob("*"))
-        wrong += [f"moment {moment}: {what}" for what in broken(rows, cache)]
-    wrong += leftovers(films, cache)
-    report("videogym index", moments, f"{done} videos reported done, {partial} temporary names left", wrong)
+        wrong += [f"run {runs}: {what}" for what in broken(list(promised.values()), cache)]
+    if hit < moments:
+        wrong.append(f"killed at {hit} moments only")
+    wrong += leftovers(command, cache)
+    report("videogym index", hit, f"{runs} runs, {done} videos reported, {partial} half-made names", wrong)
     return wrong
+
+
+def started(command: list[str], cache: Path) -> subprocess.Popen[str]:
+    """The command, from where on it writes; or ended, if there was nothing to do."""
+    seen = contents(cache)
+    process = subprocess.Popen(
+        command, env=environment(cache), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    while contents(cache) == seen and process.poll() is None:
+        time.sleep(0.001)
+    return process
+
+
+def undisturbed(command: list[str], cache: Path) -> float:
+    """Seconds that a whole run writes for."""
+    process = started(command, cache)
+    began = time.monotonic()
+    process.communicate()
+    return time.monotonic() - began
 
 
 def contents(cache: Path) -> int:
@@ -106,15 +131,18 @@ def broken(rows: list[dict[str, object]], cache: Path) -> Iterator[str]:
             if len(stored["pts"]) == FRAMES:
                 continue
         yield f"the table {table.name} is broken"
-    for grid in (cache / "grids").glob("*/[!.]*"):
+    for folder in (cache / "grids").glob("*/[!.]*"):
         try:
-            Grid(grid)
+            Grid(folder)
         except (OSError, ValueError, EOFError) as error:
-            yield f"the grid {grid} is broken: {error}"
+            yield f"the grid {folder} is broken: {error}"
     with FrameStore(cache) as store:
         for row in rows:
-            path, grid = str(row["path"]), str(row["grid"])
-            times = np.load(Path(grid) / "pts_s.npy")
+            path, stored_times = str(row["path"]), Path(str(row["grid"])) / "pts_s.npy"
+            if not stored_times.exists():
+                yield f"{path}: was reported done, and its grid is gone"
+                continue
+            times = np.load(stored_times)
             first = 1000 * int(Path(path).stem)
             shown = store.frames(path, times.tolist(), size=(160, 96)).pixels
             due = [first + round(time_s * RATE) for time_s in times.tolist()]
@@ -125,7 +153,7 @@ def broken(rows: list[dict[str, object]], cache: Path) -> Iterator[str]:
                 yield f"{path}: was reported done, and had to be decoded"
 
 
-def leftovers(films: list[Path], cache: Path) -> Iterator[str]:
+def leftovers(command: list[str], cache: Path) -> Iterator[str]:
     """Temporary names that outlive a run which comes an hour later."""
     for path in cache.rglob("*"):
         os.utime(path, (time.time() - STALE_S,) * 2)
@@ -135,7 +163,6 @@ def leftovers(films: list[Path], cache: Path) -> Iterator[str]:
         shutil.rmtree(kept)
         for path in kept.parent.glob(".*"):
             os.utime(path, (time.time() - STALE_S,) * 2)
-    command = [*COMMAND, "index", str(films[0].parent), *INDEX]
     subprocess.run(command, env=environment(cache), stdout=subprocess.DEVNULL, check=True)
     for path in cache.rglob(".*"):
         yield f"{path} is left"
@@ -145,28 +172,23 @@ def leftovers(films: list[Path], cache: Path) -> Iterator[str]:
 
 
 def disturbed(command: list[str], cache: Path, seconds: float, seed: str) -> tuple[str, bool, int]:
-    """Run a command and kill one of its children at a random moment.
+    """Run a command and kill one of its children at a random moment of its work.
 
     Returns:
-        What it wrote, whether it was running when the moment came, and how many processes outlive it.
+        What it wrote, whether a child was killed, and how many processes outlive it.
     """
     rng = random.Random(seed)
-    process = subprocess.Popen(
-        command, env=environment(cache), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
-    parent, killed, children = psutil.Process(process.pid), False, []
-    while not children and process.poll() is None:
-        children = parent.children()
+    process = started(command, cache)
     time.sleep(rng.uniform(0.0, seconds))
+    killed = False
+    children: list[psutil.Process] = []
     with suppress(psutil.NoSuchProcess):
-        children = parent.children()
+        children = psutil.Process(process.pid).children()
         if children:
             rng.choice(children).kill()
             killed = True
-    said = process.stdout.read()
-    process.wait()
-    return said, killed, len(psutil.wait_procs(children, timeout=30)[1])
+    said, _ = process.communicate()
+    return said, killed, len(psutil.wait_procs(children, timeout=GONE_S)[1])
 
 
 def prove_children(
@@ -174,13 +196,11 @@ def prove_children(
 ) -> list[str]:
     """Kill children of a command until that was done at so many moments; each run must come out right."""
     wrong, hit, runs = [], 0, 0
-    seconds = 1.0
+    shutil.rmtree(cache, ignore_errors=True)
+    seconds = undisturbed(command, cache)
     while hit < moments and runs < 4 * moments:
         shutil.rmtree(cache, ignore_errors=True)
-        began = time.monotonic()
         said, killed, orphans = disturbed(command, cache, seconds, f"{name} {runs}")
-        # Up to the end of a run of usual length, so that late moments come too.
-        seconds = 0.5 * seconds + 0.4 * (time.monotonic() - began)
         runs, hit = runs + 1, hit + killed
         if orphans:
             wrong.append(f"run {runs}: {orphans} processes outlive the command")
@@ -275,9 +295,11 @@ def report(name: str, moments: int, what: str, wrong: list[str]) -> None:
 def main(names: list[str], moments: int) -> int:
     """Print the table; anything that went wrong decides the exit status."""
     wrong = []
-    for name in names:
-        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-            wrong += PROOFS[name](make_films(Path(one)), Path(other), moments)
+    with tempfile.TemporaryDirectory() as films:
+        made = make_films(Path(films))
+        for name in names:
+            with tempfile.TemporaryDirectory() as folder:
+                wrong += PROOFS[name](made, Path(folder), moments)
     for line in wrong:
         print(line)
     return int(bool(wrong))

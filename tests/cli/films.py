@@ -244,7 +244,7 @@ BAD: dict[str, tuple[str, Maker]] = {  # by the cause that is to be named
     "leaning.mp4": ("tilted", tilted),
     "still.mp4": ("too_short", lambda path: film(path, 1)),
     "lost.mp4": ("dangling_link", lambda path: path.symlink_to("/mnt/gone/lost.mp4")),
-    "for ever.mp4": ("hang", played_for_ever),
+    "pipe.mp4": ("special", lambda path: os.mkfifo(path)),
 }
 MORE: dict[str, tuple[str, Maker]] = {
     "pointer.mp4": (
@@ -260,7 +260,6 @@ MORE: dict[str, tuple[str, Maker]] = {
     "overwritten.mp4": ("no_keyframe", ruined),
     "ruined.avi": ("undecodable", ruined_avi),
     "folder.mp4": ("folder", lambda path: path.mkdir()),
-    "pipe.mp4": ("special", lambda path: os.mkfifo(path)),
     "circle.mp4": ("dangling_link", lambda path: path.symlink_to(path.name)),
 }
 

@@ -3,6 +3,7 @@
 # ruff: noqa: D103
 
 import ast
+import codecs
 import inspect
 import json
 import os
@@ -13,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from films import BAD, MORE, NOTES, RATE, SOUND, fill, film, noise_inside
+from films import BAD, MORE, NOTES, RATE, SOUND, fill, film, noise_inside, played_for_ever
 
 from videogym import Segment, Task, open_video
 from videogym.cli import main
@@ -48,7 +49,7 @@ def thirty(tmp_path_factory):
 
 def test_thirty_files_fifteen_of_them_bad_in_fifteen_ways(thirty, capsys):
     began = time.monotonic()
-    assert main(["doctor", str(thirty), "--json", "--deadline", "4", "--jobs", "2"]) == 1
+    assert main(["doctor", str(thirty), "--json", "--jobs", "2"]) == 1
     assert time.monotonic() - began < 60
     told = rows(capsys)
     assert sorted(told) == sorted([*SOUND, *BAD]) and len(told) == 30
@@ -69,7 +70,7 @@ def test_more_ways_to_be_bad(tmp_path, name):
     assert [f.code for f in found] == [cause]
 
 
-@pytest.mark.parametrize("name", [*SOUND, *MORE, *(name for name in BAD if BAD[name][0] != "hang")])
+@pytest.mark.parametrize("name", [*SOUND, *MORE, *BAD])
 def test_the_doctor_calls_usable_what_the_reader_reads(thirty, tmp_path, name):
     """Both ways: a sound file gives its frames, and a bad one fails, or is too short for an episode."""
     path = thirty / name
@@ -144,10 +145,13 @@ def test_a_path_that_may_not_be_read(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr("builtins.open", deny)
         (found,) = examine(str(tmp_path / "secret.mp4")).findings
-    assert found.code == "permission" and found.command == f"chmod u+r {tmp_path}/secret.mp4"
+    assert found.code == "permission" and found.command == f"chmod u+rX {tmp_path}/secret.mp4"
     with monkeypatch.context() as patched:
         patched.setattr("videogym.doctor.symptoms.os.stat", deny)
-        assert codes(tmp_path / "secret.mp4") == ["permission"]
+        patched.setattr("videogym.doctor.symptoms.os.access", lambda path, _: Path(path) != tmp_path)
+        (found,) = examine(str(tmp_path / "secret.mp4")).findings
+    # What is closed is the folder: opening the file itself would be refused, too.
+    assert found.code == "permission" and found.command == f"chmod u+rX {tmp_path}"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -155,6 +159,14 @@ def test_a_path_that_may_truly_not_be_read(tmp_path):
     film(tmp_path / "secret.mp4", 5)
     (tmp_path / "secret.mp4").chmod(0)
     assert codes(tmp_path / "secret.mp4") == ["permission"]
+
+
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+def test_a_page_is_told_with_and_without_a_byte_order_mark(tmp_path, mark):
+    (tmp_path / "page.mp4").write_bytes(mark + b"<!DOCTYPE html><h1>404</h1>")
+    (tmp_path / "text.mp4").write_bytes(mark + b"not there")
+    said = [examine(str(tmp_path / name)).findings[0].message for name in ("page.mp4", "text.mp4")]
+    assert said == ["a web page or a server's reply, in place of what was to be fetched", "text"]
 
 
 def test_a_file_that_changes_while_it_is_read(tmp_path):
@@ -246,6 +258,12 @@ examination.examine = examine
 """
 
 
+def test_a_film_that_is_read_for_minutes_is_given_up(tmp_path):
+    played_for_ever(tmp_path / "for ever.mp4")
+    ((_, found),) = examine_all([str(tmp_path / "for ever.mp4")], deadline_s=4)
+    assert [one.code for one in found.findings] == ["hang"] and not found.usable
+
+
 def test_a_decoder_that_hangs_or_dies_is_named_and_the_rest_is_examined(tmp_path, monkeypatch, capsys):
     """The deaths are staged in the children: nothing that libav is given here kills it."""
     names = ["a.mp4", "hang.mp4", "crash.mp4", "memory.mp4", "bug.mp4", "z.mp4"]
@@ -319,6 +337,18 @@ def test_a_folder_without_videos_is_said_to_be_so(tmp_path, capsys):
     assert "no video in this folder" in capsys.readouterr().err
 
 
+def test_a_folder_without_videos_is_said_to_be_so_after_other_trouble_too(tmp_path, capsys):
+    (tmp_path / "tasks.jsonl").write_text("{")
+    (tmp_path / "empty").mkdir()
+    assert main(["doctor", str(tmp_path / "tasks.jsonl"), str(tmp_path / "empty")]) == 2
+    assert "no video in this folder" in capsys.readouterr().err
+
+
+def test_a_colon_in_the_name_of_a_lost_video_is_no_format():
+    (place,), wrong = find_places(["12:30.mp4"])
+    assert place.path == "12:30.mp4" and wrong == []
+
+
 @pytest.fixture
 def tasks(tmp_path):
     """A folder of two films, and five tasks about those and a lost one."""
@@ -351,6 +381,16 @@ def test_tasks_are_looked_up_and_their_evidence_compared(tasks, capsys):
     assert "'out'" in told["a b.mp4"]["findings"][0]["message"] and told["lost.mp4"]["task_ids"] == ["lost"]
 
 
+def test_what_stands_in_the_place_of_a_tasks_video_is_told(tasks, capsys):
+    """As git-annex leaves it where the content was not fetched."""
+    (tasks.parent / "v" / "lost.mp4").symlink_to(".git/annex/objects/lost")
+    assert main(["doctor", str(tasks), "--video-root", str(tasks.parent / "v"), "--json"]) == 1
+    lost = rows(capsys)["lost.mp4"]
+    assert [found["code"] for found in lost["findings"]] == ["dangling_link"] and lost["task_ids"] == [
+        "lost"
+    ]
+
+
 def test_without_a_root_the_paths_of_tasks_are_taken_as_they_stand(tasks, capsys, monkeypatch):
     monkeypatch.chdir(tasks.parent / "v")
     assert main(["doctor", str(tasks)]) == 1
@@ -380,6 +420,7 @@ def test_a_published_data_set(tmp_path, capsys):
         (["x.mp4", "--deadline", "0"], "a deadline of up to 86400 s, got"),
         (["x.mp4", "--jobs", "0"], "it takes a child"),
         (["procedural:nothing"], "nothing"),
+        (["cg-bnech:rows.parquet"], "FORMAT:PATH with a format of cg-bench, "),
         (["tasks.jsonl", "--video-root", "nowhere"], "--video-root must be a folder, got 'nowhere'"),
     ],
 )

@@ -3,6 +3,7 @@
 # ruff: noqa: D103
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from videogym.cli import main
 from videogym.cli.index import Request, index
 from videogym.datasets import write_tasks
 from videogym.video import FrameStore
+from videogym.video import grid as grid_module
 from videogym.video.pyav_reader import PyAVVideo
 
 KINDS = dict(kind="choice", options=("x", "y"), answer="A")
@@ -80,6 +82,25 @@ def test_references_are_resolved_from_the_grid_at_the_recipes_pixels(videos, cap
         times = np.load(Path(row["grid"]) / "pts_s.npy").tolist()
         assert np.array_equal(store.frames(str(videos / "c.mkv"), times, size=(168, 84)).pixels, pixels)
         assert store.open(str(videos / "c.mkv")).stats.decoded == 0
+
+
+def test_the_slower_of_two_builders_leaves_the_grid_of_the_faster(videos, capsys, monkeypatch):
+    """It appears after the slower one has looked, and was reported done: it is never taken away."""
+    command = ["index", str(videos / "c.mkv"), "--recipe", "DEFAULT", "--json"]
+    assert main(command) == 0
+    first = Path(rows(capsys)[0]["grid"])
+    held = {path.name: path.read_bytes() for path in first.iterdir()}
+    times_s, pixels = np.load(first / "pts_s.npy"), np.load(first / "pixels.npy")
+    other, node = first.parent / "other", os.stat(first).st_ino
+    first.rename(other)
+
+    def publish(folder):  # the faster one is done in the moment in which the slower one finds nothing
+        other.rename(folder)
+
+    monkeypatch.setattr(grid_module, "_open", publish)
+    assert grid_module.write_grid(first.parent, times_s, iter([pixels])) == first
+    assert os.stat(first).st_ino == node
+    assert {path.name: path.read_bytes() for path in first.iterdir()} == held
 
 
 def test_a_synthetic_video_has_a_grid_and_no_table(cache_dir, capsys):

@@ -267,6 +267,24 @@ def test_tags_in_a_thought_cost_nothing(serve):
     assert client.view()["turns"] == []
 
 
+def test_an_episode_that_cannot_be_stored_is_said_to_be_so_and_stored_later(serve, tmp_path, monkeypatch):
+    traces, file = tmp_path / "t.jsonl", "videogym.traces.recording.append_trace"
+    client = serve(traces=traces)
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(file, full)
+        for status, said in (client.answer("B"), client.post("next", {"episode": 1})):
+            assert status == 500 and "No space left on device" in said["error"]
+        outcome = client.view()["outcome"]
+        assert outcome["correct"] and len(outcome["paid"]) == 1
+    assert client.post("next", {"episode": 1})[0] == 200
+    (trace,) = read_traces(traces).episodes
+    assert trace.correct and sum(turn.reward for turn in trace.turns) == outcome["reward"] > 0
+
+
 def test_an_action_without_words_is_judged_all_the_same(serve, tmp_path):
     """Between two candidate frames there is nothing to name; the rules refuse it and say why."""
     traces = tmp_path / "t.jsonl"
@@ -387,11 +405,17 @@ def test_other_requests_are_refused(serve):
     assert client.view()["turns"] == []
 
 
-NO_HTTP = [b"", b"\x16\x03\x01\x02\x00", b"GET / HTTP/9\r\n\r\n", b"A" * 70_000 + b"\r\n\r\n"]
+NO_HTTP = [
+    b"",
+    b"GET http://[::1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"\x16\x03\x01\x02\x00",
+    b"GET / HTTP/9\r\n\r\n",
+    b"A" * 70_000 + b"\r\n\r\n",
+]
 
 
 @pytest.mark.parametrize("sent", NO_HTTP, ids=range(len(NO_HTTP)))
-def test_what_is_no_http_ends_one_connection_and_no_more(serve, sent):
+def test_what_is_no_http_ends_one_connection_and_no_more(serve, capsys, sent):
     client = serve()
     with socket.create_connection(("127.0.0.1", client.server.server_port), timeout=30) as line:
         line.sendall(sent)
@@ -401,7 +425,7 @@ def test_what_is_no_http_ends_one_connection_and_no_more(serve, sent):
                 pass
         except ConnectionError:
             pass
-    assert client.view()["episode"] == 1
+    assert client.view()["episode"] == 1 and capsys.readouterr().err == ""
 
 
 def test_one_turn_is_played_once_however_often_it_is_sent(serve, tmp_path):

@@ -228,3 +228,17 @@ def test_libav_says_nothing_on_stderr(clip, tmp_path):
         check=True,
     )
     assert run.stdout + run.stderr == b""
+
+
+def test_a_stream_that_appears_on_the_way_is_left_out(tmp_path):
+    """One packet of a transport stream bears the number of a stream that nobody has announced."""
+    write_clip(tmp_path / "film.ts", COUNT, codec_options=X264)
+    data = bytearray((tmp_path / "film.ts").read_bytes())
+    starts = [i for i in range(0, len(data), 188) if data[i + 1] & 0x5F == 0x41]  # of frames, PID 0x100
+    frame = COUNT - 3  # in decoding order
+    data[starts[frame] + 2] = 0x80  # PID 0x180
+    (tmp_path / "film.ts").write_bytes(data)
+    with open_video(str(tmp_path / "film.ts"), cache_dir=tmp_path / "cache") as video:
+        assert video.meta.num_frames == COUNT - 1
+        first = video.pts_s[:40].tolist()
+        assert [read_code(pixels) for pixels in video.frames_at(first).pixels] == list(range(40))

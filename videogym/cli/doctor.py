@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -120,7 +119,7 @@ def _tell(examination: Examination, tasks: Sequence[Task]) -> None:
             print(textwrap.fill(text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT))
         if found.command:
             print(f"{_INDENT}  {found.command}")  # unbroken, to be copied
-    sys.stdout.flush()
+    print(end="", flush=True)
 
 
 def _tell_json(examination: Examination, tasks: Sequence[Task]) -> None:

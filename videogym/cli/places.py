@@ -10,6 +10,7 @@ from videogym.datasets import READERS, TaskFileError, find_videos, load_tasks
 from videogym.datasets.fields import VIDEO_SUFFIXES
 from videogym.datasets.procedural import PREFIX
 from videogym.doctor import Examination, finding
+from videogym.doctor.symptoms import at_the_door
 from videogym.state import Task
 
 # What is known to be wrong before any video is opened, with the tasks concerned.
@@ -49,9 +50,13 @@ def find_places(arguments: Sequence[str], video_root: str | None = None) -> tupl
                 wrong.append((Examination(argument, (finding("task_file", argument, str(error)),)), ()))
                 continue
         elif os.path.isdir(argument):
+            known = len(wrong)
             found = [Place(path) for path in _below(argument, wrong)]
-            if not found and not wrong:
-                raise ValueError(f"{argument}: no video in this folder, by the endings of names")
+            if not found and len(wrong) == known:
+                raise ValueError(
+                    f"{argument}: no video in this folder, by the endings of names; links to folders are "
+                    "not followed"
+                )
         else:
             found = [Place(argument)]
         for place in found:
@@ -61,10 +66,13 @@ def find_places(arguments: Sequence[str], video_root: str | None = None) -> tupl
 
 def is_task_source(argument: str) -> bool:
     """Whether an argument names tasks, not a video."""
-    name, colon, _ = argument.partition(":")
+    name, colon, path = argument.partition(":")
+    # A format that is not known: to be refused with the list of those that are.
+    unknown = bool(colon) and not _is_called_video(path) and not os.path.lexists(argument)
     return (
         argument.startswith(PREFIX)
         or bool(colon and name in READERS)
+        or (unknown and name != "synthetic" and "/" not in name)
         or (argument.endswith((".jsonl", ".json")) and not os.path.isdir(argument))
     )
 
@@ -80,6 +88,9 @@ def _of_tasks(source: str, video_root: str | None, wrong: Wrong) -> list[Place]:
         check = find_videos(tasks, video_root)
         for problem in check.problems:
             found = finding(problem.cause, problem.video, problem.message)
+            if problem.cause == "missing":  # unless something is there under that name
+                seen = at_the_door(os.path.join(video_root, problem.video))
+                found = seen if seen is not None and seen.code != "missing" else found
             concerned = tuple(by_id[task_id] for task_id in problem.task_ids)
             wrong.append((Examination(problem.video, (found,)), concerned))
         tasks, root = list(check.tasks), video_root

@@ -46,7 +46,7 @@ CAUSES: dict[str, Cause] = {
     "dangling_link": Cause(
         "error", "Make the link again, or fetch what it stands for (git-annex and DVC keep data so)."
     ),
-    "permission": Cause("error", "Ask its owner, or allow reading.", "chmod u+r {file}"),
+    "permission": Cause("error", "Ask its owner, or allow reading.", "chmod u+rX {file}"),
     "folder": Cause("error", "Name a file in it, or move that out of it: some tools pack a video so."),
     "special": Cause("error", "A pipe, socket or device has no frames to go back to: save it as a file."),
     "empty": Cause("error", "Nothing was ever written into it. " + _FETCH),

@@ -5,6 +5,7 @@ Knows nothing about video but the signatures of containers; the rest is what dow
 
 from __future__ import annotations
 
+import codecs
 import os
 import struct
 from typing import BinaryIO
@@ -40,7 +41,7 @@ def what_it_seems(path: str) -> tuple[str, str]:
         OSError: it cannot be read.
     """
     with open(path, "rb") as file:
-        head = file.read(_HEAD)
+        head = file.read(_HEAD).removeprefix(codecs.BOM_UTF8)
         if head[4:8] in _BOXES:
             boxes = _top_boxes(file)
             if b"moov" not in boxes and b"moof" not in boxes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import av
@@ -16,7 +17,7 @@ from videogym.doctor.causes import Finding, finding
 from videogym.doctor.first_bytes import what_it_seems
 from videogym.video import NoVideoStream, TruncatedVideo, UnreadableVideo, VideoChanged, VideoError
 from videogym.video.orientation import orientation_of
-from videogym.video.scan import open_container, video_stream
+from videogym.video.scan import open_container, packets_of, video_stream
 
 
 def at_the_door(path: str) -> Finding | None:
@@ -24,7 +25,7 @@ def at_the_door(path: str) -> Finding | None:
     try:
         status = os.stat(path)
     except PermissionError as error:
-        return finding("permission", path, f"the way to it is closed ({error.strerror})")
+        return finding("permission", _closed_folder(path), f"the way to it is closed ({error.strerror})")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         if "\0" not in path and os.path.islink(path):
@@ -44,6 +45,12 @@ def at_the_door(path: str) -> Finding | None:
     except OSError as error:
         return finding("unreadable", path, f"the disk does not give it ({error.strerror})")
     return None
+
+
+def _closed_folder(path: str) -> str:
+    """The first folder on the way to a file that may not be entered; the path where a link hides it."""
+    parents = reversed(Path(path).parents)
+    return next((str(folder) for folder in parents if not os.access(folder, os.X_OK)), path)
 
 
 def why_refused(path: str, error: VideoError) -> Finding:
@@ -127,7 +134,7 @@ class _Tally:
 def _tally(container: Any, stream: Any) -> _Tally:
     tally, last_key = _Tally(), None
     try:
-        for packet in container.demux(stream):
+        for packet in packets_of(container, stream):
             if not packet.size:
                 continue
             tally.packets += 1

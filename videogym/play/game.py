@@ -17,7 +17,7 @@ from PIL import Image
 from videogym.actions import begin
 from videogym.env import VideoQAEnv
 from videogym.grammars import get_grammar
-from videogym.rewards import answered_right
+from videogym.rewards import answered_right, score
 from videogym.state import WHOLE_FRAME, Action, Answer, Clip, Crop, Move, Region, Result, Select, State
 from videogym.video import UnfitVideo, VideoError
 from videogym.video.sampling import smart_resize
@@ -77,13 +77,13 @@ class Game:
         Raises:
             Stale: another turn is due.
             Refused: the thought cannot be written down.
+            OSError: the turn was played, and the episode could not be stored.
         """
         with self._lock:
             state = self._inner.state
             if (episode, turn) != (self._episode, len(state.turns)) or state.terminated:
                 raise Stale("this turn has been played")
-            _, reward, _, _, info = self._env.step(self._move(state, action, thought.strip()))
-            self._paid.append(_payment(reward, info))
+            self._step(state, self._move(state, action, thought.strip()))
             if self._inner.state.terminated:
                 return
             state = self._inner.state
@@ -195,6 +195,16 @@ class Game:
         self._env.reset(options={"task_id": task.task_id})
         self._position, self._pictures, self._paid, self._skipped = position, pictures, [], []
         self._episode += 1
+
+    def _step(self, state: State, move: Move) -> None:
+        try:
+            _, reward, _, _, info = self._env.step(move)
+        except OSError:
+            if self._inner.state is not state:  # it was played, and the episode could not be stored
+                paid = score(self._inner.recipe.terms, state, self._inner.state)
+                self._paid.append((paid.reward, dict(paid.terms)))
+            raise
+        self._paid.append(_payment(reward, info))
 
     def _move(self, state: State, action: Action, thought: str) -> Move:
         """The action in words; as it is where the grammar has none for it, which the rules then refuse."""

@@ -16,7 +16,6 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from videogym.play.game import Game, Refused, Stale
 from videogym.state import Action, Answer, Crop, Select
@@ -103,7 +102,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json({"error": str(error)}, HTTPStatus.CONFLICT)
         except Refused as error:
             self._send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
-        except VideoError as error:
+        except (ConnectionError, TimeoutError):
+            raise  # a browser that has gone
+        except (VideoError, OSError) as error:  # OSError: the episode could not be stored
             self._send_json({"error": str(error)}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
     def _path(self) -> str:
@@ -118,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         origin = self.headers.get("Origin")
         if origin is not None and origin != f"http://{hosts[0]}":
             raise Problem(HTTPStatus.FORBIDDEN, "another page asks")
-        token, slash, rest = urlsplit(self.path).path.removeprefix("/").partition("/")
+        token, slash, rest = self.path.partition("?")[0].removeprefix("/").partition("/")
         if not secrets.compare_digest(token.encode(), self.server.token.encode()) or not slash:
             raise Problem(HTTPStatus.NOT_FOUND, "there is nothing here; use the address that was printed")
         return rest

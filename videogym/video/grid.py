@@ -114,8 +114,10 @@ def write_grid(parent: Path, pts_s: NDArray[np.float64], batches: Iterator[NDArr
         The grid's folder.
     """
     folder = parent / hashlib.blake2b(pts_s.tobytes(), digest_size=8).hexdigest()
+    was_there = folder.exists()
     if _open(folder) is None:
-        shutil.rmtree(folder, ignore_errors=True)
+        if was_there:  # damaged; one that appeared since is another builder's, and whole
+            shutil.rmtree(folder, ignore_errors=True)
         publish_folder(folder, lambda temporary: _fill(temporary, pts_s, batches))
     return folder
 

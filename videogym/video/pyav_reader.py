@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from videogym.video.file_video import FileVideo
 from videogym.video.packets import PacketTable
 from videogym.video.pixels import Renderer, View
-from videogym.video.scan import open_container, video_stream
+from videogym.video.scan import open_container, packets_of, video_stream
 from videogym.video.types import TruncatedVideo
 
 # Decoders that drop exactly the frames nothing refers to; libdav1d would drop wanted ones.
@@ -223,7 +223,7 @@ class _Decoder:
         """Seek, then drop packets up to a keyframe; false when that one lies after the wanted."""
         self._container.seek(ticks, stream=self._stream)
         self._stats.seeks += 1
-        packets = self._container.demux(self._stream)
+        packets = packets_of(self._container, self._stream)
         first = next((p for p in packets if p.is_keyframe and p.pts is not None), None)
         if first is None or first.pts > self._table.keys[start]:
             return False

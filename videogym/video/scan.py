@@ -7,6 +7,7 @@ file is opened for the first time, and is a typed error. Nothing is decoded but 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,18 @@ def video_stream(container: Any, path: str) -> Any:
     return stream
 
 
+def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
+    """Packets of some streams, or of all, from where the container stands.
+
+    A transport stream may bring further streams on its way. PyAV leaves those out, and stumbles over them
+    when it has given all others.
+    """
+    try:
+        yield from container.demux(*streams)
+    except IndexError:
+        pass
+
+
 def scan(path: str) -> PacketTable:
     """Read every packet header of a file and decode its first frames.
 
@@ -141,7 +154,7 @@ class _Headers:
 def _read_headers(container: Any, stream: Any) -> _Headers:
     headers = _Headers()
     opening = _AVI_OPENING if container.format.name == "avi" else 1
-    for packet in container.demux():
+    for packet in packets_of(container):
         if packet.pts is not None:
             index, end = packet.stream_index, packet.pts + (packet.duration or 0)
             headers.ends[index] = max(headers.ends.get(index, end), end)
