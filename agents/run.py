@@ -17,6 +17,7 @@ from torch import nn
 from torchrl.modules import ProbabilisticActor
 
 from videogym import DiscreteActions, FrameStore, VideoQAEnv, evaluate
+from videogym.datasets import Tasks, load_tasks, require_unseen
 from videogym.evaluate import Estimate, Report
 
 from .collect import EpisodeCollector, EpisodeEnv
@@ -80,6 +81,9 @@ class Run(TrainingRun):
     """A run of a compact policy, evaluated on held-out tasks by its likeliest actions.
 
     Args, folder and errors as `TrainingRun`.
+
+    Raises:
+        TrainedOnError: held-out tasks ask about videos of the tasks that are trained on.
     """
 
     def __init__(
@@ -91,6 +95,8 @@ class Run(TrainingRun):
         memory: nn.Module,
     ) -> None:
         self._eval_env = make_env(config, config.eval_tasks)
+        held_out: Tasks = self._eval_env.unwrapped.tasks  # type: ignore[attr-defined]
+        require_unseen(held_out[: config.eval_episodes], load_tasks(config.tasks))
         self._acting, self._eval_episodes = Acting(policy), config.eval_episodes
         super().__init__(config, out, policy, optimizer, memory, self._figures)
 

@@ -19,7 +19,9 @@ LAYERS = (
     ("observations", "rewards", "recipes", "datasets", "judging"),
     ("env",),
     ("wrappers", "evaluate", "rendering", "traces", "tool_episode"),
-    ("testing", "isolation", "doctor", "report", "play", "mcp_server", "cli", "__main__"),
+    ("testing", "isolation", "doctor", "results", "report", "play", "mcp_server"),
+    ("comparison",),
+    ("cli", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Rendering is drawn by `env.render` and imported there, when it is called.

@@ -6,20 +6,24 @@ cannot be used is skipped and counted, never scored.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
 import numpy as np
 
+from videogym.datasets import load_tasks, require_unseen
 from videogym.rewards import answered_right, looked_segments
-from videogym.state import Segment, State, intersection_s, merge
+from videogym.state import WHOLE_FRAME, Clip, Segment, State, Task, intersection_s, merge, region_iou
 from videogym.video import VideoError
 
 Policy = Callable[..., Any]
+REGION_IOU = 0.5  # from which a box counts as the other, as in object detection since PASCAL VOC
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,9 @@ class Episode:
     invalid_turns: int
     fault_turns: int
     tiou: float | None  # union of looks with union of evidence; None without evidence
-    hit: bool | None  # whether a shown frame lies in every evidence segment; None without evidence
+    hit: bool | None  # whether frames of all evidence were shown, see `hits`; None without evidence
+    video: str  # fingerprint of what was shown
+    task: str  # digest of what was asked and what is right, see `task_digest`
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Report:
     """Figures of a policy over a set of episodes."""
 
     accuracy: Estimate
-    hit_rate: Estimate | None
+    hit_rate: Estimate | None  # share of the episodes that were shown all evidence, see `hits`
     tiou: Estimate | None
     reward: Estimate
     turns: Estimate
@@ -79,6 +85,7 @@ def evaluate(
     task_ids: Sequence[str] | None = None,
     episodes: int | None = None,
     seed: int = 0,
+    trained_on: str | Iterable[Task] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Play episodes and report.
@@ -94,15 +101,22 @@ def evaluate(
         task_ids: the tasks, one episode each; by default the environment's first ``episodes`` tasks.
         episodes: how many tasks; all of them by default.
         seed: seeds the environment once, at the first episode.
+        trained_on: tasks that the policy learned from, or their source for `load_tasks`; it is not
+            evaluated on their videos, whatever is asked about them.
         progress: called with (done, total) after every episode.
 
     Raises:
         ValueError: there is nothing to evaluate, every video was bad, or no answer was judged.
+        TrainedOnError: tasks ask about videos that were trained on; the message names them, and nothing
+            is played.
     """
     inner: Any = env.unwrapped
     if task_ids is None:
         total = len(inner.tasks) if episodes is None else min(episodes, len(inner.tasks))
         task_ids = [inner.tasks[i].task_id for i in range(total)]
+    if trained_on is not None:
+        seen = load_tasks(trained_on) if isinstance(trained_on, str) else trained_on
+        require_unseen([inner.tasks.by_id(task_id) for task_id in task_ids], seen)
     played: list[Episode] = []
     bad: dict[str, str] = {}
     call = _with_env(policy, inner)
@@ -173,8 +187,21 @@ def _episode(state: State, correct: bool | None, reward: float, terms: dict[str,
         invalid_turns=sum(not turn.valid for turn in state.turns),
         fault_turns=sum(bool(turn.fault) for turn in state.turns),
         tiou=union_iou(looked_segments(state), evidence) if evidence else None,
-        hit=all(_hit(state, segment) for segment in evidence) if evidence else None,
+        hit=hits(state.task, state.clips),
+        video=state.video.fingerprint,
+        task=task_digest(state.task),
     )
+
+
+def task_digest(task: Task) -> str:
+    """Twelve hexadecimal digits that change with what is asked and what is right.
+
+    A task's id, its source and the path of its video do not count: a copy elsewhere is the same task.
+    """
+    evidence = task.evidence and [(float(s.start_s), float(s.end_s)) for s in task.evidence]
+    region = task.evidence_region and [float(side) for side in task.evidence_region.as_tuple()]
+    asked = (task.question, task.kind, task.options, task.answer, evidence, region)
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
 
 
 def union_iou(looks: Sequence[Segment], evidence: Sequence[Segment]) -> float:
@@ -184,8 +211,29 @@ def union_iou(looks: Sequence[Segment], evidence: Sequence[Segment]) -> float:
     return both / union
 
 
-def _hit(state: State, segment: Segment) -> bool:
-    return any(segment.contains(t) for clip in state.clips for t in clip.times_s)
+def hits(task: Task, clips: Sequence[Clip]) -> bool | None:
+    """Whether frames of all evidence were shown.
+
+    In every evidence segment lies a frame. Of a task with an ``evidence_region`` only frames count that
+    show this region: whose own has an IoU of at least `REGION_IOU` with it.
+
+    Args:
+        task: what is asked.
+        clips: all that was shown, the skim included.
+
+    Returns:
+        None without evidence.
+    """
+    place = task.evidence_region
+    times_s = [
+        time_s
+        for clip in clips
+        if place is None or region_iou(clip.region or WHOLE_FRAME, place) >= REGION_IOU
+        for time_s in clip.times_s
+    ]
+    if not task.evidence:
+        return None
+    return all(any(segment.contains(time_s) for time_s in times_s) for segment in task.evidence)
 
 
 def _report(episodes: list[Episode], recipe: str, bad: dict[str, str], faults: int) -> Report:

@@ -2,6 +2,7 @@
 
 # ruff: noqa: D103
 
+import os
 import re
 import subprocess
 import sys
@@ -10,8 +11,9 @@ import pytest
 
 from videogym.cli import main
 from videogym.cli.terminal import ProgressBar, printable
+from videogym.testing.coded_clips import write_clip
 
-NAMES = ("doctor", "look", "index", "eval", "report", "play")
+NAMES = ("doctor", "look", "index", "eval", "diff", "report", "play")
 
 
 def helped(capsys, *arguments):
@@ -56,6 +58,31 @@ def test_ctrl_c_is_no_traceback(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["look", "a.mp4"]])
+def test_output_that_nobody_reads_is_no_traceback(tmp_path, arguments):
+    """As in `videogym look a.mp4 | true`; what is written is kept back by Python until the end."""
+    write_clip(tmp_path / "a.mp4", 3)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "videogym", *arguments], cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": ""}, timeout=60,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_a_name_that_the_output_cannot_spell_ends_no_command(tmp_path):
+    for name in ("a.mp4", "é 日.mp4", "z.mp4"):
+        (tmp_path / name).touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "videogym", "doctor", "."], cwd=tmp_path, capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"}, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert rb"BAD   ./\xe9 \u65e5.mp4" in done.stdout and b"0 of 3 can be used" in done.stdout
 
 
 def test_a_line_of_text_takes_the_place_of_the_bar(monkeypatch, capsys):

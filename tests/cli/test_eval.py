@@ -117,6 +117,7 @@ def test_evaluating_on_what_was_trained_on_is_refused(capsys):
         ([":act"], "MODULE:NAME; got ':act'"),
         ([".mine:act"], "MODULE:NAME; got '.mine:act'"),
         (["oracle", "--episodes", "0"], "--episodes must be at least 1, got 0"),
+        (["oracle", "--seed", "-1"], "--seed must be at least 0, got -1"),
         (["oracle", "--recipe", "MINE"], "unknown recipe 'MINE'"),
         (["oracle", "--tasks", "nowhere.jsonl"], "nowhere.jsonl"),
         (["oracle", "--traces", "no/t.jsonl"], "No such file or directory"),

@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 from pytest import approx
 
-from videogym import Answer, Crop, Segment, Task, TextActions, VideoQAEnv, evaluate, get_recipe
-from videogym.evaluate import mean, proportion, union_iou
+from videogym import Answer, Crop, Region, Segment, Task, TextActions, VideoQAEnv, evaluate, get_recipe
+from videogym.datasets import TrainedOnError, write_tasks
+from videogym.evaluate import hits, mean, proportion, union_iou
 from videogym.rewards import AnswerTerm
+from videogym.state import Clip
 from videogym.testing.policies import Blind, Oracle, Random, SkimOnly
 from videogym.video import UnreadableVideo
 
@@ -98,6 +100,65 @@ def test_tasks_without_evidence_have_no_grounding():
     assert report.tiou is not None and report.tiou.count == 1
     assert report.terms["coverage"].count == 1
     assert evaluate(looks_then_answers, VideoQAEnv([task(0, evidence=None)])).hit_rate is None
+
+
+@pytest.mark.parametrize(
+    ("region", "hit"),
+    [  # the evidence region is a quarter by a quarter: the whole frame has an IoU of 1/16 with it
+        (None, False),
+        ((0.5, 0.5, 0.75, 0.75), True),
+        ((0.5, 0.5, 1.0, 0.75), True),  # twice as large: just enough
+        ((0.5, 0.5, 1.0, 0.76), False),
+        ((0.625, 0.5, 0.75, 0.75), True),  # half of it
+        ((0.626, 0.5, 0.75, 0.75), False),
+        ((0.0, 0.0, 0.25, 0.25), False),
+    ],
+)
+def test_a_hit_of_a_detail_needs_its_region(region, hit):
+    detail = task(0, evidence_region=Region(0.5, 0.5, 0.75, 0.75))
+
+    def policy(observation, info):
+        return Crop(20, 30, region) if info["turn"] == 0 else Answer("B")
+
+    assert evaluate(policy, VideoQAEnv([detail])).episodes[0].hit is hit
+    assert evaluate(policy, VideoQAEnv([task(0)])).episodes[0].hit is True, "the skim shows the evidence"
+
+
+def test_a_hit_needs_frames_of_all_evidence_in_its_region():
+    place = Region(0.4, 0.4, 0.6, 0.6)
+    both = task(0, evidence=(Segment(20, 25), Segment(40, 45)), evidence_region=place)
+    clips = [Clip((21.0,), place), Clip((41.0,), None)]
+    assert hits(both, clips) is False
+    assert hits(both, [*clips, Clip((25.0,), place)]) is False, "half-open: 25 s is outside, and the first"
+    assert hits(both, [*clips, Clip((40.0,), place)]) is True
+    assert hits(task(0, evidence=None), clips) is None
+
+
+def test_what_was_trained_on_is_not_evaluated_on():
+    def policy(observation, info):
+        raise AssertionError("nothing is played")
+
+    trained = [task(7, video=ADDRESS.format(2)), task(8)]
+    with pytest.raises(
+        TrainedOnError, match=r"1 of 4 tasks ask about videos .* 1 of them the same .*: task-2$"
+    ):
+        evaluate(policy, make(), trained_on=trained)
+    assert len(evaluate(looks_then_answers, make(), episodes=2, trained_on=trained).episodes) == 2
+    assert (
+        len(evaluate(looks_then_answers, make(), task_ids=["task-3"], trained_on=iter(trained)).episodes)
+        == 1
+    )
+
+
+def test_the_source_of_what_was_trained_on_will_do(tmp_path):
+    source = "procedural:brief_event?duration_s=60&count=40&split={}"
+    env = VideoQAEnv(source.format("test"))
+    assert len(evaluate(Oracle(), env, episodes=2, trained_on=source.format("train")).episodes) == 2
+    with pytest.raises(TrainedOnError, match="2 of 2 tasks"):
+        evaluate(Oracle(), env, episodes=2, trained_on=source.format("test"))
+    write_tasks(tmp_path / "t.jsonl", [task(1)])
+    with pytest.raises(TrainedOnError, match=r": task-1$"):
+        evaluate(looks_then_answers, make(), trained_on=str(tmp_path / "t.jsonl"))
 
 
 def test_tasks_are_chosen_by_id_or_number():
@@ -191,6 +252,12 @@ def test_the_oracle_is_always_right_and_sees_all_evidence(recipe, family):
     assert report.accuracy.mean == 1.0
     assert report.hit_rate is not None and report.hit_rate.mean == 1.0
     assert report.invalid_rate.mean == 0.0
+
+
+@pytest.mark.parametrize(("regions", "share"), [(True, 1.0), (False, 0.0)])
+def test_a_detail_is_hit_by_crops_of_its_region_alone(regions, share):
+    report = evaluate(Oracle(regions), VideoQAEnv("procedural:small_detail?duration_s=600&count=20"))
+    assert report.hit_rate is not None and report.hit_rate.mean == share
 
 
 def test_guessers_are_near_chance_and_the_skim_helps_where_it_suffices():

@@ -43,7 +43,9 @@ def test_the_oracle_is_always_right_and_executes_all_it_does(family: str, recipe
     report = evaluate(Oracle(), env_of(family, 20, recipe=recipe))
     assert report.accuracy.mean == 1.0 and report.invalid_rate.mean == 0.0
     assert report.hit_rate is not None
-    if recipe != "VIDEO_MTR/code":  # its pool of 64 frames misses some events
+    if family == "small_detail" and recipe != "DEFAULT":  # the papers' recipes have no regions
+        assert report.hit_rate.mean == 0.0, "the whole picture is not the region"
+    elif recipe != "VIDEO_MTR/code":  # its pool of 64 frames misses some events
         assert report.hit_rate.mean == 1.0, "some evidence was not shown"
 
 
@@ -151,7 +153,7 @@ def test_without_a_crop_of_its_region_a_small_detail_is_not_read() -> None:
     # The same frames of the same times, but of the whole picture: 25 % of 40, and four deviations.
     without = evaluate(PixelReader(Oracle(regions=False)), env)
     assert without.accuracy.mean < 0.53
-    assert without.hit_rate is not None and without.hit_rate.mean == 1.0, "it did not look at the disc"
+    assert without.hit_rate is not None and without.hit_rate.mean == 0.0, "a frame was of the disc alone"
     # 0.5 for the time alone, times the share of the picture that the disc's box is: 0.055 squared. Of that
     # the skim has one or two hundredths already.
     assert without.terms["coverage"].mean == pytest.approx(0.5 * 0.003025, rel=0.03)

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videogym.datasets import Overlap, TrainedOnError, find_overlap, load_tasks, require_unseen
+from videogym.datasets import (
+    Overlap,
+    ProceduralTasks,
+    TrainedOnError,
+    find_overlap,
+    load_tasks,
+    require_unseen,
+)
 from videogym.state import Task
 
 
@@ -74,6 +81,33 @@ def test_splits_of_a_procedural_source_are_apart_and_a_source_is_not_unseen() ->
     require_unseen(test, train)
     with pytest.raises(TrainedOnError, match=r"^50 of 50 tasks"):
         require_unseen(train, train)
+
+
+def test_a_procedural_source_that_holds_none_of_the_videos_is_not_gone_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 40,000 tasks only the first is made, which tells what the addresses of all have in common."""
+    made: list[int] = []
+    make = ProceduralTasks._task
+    monkeypatch.setattr(ProceduralTasks, "_task", lambda self, i: made.append(i) or make(self, i))
+    source = "procedural:brief_event?duration_s=60&count=40000"
+    train = load_tasks(source)
+    assert isinstance(train, ProceduralTasks)
+    others = [load_tasks(f"{source}&split=val")[3], load_tasks(f"{source}&level=1")[3]]
+    others += [load_tasks(f"{source}&event_s=2")[3], load_tasks(source.replace("60", "90"))[3]]
+    others += [load_tasks(source.replace("brief_event", "digits"))[3]]
+    made.clear()
+    assert find_overlap([*others, *TRAINED, task("x", "synthetic:nothing")], train) == Overlap((), ())
+    assert set(made) == {0}
+
+
+def test_a_video_of_a_procedural_source_is_found_whatever_stands_beside_it() -> None:
+    train = load_tasks("procedural:brief_event?count=30&split=train")
+    same, copied = train[29], task("copied", train[7].video)
+    found = find_overlap([*TRAINED, same, copied], train)
+    assert found == Overlap((same.task_id, "copied"), (same.task_id,))
+    reseeded = load_tasks("procedural:brief_event?count=30&split=train&seed=1")
+    assert find_overlap(reseeded, train) == Overlap((), ()), "may be of it, and is not"
 
 
 def test_what_may_not_be_shared_is_one_of_two() -> None:

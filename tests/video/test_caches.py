@@ -148,7 +148,8 @@ def test_a_grid_serves_nothing_but_the_identical_request(path):
         assert decodes([TIMES[1], 1 / RATE, 2 / RATE]) == 2
         assert decodes(TIMES[:3], size=(40, 24)) == 3
         assert decodes(TIMES[:3], resizer="area") == 3
-        assert decodes(TIMES[:3], region=(0.0, 0.0, 1.0, 1.0)) == 3
+        assert decodes(TIMES[:3], region=(0.0, 0.0, 1.0, 0.5)) == 3
+        assert decodes(TIMES[:3], region=(0.0, 0.0, 1.0, 1.0)) == 0  # cuts nothing off
 
 
 def test_answers_do_not_depend_on_a_grid(path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videogym.testing.coded_clips import CORNERS, draw_code, read_code
+from videogym.testing.coded_clips import CORNERS, draw_code, read_code, write_clip
 from videogym.video import fit_within, letterbox, open_video, region_box
 from videogym.video.orientation import Orientation
 from videogym.video.times import ordinals_at
@@ -51,6 +51,24 @@ def test_a_region_is_never_empty_and_never_outside(width, height, corners):
 )
 def test_fitting_keeps_the_aspect(frame, box, fitted):
     assert fit_within(*frame, box) == fitted
+
+
+@pytest.mark.parametrize("size", [None, (48, 27), (224, 126)])
+@pytest.mark.parametrize("resizer", ["area", "bilinear", "bicubic"])
+def test_the_region_of_the_whole_frame_changes_no_pixel(tmp_path, size, resizer):
+    """A file, whose colour and size change in one pass without a region, and a synthetic video."""
+    write_clip(tmp_path / "a.mp4", count=4, size=(160, 96))
+    for source in (
+        str(tmp_path / "a.mp4"),
+        "synthetic:brief_event?level=0&duration_s=60&seed=1&size=64x36",
+    ):
+        with open_video(source) as video:
+            plain, whole, *cut = (
+                video.frames_at([0.0, 0.06], size=size, region=region, resizer=resizer).pixels
+                for region in (None, (0, 0, 1, 1), (0.0, 0.0, np.float32(1), 1.0), (0.0, 0.0, 1.0, 0.9))
+            )
+            assert np.array_equal(plain, whole) and np.array_equal(plain, cut[0])
+            assert plain.shape != cut[1].shape or not np.array_equal(plain, cut[1]), "a region does cut"
 
 
 def test_a_letterbox_is_black_and_centred():

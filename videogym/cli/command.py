@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import io
 import os
 import sys
 from collections.abc import Sequence
 
+from videogym.cli.diff import add_diff
 from videogym.cli.doctor import add_doctor
 from videogym.cli.evaluation import add_eval
 from videogym.cli.index import add_index
@@ -22,13 +24,14 @@ from videogym.cli.report import add_report
 from videogym.cli.terminal import printable
 from videogym.video import VideoError
 
-COMMANDS = (add_doctor, add_look, add_index, add_eval, add_report, add_play)
+COMMANDS = (add_doctor, add_look, add_index, add_eval, add_diff, add_report, add_play)
 _EPILOG = """\
 from your own videos to a report:
 
   videogym doctor videos/                        which files can be used, and how to mend the others
   videogym look videos/a.mp4 --out a.jpg         what is in one of them
   videogym eval random --tasks tasks.jsonl --video-root videos/ --traces random.jsonl
+  videogym diff random.jsonl other.jsonl         why the figures of two runs differ
   videogym report random.jsonl                   every episode of it, to be read in a browser
   videogym play --tasks tasks.jsonl --video-root videos/ --traces mine.jsonl
 
@@ -52,15 +55,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for add in COMMANDS:
         add(commands)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that it cannot spell ends no command
+    try:
+        try:
+            return _run(parser, arguments)
+        finally:
+            print(end="", flush=True)  # here, since Python itself would fail at it with a traceback
+    except BrokenPipeError:  # the reader of our output has left, like `head`
+        _close_output()
+        return 1
+    except OSError as error:  # a full disk
+        _close_output()
+        print(f"videogym: error: {printable(error)}", file=sys.stderr)
+        return 2
+
+
+def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         return int(chosen.run(chosen))
-    except BrokenPipeError:  # the reader of our output has left, like `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:
+        raise
     except (OSError, ValueError, ImportError, VideoError) as error:
         lines = " ".join(str(error).split()) or type(error).__name__
         print(f"videogym {chosen.command}: error: {printable(lines)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130  # as shells do for an interrupted command
+
+
+def _close_output() -> None:
+    """Have the end of Python write what is left to nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

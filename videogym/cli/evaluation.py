@@ -6,23 +6,21 @@ import argparse
 import functools
 import importlib
 import inspect
-import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 import gymnasium
 
 from videogym.cli.options import add_command, add_episodes
 from videogym.cli.terminal import printable, progress_bar
-from videogym.datasets import load_tasks, require_unseen
 from videogym.env import VideoQAEnv
 from videogym.evaluate import Estimate, Policy, Report, evaluate
+from videogym.results import describe_run, result_text
 from videogym.testing.policies import Blind, Oracle, Random, SkimOnly
 from videogym.traces import RecordTraces
-from videogym.video import VideoError
+from videogym.video import Backend, VideoError
 from videogym.wrappers import TextActions
 
 POLICIES: dict[str, Callable[[int], Policy]] = {
@@ -31,6 +29,7 @@ POLICIES: dict[str, Callable[[int], Policy]] = {
     "random": Random,
     "skim_only": SkimOnly,
 }
+_SETTINGS = ("policy", "seed", "tasks", "episodes", "backend", "trained_on")  # that a result tells
 _NAMED = 5  # bad videos that are named
 
 
@@ -65,27 +64,44 @@ def add_eval(commands: Any) -> None:
     parser.add_argument(
         "--trained-on", metavar="TASKS", help="refuse to evaluate on videos that these tasks ask about"
     )
-    parser.add_argument("--json", action="store_true", help="the figures as one JSON object")
+    parser.add_argument(
+        "--backend",
+        choices=get_args(Backend),
+        default="pyav",
+        help="decodes files (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="settings, figures and episodes as one JSON object, see `diff`"
+    )
     parser.set_defaults(run=_eval)
 
 
 def _eval(arguments: argparse.Namespace) -> int:
     if arguments.episodes is not None and arguments.episodes < 1:
         raise ValueError(f"--episodes must be at least 1, got {arguments.episodes}")
+    if arguments.seed < 0:
+        raise ValueError(f"--seed must be at least 0, got {arguments.seed}")
     policy = load_policy(arguments.policy, arguments.seed)
-    inner = VideoQAEnv(arguments.tasks, arguments.recipe, video_root=arguments.video_root)
-    if arguments.trained_on is not None:
-        require_unseen(inner.tasks, load_tasks(arguments.trained_on))
+    inner = VideoQAEnv(
+        arguments.tasks, arguments.recipe, video_root=arguments.video_root, backend=arguments.backend
+    )
     env: gymnasium.Env[Any, Any] = TextActions(inner) if arguments.text else inner
     if arguments.traces is not None:
         env = RecordTraces(env, arguments.traces)
     try:
         report = evaluate(
-            policy, env, episodes=arguments.episodes, seed=arguments.seed, progress=progress_bar("episodes")
+            policy,
+            env,
+            episodes=arguments.episodes,
+            seed=arguments.seed,
+            trained_on=arguments.trained_on,
+            progress=progress_bar("episodes"),
         )
     finally:
         env.close()
-    print(json.dumps(_row(report), indent=2) if arguments.json else "\n".join(_lines(report)))
+    told = {name: getattr(arguments, name) for name in _SETTINGS}
+    text = result_text(report, describe_run(env, **told)) if arguments.json else "\n".join(_lines(report))
+    print(text)
     return 0
 
 
@@ -132,13 +148,6 @@ def _blamed(policy: Policy) -> Policy:
             raise RuntimeError(f"the policy raised {type(error).__name__}") from error
 
     return act
-
-
-def _row(report: Report) -> dict[str, Any]:
-    """Everything but the episodes, which traces hold."""
-    row = asdict(report)
-    del row["episodes"]
-    return {"episodes": len(report.episodes), **row}
 
 
 def _lines(report: Report) -> list[str]:

@@ -30,6 +30,8 @@ _MAX_SIDE = 16_384
 class View:
     """How frames are to be shown: cut first, then resized.
 
+    The region of the whole frame is kept as none: the same pixels, from the same caches.
+
     Raises:
         ValueError: a side is not a whole number in 1 to 16384, the region has no area or leaves
             ``[0, 1]``, or the resizer is unknown.
@@ -48,7 +50,8 @@ class View:
             x0, y0, x1, y1 = self.region
             if not (0.0 <= x0 < x1 <= 1.0 and 0.0 <= y0 < y1 <= 1.0):
                 raise ValueError(f"region needs 0 <= x0 < x1 <= 1, and y too, got {self.region}")
-            object.__setattr__(self, "region", (x0, y0, x1, y1))
+            whole = (x0, y0, x1, y1) == (0.0, 0.0, 1.0, 1.0)
+            object.__setattr__(self, "region", None if whole else (x0, y0, x1, y1))
         if self.resizer not in _INTERPOLATION:
             raise ValueError(f"resizer must be one of {get_args(Resizer)}, got {self.resizer!r}")
 

@@ -1,0 +1,56 @@
+"""Training loops refuse to call tasks held out whose videos they train on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small_chat import RECIPE, TASKS, load, make_actor
+from small_runs import SMALL, Table
+from torch import nn
+
+from agents import train_ppo
+from agents.mllm import ChatConfig, held_out
+from agents.run import Run
+from videogym.datasets import TrainedOnError, load_tasks, write_tasks
+
+
+def test_a_run_of_a_compact_policy_refuses_before_it_trains(tmp_path: Path) -> None:
+    """At once, not at the first evaluation; and nothing is written."""
+    config = train_ppo.Config(**SMALL)
+    policy = Table()
+    optimizer = torch.optim.Adam(policy.parameters())
+    with pytest.raises(TrainedOnError, match=r"^20 of 20 tasks ask about videos that were trained on"):
+        Run(
+            replace(config, eval_tasks=config.tasks, eval_episodes=20),
+            tmp_path,
+            policy,
+            optimizer,
+            nn.Module(),
+        )
+    assert not list(tmp_path.iterdir())
+    Run(config, tmp_path, policy, optimizer, nn.Module())
+
+
+def test_only_tasks_that_are_played_count(tmp_path: Path) -> None:
+    """The second held-out task is trained on; an evaluation of one episode never meets it."""
+    config = train_ppo.Config(**SMALL)
+    tasks = [load_tasks(config.eval_tasks)[0], load_tasks(config.tasks)[5]]
+    write_tasks(tmp_path / "tasks.jsonl", tasks)
+    config = replace(config, eval_tasks=str(tmp_path / "tasks.jsonl"), eval_episodes=2)
+    policy = Table()
+    optimizer = torch.optim.Adam(policy.parameters())
+    with pytest.raises(TrainedOnError, match=rf"^1 of 2 tasks .*: {tasks[1].task_id}$"):
+        Run(config, tmp_path / "run", policy, optimizer, nn.Module())
+    Run(replace(config, eval_episodes=1), tmp_path / "run", policy, optimizer, nn.Module())
+
+
+def test_a_language_model_is_not_evaluated_on_what_it_learns_from(checkpoints: dict[str, Path]) -> None:
+    """Of one source, and of its two splits."""
+    actor = make_actor(load(checkpoints["qwen2_5_vl"]))
+    config = ChatConfig(recipe=RECIPE, tasks=TASKS, eval_tasks=TASKS, eval_episodes=2)
+    with pytest.raises(TrainedOnError, match=r"^2 of 2 tasks"):
+        held_out(config, actor)
+    assert callable(held_out(replace(config, eval_tasks=f"{TASKS}&split=val"), actor))

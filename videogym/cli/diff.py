@@ -1,0 +1,149 @@
+"""``videogym diff``: why two runs have different figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from videogym.cli.options import add_command
+from videogym.cli.terminal import printable
+from videogym.comparison import Comparison, Side, compare, read_side
+from videogym.comparison.compare import p_value, signed
+from videogym.comparison.partings import WORDS
+
+_NAMED = 3  # tasks that are named
+_WIDTH = 60  # characters of a value that fits beside another one
+
+
+def add_diff(commands: Any) -> None:
+    """``videogym diff``."""
+    parser = add_command(
+        commands,
+        "diff",
+        help="why two runs have different figures",
+        description="Compare two runs: their settings, which tasks both played, figures on these with the "
+        "paired difference B - A and its 95 % interval, and the first step at which episodes part.",
+        epilog="A and B are traces (`videogym eval --traces`, or videogym.traces.RecordTraces), which\n"
+        "tell every step, or results (`videogym eval --json`), which tell every setting.\n\n"
+        "  videogym diff before.jsonl after.jsonl    where episodes part\n"
+        "  videogym diff mine.json theirs.json       which settings differ",
+    )
+    parser.add_argument("a", metavar="A", help="traces, a folder of such, or a result")
+    parser.add_argument("b", metavar="B", help="what it is compared with")
+    parser.add_argument("--json", action="store_true", help="the comparison as one JSON object")
+    parser.set_defaults(run=_diff)
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    found = compare(read_side(arguments.a), read_side(arguments.b))
+    lines = [json.dumps(found.to_json(), indent=2)] if arguments.json else _lines(found)
+    print("\n".join(lines))
+    return 0
+
+
+def _lines(found: Comparison) -> Iterator[str]:
+    for letter, side in (("A", found.a), ("B", found.b)):
+        yield from _side_lines(letter, side)
+    yield from ("", "What they are")
+    yield from _setting_lines(found)
+    yield from ("", "Tasks")
+    yield from _task_lines(found)
+    yield from ("", f"Figures on the common tasks ({len(found.common)}), 95 % intervals")
+    yield from _figure_lines(found)
+    yield from ("", "Where episodes of one task first differ")
+    yield from _parting_lines(found)
+    yield from ("", found.conclusion)
+
+
+def _side_lines(letter: str, side: Side) -> Iterator[str]:
+    accuracy = "none judged" if side.accuracy is None else f"accuracy {side.accuracy}"
+    name, recipes = printable(side.name), printable(", ".join(side.recipes))
+    yield f"{letter}  {name}: {len(side.episodes)} tasks of {recipes}, {accuracy}"
+    left_out = {
+        "further episodes of the same tasks": side.repeated,
+        "episodes with a fault or left before their end": side.unscored,
+        "tasks whose video could not be used": side.bad_videos,
+        "last lines that are cut off": side.torn,
+    }
+    for what, count in left_out.items():
+        if count:
+            yield f"   without {count} {what}"
+
+
+def _setting_lines(found: Comparison) -> Iterator[str]:
+    settings = found.settings
+    explained = any(one.name.startswith("recipe.") for one in settings.differing)
+    for one in settings.differing:
+        if explained and one.name == "recipe_identity":
+            continue
+        a, b = (_value(value) for value in (one.a, one.b))
+        if len(a) + len(b) <= _WIDTH:
+            yield f"  {printable(one.name)}  {a} | {b}"
+        else:
+            yield from (f"  {printable(one.name)}", f"    A  {a}", f"    B  {b}")
+    yield (
+        f"  {settings.same} settings are the same"
+        if settings.same
+        else "  no setting is known to be the same"
+    )
+    for letter, names in (("A", settings.only_a), ("B", settings.only_b)):
+        if names:
+            yield f"  only {letter} tells: {printable(', '.join(_groups(names)))}"
+
+
+def _value(value: Any) -> str:
+    return printable(json.dumps(value, ensure_ascii=False))
+
+
+def _groups(names: Sequence[str]) -> list[str]:
+    """Names by what they belong to: ``recipe.rules.max_turns`` is of ``recipe``."""
+    return list(dict.fromkeys(name.partition(".")[0] for name in names))
+
+
+def _task_lines(found: Comparison) -> Iterator[str]:
+    yield f"  {len(found.common)} played by both"
+    for what, tasks in (
+        ("by A alone", found.only_a),
+        ("by B alone", found.only_b),
+        ("of both with another question or truth under the same id", found.other_tasks),
+        ("of both with another video under the same id", found.other_videos),
+    ):
+        if tasks:
+            yield f"  {len(tasks)} {what}: {_ids(tasks)}"
+
+
+def _ids(tasks: Sequence[str]) -> str:
+    return printable(", ".join(tasks[:_NAMED])) + (", ..." if len(tasks) > _NAMED else "")
+
+
+def _figure_lines(found: Comparison) -> Iterator[str]:
+    rows = [("", "A", "B", "B - A")]
+    for figure in (*found.figures, *found.terms):
+        name = printable(figure.name if figure in found.figures else f"  {figure.name}")
+        fewer = "" if figure.a.count == len(found.common) else f"  ({figure.a.count} tasks)"
+        rows.append((name, str(figure.a), str(figure.b), signed(figure) + fewer))
+    wide = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, wide, strict=False)]
+        yield "  " + "  ".join([*cells, row[-1]])
+    for letter, names in zip("AB", found.terms_of_one, strict=True):
+        if names:
+            yield f"  only {letter} is paid: {printable(', '.join(names))}"
+    if found.mcnemar is not None:
+        test = found.mcnemar
+        yield f"  right in A alone {test.only_a}, in B alone {test.only_b}: exact McNemar {p_value(test.p)}"
+    if not found.same_recipe:
+        yield "  rewards of different recipes are different things"
+
+
+def _parting_lines(found: Comparison) -> Iterator[str]:
+    if found.partings is None:
+        yield "  not known: a result tells no steps; compare two files of traces (videogym eval --traces)"
+        return
+    for one in found.partings:
+        named = [
+            f"{task_id} (turn {turn})" if turn else task_id for task_id, turn in one.tasks[: _NAMED + 1]
+        ]
+        yield f"  {len(one.tasks):>5}  {WORDS[one.kind]}: {_ids(named)}"

@@ -1,0 +1,173 @@
+"""Two runs beside each other: what they were, what both played, how they differ on it, and where.
+
+Nothing here says why; it says what differs, how sure that is, and what cannot be known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from videogym.comparison.paired import (
+    Figure,
+    McNemar,
+    Pair,
+    discordance,
+    figures,
+    term_figures,
+)
+from videogym.comparison.partings import Parting, partings
+from videogym.comparison.settings import Settings, differences
+from videogym.comparison.sides import ComparisonError, Side
+
+LEVEL = 0.05  # below which p is taken for a difference
+_NAMED = 3  # settings that the conclusion names
+# What a recipe is called and told of it, which decides nothing.
+_WORDS = ("recipe_identity", "recipe.name", "recipe.source", "recipe.choices")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two runs have in common, and what they have not."""
+
+    a: Side
+    b: Side
+    settings: Settings
+    common: tuple[str, ...]  # ids of the tasks that both played, in A's order
+    only_a: tuple[str, ...]  # ids of the tasks that A alone played
+    only_b: tuple[str, ...]
+    other_tasks: tuple[str, ...]  # of the common: something else is asked or right under the same id
+    other_videos: tuple[str, ...]  # of the common: another video was shown
+    figures: tuple[Figure, ...]  # over the common tasks
+    terms: tuple[Figure, ...]  # sums of reward terms over an episode
+    mcnemar: McNemar | None  # of the answers; None where none was judged
+    partings: tuple[Parting, ...] | None  # None: one of the two holds no turns
+
+    @property
+    def same_recipe(self) -> bool:
+        """Whether both played by one recipe, the same."""
+        return self.a.recipes == self.b.recipes and len(self.a.recipes) == 1
+
+    @property
+    def terms_of_one(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Reward terms that A alone, and B alone, was ever paid on the common tasks."""
+        a, b = (
+            dict.fromkeys(name for task_id in self.common for name in side.episodes[task_id].terms)
+            for side in (self.a, self.b)
+        )
+        return tuple(name for name in a if name not in b), tuple(name for name in b if name not in a)
+
+    @property
+    def conclusion(self) -> str:
+        """What the evidence says, in a sentence or two."""
+        return f"{_verdict(self)} {_reasons(self)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it in JSON values."""
+        return {
+            "a": _head(self.a),
+            "b": _head(self.b),
+            "settings": asdict(self.settings),
+            "tasks": {
+                name: list(getattr(self, name))
+                for name in ("common", "only_a", "only_b", "other_tasks", "other_videos")
+            },
+            "figures": {figure.name: _row(figure) for figure in self.figures},
+            "terms": {figure.name: _row(figure) for figure in self.terms},
+            "terms_of_one": dict(zip(("a", "b"), map(list, self.terms_of_one), strict=True)),
+            "mcnemar": None if self.mcnemar is None else asdict(self.mcnemar),
+            "partings": None if self.partings is None else {p.kind: list(p.tasks) for p in self.partings},
+            "conclusion": self.conclusion,
+        }
+
+
+def compare(a: Side, b: Side) -> Comparison:
+    """Compare two runs. Differences are B - A.
+
+    Raises:
+        ComparisonError: no task was played by both.
+    """
+    common = tuple(task_id for task_id in a.episodes if task_id in b.episodes)
+    if not common:
+        ids = [f"{len(side.episodes)} such as {next(iter(side.episodes))!r}" for side in (a, b)]
+        raise ComparisonError(f"no task was played by both: {a.name} has {ids[0]}, {b.name} has {ids[1]}")
+    pairs: list[Pair] = [(a.episodes[task_id], b.episodes[task_id]) for task_id in common]
+    both = a.traces and b.traces
+    return Comparison(
+        a=a,
+        b=b,
+        settings=differences(a.settings, b.settings),
+        common=common,
+        only_a=tuple(task_id for task_id in a.episodes if task_id not in b.episodes),
+        only_b=tuple(task_id for task_id in b.episodes if task_id not in a.episodes),
+        other_tasks=tuple(x.task_id for x, y in pairs if x.task != y.task),
+        other_videos=tuple(x.task_id for x, y in pairs if x.video != y.video),
+        figures=figures(pairs),
+        terms=term_figures(pairs),
+        mcnemar=discordance(pairs),
+        partings=partings((a.traces[i], b.traces[i]) for i in common) if both else None,
+    )
+
+
+def _head(side: Side) -> dict[str, Any]:
+    names = ("name", "recipes", "repeated", "unscored", "bad_videos", "torn")
+    return {name: getattr(side, name) for name in names} | {"episodes": len(side.episodes)}
+
+
+def _row(figure: Figure) -> Mapping[str, Any]:
+    return {name: value for name, value in asdict(figure).items() if name != "name"}
+
+
+# --- in words ----------------------------------------------------------------------------------
+
+
+def _verdict(found: Comparison) -> str:
+    tasks = "the one common task" if len(found.common) == 1 else f"the {len(found.common)} common tasks"
+    if found.partings is not None and {p.kind for p in found.partings} == {"nowhere"}:
+        return f"On {tasks} both saw the same frames by reference, did the same and were paid the same."
+    accuracy = next((figure for figure in found.figures if figure.name == "accuracy"), None)
+    if accuracy is None or found.mcnemar is None:
+        return f"On {tasks} no answer of both was judged."
+    told = f"B - A = {signed(accuracy)}, exact McNemar {p_value(found.mcnemar.p)}"
+    if found.mcnemar.p < LEVEL:
+        better, worse = ("B", "A") if found.mcnemar.only_b > found.mcnemar.only_a else ("A", "B")
+        return f"On {tasks} {better} was right more often than {worse}, by more than is likely ({told})."
+    if found.mcnemar.only_a == found.mcnemar.only_b == 0:
+        return f"On {tasks} both were right on the same ones ({told})."
+    return f"{tasks.capitalize()} do not tell who is right more often ({told})."
+
+
+def _reasons(found: Comparison) -> str:
+    """What differs and what is not known; never that it is why."""
+    names = [one.name for one in found.settings.differing if not one.name.startswith(_WORDS)]
+    reasons = []
+    if changed := len({*found.other_tasks, *found.other_videos}):
+        reasons.append(f"what {changed} of these tasks are (question, truth or video)")
+    if names:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        reasons.append(f"settings ({', '.join(names[:_NAMED])}{more})")
+    elif not found.same_recipe:
+        reasons.append("their recipes")
+    told = f"They differ in {' and in '.join(reasons)}" if reasons else "No setting differs that both tell"
+    if found.a.traces or found.b.traces:
+        told += "; traces tell neither policy nor seed, backend or versions"
+    alone = (("A", found.only_a), ("B", found.only_b))
+    if left_out := [f"{len(tasks)} that {letter} alone played" for letter, tasks in alone if tasks]:
+        told += f"; tasks are left out, {' and '.join(left_out)}"
+    return f"{told}."
+
+
+def p_value(p: float) -> str:
+    """A p-value as it is read.
+
+    >>> p_value(0.0312), p_value(1e-9), p_value(1.0)
+    ('p = 0.031', 'p < 0.0001', 'p = 1')
+    """
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
+
+
+def signed(figure: Figure) -> str:
+    """A difference with its interval."""
+    one = figure.difference
+    return f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"

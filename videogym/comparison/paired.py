@@ -1,0 +1,145 @@
+"""Figures of two runs on the tasks that both played, and their differences pair by pair.
+
+Differences are B - A. Knows numbers only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from videogym.evaluate import Episode, Estimate, mean, proportion
+
+_Z = 1.959964
+T = TypeVar("T")
+Pair = tuple[Episode, Episode]  # of one task: A's and B's
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure of either run over the pairs in which both have it, and the difference."""
+
+    name: str
+    a: Estimate
+    b: Estimate
+    difference: Estimate  # B - A
+
+
+@dataclass(frozen=True, slots=True)
+class McNemar:
+    """Tasks that one run alone got right, and the exact test of their balance."""
+
+    only_a: int
+    only_b: int
+    p: float  # two-sided
+
+
+def mcnemar(only_a: int, only_b: int) -> McNemar:
+    """McNemar's exact test: were ``only_a`` and ``only_b`` drawn with equal odds?
+
+    Returns:
+        With the two-sided p, twice the smaller binomial tail and at most 1; 1.0 without any such task.
+
+    >>> mcnemar(1, 7).p
+    0.0703125
+    """
+    count, term, tail = only_a + only_b, 1, 0
+    for i in range(min(only_a, only_b) + 1):  # in whole numbers, so that no count is too large
+        tail += term
+        term = term * (count - i) // (i + 1)
+    return McNemar(only_a, only_b, min(1.0, 2 * tail / 2**count))
+
+
+def share_difference(a: Sequence[bool], b: Sequence[bool]) -> Estimate:
+    """Difference of two paired shares with an adjusted Wald 95 % interval.
+
+    The interval is honest for few pairs, and has a width where all pairs agree.
+
+    Args:
+        a: one truth value a pair, at least one.
+        b: in the same order.
+
+    Returns:
+        Mean B - A; the interval lies in [-1, 1].
+
+    Source: Bonett and Price, Adjusted Wald Confidence Interval for a Difference of Binomial Proportions
+    Based on Paired Data, J. Educ. Behav. Stat. 37 (2012): one pair is added to either kind of discordant
+    ones.
+    """
+    pairs = list(zip(a, b, strict=True))
+    only_a = sum(x and not y for x, y in pairs)
+    only_b = sum(y and not x for x, y in pairs)
+    p_a, p_b = ((count + 1) / (len(pairs) + 2) for count in (only_a, only_b))
+    half = _Z * math.sqrt((p_a + p_b - (p_b - p_a) ** 2) / (len(pairs) + 2))
+    low, high = max(-1.0, p_b - p_a - half), min(1.0, p_b - p_a + half)
+    return Estimate((only_b - only_a) / len(pairs), low, high, len(pairs))
+
+
+def mean_difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
+    """Mean of B - A over pairs with its normal 95 % interval, see `videogym.evaluate.mean`."""
+    return mean([y - x for x, y in zip(a, b, strict=True)])
+
+
+_SHARES: dict[str, Callable[[Episode], bool | None]] = {
+    "accuracy": lambda episode: episode.correct,
+    "hit rate": lambda episode: episode.hit,
+}
+_MEANS: dict[str, Callable[[Episode], float | None]] = {
+    "temporal IoU": lambda episode: episode.tiou,
+    # Of an answer that nobody judged it is not known what it earned.
+    "reward": lambda episode: None if episode.correct is None else episode.reward,
+    "turns": lambda episode: episode.turns,
+    "refused turns": lambda episode: episode.invalid_turns,
+    "frames": lambda episode: episode.frames,
+}
+
+
+def figures(pairs: Sequence[Pair]) -> tuple[Figure, ...]:
+    """All figures that both runs have of some pairs."""
+    made = [_share(name, read, pairs) for name, read in _SHARES.items()]
+    made += [_mean(name, read, pairs) for name, read in _MEANS.items()]
+    return tuple(figure for figure in made if figure is not None)
+
+
+def term_figures(pairs: Sequence[Pair]) -> tuple[Figure, ...]:
+    """Sums of reward terms over an episode, for the terms that both runs were paid in some pairs."""
+    names = dict.fromkeys(name for pair in pairs for episode in pair for name in episode.terms)
+    made = [_mean(name, partial(_paid, name), pairs) for name in names]
+    return tuple(figure for figure in made if figure is not None)
+
+
+def _paid(name: str, episode: Episode) -> float | None:
+    return episode.terms.get(name)
+
+
+def discordance(pairs: Sequence[Pair]) -> McNemar | None:
+    """Who alone was right, over the pairs in which both were judged; None without any."""
+    judged = [(a.correct, b.correct) for a, b in pairs if a.correct is not None and b.correct is not None]
+    if not judged:
+        return None
+    return mcnemar(sum(a and not b for a, b in judged), sum(b and not a for a, b in judged))
+
+
+def _share(name: str, read: Callable[[Episode], bool | None], pairs: Sequence[Pair]) -> Figure | None:
+    present = _present(read, pairs)
+    if not present:
+        return None
+    a, b = ([pair[side] for pair in present] for side in (0, 1))
+    return Figure(name, proportion(sum(a), len(a)), proportion(sum(b), len(b)), share_difference(a, b))
+
+
+def _mean(name: str, read: Callable[[Episode], float | None], pairs: Sequence[Pair]) -> Figure | None:
+    present = _present(read, pairs)
+    if not present:
+        return None
+    a, b = ([pair[side] for pair in present] for side in (0, 1))
+    return Figure(name, mean(a), mean(b), mean_difference(a, b))
+
+
+def _present(read: Callable[[Episode], T | None], pairs: Sequence[Pair]) -> list[tuple[T, T]]:
+    """Values of the pairs in which both have one."""
+    values = ((read(a), read(b)) for a, b in pairs)
+    return [(a, b) for a, b in values if a is not None and b is not None]
