@@ -10,10 +10,11 @@ from __future__ import annotations
 import functools
 import queue
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
+import numpy as np
 import torch
 from tensordict import NonTensorData, TensorDict, TensorDictBase, lazy_stack
 from tensordict.nn import TensorDictModuleBase
@@ -23,12 +24,15 @@ from torchrl.envs import EnvBase
 
 from videogym import FrameStore
 
-from .chat import ChatEnv, Episode
+from .chat import ChatEnv, Episode, play
 from .loop import TrainingRun
 from .mllm import ChatConfig, make_actor, make_chat_env, make_model, rollouts
 from .policies.chat_actor import ChatActor
+from .ranks import alone, divided, launched, rank
 from .records import Record
+from .sharding import whole
 
+T = TypeVar("T")
 RolloutKind = Literal["local", "async", "ray"]
 IDLE = Record("", "", "", "", 0, "rollout", (), None, (), cut="idle")  # what a thread without work shows
 PATIENCE_S = 0.1  # that a thread waits for work
@@ -72,17 +76,19 @@ def make_collector(
         actor: the policy that is trained.
         groups: tasks of an iteration.
         group_size: episodes of a task.
-        kind: ``"local"`` plays in lockstep in this process and is repeatable. ``"async"`` steps every
-            episode in a thread of its own, while one server answers them in batches through ``actor``:
-            slow videos overlap, and what is sampled depends on who comes first. ``"ray"`` plays whole
-            groups in worker processes, on one machine or many, and is repeatable for the same workers.
+        kind: ``"local"`` plays in lockstep in this process, or under torchrun a share of the groups in
+            every rank, and is repeatable for the same number of ranks. ``"async"`` steps every episode in
+            a thread of its own, while one server answers them in batches through ``actor``: slow videos
+            overlap, and what is sampled depends on who comes first. ``"ray"`` plays whole groups in worker
+            processes, on one machine or many, and is repeatable for the same workers.
         workers: processes of ``"ray"``; groups that ``"async"`` has in play at once.
         make_worker: makes the actor of a Ray worker, picklable, the same model with any engine; None:
             the configured checkpoint, sampled with transformers.
         run: measures what collecting takes; None: nobody does.
 
     Raises:
-        ValueError: an unknown kind, no workers, more than Ray has room for, or nothing to make them from.
+        ValueError: an unknown kind, no workers, more than Ray has room for, or nothing to make them from;
+            or torchrun started this and the kind is not ``"local"``.
         ImportError: Ray is not installed.
     """
     if kind not in get_args(RolloutKind):
@@ -90,8 +96,11 @@ def make_collector(
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     env = make_chat_env(config, actor.model, config.tasks, groups=groups, group_size=group_size)
+    if kind == "local" and launched():
+        return RankCollector(config, actor, env, group_size, run)
     if kind == "local":
         return LocalCollector(config, actor, env, run)
+    alone(f"the collector {kind!r}")
     workers = min(workers, groups)
     if kind == "async":
         return AsyncCollector(config, actor, env, workers * group_size, run)
@@ -145,6 +154,57 @@ class LocalCollector:
         """See `RolloutCollector`."""
         self._env.set_seed(batch_seed(self._config, iteration))
         return rollouts(self._env, self._actor, self._run)
+
+    def sync(self) -> None:
+        """See `RolloutCollector`."""
+        self._actor.push()
+
+    def close(self) -> None:
+        """See `RolloutCollector`."""
+        self._env.env.close()
+
+
+class RankCollector:
+    """Plays every group in one of the ranks, in lockstep there; all ranks get the records of all.
+
+    The weights are gathered for as long as it takes: ranks sample without waiting for each other.
+
+    Args:
+        config: of the run.
+        actor: samples.
+        env: opens the episodes, in every rank all of them.
+        group_size: episodes of a task.
+        run: measures ``collect``.
+    """
+
+    def __init__(
+        self,
+        config: ChatConfig,
+        actor: ChatActor,
+        env: ChatEnv,
+        group_size: int,
+        run: TrainingRun | None = None,
+    ) -> None:
+        self._config, self._actor, self._env, self._run = config, actor, env, run
+        self._group_size = group_size
+
+    def collect(self, iteration: int) -> list[Record]:
+        """See `RolloutCollector`."""
+        with self._run.span("collect") if self._run else nullcontext():
+            episodes = open_episodes(self._config, self._env, iteration)
+            groups = self._groups(episodes)
+            seed = np.random.SeedSequence((self._config.seed, iteration, rank())).generate_state(1)
+            torch.manual_seed(int(seed[0]))
+            with whole(self._actor.model):
+                played = divided(groups, self._play)
+        return [record for group in played for record in group]
+
+    def _play(self, groups: Sequence[Sequence[Episode]]) -> list[Sequence[Record]]:
+        episodes = [episode for group in groups for episode in group]
+        return self._groups(play(self._env, self._actor.answer, episodes))
+
+    def _groups(self, rows: Sequence[T]) -> list[Sequence[T]]:
+        return [rows[first : first + self._group_size] for first in range(0, len(rows), self._group_size)]
 
     def sync(self) -> None:
         """See `RolloutCollector`."""

@@ -29,6 +29,9 @@ from torchrl.record import CSVLogger, TensorboardLogger
 
 from videogym import Recipe, get_recipe
 
+from .ranks import from_first, is_first, launched
+from .sharding import Assembled
+
 VERSION = 1  # of what a checkpoint holds
 MAY_CHANGE = (  # from one part of a run to the next
     *("recipe", "iterations", "collector", "workers", "eval_every", "eval_episodes", "eval_tasks"),
@@ -102,7 +105,10 @@ class TrainingRun:
     ) -> None:
         self.config, self.out, self.policy = config, out, policy
         # An archive is one file, which another can replace in one step; folders take two.
-        self._checkpoint = Checkpoint(format="archive", policy=policy, optimizer=optimizer, memory=memory)
+        parts: dict[str, Any] = {"policy": policy, "optimizer": optimizer, "memory": memory}
+        self._shards = [] if not launched() else [Assembled(part) for part in parts.values()]
+        parts = dict(zip(parts, self._shards or parts.values(), strict=True))
+        self._checkpoint = Checkpoint(format="archive", **parts)
         self._identity = {
             "recipe": config.rules.identity,
             "algorithm": _module_name(type(config)),
@@ -117,18 +123,17 @@ class TrainingRun:
         self.evaluate = evaluate
         out.mkdir(parents=True, exist_ok=True)
         self.first_iteration, self.turns, self.seconds = self._resume()
-        _forget_after(out / "log" / "scalars", self.first_iteration)
-        logger = {"csv": CSVLogger, "tensorboard": TensorboardLogger}[config.logger]
-        self._logger = logger("log", str(out))
+        if is_first():
+            _forget_after(out / "log" / "scalars", self.first_iteration)
+            logger = {"csv": CSVLogger, "tensorboard": TensorboardLogger}[config.logger]
+            self._logger = logger("log", str(out))
         self._started = time.monotonic() - self.seconds
 
     def _resume(self) -> tuple[int, int, float]:
         path = self.out / "checkpoint"
-        for unfinished in self.out.glob(".checkpoint.*"):
-            shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
-        if not path.exists():
+        found = from_first(self._found)
+        if found is None:
             return 0, 0, 0.0
-        found = self._checkpoint.manifest(path)["metadata"]
         theirs = {key: found.get(key) for key in self._identity}
         if theirs != self._identity:
             differing = [key for key in self._identity if theirs[key] != self._identity[key]]
@@ -136,8 +141,18 @@ class TrainingRun:
                 f"{path} differs in {', '.join(differing)}: it is of {theirs}, this run is "
                 f"{self._identity}; choose another folder"
             )
-        self._checkpoint.load(path)
+        if is_first():
+            self._checkpoint.load(path)
+        for part in self._shards:
+            part.scatter()
         return found["iteration"], found["turns"], found["seconds"]
+
+    def _found(self) -> dict[str, Any] | None:
+        """What the folder's checkpoint says about itself; None where there is none."""
+        for unfinished in self.out.glob(".checkpoint.*"):
+            shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
+        path = self.out / "checkpoint"
+        return self._checkpoint.manifest(path)["metadata"] if path.exists() else None
 
     def iterations(self) -> Iterator[int]:
         """Numbers of the iterations still to do; before each, all generators are seeded by it."""
@@ -178,7 +193,7 @@ class TrainingRun:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Append one point to every named curve."""
-        for name, value in values.items():
+        for name, value in values.items() if is_first() else ():
             self._logger.log_scalar(name, float(value), step=step)
 
     def save(self, iteration: int) -> None:
@@ -190,6 +205,10 @@ class TrainingRun:
         Raises:
             OSError: it cannot be written; the earlier one is still there.
         """
+        for part in self._shards:
+            part.gather()
+        if not is_first():
+            return
         progress = {"iteration": iteration, "turns": self.turns, "seconds": self.seconds}
         whole = self._checkpoint.save(self.out / ".checkpoint.new", metadata={**self._identity, **progress})
         os.replace(whole, self.out / "checkpoint")

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from torchrl.envs import step_mdp
 
 from videogym import FrameStore, Task, VideoQAEnv
+from videogym.datasets import load_tasks, require_unseen
 from videogym.grammars import get_grammar
 
 from .chat import ChatEnv, Episode, play
@@ -47,7 +49,21 @@ from .policies.qwen_vl import QwenVL
 from .policies.scoring import Scorer
 from .policies.tiny_qwen import build_tiny_qwen
 from .policies.visuals import FrameReader
+from .ranks import (
+    Share,
+    divided,
+    everyones,
+    from_first,
+    is_first,
+    join,
+    launched,
+    leave,
+    rank,
+    reported,
+    shares,
+)
 from .records import Record
+from .sharding import assembled, shard, whole
 
 TASKS = (
     "procedural:brief_event?level=0&duration_s=120&fps=4&size=320x180&event_s=3&count={count}&split={split}"
@@ -70,7 +86,8 @@ class ChatConfig(LoopConfig):
     """Folder or name of a Qwen2.5-VL or Qwen3-VL; empty: a tiny one with random weights is made."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights. In bfloat16 steps of these learning rates are lost: it is for adapters
-    (``lora_rank``), which are kept and trained in float32."""
+    (``lora_rank``), which are kept and trained in float32. Under torchrun all weights can be trained with
+    it: the shards that are stepped stay in float32, what is gathered of them computes in bfloat16."""
     device: str = "cpu"
     """Where the model is, as torch names it."""
     lora_rank: int = 0
@@ -97,7 +114,7 @@ class ChatConfig(LoopConfig):
         """Refuse what cannot be meant.
 
         Raises:
-            ValueError: a number is out of range, or all weights would be trained in bfloat16.
+            ValueError: a number is out of range, or all weights would be kept in bfloat16 and trained.
         """
         if self.window < 0 or self.lora_rank < 0:
             raise ValueError(f"window and lora_rank must be at least 0: {self.window}, {self.lora_rank}")
@@ -107,17 +124,36 @@ class ChatConfig(LoopConfig):
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.dtype == "bfloat16" and not self.lora_rank:
-            raise ValueError("in bfloat16 steps of this size are lost; set lora_rank, or dtype to float32")
+        if self.dtype == "bfloat16" and not self.lora_rank and not launched():
+            raise ValueError(
+                "in bfloat16 steps of this size are lost; set lora_rank, or dtype to float32, or start it "
+                "with torchrun, which keeps shards of the weights in float32"
+            )
 
 
 M = TypeVar("M", bound=ChatConfig)
 
 
 def make_model(config: ChatConfig, store: FrameReader) -> QwenVL:
-    """The model of the configured checkpoint, `prepared`."""
-    model = QwenVL.from_pretrained(config.checkpoint, store, getattr(torch, config.dtype)).to(config.device)
-    return prepared(config, model)
+    """The model of the configured checkpoint, `prepared`; under torchrun not yet `sharded`."""
+    dtype = torch.float32 if _computes_lower(config) else getattr(torch, config.dtype)
+    model = QwenVL.from_pretrained(config.checkpoint, store, dtype)
+    # Shards go to the device, not the whole.
+    return prepared(config, model if launched() else model.to(config.device))
+
+
+def _computes_lower(config: ChatConfig) -> bool:
+    """Whether weights are kept in float32 and gathered in bfloat16."""
+    return launched() and config.dtype == "bfloat16" and not config.lora_rank
+
+
+def sharded(config: ChatConfig, model: QwenVL) -> QwenVL:
+    """The model, in place; under torchrun each rank has its shards from now on.
+
+    Optimizers are made afterwards, and copies before.
+    """
+    shard(model, config.device, torch.bfloat16 if _computes_lower(config) else None)
+    return model
 
 
 def prepared(config: ChatConfig, model: QwenVL) -> QwenVL:
@@ -224,12 +260,21 @@ def demonstrate(
 
 
 def held_out(config: ChatConfig, actor: ChatActor) -> Callable[[], dict[str, float]]:
-    """What evaluates a policy: figures and hits of its likeliest outputs on the first held-out tasks."""
+    """What evaluates a policy: figures and hits of its likeliest outputs on the first held-out tasks.
+
+    Raises:
+        TrainedOnError: they ask about videos of the tasks that are trained on.
+    """
     env = make_chat_env(config, actor.model, config.eval_tasks)
     tasks = env.env.tasks[: config.eval_episodes]
+    require_unseen(tasks, load_tasks(config.tasks))
+
+    def play_some(task_ids: Sequence[str]) -> list[Record]:
+        return list(play_tasks(env, greedy(actor), task_ids))
 
     def evaluate() -> dict[str, float]:
-        records = list(play_tasks(env, greedy(actor), [task.task_id for task in tasks]))
+        with whole(actor.model):
+            records = divided([task.task_id for task in tasks], play_some)
         values = {**figures(records), **hits(records, tasks)}
         return {f"eval_{name}": value for name, value in values.items()}
 
@@ -292,7 +337,7 @@ def figures(records: Sequence[Record]) -> dict[str, float]:
 def first_policy(config: ChatConfig, actor: ChatActor) -> Scorer:
     """A copy of a policy before it is trained, which says how far training has led away from it."""
     first = copy.deepcopy(actor.model).requires_grad_(False)
-    return Scorer(first, config.temperature, config.share_prefixes)
+    return Scorer(sharded(config, first), config.temperature, config.share_prefixes)
 
 
 def as_batch(
@@ -323,13 +368,23 @@ def as_batch(
         rows.append(row.update({key: value for key, value in entries.items()}))
     batch = lazy_stack(rows)
     if reference is not None:
-        scored = reference.in_parts(records, at_once)
-        for row, log_probs in zip(rows, scored.log_probs.split(scored.counts), strict=True):
+        for row, log_probs in zip(rows, _scores(reference, records, at_once), strict=True):
             mask = row["masks", "all_assistant_mask"]
-            row["next", "ref_log_probs", "full"] = torch.zeros(len(mask)).masked_scatter(
-                mask, log_probs.cpu()
-            )
+            row["next", "ref_log_probs", "full"] = torch.zeros(len(mask)).masked_scatter(mask, log_probs)
     return batch
+
+
+def _scores(scorer: Scorer, records: Sequence[Record], at_once: int) -> list[Tensor]:
+    """Log-probabilities of every record's sampled tokens; ranks divide the groups."""
+
+    def score(groups: Sequence[list[Record]]) -> list[list[Tensor]]:
+        scored = scorer.in_parts([record for group in groups for record in group], at_once)
+        found = iter(scored.log_probs.cpu().split(scored.counts))
+        return [[next(found).clone() for _ in group] for group in groups]
+
+    groups = [list(group) for _, group in groupby(records, key=lambda record: record.group)]
+    with whole(scorer.model):
+        return [log_probs for group in divided(groups, score) for log_probs in group]
 
 
 def backward(
@@ -341,11 +396,12 @@ def backward(
 ) -> float:
     """Gradients of a loss that is a sum over records, a few records at a time.
 
-    What the records have in common goes through the model once all the same.
+    What the records have in common goes through the model once all the same. Under torchrun each rank does
+    a share of the tasks, and the gradients and the loss are the sums over all.
 
     Args:
         actor: whose weights get gradients, added to those there are.
-        records: of one gradient step.
+        records: of one gradient step, the same on all ranks.
         at_once: records in memory together.
         loss_of: the part of the loss that a slice of the records makes.
         span: times ``forward`` and ``backward``.
@@ -353,21 +409,41 @@ def backward(
     Returns:
         The loss.
     """
-    parts = [slice(first, first + at_once) for first in range(0, len(records), at_once)]
+    share = _share(actor, records, at_once)
+    stand_in = records[share.records][:1]
     total = 0.0
     with ExitStack() as held:
-        if len(parts) > 1:
+        if len(share.parts) + share.idle > 1:
             with span("forward"):
-                held.enter_context(actor.scorer.holding(records))
-        for part in parts:
+                held.enter_context(actor.scorer.holding(records[share.records]))
+        for part in [*share.parts, *[None] * share.idle]:
             with span("forward"):
-                loss = loss_of(part)
+                loss = loss_of(part) if part else 0.0 * actor.scorer(stand_in).log_probs.sum()
             with span("backward"):
                 loss.backward()
             total += loss.item()
         with span("backward"):
             held.close()  # what the parts have in common
-    return total
+    return sum(everyones(total))
+
+
+def _share(actor: ChatActor, records: Sequence[Record], at_once: int) -> Share:
+    """What this rank does of a gradient step.
+
+    Raises:
+        ValueError: some ranks would run the vision tower and some would not, and wait for each other.
+    """
+    all_shares = shares([record.task_id for record in records], at_once)
+    seen = [
+        any(turn.visuals for record in records[share.records] for turn in record.turns)
+        for share in all_shares
+    ]
+    if not actor.model.vision_frozen and len(set(seen)) > 1:
+        raise ValueError(
+            "of the tasks of a gradient step some show frames and some show none at all, which ranks that "
+            "train a vision tower cannot divide; set freeze_vision"
+        )
+    return all_shares[rank()]
 
 
 def step(
@@ -378,7 +454,7 @@ def step(
     Raises:
         RunDiverged: the loss or a gradient is not finite; weights are as before.
     """
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, most))
+    norm = float(assembled(torch.nn.utils.clip_grad_norm_(parameters, most)))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise RunDiverged(f"the loss is {loss} and its gradient's norm {norm}")
     optimizer.step()
@@ -424,6 +500,7 @@ def corpus(env: VideoQAEnv, script: Script | None = None, episodes: int = 64) ->
     return texts
 
 
+@reported
 def command_line(
     about: str | None,
     config_class: type[M],
@@ -451,14 +528,18 @@ def command_line(
     quiet_libraries()
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
+    join(config.device)
     if not config.checkpoint:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        config = replace(config, checkpoint=str(tiny_checkpoint(arguments.out / "tiny", config)))
+        made = from_first(lambda: str(tiny_checkpoint(arguments.out / "tiny", config)))
+        config = replace(config, checkpoint=made)
     try:
         actor = make_actor(config, make_model(config, FrameStore()))
     except (OSError, ValueError) as error:
         parser.error(f"--checkpoint {config.checkpoint} is no model that can be loaded: {error}")
-    run = train(config, actor, arguments.out, True)
+    run = train(config, actor, arguments.out, is_first())
     actor.model.save(str(arguments.out / "model"))
     values = ", ".join(f"{name} {value:.3f}" for name, value in run.evaluate().items())
-    sys.stdout.write(f"{values}\nThe checkpoint is {arguments.out / 'model'}\n")
+    if is_first():
+        sys.stdout.write(f"{values}\nThe checkpoint is {arguments.out / 'model'}\n")
+    leave()

@@ -40,10 +40,12 @@ from .mllm import (
     figures,
     first_policy,
     held_out,
+    sharded,
     step,
     trained,
 )
 from .policies.chat_actor import ChatActor
+from .ranks import everyones, is_first
 from .records import Record, forget_records, write_records
 
 NO_CONTRAST = 1e-3  # an advantage as small as this is rounding: real ones are near 1
@@ -98,11 +100,12 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         EngineError: the engine failed.
     """
     torch.set_num_threads(config.threads)
-    parameters = trained(actor.model)
-    optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
     reference = first_policy(config, actor) if config.kl else None
+    parameters = trained(sharded(config, actor.model))
+    optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
     run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), held_out(config, actor))
-    forget_records(out / "records", run.first_iteration)
+    if is_first():
+        forget_records(out / "records", run.first_iteration)
     actor.version = run.first_iteration  # records of a run that was gone on with say what they would have
     loss_module = ChatGRPOLoss(
         actor,
@@ -131,7 +134,8 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         collector.sync()
         for iteration in bar:
             records = collector.collect(iteration)
-            write_records(out / "records" / f"{iteration:06d}.jsonl", records)
+            if is_first():
+                write_records(out / "records" / f"{iteration:06d}.jsonl", records)
             values = figures(records)
             # Before they are scored: frames of the others may be gone for good.
             whole = whole_groups(records)
@@ -210,7 +214,7 @@ def gradient_step(
     loss = backward(actor, records, config.at_once, loss_of, span)
     with span("step"):
         norm = step(parameters, optimizer, loss, config.max_grad_norm)
-    return {"loss": loss, "grad_norm": norm, **mean_rows(rows)}
+    return {"loss": loss, "grad_norm": norm, **mean_rows([row for some in everyones(rows) for row in some])}
 
 
 def weight(config: Config, records: Sequence[Record]) -> int:

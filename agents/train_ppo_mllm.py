@@ -10,8 +10,9 @@ was stopped by the same command.
 
 Defaults are Video-MTR's: 16 tasks twice, minibatches of 8, a window of two turns, the paper's discount of
 0.95 from turn to turn, a penalty for divergence from the first policy inside the reward. Deviations: the
-critic is a linear head on the policy's own hidden states, not a second model of 7 billion weights; no
-nucleus of 0.95 in sampling, so that the trained distribution is the sampled one.
+critic is a linear head that reads the policy's own hidden states and does not change them, not a second
+model of 7 billion weights; no nucleus of 0.95 in sampling, so that the trained distribution is the sampled
+one.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from .mllm import (
 )
 from .policies.chat_actor import ChatActor
 from .policies.qwen_vl import left_padded
+from .ranks import alone
 from .records import Record, forget_records, write_records
 from .releveling import CodeGate, ExplorationBonus, TurnRewards
 
@@ -119,7 +121,9 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         RunDiverged: a loss is not finite.
         CheckpointMismatch: the folder belongs to another kind of run.
         EngineError: the engine failed.
+        ValueError: torchrun started this: the critic's weights have no shards.
     """
+    alone("agents.train_ppo_mllm, whose critic has no shards,")
     torch.set_num_threads(config.threads)
     head = nn.Linear(actor.model.model.config.text_config.hidden_size, 1, device=actor.model.device)
     nn.init.zeros_(head.weight)  # the first advantages are returns, not noise

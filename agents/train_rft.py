@@ -24,6 +24,7 @@ from . import train_sft
 from .loop import TrainingRun
 from .mllm import command_line
 from .policies.chat_actor import ChatActor
+from .ranks import is_first
 from .records import Record, fingerprint, read_records, write_records
 
 log = logging.getLogger(__name__)
@@ -123,9 +124,14 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     if not config.rollouts:
         raise ValueError("name the file or folder of rollouts to select from")
     path = out / "selected.jsonl"
-    if path.exists() and (out / "checkpoint").exists():
-        # A run that goes on learns from what it began with, whatever has been collected since.
-        return train_sft.train(replace(config, records=str(path)), actor, out, progress)
+    # A run that goes on learns from what it began with, whatever has been collected since.
+    if is_first() and not (path.exists() and (out / "checkpoint").exists()):
+        write_selection(config, actor, path)
+    return train_sft.train(replace(config, records=str(path)), actor, out, progress)
+
+
+def write_selection(config: Config, actor: ChatActor, path: Path) -> None:
+    """Select, say how many, and write what was kept."""
     rollouts = read_records(
         Path(config.rollouts), config.rules.identity, fingerprint(actor.model.tokenizer)
     )
@@ -138,7 +144,6 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     sys.stderr.write(f"{selection}\n")
     # All outputs of a rollout that went well are examples.
     write_records(path, selection.kept)
-    return train_sft.train(replace(config, records=str(path)), actor, out, progress)
 
 
 if __name__ == "__main__":

@@ -36,10 +36,12 @@ from .mllm import (
     demonstrate,
     held_out,
     make_chat_env,
+    sharded,
     step,
     trained,
 )
 from .policies.chat_actor import ChatActor
+from .ranks import from_first
 from .records import Record, fingerprint, read_records
 from .scene_demonstrator import SceneDemonstrator
 
@@ -113,7 +115,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     """
     torch.set_num_threads(config.threads)
     optimizer = torch.optim.AdamW(
-        weight_groups(config, actor.model),
+        weight_groups(config, sharded(config, actor.model)),
         config.lr,
         betas=(0.9, config.beta2),
         weight_decay=config.weight_decay,
@@ -122,7 +124,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     if run.first_iteration >= config.iterations:
         actor.push()
         return run
-    examples = by_task(load_examples(config, actor, progress))
+    examples = by_task(from_first(lambda: load_examples(config, actor, progress)))
     parameters = trained(actor.model)
     bar = tqdm(
         run.iterations(),

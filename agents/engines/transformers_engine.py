@@ -42,7 +42,7 @@ class TransformersEngine:
     def __init__(self, model: QwenVL, conversations: int = 256) -> None:
         self.model, self.version = model, 0
         self._conversations, self._kept = conversations, dict[str, _Kept]()
-        self._weights = self._weights_now()
+        self._weights = model.changes()
 
     def push(self, model: nn.Module, version: int) -> None:
         """Go on with the weights as they are now, under a new version.
@@ -53,7 +53,7 @@ class TransformersEngine:
         if model is not self.model.model:
             raise EngineError("a TransformersEngine samples with its own model; there is nothing to push")
         self._kept.clear()
-        self.version, self._weights = version, self._weights_now()
+        self.version, self._weights = version, self.model.changes()
 
     def close(self) -> None:
         """Forget all conversations."""
@@ -68,7 +68,7 @@ class TransformersEngine:
             FrameMismatch: ids and visuals of a context contradict each other.
             videogym.video.VideoError: frames could not be shown.
         """
-        if self._weights_now() != self._weights:
+        if self.model.changes() != self._weights:
             raise EngineError(
                 "the weights have changed since they were pushed; call push with a new version"
             )
@@ -81,10 +81,6 @@ class TransformersEngine:
             Output(tuple(i), tuple(p), (self.version,) * len(i))
             for i, p in zip(ids, log_probs, strict=True)
         ]
-
-    def _weights_now(self) -> int:
-        """Counts changes of weights in place."""
-        return sum(parameter._version for parameter in self.model.model.parameters())
 
     def _room(self, context: Context, sampling: Sampling) -> int:
         length = self.model.length(context.ids, context.visuals)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..sharding import assembled
 from .visuals import PatchLayout
 
 PROCESSORS = {  # of a type of model: its processor and that of its videos
@@ -20,6 +21,8 @@ PROCESSORS = {  # of a type of model: its processor and that of its videos
 
 def named_weights(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
     """Weights under the names that checkpoints have, detached; tied ones once, adapters added in.
+
+    Where ranks have shards they are assembled one by one, and all ranks must ask for all.
 
     Args:
         model: of transformers; its linear layers may have PEFT's low-rank adapters in them.
@@ -37,7 +40,7 @@ def named_weights(model: nn.Module, dtype: torch.dtype | None = None) -> Iterato
     for name, parameter in model.named_parameters():
         if name.startswith(("module.", "_orig_mod.", "base_model.")):
             raise ValueError(f"push the model itself, not a wrapper of it: it has a parameter {name!r}")
-        weight = parameter.detach()
+        weight = assembled(parameter.detach())
         owner = next((owner for owner in adapted if name.startswith(f"{owner}.")), None)
         if owner is not None:
             inner = name.removeprefix(f"{owner}.")
@@ -55,7 +58,7 @@ def _with_adapters(layer: Any, weight: Tensor) -> Tensor:
         return weight
     for adapter in layer.active_adapters:
         if adapter in layer.lora_A:
-            weight = weight + layer.get_delta_weight(adapter).to(weight.dtype)
+            weight = weight + assembled(layer.get_delta_weight(adapter)).to(weight.dtype)
     return weight
 
 

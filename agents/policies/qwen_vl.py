@@ -29,6 +29,7 @@ from transformers import (
 )
 from transformers.utils.generic import is_flash_attention_requested
 
+from ..ranks import is_first
 from . import frame_attention
 from .checkpoints import named_weights, save_processor
 from .visuals import ChatForm, FrameReader, PatchLayout, Visual, resolve
@@ -100,6 +101,7 @@ class QwenVL(nn.Module):
         self._start, self._image, self._stop, self._video = self.vision_ids
         self._kept: dict[Visual, Tensor] = {}
         self._kept_features, self._kept_of = kept_features, -1
+        self.shards: dict[str, nn.Parameter] = {}  # weights by name, while ranks have shards of them
         self.encoded_visuals = 0  # counts, for those who want to see that nothing is done twice
         self.forwarded_tokens = 0
 
@@ -132,6 +134,12 @@ class QwenVL(nn.Module):
     def vision_frozen(self) -> bool:
         """Whether no weight of the vision tower is trained."""
         return not any(parameter.requires_grad for parameter in self.model.model.visual.parameters())
+
+    def changes(self, part: str = "") -> int:
+        """Counts changes in place of weights, of those alone whose names begin so."""
+        # What is gathered of shards is another tensor, which nobody changes.
+        weights = self.shards or dict(self.model.named_parameters())
+        return sum(weight._version for name, weight in weights.items() if name.startswith(part))
 
     def checkpoint_layers(self) -> None:
         """Keep only the inputs of every layer for the backward pass, which then runs it again.
@@ -228,7 +236,7 @@ class QwenVL(nn.Module):
         asked = list(dict.fromkeys(visuals))
         if torch.is_grad_enabled() and not self.vision_frozen:
             return self._encode(asked)
-        if (weights := self._vision_weights()) != self._kept_of:
+        if (weights := self.changes("model.visual.")) != self._kept_of:
             self._kept.clear()
             self._kept_of = weights
         self._kept |= self._encode([visual for visual in asked if visual not in self._kept])
@@ -236,10 +244,6 @@ class QwenVL(nn.Module):
         for visual in list(self._kept)[: max(0, len(self._kept) - self._kept_features)]:
             del self._kept[visual]
         return known
-
-    def _vision_weights(self) -> int:
-        """Counts changes in place of the vision tower's weights."""
-        return sum(parameter._version for parameter in self.model.model.visual.parameters())
 
     def _encode(self, visuals: Sequence[Visual]) -> dict[Visual, Tensor]:
         if not visuals:
@@ -253,15 +257,23 @@ class QwenVL(nn.Module):
             for size, same in groupby(ordered, key=lambda visual: self.layout.grid(visual)[1:])
         ]
         patches = np.concatenate([self.layout.patches(f) for f in resolve(self.store, ordered)])
-        out = self.model.model.get_image_features(
-            torch.from_numpy(patches).to(self.device),
-            torch.tensor(grids, device=self.device),
-            return_dict=True,
+        columns = self.features(
+            torch.from_numpy(patches).to(self.device), torch.tensor(grids, device=self.device)
         )
+        sizes = [self.layout.tokens(visual) for visual in ordered]
+        return dict(zip(ordered, columns.split(sizes), strict=True))
+
+    def features(self, patches: Tensor, grids: Tensor) -> Tensor:
+        """(N, (1 + D) * H) of all merged patches, see `encode`.
+
+        Args:
+            patches: (P, 3 * temporal * patch * patch) float32, see `PatchLayout.patches`.
+            grids: (V, 3) int64, patches in time, height and width of each item.
+        """
+        out = self.model.model.get_image_features(patches, grids, return_dict=True)
         stacked = getattr(out, "deepstack_features", None) or []
         layers = [torch.cat(list(layer)) for layer in (out.pooler_output, *stacked)]
-        sizes = [self.layout.tokens(visual) for visual in ordered]
-        return dict(zip(ordered, torch.cat(layers, -1).split(sizes), strict=True))
+        return torch.cat(layers, -1)
 
     # --- language ----------------------------------------------------------------------------
 
@@ -339,11 +351,18 @@ class QwenVL(nn.Module):
 
     def _log_probs(self, hidden: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         log_p = self.logits(hidden, temperature).log_softmax(-1)
-        return log_p.gather(-1, ids[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1)
+        chosen = log_p.gather(-1, ids[:, None])[:, 0].clone()  # FSDP2 warns of views
+        return chosen, -(log_p.exp() * log_p).sum(-1)
 
     def save(self, folder: str) -> None:
-        """Write an ordinary checkpoint with tokenizer and processor; adapters go into the weights."""
-        self.model.save_pretrained(folder, state_dict=dict(named_weights(self.model)))
+        """Write an ordinary checkpoint with tokenizer and processor; adapters go into the weights.
+
+        Of several ranks the first writes, and all must ask for it.
+        """
+        weights = {name: weight.cpu() for name, weight in named_weights(self.model) if is_first()}
+        if not is_first():
+            return
+        self.model.save_pretrained(folder, state_dict=weights)
         self.tokenizer.save_pretrained(folder)
         save_processor(folder, self.layout)
 

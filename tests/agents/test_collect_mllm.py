@@ -67,7 +67,7 @@ def fragile(folder: Path) -> ChatActor:
 CONFIG = Config(
     recipe=replace(RECIPE, name="JUDGED", terms=(Term("judge", "turn", judge),)),
     tasks=TASKS,
-    eval_tasks=TASKS,
+    eval_tasks=f"{TASKS}&split=val",
     eval_episodes=2,
     max_new_tokens=6,
     temperature=0.8,

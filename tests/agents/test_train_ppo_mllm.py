@@ -34,7 +34,7 @@ ODD = replace(
 SMALL: dict[str, Any] = {
     "recipe": ODD,
     "tasks": TASKS,
-    "eval_tasks": TASKS,
+    "eval_tasks": f"{TASKS}&split=val",
     "eval_episodes": 2,
     "max_new_tokens": 6,
     "temperature": 0.8,

@@ -13,7 +13,7 @@ from agents.train_rft import Config, select, train
 SMALL: dict[str, Any] = {
     "recipe": RECIPE,
     "tasks": TASKS,
-    "eval_tasks": TASKS,
+    "eval_tasks": f"{TASKS}&split=val",
     "eval_episodes": 1,
     "max_new_tokens": 6,
     "iterations": 1,

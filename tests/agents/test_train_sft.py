@@ -21,7 +21,7 @@ from agents.train_sft import Config, by_task, chosen, load_examples, mean_nll, r
 SMALL: dict[str, Any] = {
     "recipe": RECIPE,
     "tasks": TASKS,
-    "eval_tasks": TASKS,
+    "eval_tasks": f"{TASKS}&split=val",
     "eval_episodes": 2,
     "max_new_tokens": 6,
     "demonstrated_tasks": 3,

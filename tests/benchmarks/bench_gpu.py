@@ -208,7 +208,31 @@ def plan(shape: str, lora_rank: int = 64) -> str:
         f"token, {32_768 * kept / 1e9:.1f} GB for a skim of 32,768, {16 * 2_048 * kept / 1e9:.1f} GB for "
         f"16 responses of 2,048; activations {inside / 1e3:.0f} kB a token and layer, "
         f"{inside * layers * 32_768 / 1e9:.0f} GB for that skim, {checkpointed / 1e9:.0f} GB with "
-        f"--gradient-checkpointing"
+        f"--gradient-checkpointing; {plan_of_ranks(model, adapters)}"
+    )
+
+
+def plan_of_ranks(model: torch.nn.Module, adapters: int, ranks: int = 8) -> str:
+    """What a rank holds besides activations, keys and values; see `agents.sharding`."""
+
+    def count(*modules: torch.nn.Module) -> int:
+        return sum(weight.numel() for module in modules for weight in module.parameters())
+
+    layers, vision = model.model.language_model.layers, count(model.model.visual)
+    whole = count(model)
+    together = whole - count(*layers, *model.model.visual.blocks)  # embeddings, norms, head
+    # All trained: float32 shards of weights, gradients and both moments.
+    all_trained = 16 * whole / ranks
+    # Gathered in bfloat16: what stays together, a layer and the next; and a gradient of what is together,
+    # in bfloat16 and, to be summed, in float32.
+    gathered = 2 * (together + 2 * count(layers[0])) + 6 * together
+    # Adapters: a frozen vision tower is whole everywhere; nothing of what is together has a gradient.
+    frozen = 2 * (whole - vision) / ranks + 2 * vision
+    return (
+        f"a rank of {ranks}: all trained {all_trained / 1e9:.1f} GB of shards and {gathered / 1e9:.1f} GB "
+        f"gathered at most in an update; with adapters {(frozen + 16 * adapters / ranks) / 1e9:.1f} GB and "
+        f"{2 * (together - (vision - count(*model.model.visual.blocks)) + 2 * count(layers[0])) / 1e9:.1f} "
+        f"GB; {2 * whole / 1e9:.1f} GB gathered while sampling"
     )
 
 

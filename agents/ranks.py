@@ -1,0 +1,133 @@
+"""Processes that torchrun starts: who they are, what they tell each other, how they divide work.
+
+All ranks know all records and decide the same from them, so that what they do is one run. Without torchrun
+nothing here does anything: one process does all and tells nobody. Models are not known here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import pairwise
+from typing import ParamSpec, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import record
+
+T = TypeVar("T")
+R = TypeVar("R")
+P = ParamSpec("P")
+PATIENCE = timedelta(hours=6)  # ranks wait for the longest episode; who has died torchrun tells at once
+
+
+def launched() -> bool:
+    """Whether torchrun started this process."""
+    return dist.is_torchelastic_launched()
+
+
+def join(device: str) -> None:
+    """Meet the other ranks, unless that is done; on GPUs each takes its own."""
+    if not launched() or dist.is_initialized():
+        return
+    kind = torch.device(device).type
+    if kind == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # Records and figures go through gloo on any device.
+    dist.init_process_group("cpu:gloo" if kind == "cpu" else f"cpu:gloo,{kind}:nccl", timeout=PATIENCE)
+
+
+def leave() -> None:
+    """Part from the other ranks."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def reported(work: Callable[P, None]) -> Callable[P, None]:
+    """A function whose error torchrun names as the cause when it ends all ranks."""
+    return record(work) if launched() else work
+
+
+def alone(what: str) -> None:
+    """Refuse several processes.
+
+    Raises:
+        ValueError: torchrun started this.
+    """
+    if launched():
+        raise ValueError(f"{what} is not made for torchrun; start it with plain python")
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if launched() else 0
+
+
+def size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if launched() else 1
+
+
+def is_first() -> bool:
+    """Whether this process writes files and shows what goes on."""
+    return rank() == 0
+
+
+# --- what ranks tell each other ----------------------------------------------------------------
+
+
+def everyones(value: T) -> list[T]:
+    """The values of all ranks, in order."""
+    if not launched():
+        return [value]
+    values: list[T] = [value] * size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What the first rank makes, for all."""
+    if not launched():
+        return make()
+    found = [cast(T, make() if is_first() else None)]
+    dist.broadcast_object_list(found)
+    return found[0]
+
+
+def divided(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R]:
+    """What some work makes of items, one result each, in order; of N ranks each does every Nth item."""
+    mine = items[rank() :: size()]
+    parts = everyones(work(mine) if mine else [])
+    return [parts[place % size()][place // size()] for place in range(len(items))]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one rank does of a gradient step."""
+
+    records: slice  # its own; where it has none, one that stands in
+    parts: tuple[slice, ...]  # of its records, each for a backward pass
+    idle: int  # backward passes that other ranks have beyond these
+
+
+def shares(keys: Sequence[Hashable], at_once: int) -> list[Share]:
+    """How all ranks divide a gradient step.
+
+    Args:
+        keys: of the records; neighbours with equal ones stay together.
+        at_once: most records of a part.
+    """
+    starts = [place for place, key in enumerate(keys) if not place or key != keys[place - 1]]
+    starts.append(len(keys))
+    bounds = [starts[(len(starts) - 1) * number // size()] for number in range(size() + 1)]
+    parts = [
+        tuple(slice(begin, min(begin + at_once, last)) for begin in range(first, last, at_once))
+        for first, last in pairwise(bounds)
+    ]
+    most = max(len(some) for some in parts)
+    return [
+        Share(slice(*ends) if some else slice(0, 1), some, most - len(some))
+        for ends, some in zip(pairwise(bounds), parts, strict=True)
+    ]

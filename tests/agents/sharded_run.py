@@ -1,0 +1,225 @@
+"""What ranks do in `test_sharding` and ``tests/benchmarks/prove_sharding.py``.
+
+Started by torchrun with a folder whose ``jobs.json`` says what; a test calls `train` for the same in one
+process.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from small_chat import RECIPE, TASKS, Noise, sampling, stored
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from agents import ranks, train_grpo_mllm, train_sft
+from agents.collect_mllm import make_collector
+from agents.engines.transformers_engine import TransformersEngine
+from agents.loop import RunDiverged
+from agents.mllm import ChatConfig, make_model
+from agents.policies.chat_actor import ChatActor
+from agents.records import Record, read_records
+from videogym import State, Term
+
+
+def odd(before: State, after: State) -> float:
+    """A reward term of which every rollout has some: share of letters with odd codes in what was said."""
+    text = after.turns[-1].text
+    return sum(ord(letter) % 2 for letter in text) / max(1, len(text))
+
+
+# Without contrast gradients are rounding, which Adam makes as large as any.
+ODD = replace(
+    RECIPE,
+    name="ODD",
+    rules=replace(RECIPE.rules, skim_frames=2, max_turns=2),
+    terms=(Term("odd", "turn", odd),),
+)
+SMALL: dict[str, Any] = {
+    "recipe": RECIPE,
+    "tasks": TASKS,
+    "eval_tasks": TASKS.replace("count=50", "count=20&split=val"),
+    "eval_episodes": 2,
+    "max_new_tokens": 6,
+    "temperature": 0.8,
+    "at_once": 2,
+    "lr": 3e-5,
+    "iterations": 3,
+    "eval_every": 3,
+    "checkpoint_every": 2,
+}
+GRPO: dict[str, Any] = {
+    **SMALL,
+    "recipe": ODD,
+    "groups": 3,
+    "group_size": 3,
+    "minibatch_groups": 2,
+    "kl": 0.01,
+}
+SFT: dict[str, Any] = {**SMALL, "groups": 3}
+
+
+class Stopped(BaseException):
+    """The end of a run, which nothing catches."""
+
+
+def make_actor(config: ChatConfig) -> ChatActor:
+    """The configured model, with noise for frames."""
+    torch.manual_seed(0)  # of adapters
+    model = make_model(config, Noise())
+    return ChatActor(model, TransformersEngine(model), sampling(model, temperature=config.temperature))
+
+
+def make_config(job: dict[str, Any]) -> ChatConfig:
+    """The config of a job."""
+    if job["loop"] == "sft":
+        return train_sft.Config(**{**SFT, **job["changes"]})
+    return train_grpo_mllm.Config(**{**GRPO, **job["changes"]})
+
+
+def train(job: dict[str, Any], out: Path, played: Path | None = None) -> ChatActor:
+    """Do a job; its checkpoint is ``out``'s ``model``.
+
+    Args:
+        job: ``loop`` is "sft" or "grpo", ``changes`` those to the config; with ``stop``, it is stopped at
+            the start of that step and gone on with by another actor.
+        out: folder of the run.
+        played: learn from the records of this folder instead of playing.
+    """
+    config, module = make_config(job), train_sft if job["loop"] == "sft" else train_grpo_mllm
+    with stored_rollouts(played):
+        if "stop" in job:
+            with stopping(module, job["stop"]):
+                module.train(config, make_actor(config), out)  # type: ignore[arg-type]
+        actor = make_actor(config)
+        module.train(config, actor, out)  # type: ignore[arg-type]
+    actor.model.save(str(out / "model"))
+    return actor
+
+
+@contextmanager
+def stopping(module: Any, number: int) -> Iterator[None]:
+    """End what is done inside, on all ranks, where a gradient step would begin."""
+    steps, real = [], module.step
+
+    def step(*arguments: Any) -> Any:
+        steps.append(1)
+        if len(steps) == number:
+            raise Stopped
+        return real(*arguments)
+
+    module.step = step
+    try:
+        yield
+    except Stopped:
+        pass
+    finally:
+        module.step = real
+
+
+@contextmanager
+def poisoned(job: dict[str, Any]) -> Iterator[None]:
+    """With ``poison``, the last rank's loss of `agents.train_sft` is no number, and no other's."""
+    real = train_sft.mean_nll
+    if "poison" in job and ranks.rank() == ranks.size() - 1:
+        train_sft.mean_nll = lambda *arguments: torch.nan * real(*arguments)
+    try:
+        yield
+    finally:
+        train_sft.mean_nll = real
+
+
+@contextmanager
+def stored_rollouts(folder: Path | None) -> Iterator[None]:
+    """Let `agents.train_grpo_mllm` collect what was played by others."""
+    real = train_grpo_mllm.make_collector
+
+    class Stored:
+        def __init__(self, config: ChatConfig, actor: ChatActor, **_: Any) -> None:
+            self.sync = actor.push
+
+        def collect(self, iteration: int) -> list[Record]:
+            assert folder is not None
+            return list(read_records(folder / f"{iteration:06d}.jsonl"))
+
+        def close(self) -> None:
+            pass
+
+    train_grpo_mllm.make_collector = Stored if folder else real  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        train_grpo_mllm.make_collector = real
+
+
+# --- what a rank can say about itself ----------------------------------------------------------
+
+
+@contextmanager
+def optimizers() -> Iterator[list[torch.optim.Optimizer]]:
+    """Those that are made inside."""
+    made: list[torch.optim.Optimizer] = []
+    real = torch.optim.AdamW
+
+    class Kept(real):  # type: ignore[misc, valid-type]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            made.append(self)
+
+    torch.optim.AdamW = Kept  # type: ignore[misc]
+    try:
+        yield made
+    finally:
+        torch.optim.AdamW = real  # type: ignore[misc]
+
+
+def held(tensor: Tensor) -> int:
+    """Bytes of a tensor that this process holds."""
+    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).nbytes
+
+
+def facts(job: dict[str, Any], actor: ChatActor, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Bytes of weights and moments here and in one process; how far scores are from what was sampled."""
+    weights = list(actor.model.parameters())
+    moments = [value for state in optimizer.state.values() for value in state.values() if value.dim()]
+    collector = make_collector(make_config(job), actor, groups=2, group_size=2)
+    collector.sync()
+    records = collector.collect(1000)
+    scored = actor.scorer(records)  # with gradients: layer by layer
+    scored.log_probs.sum().backward()
+    return {
+        "weights": sum(map(held, weights)),
+        "all_weights": sum(weight.nbytes for weight in weights),
+        "moments": sum(map(held, moments)),
+        "all_moments": sum(moment.nbytes for moment in moments),
+        "gap": float((scored.log_probs.detach() - stored(records)).abs().max()),
+        "tokens": len(stored(records)),
+        "collected": [f"{record.group}/{record.number}" for record in records],
+    }
+
+
+def main(folder: Path) -> None:
+    """Do all jobs of a folder."""
+    torch.set_num_threads(1)
+    ranks.join("cpu")
+    for job in json.loads((folder / "jobs.json").read_text()):
+        out = folder / job["name"]
+        try:
+            with optimizers() as made, poisoned(job):
+                actor = train(job, out)
+            said = facts(job, actor, made[-1])
+        except RunDiverged as error:
+            said = {"diverged": str(error)}
+        (out / f"facts.{ranks.rank()}.json").write_text(json.dumps(said))
+    ranks.leave()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,222 @@
+"""Two ranks do what one process does: weights, records, memory, going on; and what is refused."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from sharded_run import GRPO, SFT, make_actor, make_config, train
+from small_chat import FAMILIES, build
+
+from agents import ranks, train_grpo_mllm, train_ppo_mllm, train_sft
+from agents.collect_mllm import make_collector
+from agents.ranks import Share, divided, everyones, from_first, shares
+from agents.records import read_records, write_records
+
+HERE = Path(__file__).parent
+CLOSE = 1e-5  # weights after some steps; they move by ten times as much
+JOBS: list[dict[str, Any]] = [
+    {"name": "sft", "family": "qwen3_vl", "loop": "sft", "changes": {}},
+    {"name": "stopped", "family": "qwen3_vl", "loop": "sft", "changes": {}, "stop": 3},
+    {"name": "grpo", "family": "qwen2_5_vl", "loop": "grpo", "changes": {"gradient_checkpointing": True}},
+]
+POISONED: dict[str, Any] = {**JOBS[0], "name": "poisoned", "changes": {"iterations": 1}, "poison": True}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two ranks made of the jobs."""
+    folder = tmp_path_factory.mktemp("ranks")
+    paths = {family: str(build(folder / family, family)) for family in FAMILIES}
+    examples = str(folder / "examples.jsonl")
+    lesson = {"checkpoint": paths["qwen3_vl"], "demonstrated_tasks": 3, "per_task": 2}
+    config = train_sft.Config(**{**SFT, **lesson})
+    write_records(Path(examples), train_sft.load_examples(config, make_actor(config), False))
+    for job in [*JOBS, POISONED]:
+        job["changes"] |= {"checkpoint": paths[job["family"]]}
+        job["changes"] |= {"records": examples} if job["loop"] == "sft" else {}
+    (folder / "jobs.json").write_text(json.dumps([*JOBS, POISONED]))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
+    ran = subprocess.run(
+        [*command, str(HERE / "sharded_run.py"), str(folder)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=600,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    return folder
+
+
+def curve(out: Path, name: str) -> list[float]:
+    """Values of a logged curve."""
+    lines = (out / "log" / "scalars" / f"{name}.csv").read_text().split()
+    return [float(line.split(",")[1]) for line in lines]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    """Those of a saved checkpoint."""
+    return load_file(out / "model.safetensors")
+
+
+def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """The largest difference of two checkpoints' weights."""
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+@pytest.mark.parametrize("job", [JOBS[0], JOBS[2]], ids=lambda job: job["name"])
+def test_two_ranks_end_with_the_weights_of_one_process(
+    folder: Path, tmp_path: Path, job: dict[str, Any]
+) -> None:
+    """Three tasks or groups for two ranks, so that their shares differ; GRPO on what the ranks played."""
+    out = folder / job["name"]
+    train(job, tmp_path, out / "records" if job["loop"] == "grpo" else None)
+    assert distance(weights(out / "model"), weights(tmp_path / "model")) < CLOSE
+    assert distance(weights(tmp_path / "model"), weights(folder / job["family"])) > 5 * CLOSE
+    # Adam does not see the scale of gradients: their norms do.
+    for name in ("loss", "grad_norm"):
+        assert curve(out, name) == pytest.approx(curve(tmp_path, name), rel=1e-4, abs=1e-6)
+    assert curve(out, "grad_norm")[0] == pytest.approx(curve(tmp_path, "grad_norm")[0], rel=1e-5)
+
+
+def test_each_rank_holds_half_and_scores_what_was_sampled(folder: Path) -> None:
+    """Bytes of weights and moments add up to those of one process; log-probabilities agree to 1e-5."""
+    for job in JOBS:
+        found = [json.loads((folder / job["name"] / f"facts.{rank}.json").read_text()) for rank in range(2)]
+        for name in ("weights", "moments"):
+            whole = found[0][f"all_{name}"]
+            assert sum(one[name] for one in found) == whole
+            assert all(0.45 < one[name] / whole < 0.55 for one in found)
+        assert (
+            found[0]["collected"]
+            == found[1]["collected"]
+            == [f"{group}/{number}" for group in ("1000.0.0", "1000.0.1") for number in range(2)]
+        )
+        assert all(one["tokens"] > 20 and one["gap"] < 1e-5 for one in found)
+
+
+def test_records_of_all_ranks_are_in_one_file_an_iteration(folder: Path) -> None:
+    """Each group whole, each episode once, with the version that sampled it; figures are over all."""
+    for iteration in range(3):
+        records = list(read_records(folder / "grpo" / "records" / f"{iteration:06d}.jsonl"))
+        names = [(record.group, record.number) for record in records]
+        assert names == [(f"{iteration}.0.{group}", number) for group in range(3) for number in range(3)]
+        versions = {v for record in records for turn in record.turns for v in turn.versions}
+        assert versions == {iteration + 1}
+        outputs = [turn.output for record in records for turn in record.turns]
+        assert len(set(outputs)) > len(outputs) // 2  # ranks do not draw the same
+        reward = sum(record.total_reward for record in records) / len(records)
+        assert curve(folder / "grpo", "reward")[iteration] == pytest.approx(reward)
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bits(folder: Path) -> None:
+    """Stopped in the third step, gone on with from the checkpoint after the second."""
+    assert distance(weights(folder / "stopped" / "model"), weights(folder / "sft" / "model")) == 0.0
+    assert curve(folder / "stopped", "loss") == curve(folder / "sft", "loss")
+
+
+def test_one_process_goes_on_with_a_run_of_two(folder: Path) -> None:
+    """The checkpoint is whole: nothing is left to do, and the weights are there."""
+    config = make_config(JOBS[0])
+    actor = make_actor(config)
+    run = train_sft.train(config, actor, folder / "sft")  # type: ignore[arg-type]
+    assert run.first_iteration == config.iterations
+    saved = weights(folder / "sft" / "model")
+    assert all(torch.equal(saved[name], weight) for name, weight in actor.model.model.named_parameters())
+
+
+def test_a_loss_that_is_no_number_on_one_rank_stops_all(folder: Path) -> None:
+    """With the same words, before any weight has changed on any rank."""
+    told = [json.loads((folder / "poisoned" / f"facts.{rank}.json").read_text()) for rank in range(2)]
+    assert told == [{"diverged": "the loss is nan and its gradient's norm nan"}] * 2
+    assert not (folder / "poisoned" / "checkpoint").exists()
+
+
+# --- what is divided ---------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5)), min_size=1, max_size=8),
+    st.integers(1, 6),
+    st.integers(1, 5),
+)
+def test_shares_are_whole_tasks_and_as_many_passes_for_all(
+    runs: list[tuple[int, int]], at_once: int, number: int
+) -> None:
+    """Every record is in one part of one rank, neighbours of a task in one rank, and no rank waits."""
+    keys = [key for key, count in runs for _ in range(count)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranks, "size", lambda: number)
+        found = shares(keys, at_once)
+    parts = [[list(range(*part.indices(len(keys)))) for part in share.parts] for share in found]
+    assert [place for some in parts for part in some for place in part] == list(range(len(keys)))
+    assert all(1 <= len(part) <= at_once for some in parts for part in some)
+    assert len({len(share.parts) + share.idle for share in found}) == 1
+    assert min(share.idle for share in found) == 0
+    for before, after in itertools.pairwise(found):
+        if before.parts and after.parts:
+            assert keys[before.parts[-1].stop - 1] != keys[after.parts[0].start]
+    for share in found:
+        own = [place for part in share.parts for place in range(part.start, part.stop)]
+        assert list(range(len(keys)))[share.records] == (own or [0])
+
+
+def test_one_process_does_all_by_itself() -> None:
+    """Nobody is asked, and work is called once with everything, even with nothing."""
+    calls: list[list[int]] = []
+
+    def double(some: Any) -> list[int]:
+        calls.append(list(some))
+        return [2 * one for one in some]
+
+    assert divided([1, 2, 3], double) == [2, 4, 6] and calls == [[1, 2, 3]]
+    assert everyones("a") == ["a"] and from_first(lambda: 7) == 7
+    assert shares("aab", 2)[0] == Share(slice(0, 3), (slice(0, 2), slice(2, 3)), 0)
+
+
+# --- what is refused ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def torchrun(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if torchrun had started this process."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    yield
+
+
+@pytest.mark.usefixtures("torchrun")
+@pytest.mark.parametrize("kind", ["async", "ray"])
+def test_other_collectors_are_refused_by_name(folder: Path, kind: Any) -> None:
+    """Threads and workers would ask a model of which other ranks have parts."""
+    config = train_grpo_mllm.Config(**{**GRPO, "checkpoint": str(folder / "qwen3_vl")})
+    with pytest.raises(ValueError, match=f"the collector '{kind}' is not made for torchrun"):
+        make_collector(config, make_actor(config), groups=2, group_size=2, kind=kind)
+
+
+@pytest.mark.usefixtures("torchrun")
+def test_ppo_is_refused_by_name(tmp_path: Path) -> None:
+    """Its critic's head is no part of the model."""
+    with pytest.raises(ValueError, match="train_ppo_mllm, whose critic has no shards, is not made for"):
+        train_ppo_mllm.train(train_ppo_mllm.Config(), None, tmp_path)  # type: ignore[arg-type]
+
+
+def test_all_weights_train_in_bfloat16_where_shards_stay_in_float32(
+    torchrun: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process would lose the steps, and says so."""
+    assert train_sft.Config(dtype="bfloat16").dtype == "bfloat16"
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    with pytest.raises(ValueError, match="start it with torchrun"):
+        train_sft.Config(dtype="bfloat16")
