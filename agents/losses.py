@@ -63,6 +63,10 @@ class ChatGRPOLoss(GRPOLoss):
 class ChatPPOLoss(ChatGRPOLoss):
     """`ChatGRPOLoss` with one advantage a token, and a critic that reads the actor's hidden states.
 
+    It only reads: its error shapes no weight of the actor. A head that begins at zero is wrong by whole
+    returns at first, and errors of that size let into the actor make it forget in a few steps what it
+    knew; Video-MTR's critic has a model of its own.
+
     Args:
         actor: whose outputs are scored.
         critic: (T, H) hidden states before sampled tokens to (T, 1) values.
@@ -78,7 +82,7 @@ class ChatPPOLoss(ChatGRPOLoss):
 
     def _get_cur_log_prob(self, tensordict: TensorDictBase) -> Any:
         log_prob, dist, is_composite = super()._get_cur_log_prob(tensordict)
-        self._hidden = dist.hidden
+        self._hidden = dist.hidden.detach()
         return log_prob, dist, is_composite
 
     def critic_loss(self, value: Tensor, target: Tensor) -> Tensor:

@@ -177,3 +177,15 @@ def test_the_critic_is_compared_clipped_as_well() -> None:
     value, target = torch.tensor([1.0, 0.0]), torch.tensor([2.0, 1.0])
     # First: now hits the target, held at 1.5 it misses by 0.5. Second: held at 0.2 both miss by 0.8.
     assert loss.critic_loss(value, target).item() == pytest.approx(0.5 * (0.25 + 0.64) / 2)
+
+
+def test_the_critic_does_not_shape_the_actor(played: tuple[ChatActor, list[Record]]) -> None:
+    """Its error gives gradients to the head, and to no weight of the actor."""
+    actor, records = played
+    head = nn.Linear(actor.model.model.config.text_config.hidden_size, 1)
+    loss = ChatPPOLoss(actor, head, 0.5, entropy_bonus=False)
+    loss(batch_of(actor, records, None))
+    tokens = sum(record.sampled_tokens for record in records)
+    loss.critic_loss(torch.zeros(tokens), torch.ones(tokens)).backward()
+    assert head.weight.grad is not None and head.weight.grad.abs().max() > 0
+    assert all(weight.grad is None for weight in actor.model.parameters())
