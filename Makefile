@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Small tensors only: a second torch thread costs more than it brings, and starves the decoder.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo demo-seeds demo-mllm test test-slow test-ray test-vllm test-browser test-peers check bench bench-mllm bench-gpu fuzz study prove-resume prove-ray prove-families prove-exploits prove-traces docs pictures setup clean
+.PHONY: demo demo-seeds demo-mllm test test-slow test-ray test-vllm test-browser test-peers check bench bench-mllm bench-gpu fuzz study prove-resume prove-ray prove-families prove-exploits prove-traces prove-kills prove-sharding docs site pictures setup clean
 
 setup: $(STAMP)
 
@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[agents,decord,dev,ray]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[agents,decord,dev,docs,ray]"
 	touch $(STAMP)
 
 demo: $(STAMP)
@@ -28,7 +28,7 @@ demo-mllm: $(STAMP)
 	$(BIN)/python -m agents.demo_mllm --out runs/demo-mllm
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not ray"
+	VIDEOGYM_REQUIRE_SITE=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not ray"
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m slow
@@ -100,8 +100,20 @@ prove-exploits: $(STAMP)
 prove-traces: $(STAMP)
 	$(BIN)/python tests/benchmarks/prove_traces.py
 
+# The builder of indexes, the children that decode and the doctor, killed at fifty moments each.
+prove-kills: $(STAMP)
+	$(BIN)/python tests/benchmarks/prove_kills.py
+
+# Training over several processes against one, and with a process that is killed; no GPU needed.
+prove-sharding: $(STAMP)
+	$(BIN)/python tests/benchmarks/prove_sharding.py
+
 docs: $(STAMP)
 	$(BIN)/python docs/make_env_pages.py
+
+# The documentation as a site, in runs/site; `mkdocs serve` shows it.
+site: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Needs Chromium.
 pictures: $(STAMP)

@@ -52,7 +52,7 @@ def chromium() -> str | None:
     return named or next((path for path in map(shutil.which, CHROMIUMS) if path), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # an event loop runs as long as it does, and others want their own
 def browser() -> Iterator[Any]:
     """A running Chromium without a window."""
     from playwright.sync_api import sync_playwright
