@@ -23,6 +23,7 @@ from videogym.state import WHOLE_FRAME, Clip, Segment, State, Task, intersection
 from videogym.video import VideoError
 
 Policy = Callable[..., Any]
+_NAMED = 3  # tasks that an error names
 REGION_IOU = 0.5  # from which a box counts as the other, as in object detection since PASCAL VOC
 
 
@@ -130,7 +131,11 @@ def evaluate(
             progress(done, len(task_ids))
     sound = [episode for episode in played if not episode.fault_turns]
     if not sound:
-        raise ValueError(f"no episode could be scored: {len(bad)} bad videos, {len(played)} faults; {bad}")
+        some = "; ".join(f"{task_id}: {cause}" for task_id, cause in list(bad.items())[:_NAMED])
+        raise ValueError(
+            f"no episode could be scored: {len(bad)} bad videos, {len(played)} faults"
+            + (f", such as {some}" if some else "")
+        )
     if all(episode.correct is None for episode in sound):
         raise ValueError(f"no episode could be scored: the judge abstained from all {len(sound)} answers")
     return _report(sound, inner.recipe.identity, bad, len(played) - len(sound))

@@ -201,8 +201,15 @@ def test_bad_videos_are_named_and_not_scored(tmp_path):
     report = evaluate(looks_then_answers, env)
     assert report.accuracy.count == 2
     assert list(report.bad_videos) == ["task-1"] and "missing.mp4" in report.bad_videos["task-1"]
-    with pytest.raises(ValueError, match="1 bad videos"):
+    with pytest.raises(ValueError, match=r"1 bad videos, 0 faults, such as task-1: .*missing\.mp4"):
         evaluate(looks_then_answers, VideoQAEnv([task(1, video=str(tmp_path / "missing.mp4"))]))
+
+
+def test_a_wrong_folder_is_told_by_a_few_of_its_videos(tmp_path):
+    lost = [task(number, video=str(tmp_path / f"{number}.mp4")) for number in range(50)]
+    with pytest.raises(ValueError, match="50 bad videos") as caught:
+        evaluate(looks_then_answers, VideoQAEnv(lost))
+    assert [f"task-{number}:" in str(caught.value) for number in range(5)] == [True] * 3 + [False] * 2
 
 
 def test_episodes_with_faults_are_counted_and_left_out(monkeypatch):
