@@ -53,6 +53,8 @@ def test_ctrl_c_is_no_traceback(tmp_path):
     """In the middle of work; the status is that of an interrupted command."""
     program = (
         "import os, signal, sys, videogym.cli.evaluation as evaluation\n"
+        # A shell lets what it starts in the background pass over Ctrl-C.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "evaluation.evaluate = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)\n"
         "from videogym.cli import main; sys.exit(main(['eval', 'oracle']))"
     )

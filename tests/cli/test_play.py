@@ -447,12 +447,22 @@ def test_one_turn_is_played_once_however_often_it_is_sent(serve, tmp_path):
 # --- the command ---------------------------------------------------------------------------------
 
 
+def heeding_ctrl_c():
+    """In a process to be: a shell lets what it starts in the background pass over Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_the_command_serves_until_ctrl_c_and_keeps_what_was_left(tmp_path):
     command = [sys.executable, "-m", "videogym", "play", "--traces", "t.jsonl", "--task-id"]
     tasks = ["--tasks", "procedural:brief_event?duration_s=60&count=3"]
     task_id = "brief_event-L0-60s-train-s0-000002"
     process = subprocess.Popen(
-        [*command, task_id, *tasks], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, task_id, *tasks],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heeding_ctrl_c,
     )
     try:
         port, token = re.search(r"http://127\.0\.0\.1:(\d+)/([\w-]+)/", process.stdout.readline()).groups()

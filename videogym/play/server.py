@@ -59,6 +59,7 @@ class PlayServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # a browser asks for all thumbnails at once; of five some are refused
 
     def __init__(self, game: Game, port: int = 0) -> None:
         self.game = game
