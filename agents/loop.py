@@ -28,6 +28,7 @@ from torchrl.checkpoint import Checkpoint
 from torchrl.record import CSVLogger, TensorboardLogger
 
 from videogym import Recipe, get_recipe
+from videogym.datasets import load_tasks
 
 from .ranks import from_first, is_first, launched
 from .sharding import Assembled
@@ -297,6 +298,21 @@ def from_options(config: type[L], options: Mapping[str, Any]) -> L:
         name: tuple(value) if isinstance(value, list) else value for name, value in read.items()
     }
     return config(**values)
+
+
+def read_config(parser: argparse.ArgumentParser, config: type[L], options: Mapping[str, Any]) -> L:
+    """A config from what `add_options` read, whose recipe and tasks are there.
+
+    Ends the program with one line and status 2 where they are not, before anything is made.
+    """
+    try:
+        read = from_options(config, options)
+        get_recipe(options["recipe"])
+        for name in ("tasks", "eval_tasks"):
+            load_tasks(getattr(read, name))
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    return read
 
 
 def mean_rows(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

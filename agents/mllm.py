@@ -40,8 +40,8 @@ from .loop import (
     Span,
     TrainingRun,
     add_options,
-    from_options,
     quiet_libraries,
+    read_config,
     untimed,
 )
 from .policies.chat_actor import ChatActor, loss_entries
@@ -521,10 +521,7 @@ def command_line(
     parser.add_argument("--out", type=Path, default=out, help="folder; gone on with if it holds a run")
     add_options(parser, config_class)
     arguments = parser.parse_args()
-    try:
-        config = from_options(config_class, vars(arguments))
-    except ValueError as error:
-        parser.error(str(error))
+    config = read_config(parser, config_class, vars(arguments))
     quiet_libraries()
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)

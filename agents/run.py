@@ -22,7 +22,7 @@ from videogym.evaluate import Estimate, Report
 
 from .collect import EpisodeCollector, EpisodeEnv
 from .imitation import ImitationConfig, teach
-from .loop import LoopConfig, TrainingRun, add_options, from_options, quiet_libraries
+from .loop import LoopConfig, TrainingRun, add_options, quiet_libraries, read_config
 from .policies.compact import CompactPolicy, CompactReader, Vocabulary
 from .policies.discrete import Acting, DiscretePolicy
 
@@ -205,7 +205,7 @@ def command_line(about: str, config_class: type[C], train: Callable[..., Run], o
     )
     add_options(parser, config_class)
     arguments = parser.parse_args()
-    config = from_options(config_class, vars(arguments))
+    config = read_config(parser, config_class, vars(arguments))
     quiet_libraries()
     torch.set_num_threads(config.threads)
     policy = make_compact(config)

@@ -10,12 +10,11 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from small_chat import RECIPE, TASKS, Noise, sampling, stored
+from small_chat import ODD, RECIPE, TASKS, Noise, sampling, stored
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -26,22 +25,7 @@ from agents.loop import RunDiverged
 from agents.mllm import ChatConfig, make_model
 from agents.policies.chat_actor import ChatActor
 from agents.records import Record, read_records
-from videogym import State, Term
 
-
-def odd(before: State, after: State) -> float:
-    """A reward term of which every rollout has some: share of letters with odd codes in what was said."""
-    text = after.turns[-1].text
-    return sum(ord(letter) % 2 for letter in text) / max(1, len(text))
-
-
-# Without contrast gradients are rounding, which Adam makes as large as any.
-ODD = replace(
-    RECIPE,
-    name="ODD",
-    rules=replace(RECIPE.rules, skim_frames=2, max_turns=2),
-    terms=(Term("odd", "turn", odd),),
-)
 SMALL: dict[str, Any] = {
     "recipe": RECIPE,
     "tasks": TASKS,

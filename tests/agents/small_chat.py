@@ -25,7 +25,7 @@ from agents.policies.scoring import Scored
 from agents.policies.tiny_qwen import build_tiny_qwen
 from agents.policies.visuals import WHOLE_FRAME, Visual
 from agents.records import Record, TurnRecord
-from videogym import VideoQAEnv, get_recipe
+from videogym import State, Term, VideoQAEnv, get_recipe
 from videogym.grammars import get_grammar
 from videogym.video import FrameBatch, VideoError
 
@@ -37,6 +37,21 @@ RECIPE = replace(
     get_recipe("LONGVT_TINY"), name="six", rules=replace(get_recipe("LONGVT_TINY").rules, skim_frames=6)
 )
 """LongVT's rules with a skim of six frames, five turns and frames of two tokens."""
+
+
+def odd(before: State, after: State) -> float:
+    """A reward term of which every rollout has some: share of letters with odd codes in what was said."""
+    text = after.turns[-1].text
+    return sum(ord(letter) % 2 for letter in text) / max(1, len(text))
+
+
+ODD = replace(
+    RECIPE,
+    name="ODD",
+    rules=replace(RECIPE.rules, skim_frames=2, max_turns=2),
+    terms=(Term("odd", "turn", odd),),
+)
+"""Pays letters with odd codes. Without contrast gradients are rounding, made as large as any by Adam."""
 ANSWER = "<think>seen</think><answer>B</answer>"
 TOLERANCE = 1e-5
 Script = Callable[[int, int], str | None]

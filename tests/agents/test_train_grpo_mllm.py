@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_chat import FAMILIES, RECIPE, TASKS, Noise, crop, load, make_actor
+from small_chat import FAMILIES, ODD, TASKS, Noise, crop, load, make_actor
 from torch import nn
 from torchrl.checkpoint import Checkpoint
 
@@ -18,21 +18,8 @@ from agents.policies.chat_actor import ChatActor
 from agents.policies.scoring import Scorer
 from agents.records import Record, read_records
 from agents.train_grpo_mllm import Config, gradient_step, train, whole_groups, with_advantages
-from videogym import FrameStore, State, Term
+from videogym import FrameStore
 
-
-def odd(before: State, after: State) -> float:
-    """A reward term: share of letters with odd codes in what was said."""
-    text = after.turns[-1].text
-    return sum(ord(letter) % 2 for letter in text) / max(1, len(text))
-
-
-ODD = replace(
-    RECIPE,
-    name="ODD",
-    rules=replace(RECIPE.rules, skim_frames=2, max_turns=2),
-    terms=(Term("odd", "turn", odd),),
-)
 SMALL: dict[str, Any] = {
     "recipe": ODD,
     "tasks": TASKS,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_chat import RECIPE, TASKS, load, make_actor, record
+from small_chat import ODD, TASKS, load, make_actor, record
 from torch import nn
 from torchrl.checkpoint import Checkpoint
 
@@ -16,21 +16,7 @@ from agents.policies.chat_actor import ChatActor
 from agents.policies.scoring import Scorer
 from agents.records import Record, TurnRecord
 from agents.train_ppo_mllm import Config, estimate, make_shaping, train, turns
-from videogym import State, Term
 
-
-def odd(before: State, after: State) -> float:
-    """A reward term: share of letters with odd codes in what was said."""
-    text = after.turns[-1].text
-    return sum(ord(letter) % 2 for letter in text) / max(1, len(text))
-
-
-ODD = replace(
-    RECIPE,
-    name="ODD",
-    rules=replace(RECIPE.rules, skim_frames=2, max_turns=2),
-    terms=(Term("odd", "turn", odd),),
-)
 SMALL: dict[str, Any] = {
     "recipe": ODD,
     "tasks": TASKS,

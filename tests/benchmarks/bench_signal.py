@@ -88,6 +88,8 @@ def main() -> None:
     parser.add_argument("--group-size", type=int, default=8)
     parser.add_argument("--temperature", type=float, default=1.0)
     arguments = parser.parse_args()
+    if arguments.groups < 1 or arguments.groups % AT_ONCE:
+        parser.error(f"--groups must be a multiple of {AT_ONCE}, got {arguments.groups}")
     torch.set_num_threads(1)
     quiet_libraries()
     like = stages(arguments.recipe, 0)["grpo" if arguments.recipe == "LONGVT_TINY" else "ppo"].config

@@ -1,0 +1,47 @@
+"""Commands of the training loops, given what they cannot use: one line, before anything is made."""
+
+# ruff: noqa: D103
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agents import train_ppo, train_sft
+from agents.mllm import command_line as of_language_models
+from agents.run import command_line as of_compact_policies
+
+COMMANDS = {
+    "train_sft": lambda out: of_language_models("", train_sft.Config, train_sft.train, out),
+    "train_ppo": lambda out: of_compact_policies("", train_ppo.Config, train_ppo.train, out),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--recipe", "LONGVT/papr", "unknown recipe 'LONGVT/papr'; known: "),
+        ("--tasks", "procedural:brief", "must be one of brief_event"),
+        ("--tasks", "empty.jsonl", "empty.jsonl: there is no task in the file"),
+        ("--eval-tasks", "nowhere.jsonl", "nowhere.jsonl"),
+        ("--itrations", "3", "unrecognized arguments: --itrations"),
+        ("--iterations", "x", "invalid int value: 'x'"),
+    ],
+)
+def test_what_cannot_be_used_is_told_in_a_line(
+    command: Callable[[Path], None],
+    option: str,
+    value: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.jsonl").touch()
+    monkeypatch.setattr("sys.argv", ["train", option, value])
+    with pytest.raises(SystemExit) as ended:
+        command(tmp_path / "out")
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
