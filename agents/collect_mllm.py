@@ -121,7 +121,7 @@ def make_collector(
 
 def transformers_actor(config: ChatConfig) -> ChatActor:
     """The configured checkpoint, sampled with transformers."""
-    return make_actor(config, make_model(config, FrameStore()))
+    return make_actor(config, make_model(config, FrameStore(video_root=config.root)))
 
 
 # --- episodes ----------------------------------------------------------------------------------

@@ -198,11 +198,13 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True, help="whose tokenizer made the records")
     parser.add_argument("--format", choices=get_args(Format), required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder for data and frames")
+    parser.add_argument("--video-root", help="folder below which the videos lie, as in training")
     arguments = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(arguments.checkpoint)
     arguments.out.mkdir(parents=True, exist_ok=True)
     records = tqdm(read_records(arguments.records, tokenizer=fingerprint(tokenizer)), "episodes")
-    count = export(records, tokenizer, FrameStore(), arguments.out, arguments.format)
+    store = FrameStore(video_root=arguments.video_root)
+    count = export(records, tokenizer, store, arguments.out, arguments.format)
     sys.stdout.write(f"{count} episodes are in {arguments.out}\n")
 
 

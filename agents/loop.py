@@ -36,7 +36,7 @@ from .sharding import Assembled
 VERSION = 1  # of what a checkpoint holds
 MAY_CHANGE = (  # from one part of a run to the next
     *("recipe", "iterations", "collector", "workers", "eval_every", "eval_episodes", "eval_tasks"),
-    *("checkpoint_every", "logger", "threads"),
+    *("checkpoint_every", "logger", "threads", "video_root"),
 )
 
 
@@ -46,6 +46,9 @@ class LoopConfig:
 
     recipe: str | Recipe = "VIDEO_MTR/paper"
     """Recipe of all episodes, or its name."""
+    video_root: str = ""
+    """Folder below which the videos of task files and data sets lie, see `videogym.datasets.load_tasks`;
+    empty: their paths are taken as they stand."""
     seed: int = 0
     """Of tasks, actions and minibatches."""
     iterations: int = 60
@@ -63,6 +66,11 @@ class LoopConfig:
     def rules(self) -> Recipe:
         """The recipe itself."""
         return self.recipe if isinstance(self.recipe, Recipe) else get_recipe(self.recipe)
+
+    @property
+    def root(self) -> str | None:
+        """Folder of the videos; None: there is none."""
+        return self.video_root or None
 
 
 L = TypeVar("L", bound=LoopConfig)
@@ -309,7 +317,7 @@ def read_config(parser: argparse.ArgumentParser, config: type[L], options: Mappi
         read = from_options(config, options)
         get_recipe(options["recipe"])
         for name in ("tasks", "eval_tasks"):
-            load_tasks(getattr(read, name))
+            load_tasks(getattr(read, name), read.root)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     return read

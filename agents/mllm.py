@@ -26,12 +26,12 @@ from tensordict import NonTensorData, TensorDict, TensorDictBase, lazy_stack
 from torch import Tensor, nn
 from torchrl.envs import step_mdp
 
-from videogym import FrameStore, Task, VideoQAEnv
+from videogym import Answer, FrameStore, Task, VideoQAEnv
 from videogym.datasets import load_tasks, require_unseen
 from videogym.grammars import get_grammar
 
 from .chat import ChatEnv, Episode, play
-from .demonstrations import Demonstrator, Script
+from .demonstrations import Demonstrator, Said, Script
 from .engines.base import Sampling
 from .engines.transformers_engine import TransformersEngine
 from .loop import (
@@ -187,7 +187,7 @@ def make_chat_env(
     config: ChatConfig, model: QwenVL, tasks: str, *, groups: int = 1, group_size: int = 1
 ) -> ChatEnv:
     """Episodes of the configured recipe, whose frames the model's store has."""
-    env = VideoQAEnv(tasks, config.rules, open_videos=max(8, groups))
+    env = VideoQAEnv(tasks, config.rules, video_root=config.root, open_videos=max(8, groups))
     return ChatEnv(
         env,
         model.tokenizer,
@@ -251,12 +251,16 @@ def demonstrate(
             env.env.reset(options={"task_id": task_id})
             record = replace(env.open(f"task {task_id}"), kind="demonstration", number=number)
             while not record.waiting:
-                said = script(env.env.state)
-                ids = [*env.chat.output_ids(said.text), env.chat.end_id]
-                turn = replace(record.turns[-1], learn=said.learn)
-                record = replace(record, turns=(*record.turns[:-1], turn))
-                record = env.advance(record.answered(ids, [0.0] * len(ids), [0] * len(ids)))
+                record = say(env, record, script(env.env.state))
             yield record
+
+
+def say(env: ChatEnv, record: Record, said: Said) -> Record:
+    """A record whose last turn is answered by a text that nobody sampled, played in its environment."""
+    ids = [*env.chat.output_ids(said.text), env.chat.end_id]
+    turn = replace(record.turns[-1], learn=said.learn)
+    record = replace(record, turns=(*record.turns[:-1], turn))
+    return env.advance(record.answered(ids, [0.0] * len(ids), [0] * len(ids)))
 
 
 def held_out(config: ChatConfig, actor: ChatActor) -> Callable[[], dict[str, float]]:
@@ -267,7 +271,7 @@ def held_out(config: ChatConfig, actor: ChatActor) -> Callable[[], dict[str, flo
     """
     env = make_chat_env(config, actor.model, config.eval_tasks)
     tasks = env.env.tasks[: config.eval_episodes]
-    require_unseen(tasks, load_tasks(config.tasks))
+    require_unseen(tasks, load_tasks(config.tasks, config.root))
 
     def play_some(task_ids: Sequence[str]) -> list[Record]:
         return list(play_tasks(env, greedy(actor), task_ids))
@@ -477,7 +481,7 @@ def tiny_checkpoint(folder: Path, config: ChatConfig, script: Script | None = No
         sizes: see `agents.policies.tiny_qwen.build_tiny_qwen`.
     """
     if not (folder / "config.json").exists():
-        env = VideoQAEnv(config.tasks, config.rules)
+        env = VideoQAEnv(config.tasks, config.rules, video_root=config.root)
         with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
             build_tiny_qwen(unfinished, corpus(env, script), seed=config.seed, **sizes)
             Path(unfinished).chmod(0o755)  # temporary folders are closed to others
@@ -492,6 +496,8 @@ def corpus(env: VideoQAEnv, script: Script | None = None, episodes: int = 64) ->
     speak = script or Demonstrator(grammar, seed=0)
     for seed in range(episodes):
         env.reset(seed=seed)
+        if script is None and not env.state.task.evidence:  # nothing to demonstrate a look at
+            env.step(Answer(env.state.task.answer))
         while not env.state.terminated:
             env.step(grammar.parse(speak(env.state).text, env.state))
         for message in grammar.messages(env.state):
@@ -531,7 +537,7 @@ def command_line(
         made = from_first(lambda: str(tiny_checkpoint(arguments.out / "tiny", config)))
         config = replace(config, checkpoint=made)
     try:
-        actor = make_actor(config, make_model(config, FrameStore()))
+        actor = make_actor(config, make_model(config, FrameStore(video_root=config.root)))
     except (OSError, ValueError) as error:
         parser.error(f"--checkpoint {config.checkpoint} is no model that can be loaded: {error}")
     run = train(config, actor, arguments.out, is_first())

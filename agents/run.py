@@ -56,7 +56,7 @@ C = TypeVar("C", bound=RunConfig)
 
 def make_env(config: RunConfig, tasks: str, open_videos: int = 8) -> DiscreteActions:
     """An environment of the configured recipe."""
-    env = VideoQAEnv(tasks, config.rules, open_videos=open_videos)
+    env = VideoQAEnv(tasks, config.rules, video_root=config.root, open_videos=open_videos)
     return DiscreteActions(env, config.windows, config.options)
 
 
@@ -72,7 +72,7 @@ def make_compact(config: RunConfig) -> CompactPolicy:
     """An untrained compact policy that knows the words of the first tasks."""
     tasks = make_env(config, config.tasks).unwrapped.tasks[:256]  # type: ignore[attr-defined]
     vocabulary = Vocabulary.of(text for task in tasks for text in (task.question, *task.options))
-    store = FrameStore(open_videos=config.episodes)
+    store = FrameStore(video_root=config.root, open_videos=config.episodes)
     torch.manual_seed(config.seed)
     return CompactPolicy(CompactReader(store, vocabulary, config.windows, config.options))
 
@@ -96,7 +96,7 @@ class Run(TrainingRun):
     ) -> None:
         self._eval_env = make_env(config, config.eval_tasks)
         held_out: Tasks = self._eval_env.unwrapped.tasks  # type: ignore[attr-defined]
-        require_unseen(held_out[: config.eval_episodes], load_tasks(config.tasks))
+        require_unseen(held_out[: config.eval_episodes], load_tasks(config.tasks, config.root))
         self._acting, self._eval_episodes = Acting(policy), config.eval_episodes
         super().__init__(config, out, policy, optimizer, memory, self._figures)
 

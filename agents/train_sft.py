@@ -1,19 +1,22 @@
 """Supervised fine-tuning on interleaved trajectories: the cold start of a policy that calls for frames.
 
 Examples are `agents.records`: episodes that a script plays (`agents.demonstrations`), with reasoning in
-varied words and mistakes that get corrected, or any file of records, as rejection sampling selects them
-(`agents.train_rft`). The loss is the mean negative log-likelihood of the outputs' tokens. Demonstrated
-mistakes are read, not imitated.
+varied words and mistakes that get corrected; LongVT's own conversations, played again
+(`agents.trace_replay`); or any file of records, as rejection sampling selects them (`agents.train_rft`).
+The loss is the mean negative log-likelihood of the outputs' tokens. Demonstrated mistakes are read, not
+imitated.
 
 Run ``python -m agents.train_sft --checkpoint FOLDER --out runs/sft``.
 
-Deviations from LongVT: no packing; demonstrations by a script in place of a larger model's; frames as
-images, as in its reinforcement learning, where its own fine-tuning shows a video.
+Deviations from LongVT: no packing; demonstrations by a script, unless its conversations are at hand; frames
+as images, as in its reinforcement learning, where its own fine-tuning shows a video.
 """
 
 from __future__ import annotations
 
 import math
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,8 +28,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from videogym.datasets import read_longvt_traces
 from videogym.grammars import get_grammar
 
+from .chat import ChatEnv
 from .demonstrations import Demonstrator, Script
 from .loop import TrainingRun
 from .mllm import (
@@ -44,6 +49,9 @@ from .policies.chat_actor import ChatActor
 from .ranks import from_first
 from .records import Record, fingerprint, read_records
 from .scene_demonstrator import SceneDemonstrator
+from .trace_replay import replay
+
+CONVERSATIONS = "longvt-sft:"  # how a source of tasks begins whose rows hold conversations
 
 
 @dataclass(frozen=True)
@@ -52,15 +60,16 @@ class Config(ChatConfig):
 
     records: str = ""
     """File or folder of examples; empty: a script demonstrates."""
-    script: Literal["evidence", "scenes"] = "evidence"
-    """Who demonstrates: `agents.demonstrations`, for all tasks with evidence, or
-    `agents.scene_demonstrator`, which says what frames show and teaches a model that cannot see yet."""
+    script: Literal["evidence", "scenes", "traces"] = "evidence"
+    """Who demonstrates: `agents.demonstrations`, for all tasks with evidence;
+    `agents.scene_demonstrator`, which says what frames show and teaches a model that cannot see yet; or
+    the conversations in the rows of ``tasks``, ``longvt-sft:FILE``, see `agents.trace_replay`."""
     glances: int = 0
     """More demonstrations of each task by the scenes script, which only teach to read a look."""
     demonstrated_tasks: int = 1000
-    """Tasks that the script plays."""
+    """Tasks that the script plays, the first ones."""
     per_task: int = 4
-    """Demonstrations of each, in different words."""
+    """Demonstrations of each, in different words; a conversation is played once."""
     wrong_looks: float = 0.15
     """Share of the script's turns that look in the wrong place first."""
     refused_calls: float = 0.1
@@ -92,11 +101,14 @@ class Config(ChatConfig):
         """Refuse what cannot be meant.
 
         Raises:
-            ValueError: as in `ChatConfig`, or the evidence script is asked for glances.
+            ValueError: as in `ChatConfig`, the evidence script is asked for glances, or the tasks have no
+                conversations.
         """
         super().__post_init__()
         if self.glances and self.script != "scenes":
             raise ValueError(f"glances={self.glances} needs script='scenes', got {self.script!r}")
+        if self.script == "traces" and not self.tasks.startswith(CONVERSATIONS):
+            raise ValueError(f"script='traces' needs tasks='{CONVERSATIONS}FILE', got {self.tasks!r}")
 
 
 def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -> TrainingRun:
@@ -177,6 +189,8 @@ def load_examples(config: Config, actor: ChatActor, progress: bool) -> list[Reco
             read_records(Path(config.records), config.rules.identity, fingerprint(actor.model.tokenizer))
         )
     env = make_chat_env(config, actor.model, config.tasks)
+    if config.script == "traces":
+        return load_conversations(config, env, progress)
     ids = [task.task_id for task in env.env.tasks[: config.demonstrated_tasks]]
     lessons = [(demonstrator(config), config.per_task)]
     if config.glances:
@@ -186,6 +200,22 @@ def load_examples(config: Config, actor: ChatActor, progress: bool) -> list[Reco
     )
     total = len(ids) * (config.per_task + config.glances)
     return list(tqdm(played, "demonstrations", total, disable=not progress))
+
+
+def load_conversations(config: Config, env: ChatEnv, progress: bool) -> list[Record]:
+    """The conversations that go through under the configured recipe; says how many did not, and why.
+
+    Raises:
+        ValueError: none did.
+    """
+    traces = read_longvt_traces(config.tasks.removeprefix(CONVERSATIONS))[: config.demonstrated_tasks]
+    counts: Counter[str] = Counter(kept=0)
+    examples = list(replay(env, tqdm(traces, "conversations", disable=not progress), counts))
+    said = ", ".join(f"{fate} {count}" for fate, count in counts.items())
+    if not examples:
+        raise ValueError(f"none of {len(traces)} conversations goes through under the recipe: {said}")
+    sys.stderr.write(f"{len(traces)} conversations: {said}\n")
+    return examples
 
 
 def demonstrator(config: Config, glances: float = 0.0) -> Script:

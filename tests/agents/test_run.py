@@ -22,6 +22,9 @@ from torch import nn
 from agents import loop, train_grpo, train_ppo
 from agents.loop import CheckpointMismatch, RunDiverged, gradient_step
 from agents.run import Run, episode_figures
+from videogym import Segment, Task
+from videogym.datasets import write_tasks
+from videogym.testing.coded_clips import write_clip
 
 PROOF = Path(__file__).parents[1] / "benchmarks" / "prove_resume.py"
 LOOPS: dict[str, tuple[Any, Any]] = {
@@ -65,6 +68,30 @@ def test_states_hold_what_was_trained(tmp_path: Path) -> None:
     assert proof["difference"](tmp_path / "a", tmp_path / "b")
     names = {name.split("/")[1].partition("-")[2] for name in proof["states"](tmp_path / "a")}
     assert names == {"policy", "optimizer", "memory"}
+
+
+def test_videos_lie_below_a_folder_that_may_be_moved(tmp_path: Path) -> None:
+    """Trained on and evaluated by relative paths; the run goes on where the folder is another."""
+    (tmp_path / "videos").mkdir()
+    for name in ("a", "b"):
+        write_clip(tmp_path / "videos" / f"{name}.mp4", count=240, rate=8)
+        options = ("red", "blue", "green", "grey")
+        task = Task(name, f"{name}.mp4", "Which?", "choice", options, "A", (Segment(4, 9),))
+        write_tasks(tmp_path / f"{name}.jsonl", [task])
+    config = replace(
+        LOOPS["ppo"][1],
+        tasks=str(tmp_path / "a.jsonl"),
+        eval_tasks=str(tmp_path / "b.jsonl"),
+        video_root=str(tmp_path / "videos"),
+        iterations=1,
+        eval_episodes=1,
+    )
+    assert train_ppo.train(config, Table(), tmp_path / "run").turns > 0
+    (tmp_path / "videos").rename(tmp_path / "moved")
+    again = replace(config, iterations=2, video_root=str(tmp_path / "moved"))
+    assert train_ppo.train(again, Table(), tmp_path / "run").first_iteration == 1
+    with pytest.raises(ValueError, match=r"video_root must be a folder, got .*videos"):
+        train_ppo.train(config, Table(), tmp_path / "other")
 
 
 @pytest.mark.parametrize("name", LOOPS)
