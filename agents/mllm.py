@@ -26,9 +26,11 @@ from tensordict import NonTensorData, TensorDict, TensorDictBase, lazy_stack
 from torch import Tensor, nn
 from torchrl.envs import step_mdp
 
-from videogym import Answer, FrameStore, Task, VideoQAEnv
+from videogym import Answer, FrameStore, Region, Task, VideoQAEnv
 from videogym.datasets import load_tasks, require_unseen
+from videogym.evaluate import hits as evidence_shown
 from videogym.grammars import get_grammar
+from videogym.state import Clip
 
 from .chat import ChatEnv, Episode, play
 from .demonstrations import Demonstrator, Said, Script
@@ -286,23 +288,17 @@ def held_out(config: ChatConfig, actor: ChatActor) -> Callable[[], dict[str, flo
 
 
 def hits(records: Sequence[Record], tasks: Sequence[Task]) -> dict[str, float]:
-    """``hit_rate``: share of episodes with a look that showed some of the evidence.
+    """``hit_rate``: share of episodes that were shown all evidence, see `videogym.evaluate.hits`.
 
     Args:
         records: one of every task, in order.
         tasks: those without evidence do not count.
     """
-    found = [
-        any(
-            segment.contains(time_s)
-            for turn in record.turns[1:]
-            for visual in turn.visuals
-            for time_s in visual.times_s
-            for segment in task.evidence
-        )
-        for record, task in zip(records, tasks, strict=True)
-        if task.evidence
-    ]
+    found = []
+    for record, task in zip(records, tasks, strict=True):
+        shown = [visual for turn in record.turns for visual in turn.visuals]
+        hit = evidence_shown(task, [Clip(visual.times_s, Region(*visual.region)) for visual in shown])
+        found += [] if hit is None else [hit]
     return {"hit_rate": float(np.mean(found))} if found else {}
 
 

@@ -1,0 +1,42 @@
+"""Hits of stored episodes are those of `videogym.evaluate`: all evidence, in its region if it has one."""
+
+# ruff: noqa: D103
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agents.mllm import hits
+from agents.policies.visuals import WHOLE_FRAME, Visual
+from agents.records import Record, TurnRecord
+from videogym import Region, Segment, Task
+
+
+def episode(*shown: tuple[float, tuple[float, float, float, float]]) -> Record:
+    """One that was shown a frame at each time, the first one by the skim."""
+    turns = [TurnRecord((), (Visual("v", (time_s,), box, (56, 56)),)) for time_s, box in shown]
+    return Record("", "", "t", "g", 0, "rollout", (), None, tuple(turns))
+
+
+def task(*evidence: tuple[float, float], region: Region | None = None) -> Task:
+    segments = tuple(Segment(*some) for some in evidence) or None
+    return Task("t", "v", "Q?", "open", answer="a", evidence=segments, evidence_region=region)
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown", "expected"),
+    [
+        (task((5, 6)), [(1.0, WHOLE_FRAME), (5.5, WHOLE_FRAME)], {"hit_rate": 1.0}),
+        (task((5, 6)), [(5.5, WHOLE_FRAME)], {"hit_rate": 1.0}),  # by the skim
+        (task((5, 6)), [(1.0, WHOLE_FRAME), (6.0, WHOLE_FRAME)], {"hit_rate": 0.0}),  # half-open
+        (task((5, 6), (8, 9)), [(5.5, WHOLE_FRAME), (1.0, WHOLE_FRAME)], {"hit_rate": 0.0}),
+        (task((5, 6), (8, 9)), [(5.5, WHOLE_FRAME), (8.0, WHOLE_FRAME)], {"hit_rate": 1.0}),
+        (task((5, 6), region=Region(0, 0, 0.2, 0.2)), [(5.5, WHOLE_FRAME)], {"hit_rate": 0.0}),
+        (task((5, 6), region=Region(0, 0, 0.2, 0.2)), [(5.5, (0.0, 0.0, 0.2, 0.2))], {"hit_rate": 1.0}),
+        (task(), [(5.5, WHOLE_FRAME)], {}),  # not annotated is no miss
+    ],
+)
+def test_by_hand(asked: Task, shown: list[Any], expected: dict[str, float]) -> None:
+    assert hits([episode(*shown)], [asked]) == expected
