@@ -1,14 +1,16 @@
 """Conversations as token ids, and videogym episodes as a TorchRL environment that speaks them.
 
-`Chat` lays messages out as token ids. Text never becomes structure: a question that spells a special
-token is encoded as plain characters. `ChatEnv` plays a batch of episodes in groups that start from one
-cloned state; the episode lives in the TensorDict as a `Record`, its frames as references. Pixels,
-models and losses are not known here.
+`Chat` lays messages out as token ids. Tags that a grammar wrote are the tokens a model knows them by. A
+task's text never becomes structure: a question that spells a token is encoded as plain characters.
+`ChatEnv` plays a batch of episodes in groups that start from one cloned state; the episode lives in the
+TensorDict as a `Record`, its frames as references. Pixels, models and losses are not known here.
 """
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -24,11 +26,16 @@ from transformers import PreTrainedTokenizerBase
 from videogym import Region, Snapshot, State, VideoQAEnv
 from videogym.grammars import FramePart, Grammar, Message, Part, TextPart, get_grammar
 from videogym.rewards import answered_right
+from videogym.video import VideoError
 from videogym.video.sampling import MAX_ASPECT, smart_resize
 
+from .loop import Span, untimed
 from .policies.qwen_vl import token_ids
 from .policies.visuals import WHOLE_FRAME, ChatForm, Visual
 from .records import Record, TurnRecord, fingerprint
+
+log = logging.getLogger(__name__)
+MAX_PASSED_OVER = 100  # tasks in a row that cannot be played; more of them are no accident
 
 
 class Chat:
@@ -54,6 +61,10 @@ class Chat:
         # The same merges without the added tokens: no text can turn into one.
         self._plain = Tokenizer(backend.model)
         self._plain.normalizer, self._plain.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+        added = backend.get_added_tokens_decoder().items()
+        self._tags = {token.content: number for number, token in added if not token.special}
+        longest = sorted(map(re.escape, self._tags), key=len, reverse=True)  # as the tokenizer finds them
+        self._tag = re.compile(f"({'|'.join(longest) or '(?!)'})")
         self._begin, self.end_id, self._open, self._close, *self._pads = token_ids(
             tokenizer,
             *("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
@@ -98,6 +109,23 @@ class Chat:
         text = self._tokenizer.decode(said, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return cast(str, text)
 
+    def written_ids(self, parts: Iterable[TextPart]) -> list[int]:
+        """Ids of neighbouring texts: what the tokenizer makes of all of them at once, but for two things.
+
+        Special tokens are characters. Other added tokens, such as ``<tool_call>``, are themselves only
+        where a grammar wrote them; in given text they are characters too.
+        """
+        ids: list[int] = []
+        plain = ""  # grows over parts: merges know no borders between them
+        for given, group in groupby(parts, key=lambda part: part.given):
+            text = "".join(part.text for part in group)
+            words, *rest = [text] if given else self._tag.split(text)
+            plain += words
+            for tag, words in zip(rest[::2], rest[1::2], strict=True):
+                ids += [*self.text_ids(plain), self._tags[tag]]
+                plain = words
+        return [*ids, *self.text_ids(plain)]
+
     def _gap(self) -> list[int]:
         return [] if self._glued else self.text_ids("\n")
 
@@ -122,17 +150,17 @@ class Chat:
 
     def _parts(self, head: str, parts: Iterable[Part], state: State, visuals: list[Visual]) -> list[int]:
         ids: list[int] = []
-        text = head
+        texts = [TextPart(head)]
         for is_text, group in groupby(parts, key=lambda part: isinstance(part, TextPart)):
-            if is_text:  # neighbours are encoded together, as a tokenizer would
-                text += "".join(part.text for part in group if isinstance(part, TextPart))
+            if is_text:
+                texts += [part for part in group if isinstance(part, TextPart)]
                 continue
             for stamp, visual in self._visuals([p for p in group if isinstance(p, FramePart)], state):
-                ids += [*self.text_ids(text + stamp), self._open, self._pads[len(visual.times_s) > 1]]
-                ids.append(self._close)
+                ids += self.written_ids([*texts, TextPart(stamp)])
+                ids += [self._open, self._pads[len(visual.times_s) > 1], self._close]
                 visuals.append(visual)
-                text = ""
-        return [*ids, *self.text_ids(text)]
+                texts = []
+        return [*ids, *self.written_ids(texts)]
 
     def _visuals(self, parts: Sequence[FramePart], state: State) -> list[tuple[str, Visual]]:
         """Neighbouring frames as visuals, each with the text before it."""
@@ -168,6 +196,10 @@ def frame_size(state: State, region: Region | None, factor: int) -> tuple[int, i
     if not width or not height:
         width, height = (most, factor) if width else (factor, most)
     return width, height
+
+
+class NoRoom(ValueError):
+    """A question that leaves no room for an output in the context."""
 
 
 class ChatEnv(EnvBase):
@@ -241,39 +273,60 @@ class ChatEnv(EnvBase):
         self.snapshots = []
         rows: list[TensorDict] = []
         for group in range(self._groups):
-            self.env.reset(seed=int(torch.randint(2**31, (), generator=self._generator)))
-            name = f"{self._seed}.{self._batches}.{group}"
-            record = self.open(name)
+            record = self._draw(f"{self._seed}.{self._batches}.{group}")
             self.snapshots += [self.env.get_state()] * self._group_size
             rows += [self._row(replace(record, number=number)) for number in range(self._group_size)]
         self._batches += 1
         return lazy_stack(rows)
 
+    def _draw(self, group: str) -> Record:
+        """Begin the episode of a task; tasks that cannot be played are passed over and logged."""
+        for _ in range(MAX_PASSED_OVER):
+            try:
+                self.env.reset(seed=int(torch.randint(2**31, (), generator=self._generator)))
+                return self.open(group)
+            except (VideoError, NoRoom) as error:
+                log.warning("passed over: %s", error)
+                last = error
+        raise type(last)(f"{MAX_PASSED_OVER} tasks in a row could not be played, the last: {last}")
+
+    def open_task(self, task_id: str) -> Record:
+        """The record of a task's episode in which nothing has been said; cut, if it cannot be played."""
+        try:
+            self.env.reset(options={"task_id": task_id})
+            return self.open(f"task {task_id}")
+        except (VideoError, NoRoom) as error:
+            log.warning("passed over: %s", error)
+            return self._record(task_id, f"task {task_id}", cut=f"fault: {error}")
+
     def open(self, group: str) -> Record:
         """The record of the environment's present episode, in which nothing has been said.
 
         Raises:
-            ValueError: the question does not fit into the context.
+            NoRoom: the question does not fit into the context.
         """
         state = self.env.state
         head, turn = self.chat.opening(state)
-        record = Record(
-            recipe=self.env.recipe.identity,
-            tokenizer=self._tokenizer,
-            task_id=state.task.task_id,
-            group=group,
-            number=0,
-            kind="rollout",
-            head=head,
-            window=self.window,
-            turns=(turn,),
-        )
+        record = self._record(state.task.task_id, group, head=head, turns=(turn,))
         if (length := self._length(record)) >= self.max_context:
-            raise ValueError(
+            raise NoRoom(
                 f"the question of task {record.task_id!r} takes {length} tokens with its frames and leaves "
                 f"no room in max_context={self.max_context}; raise it, or show fewer or smaller frames"
             )
         return record
+
+    def _record(self, task_id: str, group: str, **fields: Any) -> Record:
+        blank: dict[str, Any] = {"head": (), "turns": ()}
+        return Record(
+            recipe=self.env.recipe.identity,
+            tokenizer=self._tokenizer,
+            task_id=task_id,
+            group=group,
+            number=0,
+            kind="rollout",
+            window=self.window,
+            **{**blank, **fields},
+        )
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         played = [self._play(place, row["record"]) for place, row in enumerate(tensordict.unbind(0))]
@@ -293,6 +346,11 @@ class ChatEnv(EnvBase):
     def advance(self, record: Record) -> Record:
         """Play the output of a record's last turn in the environment as it stands."""
         turn = record.turns[-1]
+        if (
+            turn.output[-1] != self.chat.end_id
+            and self._length(record) + len(turn.output) >= self.max_context
+        ):
+            return replace(record, cut="context")  # it had no room to end
         text = self.chat.output_text(turn.output)
         _, reward, _, _, info = self.env.step(self.chat.grammar.parse(text, self.env.state))
         state = self.env.state
@@ -360,7 +418,10 @@ class Episode:
 
 
 def play(
-    env: ChatEnv, answer: Callable[[Sequence[Record]], list[Record]], episodes: Sequence[Episode]
+    env: ChatEnv,
+    answer: Callable[[Sequence[Record]], list[Record]],
+    episodes: Sequence[Episode],
+    span: Span = untimed,
 ) -> list[Record]:
     """Play opened episodes to their ends, in lockstep.
 
@@ -368,9 +429,12 @@ def play(
         env: plays their outputs.
         answer: gives every record one output more.
         episodes: each in its own state; changed in place.
+        span: times ``generate`` and ``environment``.
     """
     while running := [episode for episode in episodes if not episode.record.waiting]:
-        answered = answer([episode.record for episode in running])
-        for episode, record in zip(running, answered, strict=True):
-            episode.advance(env, record)
+        with span("generate"):
+            answered = answer([episode.record for episode in running])
+        with span("environment"):
+            for episode, record in zip(running, answered, strict=True):
+                episode.advance(env, record)
     return [episode.record for episode in episodes]

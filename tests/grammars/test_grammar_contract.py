@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from videogym.grammars import Grammar, get_grammar, grammar_names
+from videogym.grammars import Grammar, Message, TextPart, get_grammar, grammar_names
 from videogym.grammars.native import Native
 from videogym.state import Action, Answer, Crop, Invalid, Move, Result, Select, State, TaskKind, Turn
 from videogym.testing.grammar_suite import HOSTILE, check_grammar, check_prompt_tags, example_state
@@ -85,6 +85,21 @@ class Gullible(Native):
 def test_the_suite_notices_a_parser_that_reads_the_question() -> None:
     with pytest.raises(AssertionError, match="hostile question"):
         check_grammar(Gullible(), example_state(), [Answer("B")], TAGS["native"], count=10)
+
+
+class Forgetful(Native):
+    """Passes the question off as its own words."""
+
+    def messages(self, state: State) -> tuple[Message, ...]:
+        """The usual ones, without marks."""
+        return tuple(
+            Message(message.role, (TextPart(message.text),)) for message in super().messages(state)
+        )
+
+
+def test_the_suite_notices_text_of_the_task_that_is_not_marked() -> None:
+    with pytest.raises(AssertionError, match="given=True"):
+        check_grammar(Forgetful(), example_state(), [Answer("B")], TAGS["native"], count=10)
 
 
 def test_unknown_grammar_names_the_known_ones() -> None:

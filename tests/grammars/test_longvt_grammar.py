@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from videogym.grammars import FramePart, Message, get_grammar
+from videogym.grammars import FramePart, Message, TextPart, get_grammar
 from videogym.grammars.longvt import video_name
 from videogym.grammars.longvt_calls import read_turn
 from videogym.state import Answer, Clip, Crop, Ending, Invalid, Move, Result, State, Turn
@@ -310,6 +310,19 @@ def test_the_question_follows_the_skim_and_ends_with_the_path() -> None:
     lines = user.text.split("\n")
     assert lines[:5] == ["Which flag is raised?", "A. red", "B. blue", "C. green", "D. white"]
     assert lines[-1] == "The path of this video is: example.mp4"
+
+
+def test_the_name_of_the_video_is_given_text() -> None:
+    arguments = '{"video_path": "a", "start_time": 1, "end_time": 2}'
+    call = f'<tool_call>{{"name": "crop_video", "arguments": {arguments}}}</tool_call>'
+    (wrong,) = CODE.parse(call, STATE).actions
+    assert isinstance(wrong, Invalid) and wrong.code == "file"
+    turn = Turn((Result(wrong, error=wrong),), "out", True)
+    for message in CODE.messages(replace(STATE, turns=(turn,)))[1::2]:  # the question, the refusal
+        named = [
+            part for part in message.parts if isinstance(part, TextPart) and "example.mp4" in part.text
+        ]
+        assert len(named) == 1 and named[0].given
 
 
 def test_one_tool_message_a_call_with_frames_before_text() -> None:

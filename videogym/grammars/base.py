@@ -16,9 +16,14 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
-    """Plain text of a message. Never structure: special tokens inside it are to be read as text."""
+    """Plain text of a message. Special tokens of chat templates inside it are to be read as text.
+
+    Tags that are one token to a model, such as ``<tool_call>``, are that token in the grammar's own words
+    and in a policy's output. In text that is given they are characters: no question becomes structure.
+    """
 
     text: str
+    given: bool = False  # the task's words, not the grammar's: question, options, the video's name
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ def frame_parts(clip: Clip, *, stamped: bool) -> tuple[Part, ...]:
 
 
 def question_text(task: Task) -> str:
-    """The question and, for a choice, its labelled options, one a line."""
+    """The question and, for a choice, its labelled options, one a line; in a message it is given text."""
     return "\n".join((task.question, *task.labelled_options))
 
 

@@ -144,13 +144,17 @@ class LongVT:
 
     def _question(self, state: State) -> tuple[Part, ...]:
         ask = (
-            f"{question_text(state.task)}\n"
-            f"Think before anything else, call **{CROP_VIDEO}** if you need a closer look, then answer. "
+            f"\nThink before anything else, call **{CROP_VIDEO}** if you need a closer look, then answer. "
             f"Keep strictly to this order: every turn <{THINK}>...</{THINK}> first, then "
             f"<{TOOL_CALL}>...</{TOOL_CALL}> if you need the tool, or else <{ANSWER}>...</{ANSWER}>.\n"
-            f"The path of this video is: {video_name(state.task)}"
+            "The path of this video is: "
         )
-        return (*frame_parts(state.skim, stamped=state.rules.timestamps == "seconds"), TextPart(ask))
+        return (
+            *frame_parts(state.skim, stamped=state.rules.timestamps == "seconds"),
+            TextPart(question_text(state.task), given=True),
+            TextPart(ask),
+            TextPart(video_name(state.task), given=True),
+        )
 
 
 def _optional(text: str) -> tuple[TextPart, ...]:
@@ -170,13 +174,14 @@ def _reply(result: Result, rules: Rules) -> Message:
     code, reason = (result.error.code, result.error.reason) if result.error else ("", "")
     if isinstance(result.action, Answer) or code in _UNREAD:
         return Message("user", (TextPart(f"Your output could not be used. {reason}"),))
-    return _tool_message((), f"{_FAILURE}{reason}")
+    # Of all reasons "file" alone holds words that are not ours: the video's name.
+    return _tool_message((TextPart(_FAILURE), TextPart(reason, given=code == "file")), "")
 
 
-def _tool_message(frames: tuple[Part, ...], text: str) -> Message:
+def _tool_message(parts: tuple[Part, ...], text: str) -> Message:
     # Frames before text, a newline after the opening tag only: as LongVT's chat template renders it.
     return Message(
-        "tool", (TextPart(f"<{TOOL_RESPONSE}>\n"), *frames, TextPart(f"{text}</{TOOL_RESPONSE}>"))
+        "tool", (TextPart(f"<{TOOL_RESPONSE}>\n"), *parts, TextPart(f"{text}</{TOOL_RESPONSE}>"))
     )
 
 

@@ -198,8 +198,13 @@ def _first_observation(state: State) -> tuple[Part, ...]:
         "numeric": "Answer with a number.",
         "open": "Answer in a few words.",
     }[state.task.kind]
-    ask = f"\n{question_text(state.task)}\n{form} {_limits(state, 0)}"
-    return (TextPart(opening), *frame_parts(state.skim, stamped=True), TextPart(ask))
+    return (
+        TextPart(opening),
+        *frame_parts(state.skim, stamped=True),
+        TextPart("\n"),
+        TextPart(question_text(state.task), given=True),
+        TextPart(f"\n{form} {_limits(state, 0)}"),
+    )
 
 
 def _reply(state: State, index: int) -> tuple[Part, ...]:

@@ -254,9 +254,14 @@ class VideoMTR:
             if final
             else "You may retrieve more frames or give your answer."
         )
-        ask = f"Answer this question from the frames:\n{task.question}{options}\n{choice}\n\n"
         form = _format_block(task, len(state.pool_s) - 1, final)
-        return (TextPart(f"Turn {turn}\n"), *news, TextPart(ask + form))
+        return (
+            TextPart(f"Turn {turn}\n"),
+            *news,
+            TextPart("Answer this question from the frames:\n"),
+            TextPart(f"{task.question}{options}", given=True),
+            TextPart(f"\n{choice}\n\n{form}"),
+        )
 
 
 def _format_block(task: Task, max_index: int, final: bool) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from videogym.grammars.base import FramePart, Grammar
+from videogym.grammars.base import FramePart, Grammar, Message, TextPart
 from videogym.state import Action, Answer, Clip, Invalid, Move, Rules, Segment, State, Task, TaskKind
 from videogym.video.types import VideoMeta
 
@@ -187,7 +187,7 @@ def check_stateless(grammar: Grammar, state: State, texts: Sequence[str]) -> Non
 
 
 def check_inert(grammar: Grammar, state: State, texts: Iterable[str]) -> None:
-    """Tags and tool calls in question and options are shown as text and change nothing that is read."""
+    """Tags and tool calls in question and options are given text and change nothing that is read."""
     options = tuple(f"{HOSTILE} {i}" for i, _ in enumerate(state.task.options))
     hostile = replace(state, task=replace(state.task, question=HOSTILE, options=options))
     for text in texts:
@@ -196,6 +196,15 @@ def check_inert(grammar: Grammar, state: State, texts: Iterable[str]) -> None:
     plain, shown = grammar.messages(state), grammar.messages(hostile)
     assert _shape(shown) == _shape(plain), f"a hostile question changes the messages of {grammar.name}"
     assert any(HOSTILE in message.text for message in shown), "the question is not shown as it is"
+    assert _own_words(shown) == _own_words(plain), (
+        f"in a message of {grammar.name} text of the task is not marked: put it into a TextPart of its own "
+        "with given=True"
+    )
+
+
+def _own_words(messages: Sequence[Message]) -> list[str]:
+    own = [[part for part in m.parts if isinstance(part, TextPart) and not part.given] for m in messages]
+    return ["".join(part.text for part in parts) for parts in own]
 
 
 def _shape(messages: Sequence[Any]) -> list[Any]:
