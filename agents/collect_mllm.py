@@ -12,6 +12,7 @@ import queue
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
@@ -24,9 +25,9 @@ from torchrl.envs import EnvBase
 
 from videogym import FrameStore
 
-from .chat import ChatEnv, Episode, play
-from .loop import TrainingRun
-from .mllm import ChatConfig, make_actor, make_chat_env, make_model, rollouts
+from .chat import ChatEnv, Episode
+from .loop import TrainingRun, untimed
+from .mllm import ChatConfig, make_actor, make_chat_env, make_model, opened, play_in_parts, rollouts
 from .policies.chat_actor import ChatActor
 from .ranks import alone, divided, launched, rank
 from .records import Record
@@ -121,7 +122,9 @@ def make_collector(
 
 def transformers_actor(config: ChatConfig) -> ChatActor:
     """The configured checkpoint, sampled with transformers."""
-    return make_actor(config, make_model(config, FrameStore(video_root=config.root)))
+    # Ray shows a worker its own accelerator alone, whichever the trainer is on.
+    config = replace(config, device=torch.device(config.device).type)
+    return make_actor(config, make_model(config, FrameStore(video_root=config.root, open_videos=64)))
 
 
 # --- episodes ----------------------------------------------------------------------------------
@@ -130,8 +133,7 @@ def transformers_actor(config: ChatConfig) -> ChatActor:
 def open_episodes(config: ChatConfig, env: ChatEnv, iteration: int) -> list[Episode]:
     """The episodes of an iteration as `LocalCollector` begins them, groups in order."""
     env.set_seed(batch_seed(config, iteration))
-    rows = env.reset().unbind(0)
-    return [Episode(row["record"], snapshot) for row, snapshot in zip(rows, env.snapshots, strict=True)]
+    return opened(env)
 
 
 def batch_seed(config: ChatConfig, iteration: int) -> int:
@@ -143,7 +145,7 @@ def batch_seed(config: ChatConfig, iteration: int) -> int:
 
 
 class LocalCollector:
-    """Plays in this process, in lockstep; see `agents.mllm.rollouts`."""
+    """Plays in this process; see `agents.mllm.rollouts`."""
 
     def __init__(
         self, config: ChatConfig, actor: ChatActor, env: ChatEnv, run: TrainingRun | None = None
@@ -153,7 +155,8 @@ class LocalCollector:
     def collect(self, iteration: int) -> list[Record]:
         """See `RolloutCollector`."""
         self._env.set_seed(batch_seed(self._config, iteration))
-        return rollouts(self._env, self._actor, self._run)
+        span = self._run.span if self._run else untimed
+        return rollouts(self._env, self._actor, self._config.rollouts_at_once, span)
 
     def sync(self) -> None:
         """See `RolloutCollector`."""
@@ -201,7 +204,7 @@ class RankCollector:
 
     def _play(self, groups: Sequence[Sequence[Episode]]) -> list[Sequence[Record]]:
         episodes = [episode for group in groups for episode in group]
-        return self._groups(play(self._env, self._actor.answer, episodes))
+        return self._groups(play_in_parts(self._env, self._actor, episodes, self._config.rollouts_at_once))
 
     def _groups(self, rows: Sequence[T]) -> list[Sequence[T]]:
         return [rows[first : first + self._group_size] for first in range(0, len(rows), self._group_size)]

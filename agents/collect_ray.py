@@ -21,10 +21,10 @@ import ray
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from .chat import ChatEnv, Episode, play
+from .chat import ChatEnv, Episode
 from .collect_mllm import open_episodes
 from .loop import TrainingRun
-from .mllm import ChatConfig, make_chat_env
+from .mllm import ChatConfig, make_chat_env, play_in_parts
 from .policies.chat_actor import ChatActor
 from .records import Record, RecordError, fingerprint
 
@@ -55,6 +55,7 @@ class RolloutWorker:
         disable_progress_bar()
         torch.set_num_threads(config.threads)
         self._actor, self._loaded = make_actor(), False
+        self._at_once = config.rollouts_at_once
         self._tokenizer = fingerprint(self._actor.model.tokenizer)
         self._env = make_chat_env(config, self._actor.model, config.tasks, groups=groups)
 
@@ -73,7 +74,7 @@ class RolloutWorker:
             raise RecordError(f"the worker's tokenizer is {self._tokenizer}, the episodes' is {theirs}")
         self._load(weights)
         torch.manual_seed(seed)
-        return play(self._env, self._actor.answer, episodes)
+        return play_in_parts(self._env, self._actor, episodes, self._at_once)
 
     def _load(self, weights: Weights) -> None:
         actor = self._actor

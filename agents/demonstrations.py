@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from videogym.grammars.longvt import LongVT, video_name
 from videogym.grammars.longvt_calls import CROP_VIDEO
 from videogym.grammars.tool_calls import write_call
 from videogym.grammars.video_mtr import RETRIEVE, VideoMTR
+from videogym.state import Clip
 
 Span = tuple[float, float]  # first unit and the one after the last; whole numbers but for narrow crops
 
@@ -50,6 +51,7 @@ class Demonstrator:
             and no mistake went before.
         refused_calls: share of turns spent on a call that is refused, under the same condition.
         look: least units of a look; 0: as many as one clip has frames.
+        look_again: whether what the skim shows is looked at all the same, as LongVT's conversations do.
         step: bounds of looks are multiples of so many units; coarse ones are easier to learn.
         wording: ``"varied"`` draws thoughts from several forms; ``"plain"`` always takes the first.
 
@@ -65,6 +67,7 @@ class Demonstrator:
         wrong_looks: float = 0.15,
         refused_calls: float = 0.1,
         look: int = 0,
+        look_again: bool = False,
         step: int = 1,
         wording: str = "varied",
     ) -> None:
@@ -80,6 +83,7 @@ class Demonstrator:
             raise ValueError(f"wording must be 'varied' or 'plain', got {wording!r}")
         self._grammar, self._look, self._step, self._wording = grammar, look, step, wording
         self._wrong_looks, self._refused_calls = wrong_looks, refused_calls
+        self._look_again = look_again
         self._rng = np.random.default_rng(seed)
 
     def __call__(self, state: State) -> Said:
@@ -92,7 +96,8 @@ class Demonstrator:
             raise ValueError(f"task {state.task.task_id!r} has no evidence to look at")
         if state.terminated:
             raise ValueError(f"the episode of task {state.task.task_id!r} has ended with {state.ending!r}")
-        unseen = [segment for segment in state.task.evidence if not _is_shown(state, segment)]
+        clips = [clip for turn in state.turns for clip in turn.clips] if self._look_again else state.clips
+        unseen = [segment for segment in state.task.evidence if not _is_shown(clips, segment)]
         if not unseen or not _may_look(state, 1):
             return self._answer(state, seen=not unseen)
         mistake = self._mistake(state, len(unseen))
@@ -296,8 +301,8 @@ def _number(unit: float, state: State) -> str:
 # --- the course of the episode -----------------------------------------------------------------
 
 
-def _is_shown(state: State, segment: Segment) -> bool:
-    return any(segment.contains(time_s) for clip in state.clips for time_s in clip.times_s)
+def _is_shown(clips: Iterable[Clip], segment: Segment) -> bool:
+    return any(segment.contains(time_s) for clip in clips for time_s in clip.times_s)
 
 
 def _hit(state: State) -> bool:

@@ -37,6 +37,8 @@ VERSION = 1  # of what a checkpoint holds
 MAY_CHANGE = (  # from one part of a run to the next
     *("recipe", "iterations", "collector", "workers", "eval_every", "eval_episodes", "eval_tasks"),
     *("checkpoint_every", "logger", "threads", "video_root"),
+    # What fits into memory; sums are then made in another order, and bits differ.
+    *("at_once", "rollouts_at_once", "share_prefixes", "gradient_checkpointing", "device"),
 )
 
 
@@ -130,6 +132,7 @@ class TrainingRun:
         }
         self._spans: dict[str, float] = {}
         self.evaluate = evaluate
+        self.evaluated: Mapping[str, float] = {}  # the last figures; none before there were any
         out.mkdir(parents=True, exist_ok=True)
         self.first_iteration, self.turns, self.seconds = self._resume()
         if is_first():
@@ -143,15 +146,11 @@ class TrainingRun:
         found = from_first(self._found)
         if found is None:
             return 0, 0, 0.0
-        theirs = {key: found.get(key) for key in self._identity}
-        if theirs != self._identity:
-            differing = [key for key in self._identity if theirs[key] != self._identity[key]]
-            raise CheckpointMismatch(
-                f"{path} differs in {', '.join(differing)}: it is of {theirs}, this run is "
-                f"{self._identity}; choose another folder"
-            )
+        if told := _difference(found, self._identity):
+            raise CheckpointMismatch(f"{path} is of another run: it has {told}; choose another folder")
         if is_first():
-            self._checkpoint.load(path)
+            # Else to the device it was saved on, which may not be here, beside what is there already.
+            self._checkpoint.load(path, map_location="cpu")
         for part in self._shards:
             part.scatter()
         return found["iteration"], found["turns"], found["seconds"]
@@ -190,7 +189,8 @@ class TrainingRun:
         self.turns += turns
         if self.is_due(iteration, self.config.eval_every):
             with self.span("evaluate"):
-                values = {**values, **self.evaluate()}
+                self.evaluated = self.evaluate()
+            values = {**values, **self.evaluated}
         seconds = time.monotonic() - self._begun
         spans = {f"seconds_{name}": value for name, value in self._spans.items()}
         spans["seconds_other"] = seconds - sum(self._spans.values())
@@ -226,6 +226,16 @@ class TrainingRun:
 def untimed(name: str) -> AbstractContextManager[None]:
     """A `TrainingRun.span` of no run."""
     return nullcontext()
+
+
+def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """What tells one run from another, by name; "" if nothing does."""
+    for key in ("algorithm", "version", "recipe"):
+        if theirs.get(key) != ours[key]:
+            return f"{key} {theirs.get(key)!r}, this run {ours[key]!r}"
+    names = [name for name in {**theirs["config"], **ours["config"]} if name not in MAY_CHANGE]
+    pairs = [(name, theirs["config"].get(name), ours["config"].get(name)) for name in names]
+    return "; ".join(f"{name} {one}, this run {other}" for name, one, other in pairs if one != other)
 
 
 def _module_name(config: type) -> str:
@@ -282,10 +292,12 @@ def quiet_libraries() -> None:
     logging.getLogger("torchrl").setLevel(logging.WARNING)
 
 
-def add_options(parser: argparse.ArgumentParser, config: type[LoopConfig]) -> None:
-    """An option for every field of a config, with its default."""
+def add_options(
+    parser: argparse.ArgumentParser, config: type[LoopConfig], names: Sequence[str] = ()
+) -> None:
+    """An option for every field of a config, or for those that are named, with its default."""
     hints = get_type_hints(config)
-    for option in fields(config):
+    for option in (option for option in fields(config) if not names or option.name in names):
         kind = hints[option.name]
         reads: dict[str, Any] = {"default": option.default}
         if get_origin(kind) is Literal:
@@ -300,8 +312,8 @@ def add_options(parser: argparse.ArgumentParser, config: type[LoopConfig]) -> No
 
 
 def from_options(config: type[L], options: Mapping[str, Any]) -> L:
-    """A config from what `add_options` read."""
-    read = {option.name: options[option.name] for option in fields(config)}
+    """A config from what `add_options` read; other fields have their defaults."""
+    read = {option.name: options[option.name] for option in fields(config) if option.name in options}
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in read.items()
     }
@@ -316,8 +328,11 @@ def read_config(parser: argparse.ArgumentParser, config: type[L], options: Mappi
     try:
         read = from_options(config, options)
         get_recipe(options["recipe"])
+        usual = {option.name: option.default for option in fields(config)}
         for name in ("tasks", "eval_tasks"):
             load_tasks(getattr(read, name), read.root)
+        if options["tasks"] != usual["tasks"] and options["eval_tasks"] == usual["eval_tasks"]:
+            raise ValueError("--tasks needs --eval-tasks: held-out tasks of the same kind, of other videos")
     except (OSError, ValueError) as error:
         parser.error(str(error))
     return read

@@ -17,14 +17,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from tensordict import NonTensorData, TensorDict, TensorDictBase, lazy_stack
 from torch import Tensor, nn
-from torchrl.envs import step_mdp
 
 from videogym import Answer, FrameStore, Region, Task, VideoQAEnv
 from videogym.datasets import load_tasks, require_unseen
@@ -48,11 +48,11 @@ from .loop import (
 )
 from .policies.chat_actor import ChatActor, loss_entries
 from .policies.qwen_vl import QwenVL
-from .policies.scoring import Scorer
+from .policies.scoring import Scored, Scorer
 from .policies.tiny_qwen import build_tiny_qwen
 from .policies.visuals import FrameReader
 from .ranks import (
-    Share,
+    Portion,
     divided,
     everyones,
     from_first,
@@ -75,6 +75,8 @@ TASKS = (
 @dataclass(frozen=True)
 class ChatConfig(LoopConfig):
     """What every training loop of a multimodal language model needs to know."""
+
+    trains: ClassVar[bool] = True  # whether steps are made, which bfloat16 would lose
 
     recipe: str = "LONGVT_TINY"
     """Recipe of all episodes, or its name."""
@@ -106,6 +108,9 @@ class ChatConfig(LoopConfig):
     """Bound of one output."""
     max_context: int = 32_768
     """Tokens that a conversation may have."""
+    rollouts_at_once: int = 0
+    """Episodes in play together, whose keys and values are in memory; 0: all of an iteration, and 32 of an
+    evaluation."""
     share_prefixes: bool = True
     """Whether what rollouts have in common goes through the model once in an update."""
     gradient_checkpointing: bool = False
@@ -118,15 +123,16 @@ class ChatConfig(LoopConfig):
         Raises:
             ValueError: a number is out of range, or all weights would be kept in bfloat16 and trained.
         """
-        if self.window < 0 or self.lora_rank < 0:
-            raise ValueError(f"window and lora_rank must be at least 0: {self.window}, {self.lora_rank}")
+        for name in ("window", "lora_rank", "rollouts_at_once"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
         counts = ("max_new_tokens", "eval_episodes", "eval_every", "checkpoint_every", "iterations")
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.dtype == "bfloat16" and not self.lora_rank and not launched():
+        if self.trains and self.dtype == "bfloat16" and not self.lora_rank and not launched():
             raise ValueError(
                 "in bfloat16 steps of this size are lost; set lora_rank, or dtype to float32, or start it "
                 "with torchrun, which keeps shards of the weights in float32"
@@ -201,25 +207,44 @@ def make_chat_env(
     )
 
 
-def rollouts(env: ChatEnv, actor: ChatActor, run: TrainingRun | None = None) -> list[Record]:
+def opened(env: ChatEnv) -> list[Episode]:
+    """The episodes of a batch before their first turn, groups in order; the environment is reset."""
+    rows = env.reset().unbind(0)
+    return [Episode(row["record"], snapshot) for row, snapshot in zip(rows, env.snapshots, strict=True)]
+
+
+def rollouts(env: ChatEnv, actor: ChatActor, at_once: int = 0, span: Span = untimed) -> list[Record]:
     """One batch of whole episodes, groups in order.
 
     Args:
         env: is reset.
         actor: plays.
-        run: measures ``generate`` and ``environment``; None: nobody does.
+        at_once: episodes in play together; 0: all.
+        span: times ``generate`` and ``environment``.
     """
-    span = run.span if run else untimed
     with span("environment"):
-        td = env.reset()
-    while True:
-        with span("generate"):
-            td = actor(td)
-        with span("environment"):
-            td = env.step(td)
-        if td["next", "done"].all():
-            return [row["next", "record"] for row in td.unbind(0)]
-        td = step_mdp(td)
+        episodes = opened(env)
+    return play_in_parts(env, actor, episodes, at_once, span)
+
+
+def play_in_parts(
+    env: ChatEnv, actor: ChatActor, episodes: Sequence[Episode], at_once: int = 0, span: Span = untimed
+) -> list[Record]:
+    """Play opened episodes to their ends, so many together; the engine forgets those that have ended.
+
+    Args:
+        env: plays their outputs.
+        actor: samples.
+        episodes: each in its own state; changed in place.
+        at_once: episodes in play together; 0: all.
+        span: times ``generate`` and ``environment``.
+    """
+    records: list[Record] = []
+    size = at_once or len(episodes) or 1
+    for first in range(0, len(episodes), size):
+        records += play(env, actor.answer, episodes[first : first + size], span)
+        actor.engine.forget()
+    return records
 
 
 def play_tasks(
@@ -228,7 +253,7 @@ def play_tasks(
     task_ids: Sequence[str],
     at_once: int = 32,
 ) -> Iterator[Record]:
-    """One whole episode of every task, in order.
+    """One whole episode of every task, in order; cut where a task cannot be played.
 
     Args:
         env: plays them.
@@ -237,11 +262,14 @@ def play_tasks(
         at_once: episodes in lockstep.
     """
     for first in range(0, len(task_ids), at_once):
-        episodes = []
+        begun: list[Record] = []
+        episodes: list[Episode] = []
         for task_id in task_ids[first : first + at_once]:
-            env.env.reset(options={"task_id": task_id})
-            episodes.append(Episode(env.open(f"task {task_id}"), env.env.get_state()))
-        yield from play(env, answer, episodes)
+            begun.append(env.open_task(task_id))
+            if not begun[-1].cut:
+                episodes.append(Episode(begun[-1], env.env.get_state()))
+        played = iter(play(env, answer, episodes))
+        yield from (record if record.cut else next(played) for record in begun)
 
 
 def demonstrate(
@@ -250,8 +278,7 @@ def demonstrate(
     """Episodes that a script plays, as records: outputs are its texts, and nothing was sampled."""
     for task_id in task_ids:
         for number in range(per_task):
-            env.env.reset(options={"task_id": task_id})
-            record = replace(env.open(f"task {task_id}"), kind="demonstration", number=number)
+            record = replace(env.open_task(task_id), kind="demonstration", number=number)
             while not record.waiting:
                 record = say(env, record, script(env.env.state))
             yield record
@@ -276,7 +303,9 @@ def held_out(config: ChatConfig, actor: ChatActor) -> Callable[[], dict[str, flo
     require_unseen(tasks, load_tasks(config.tasks, config.root))
 
     def play_some(task_ids: Sequence[str]) -> list[Record]:
-        return list(play_tasks(env, greedy(actor), task_ids))
+        records = list(play_tasks(env, greedy(actor), task_ids, config.rollouts_at_once or 32))
+        actor.engine.forget()
+        return records
 
     def evaluate() -> dict[str, float]:
         with whole(actor.model):
@@ -291,11 +320,13 @@ def hits(records: Sequence[Record], tasks: Sequence[Task]) -> dict[str, float]:
     """``hit_rate``: share of episodes that were shown all evidence, see `videogym.evaluate.hits`.
 
     Args:
-        records: one of every task, in order.
+        records: one of every task, in order; those in which a fault was do not count.
         tasks: those without evidence do not count.
     """
     found = []
     for record, task in zip(records, tasks, strict=True):
+        if record.cut.startswith("fault"):
+            continue
         shown = [visual for turn in record.turns for visual in turn.visuals]
         hit = evidence_shown(task, [Clip(visual.times_s, Region(*visual.region)) for visual in shown])
         found += [] if hit is None else [hit]
@@ -312,15 +343,18 @@ def figures(records: Sequence[Record]) -> dict[str, float]:
 
     Returns:
         ``accuracy``, ``reward``, every reward term where it is present, ``turns``, ``looks``, sampled
-        ``tokens``; ``invalid_rate`` of turns; ``cut_rate`` of episodes, which count in nothing else.
+        ``tokens``; ``invalid_rate`` of turns; ``cut_rate`` of episodes, which count in nothing else, but
+        for this: whose context was full has not answered, and that is not right.
     """
     whole = [record for record in records if not record.cut]
+    judged = [record for record in records if record.cut in ("", "context")]
     values: dict[str, float] = {"cut_rate": 1 - len(whole) / len(records)}
+    if judged:
+        values["accuracy"] = float(np.mean([bool(record.success) for record in judged]))
     if not whole:
         return values
     turns = [turn for record in whole for turn in record.played]
     values |= {
-        "accuracy": float(np.mean([bool(record.success) for record in whole])),
         "reward": float(np.mean([record.total_reward for record in whole])),
         "turns": len(turns) / len(whole),
         "looks": sum(turn.looked for turn in turns) / len(whole),
@@ -335,9 +369,29 @@ def figures(records: Sequence[Record]) -> dict[str, float]:
 
 
 def first_policy(config: ChatConfig, actor: ChatActor) -> Scorer:
-    """A copy of a policy before it is trained, which says how far training has led away from it."""
+    """A policy before it is trained, which says how far training has led away from it.
+
+    Adapters are left out for as long as it scores; where all weights are trained, it is a copy.
+    """
+    if config.lora_rank:
+        return _WithoutAdapters(actor.model, config.temperature, config.share_prefixes)
     first = copy.deepcopy(actor.model).requires_grad_(False)
     return Scorer(sharded(config, first), config.temperature, config.share_prefixes)
+
+
+class _WithoutAdapters(Scorer):
+    """Scores as a model did before its adapters were trained."""
+
+    def in_parts(self, records: Sequence[Record], at_once: int) -> Iterator[Scored]:
+        """See `Scorer.in_parts`."""
+        adapted = [layer for layer in self.model.modules() if isinstance(layer, BaseTunerLayer)]
+        for layer in adapted:
+            layer.enable_adapters(False)
+        try:
+            yield from super().in_parts(records, at_once)
+        finally:
+            for layer in adapted:
+                layer.enable_adapters(True)
 
 
 def as_batch(
@@ -378,8 +432,8 @@ def _scores(scorer: Scorer, records: Sequence[Record], at_once: int) -> list[Ten
     """Log-probabilities of every record's sampled tokens; ranks divide the groups."""
 
     def score(groups: Sequence[list[Record]]) -> list[list[Tensor]]:
-        scored = scorer.in_parts([record for group in groups for record in group], at_once)
-        found = iter(scored.log_probs.cpu().split(scored.counts))
+        parts = scorer.in_parts([record for group in groups for record in group], at_once)
+        found = (log_probs for part in parts for log_probs in part.log_probs.cpu().split(part.counts))
         return [[next(found).clone() for _ in group] for group in groups]
 
     groups = [list(group) for _, group in groupby(records, key=lambda record: record.group)]
@@ -396,8 +450,9 @@ def backward(
 ) -> float:
     """Gradients of a loss that is a sum over records, a few records at a time.
 
-    What the records have in common goes through the model once all the same. Under torchrun each rank does
-    a share of the tasks, and the gradients and the loss are the sums over all.
+    What the records of a task have in common goes through the model once all the same, and one task after
+    the other: memory is that of a part and of what its tasks begin with. Under torchrun each rank does a
+    share of the tasks, and the gradients and the loss are the sums over all.
 
     Args:
         actor: whose weights get gradients, added to those there are.
@@ -409,40 +464,41 @@ def backward(
     Returns:
         The loss.
     """
-    share = _share(actor, records, at_once)
-    stand_in = records[share.records][:1]
     total = 0.0
-    with ExitStack() as held:
-        if len(share.parts) + share.idle > 1:
-            with span("forward"):
-                held.enter_context(actor.scorer.holding(records[share.records]))
-        for part in [*share.parts, *[None] * share.idle]:
-            with span("forward"):
-                loss = loss_of(part) if part else 0.0 * actor.scorer(stand_in).log_probs.sum()
+    for portion in _share(actor, records, at_once):
+        stand_in = records[portion.records][:1]
+        with ExitStack() as held:
+            if len(portion.parts) + portion.idle > 1:
+                with span("forward"):
+                    held.enter_context(actor.scorer.holding(records[portion.records]))
+            for part in [*portion.parts, *[None] * portion.idle]:
+                with span("forward"):
+                    loss = loss_of(part) if part else 0.0 * actor.scorer(stand_in).log_probs.sum()
+                with span("backward"):
+                    loss.backward()
+                total += loss.item()
             with span("backward"):
-                loss.backward()
-            total += loss.item()
-        with span("backward"):
-            held.close()  # what the parts have in common
+                held.close()  # what the parts have in common
     return sum(everyones(total))
 
 
-def _share(actor: ChatActor, records: Sequence[Record], at_once: int) -> Share:
+def _share(actor: ChatActor, records: Sequence[Record], at_once: int) -> tuple[Portion, ...]:
     """What this rank does of a gradient step.
 
     Raises:
         ValueError: some ranks would run the vision tower and some would not, and wait for each other.
     """
     all_shares = shares([record.task_id for record in records], at_once)
-    seen = [
-        any(turn.visuals for record in records[share.records] for turn in record.turns)
-        for share in all_shares
-    ]
-    if not actor.model.vision_frozen and len(set(seen)) > 1:
-        raise ValueError(
-            "of the tasks of a gradient step some show frames and some show none at all, which ranks that "
-            "train a vision tower cannot divide; set freeze_vision"
-        )
+    for together in zip(*all_shares, strict=True):
+        seen = [
+            any(turn.visuals for record in records[portion.records] for turn in record.turns)
+            for portion in together
+        ]
+        if not actor.model.vision_frozen and len(set(seen)) > 1:
+            raise ValueError(
+                "of the tasks of a gradient step some show frames and some show none at all, which ranks "
+                "that train a vision tower cannot divide; set freeze_vision"
+            )
     return all_shares[rank()]
 
 
@@ -533,12 +589,12 @@ def command_line(
         made = from_first(lambda: str(tiny_checkpoint(arguments.out / "tiny", config)))
         config = replace(config, checkpoint=made)
     try:
-        actor = make_actor(config, make_model(config, FrameStore(video_root=config.root)))
+        actor = make_actor(config, make_model(config, FrameStore(video_root=config.root, open_videos=64)))
     except (OSError, ValueError) as error:
         parser.error(f"--checkpoint {config.checkpoint} is no model that can be loaded: {error}")
     run = train(config, actor, arguments.out, is_first())
     actor.model.save(str(arguments.out / "model"))
-    values = ", ".join(f"{name} {value:.3f}" for name, value in run.evaluate().items())
+    values = ", ".join(f"{name} {value:.3f}" for name, value in (run.evaluated or run.evaluate()).items())
     if is_first():
         sys.stdout.write(f"{values}\nThe checkpoint is {arguments.out / 'model'}\n")
     leave()

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import ParamSpec, TypeVar, cast
 
 import torch
@@ -104,30 +104,63 @@ def divided(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> l
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """What one rank does of a gradient step."""
+class Portion:
+    """Whole tasks that one rank has in memory together in a gradient step."""
 
-    records: slice  # its own; where it has none, one that stands in
-    parts: tuple[slice, ...]  # of its records, each for a backward pass
+    records: slice  # theirs; where the rank has none, one that stands in
+    parts: tuple[slice, ...]  # of these records, each for a backward pass
     idle: int  # backward passes that other ranks have beyond these
 
 
-def shares(keys: Sequence[Hashable], at_once: int) -> list[Share]:
-    """How all ranks divide a gradient step.
+def portions(keys: Sequence[Hashable], at_once: int) -> list[tuple[slice, ...]]:
+    """Records in portions of whole tasks, each in parts of so many records at most.
+
+    As many tasks as fit into one part are a portion of one part. A task that does not is a portion by
+    itself, so that no more than one beginning waits while parts go by.
+
+    Args:
+        keys: of the records; neighbours with equal ones are of one task.
+        at_once: most records of a part.
+    """
+    ends: list[tuple[int, int]] = []
+    for first, last in pairwise(_starts(keys)):
+        if ends and last - ends[-1][0] <= at_once:
+            ends[-1] = (ends[-1][0], last)
+        else:
+            ends.append((first, last))
+    return [
+        tuple(slice(begin, min(begin + at_once, last)) for begin in range(first, last, at_once))
+        for first, last in ends
+    ]
+
+
+def shares(keys: Sequence[Hashable], at_once: int) -> list[tuple[Portion, ...]]:
+    """How all ranks divide a gradient step; all have as many portions, and as many passes in each.
 
     Args:
         keys: of the records; neighbours with equal ones stay together.
         at_once: most records of a part.
     """
-    starts = [place for place, key in enumerate(keys) if not place or key != keys[place - 1]]
-    starts.append(len(keys))
+    starts = _starts(keys)
     bounds = [starts[(len(starts) - 1) * number // size()] for number in range(size() + 1)]
-    parts = [
-        tuple(slice(begin, min(begin + at_once, last)) for begin in range(first, last, at_once))
+    own = [
+        [
+            tuple(slice(first + part.start, first + part.stop) for part in some)
+            for some in portions(keys[first:last], at_once)
+        ]
         for first, last in pairwise(bounds)
     ]
-    most = max(len(some) for some in parts)
+    none: tuple[slice, ...] = ()
+    passes = [max(len(some) for some in together) for together in zip_longest(*own, fillvalue=none)]
     return [
-        Share(slice(*ends) if some else slice(0, 1), some, most - len(some))
-        for ends, some in zip(pairwise(bounds), parts, strict=True)
+        tuple(
+            Portion(slice(some[0].start, some[-1].stop) if some else slice(0, 1), some, most - len(some))
+            for some, most in zip(mine + [none] * (len(passes) - len(mine)), passes, strict=True)
+        )
+        for mine in own
     ]
+
+
+def _starts(keys: Sequence[Hashable]) -> list[int]:
+    """Where tasks begin, and where the last one ends."""
+    return [*(place for place, key in enumerate(keys) if not place or key != keys[place - 1]), len(keys)]

@@ -17,7 +17,6 @@ from dataclasses import replace
 
 from videogym.datasets import Trace
 from videogym.grammars.longvt import video_name
-from videogym.video import VideoError
 
 from .chat import ChatEnv
 from .demonstrations import Said
@@ -34,16 +33,15 @@ def replay(env: ChatEnv, traces: Iterable[Trace], counts: Counter[str]) -> Itera
     Args:
         env: has the traces' tasks, under their ids.
         traces: what was said.
-        counts: of all traces by what became of them, counted up: ``"kept"``, ``"video"`` (it cannot be
-            shown), ``"cut"`` (the context is full, frames fail), ``"refused: CODE"`` (by the recipe),
-            ``"ended early"`` (outputs are left), ``"not ended"`` (more would have to be said).
+        counts: of all traces by what became of them, counted up: ``"kept"``, ``"not played"`` (its video
+            cannot be shown, or the question leaves no room), ``"cut"`` (the context is full),
+            ``"refused: CODE"`` (by the recipe), ``"ended early"`` (outputs are left), ``"not ended"``
+            (more would have to be said).
     """
     for trace in traces:
-        try:
-            env.env.reset(options={"task_id": trace.task.task_id})
-            record = replace(env.open(f"task {trace.task.task_id}"), kind="demonstration")
-        except VideoError:
-            counts["video"] += 1
+        record = replace(env.open_task(trace.task.task_id), kind="demonstration")
+        if record.cut:
+            counts["not played"] += 1
             continue
         name = video_name(env.env.state.task)  # the file that was found may be called otherwise
         for output in trace.outputs:

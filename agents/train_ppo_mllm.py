@@ -259,10 +259,11 @@ def estimate(
         head: the critic.
     """
     records = [row["record"] for row in batch.unbind(0)]
-    scored = actor.scorer.in_parts(records, config.at_once)
+    now: list[Tensor] = []
     with torch.no_grad():
-        value = head(scored.hidden.float())[:, 0].cpu()
-    rows = list(zip(batch.unbind(0), records, value.split(scored.counts), strict=True))
+        for scored in actor.scorer.in_parts(records, config.at_once):
+            now += head(scored.hidden.float())[:, 0].cpu().split(scored.counts)
+    rows = list(zip(batch.unbind(0), records, now, strict=True))
     reward, turn_end = [], []
     for (row, record, _), paid in zip(rows, shaped["next", "reward"][..., 0], strict=True):
         mask = row["masks", "all_assistant_mask"]

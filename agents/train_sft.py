@@ -14,6 +14,7 @@ as images, as in its reinforcement learning, where its own fine-tuning shows a v
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections import Counter
@@ -51,6 +52,7 @@ from .records import Record, fingerprint, read_records
 from .scene_demonstrator import SceneDemonstrator
 from .trace_replay import replay
 
+log = logging.getLogger(__name__)
 CONVERSATIONS = "longvt-sft:"  # how a source of tasks begins whose rows hold conversations
 
 
@@ -74,6 +76,8 @@ class Config(ChatConfig):
     """Share of the script's turns that look in the wrong place first."""
     refused_calls: float = 0.1
     """Share of the evidence script's turns that make a call which is refused."""
+    look_again: bool = False
+    """Whether the evidence script looks also at what the skim shows, as LongVT's conversations do."""
     iterations: int = 3000
     """Gradient steps."""
     groups: int = 4
@@ -199,7 +203,14 @@ def load_examples(config: Config, actor: ChatActor, progress: bool) -> list[Reco
         record for i in ids for script, count in lessons for record in demonstrate(env, script, [i], count)
     )
     total = len(ids) * (config.per_task + config.glances)
-    return list(tqdm(played, "demonstrations", total, disable=not progress))
+    examples = list(tqdm(played, "demonstrations", total, disable=not progress))
+    if not any(turn.looked for record in examples for turn in record.turns):
+        log.warning(
+            "none of %d demonstrations looks: the skim shows all evidence, and a policy that imitates them "
+            "never calls for frames; set look_again, or take a recipe with a smaller skim",
+            len(examples),
+        )
+    return examples
 
 
 def load_conversations(config: Config, env: ChatEnv, progress: bool) -> list[Record]:
@@ -225,7 +236,11 @@ def demonstrator(config: Config, glances: float = 0.0) -> Script:
         wrong_looks = 0.0 if glances else config.wrong_looks
         return SceneDemonstrator(grammar, config.seed, wrong_looks=wrong_looks, glances=glances)
     return Demonstrator(
-        grammar, config.seed, wrong_looks=config.wrong_looks, refused_calls=config.refused_calls
+        grammar,
+        config.seed,
+        wrong_looks=config.wrong_looks,
+        refused_calls=config.refused_calls,
+        look_again=config.look_again,
     )
 
 

@@ -69,6 +69,10 @@ class Engine(Protocol):
         """
         ...
 
+    def forget(self) -> None:
+        """Episodes have ended: give back what is kept of conversations. Those that go on are read again."""
+        ...
+
     def close(self) -> None:
         """Give back processes and memory."""
         ...

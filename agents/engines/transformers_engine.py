@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from ..policies.qwen_vl import Expanded, QwenVL, left_padded
+from ..policies.qwen_vl import Expanded, QwenVL, left_padded, runs
 from ..policies.visuals import Visual
 from .base import Context, EngineError, Output, Sampling
 
 Layers = list[tuple[Tensor, Tensor]]  # keys and values by layer
+READ_AT_ONCE = 2**16  # tokens that are read in a call, padding included
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,13 @@ class TransformersEngine:
         self._kept.clear()
         self.version, self._weights = version, self.model.changes()
 
+    def forget(self) -> None:
+        """Give back the keys and values of all conversations."""
+        self._kept.clear()
+
     def close(self) -> None:
         """Forget all conversations."""
-        self._kept.clear()
+        self.forget()
 
     @torch.no_grad()
     def generate(self, contexts: Sequence[Context], sampling: Sampling) -> list[Output]:
@@ -108,7 +113,7 @@ class TransformersEngine:
         ]
         first = {name: row for row, name in reversed(list(enumerate(names)))}
         rows = sorted(first.values())
-        expanded, kept, shown = [], [], list[Visual]()
+        expanded, kept, shown = [], [], list[list[Visual]]()
         for row in rows:
             context, (ids, visuals) = contexts[row], known[row]
             before = self.model.expand(context.ids[:ids], context.visuals[:visuals])
@@ -116,14 +121,32 @@ class TransformersEngine:
                 self.model.expand(context.ids[ids:], context.visuals[visuals:], start=before.after)
             )
             kept.append(self._layers(context.key, len(before.ids)))
-            shown += context.visuals[visuals:]
-        features = self.model.encode(shown)
-        cache, past = self._cache(kept)
-        hidden, mask, after = self._forward(expanded, [features[visual] for visual in shown], cache, past)
-        source = torch.tensor([rows.index(first[name]) for name in names], device=hidden.device)
+            shown.append(list(context.visuals[visuals:]))
+        last, cache, mask, after = self._read_rows(expanded, kept, shown)
+        source = torch.tensor([rows.index(first[name]) for name in names], device=last.device)
         if len(rows) < len(contexts):
             cache.batch_select_indices(source)
-        return hidden[source, -1], cache, mask[source], after[source]
+        return last[source], cache, mask[source], after[source]
+
+    def _read_rows(
+        self, expanded: Sequence[Expanded], kept: list[Layers], visuals: Sequence[list[Visual]]
+    ) -> tuple[Tensor, DynamicCache, Tensor, Tensor]:
+        """Read the new part of every row behind what is kept of it; long rows one after the other."""
+        features = self.model.encode([visual for some in visuals for visual in some])
+        lasts, afters = [], []
+        pieces = runs([len(part.ids) for part in expanded], READ_AT_ONCE)
+        for piece in pieces:
+            cache, past = self._cache(kept[piece])
+            shown = [features[visual] for some in visuals[piece] for visual in some]
+            hidden, mask, after = self._forward(expanded[piece], shown, cache, past)
+            lasts.append(hidden[:, -1])
+            afters.append(after)
+            if len(pieces) > 1:
+                kept[piece] = [_row(cache, mask, row) for row in range(len(after))]
+        if len(pieces) > 1:
+            del cache  # before all of them are put together
+            cache, mask = self._cache(kept)
+        return torch.cat(lasts), cache, mask, torch.cat(afters)
 
     def _common(self, context: Context) -> tuple[int, int]:
         """How many ids and visuals of a context are known; at least one id is left to compute."""
@@ -238,9 +261,14 @@ class TransformersEngine:
         self, context: Context, output: Sequence[int], row: int, cache: DynamicCache, mask: Tensor
     ) -> None:
         """Keep keys and values of a context and of its output, save the last id, which was not read."""
-        real = mask[row]
-        layers = [(layer.keys[row][:, real], layer.values[row][:, real]) for layer in cache.layers]  # type: ignore[union-attr, index]
         self._kept.pop(context.key, None)
+        layers = _row(cache, mask, row)
         self._kept[context.key] = _Kept((*context.ids, *output[:-1]), context.visuals, layers)
         for key in list(self._kept)[: max(0, len(self._kept) - self._conversations)]:
             del self._kept[key]
+
+
+def _row(cache: DynamicCache, mask: Tensor, row: int) -> Layers:
+    """Keys and values of one row of a batch, without its padding."""
+    real = mask[row]
+    return [(layer.keys[row][:, real], layer.values[row][:, real]) for layer in cache.layers]  # type: ignore[union-attr, index]

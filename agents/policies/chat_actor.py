@@ -21,7 +21,7 @@ from ..engines.base import Context, Engine, Output, Sampling
 from ..records import Record
 from .qwen_vl import QwenVL, left_padded
 from .scoring import Scored, Scorer
-from .visuals import Visual
+from .visuals import Visual, resolve
 
 log = logging.getLogger(__name__)
 
@@ -135,13 +135,18 @@ class ChatActor(TensorDictModuleBase):
         try:
             return list(self.engine.generate(contexts, sampling))
         except VideoError:
-            outputs: list[Output | str] = []
-            for context in contexts:  # one by one, to find those that cannot be shown
-                try:
-                    outputs += self.engine.generate([context], sampling)
-                except VideoError as error:
-                    outputs.append(f"fault: {error}")
-            return outputs
+            faults = [self._fault(context) for context in contexts]
+            sound = [context for context, fault in zip(contexts, faults, strict=True) if not fault]
+            outputs = iter(self.engine.generate(sound, sampling))
+            return [fault or next(outputs) for fault in faults]
+
+    def _fault(self, context: Context) -> str:
+        """What is wrong with the frames of a context, "" if nothing is."""
+        try:
+            resolve(self.model.store, context.visuals)
+        except VideoError as error:
+            return f"fault: {error}"
+        return ""
 
     # --- scoring -----------------------------------------------------------------------------
 

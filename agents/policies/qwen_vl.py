@@ -7,6 +7,7 @@ features of a frozen vision tower. Episodes, sampling and losses are not known h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -43,6 +44,7 @@ _FAMILIES: Final[dict[str, tuple[type[PreTrainedModel], tuple[tuple[float, ...],
 }
 VISION_TOKENS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>")
 LOGITS_AT_ONCE = 2**24  # elements of a slice of logits; 64 MB in float32
+PATCHES_AT_ONCE = 2**17  # that the vision tower reads in a call: 512 frames of 224x224
 
 
 class FrameMismatch(ValueError):
@@ -252,6 +254,12 @@ class QwenVL(nn.Module):
         # To the tower a frame is a step in time, and steps do not see each other: frames of one size go in
         # as one long video, which spares it work that it does once per item.
         ordered = sorted(visuals, key=lambda visual: self.layout.grid(visual)[1:])
+        made: dict[Visual, Tensor] = {}
+        for some in runs([math.prod(self.layout.grid(visual)) for visual in ordered], PATCHES_AT_ONCE):
+            made |= self._encode_at_once(ordered[some])
+        return made
+
+    def _encode_at_once(self, ordered: Sequence[Visual]) -> dict[Visual, Tensor]:
         grids = [
             [sum(self.layout.grid(visual)[0] for visual in same), *size]
             for size, same in groupby(ordered, key=lambda visual: self.layout.grid(visual)[1:])
@@ -394,6 +402,23 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, *tokens: str) -> tuple[int, ..
             f"the tokenizer lacks {', '.join(missing)}: it is not that of a Qwen-VL checkpoint"
         )
     return tuple(vocabulary[token] for token in tokens)
+
+
+def runs(sizes: Sequence[int], most: int) -> list[slice]:
+    """Neighbours that go through a model together: padded to the largest, so many elements at most.
+
+    An item that is larger alone is a run by itself.
+    """
+    found: list[slice] = []
+    largest = 0
+    for place, size in enumerate(sizes):
+        largest = max(largest, size)
+        if found and (place + 1 - found[-1].start) * largest <= most:
+            found[-1] = slice(found[-1].start, place + 1)
+        else:
+            found.append(slice(place, place + 1))
+            largest = size
+    return found
 
 
 def left_padded(rows: Sequence[Tensor], value: float = 0) -> Tensor:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..ranks import portions
 from ..records import Passage, Record, passages
 from .prefix_cache import PrefixCache
 from .qwen_vl import Expanded, QwenVL, right_padded
@@ -99,29 +100,25 @@ class Scorer:
         return Scored(log_probs, entropies, chosen, counts)
 
     @torch.no_grad()
-    def in_parts(self, records: Sequence[Record], at_once: int) -> Scored:
-        """Score all outputs without gradients, a few records at a time.
+    def in_parts(self, records: Sequence[Record], at_once: int) -> Iterator[Scored]:
+        """Score all outputs without gradients, a few records at a time, in order.
 
         Args:
             records: as for a call.
-            at_once: records in memory together.
+            at_once: records in memory together, with the beginnings of their tasks.
         """
-        with self.holding(records):
-            parts = [self(records[first : first + at_once]) for first in range(0, len(records), at_once)]
-        return Scored(
-            torch.cat([part.log_probs for part in parts]),
-            torch.cat([part.entropies for part in parts]),
-            torch.cat([part.hidden for part in parts]),
-            tuple(count for part in parts for count in part.counts),
-        )
+        for parts in portions([record.task_id for record in records], at_once):
+            with self.holding(records[parts[0].start : parts[-1].stop]):
+                for part in parts:
+                    yield self(records[part])
 
     @contextmanager
     def holding(self, records: Sequence[Record]) -> Iterator[None]:
         """Score these records in several calls, each with a backward pass of its own.
 
         Beginnings and visuals go through the model once, before, and are differentiated once, at the end:
-        in between, their keys, values and features are leaves that gather gradients. Memory is that of the
-        beginnings and of one call.
+        in between, their keys, values and features are leaves that gather gradients. Memory is that of all
+        the beginnings and of one call.
         """
         features, prefixes = self._prepare([part for record in records for part in passages(record)])
         made: list[Tensor] = []

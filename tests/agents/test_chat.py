@@ -9,7 +9,8 @@ from tensordict import NonTensorData, TensorDictBase
 from torchrl.envs import step_mdp
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
-from agents.chat import Chat, ChatEnv, frame_size
+from agents.chat import Chat, ChatEnv, NoRoom, frame_size
+from agents.mllm import figures
 from agents.policies.tiny_qwen import SPECIAL_TOKENS, TOOL_TOKENS, train_tokenizer
 from agents.policies.visuals import WHOLE_FRAME, ChatForm, Visual
 from agents.records import Record, fingerprint
@@ -80,6 +81,11 @@ def play(env: ChatEnv, policy: Callable[[int, int], str], max_turns: int = 9) ->
 def records(step: TensorDictBase) -> list[Record]:
     """Those after a step."""
     return [row["next", "record"] for row in step.unbind(0)]
+
+
+def asked(batch: TensorDictBase) -> list[Record]:
+    """Those that a policy reads."""
+    return [row["record"] for row in batch.unbind(0)]
 
 
 # --- layout ------------------------------------------------------------------------------------
@@ -412,3 +418,69 @@ def test_words_stay_tokens_of_their_own_but_not_inside_others() -> None:
     assert tokenizer.tokenize("B. red no") == [*tokenizer.tokenize("B."), "Ġred", "Ġno"]
     assert "red" not in tokenizer.tokenize(" required")
     assert tokenizer.tokenize(" required") == ["Ġrequired"]  # merged whole, as it is in every text
+
+
+# --- tasks that cannot be played ---------------------------------------------------------------
+
+
+def test_an_output_without_room_to_end_is_cut_and_no_wrong_answer(
+    env: VideoQAEnv, tokenizer: Tokenizer
+) -> None:
+    """Not ended, and the context is full with it: nothing is played. Otherwise it is."""
+    groups = ChatEnv(env, tokenizer, groups=1, group_size=2)
+    record = asked(groups.reset())[0]
+    ids, end = groups.chat.output_ids(ANSWER), groups.chat.end_id
+
+    def answered(output: list[int], room: int) -> Record:
+        groups.env.set_state(groups.snapshots[0])
+        groups.max_context = groups._length(record) + room
+        return groups.advance(record.answered(output, [0.0] * len(output), [0] * len(output)))
+
+    cut = answered(ids, len(ids))
+    assert (cut.cut, cut.ending, cut.success) == ("context", "", None)
+    for output, room in ((ids, len(ids) + 1), ([*ids, end], len(ids) + 1)):
+        assert (answered(output, room).cut, answered(output, room).ending) == ("", "answered")
+
+
+def test_a_video_that_cannot_be_opened_is_passed_over(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another task is drawn, the same each time; where none can be played the last cause is told."""
+    env = VideoQAEnv(TASKS, RECIPE)
+    sound = [one.task_id for one in asked(ChatEnv(env, tokenizer, groups=3, group_size=1).reset())]
+    (gone,) = [task.video for task in env.tasks if task.task_id == sound[1]]
+    opened = env.store.open
+
+    def failing(source: str) -> Video:
+        if source == gone:
+            raise VideoError("its packets are gone")
+        return opened(source)
+
+    monkeypatch.setattr(env.store, "open", failing)
+    groups = ChatEnv(env, tokenizer, groups=3, group_size=1)
+    drawn = [one.task_id for one in asked(groups.reset())]
+    assert drawn[0] == sound[0] and drawn[1] == sound[2] and sound[1] not in drawn
+    assert "passed over" in caplog.text and "its packets are gone" in caplog.text
+    groups.set_seed(0)
+    assert [one.task_id for one in asked(groups.reset())] == drawn
+    closed = groups.open_task(sound[1])
+    assert closed.cut.startswith("fault: ") and closed.waiting and not closed.turns
+    groups.max_context = 10
+    with pytest.raises(NoRoom, match=r"^100 tasks in a row could not be played, the last: the question"):
+        groups.reset()
+
+
+def test_figures_count_a_full_context_as_no_right_answer(env: VideoQAEnv, tokenizer: Tokenizer) -> None:
+    """One right, one whose context was full, one with a fault: 1 of 2, and two of three are cut."""
+    groups = ChatEnv(env, tokenizer, groups=1, group_size=2)
+    record = asked(groups.reset())[0]
+    ids = [*groups.chat.output_ids(ANSWER), groups.chat.end_id]
+    right = replace(groups.advance(record.answered(ids, [0.0] * len(ids), [0] * len(ids))), success=True)
+    some = [
+        right,
+        replace(right, cut="context", success=None),
+        replace(right, cut="fault: x", success=None),
+    ]
+    found = figures(some)
+    assert found["accuracy"] == 0.5 and found["cut_rate"] == pytest.approx(2 / 3)
+    assert figures(some[1:])["accuracy"] == 0.0 and "accuracy" not in figures(some[2:])

@@ -25,6 +25,7 @@ COMMANDS = {
         ("--tasks", "procedural:brief", "must be one of brief_event"),
         ("--tasks", "empty.jsonl", "empty.jsonl: there is no task in the file"),
         ("--eval-tasks", "nowhere.jsonl", "nowhere.jsonl"),
+        ("--tasks", "procedural:brief_event?count=3", "--tasks needs --eval-tasks: held-out tasks of"),
         ("--video-root", "nowhere", "video_root must be a folder, got 'nowhere'"),
         ("--itrations", "3", "unrecognized arguments: --itrations"),
         ("--iterations", "x", "invalid int value: 'x'"),

@@ -1,6 +1,5 @@
 """Two ranks do what one process does: weights, records, memory, going on; and what is refused."""
 
-import itertools
 import json
 import os
 import subprocess
@@ -19,7 +18,7 @@ from small_chat import FAMILIES, build
 
 from agents import ranks, train_grpo_mllm, train_ppo_mllm, train_sft
 from agents.collect_mllm import make_collector
-from agents.ranks import Share, divided, everyones, from_first, shares
+from agents.ranks import Portion, divided, everyones, from_first, shares
 from agents.records import read_records, write_records
 
 HERE = Path(__file__).parent
@@ -160,17 +159,28 @@ def test_shares_are_whole_tasks_and_as_many_passes_for_all(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranks, "size", lambda: number)
         found = shares(keys, at_once)
-    parts = [[list(range(*part.indices(len(keys)))) for part in share.parts] for share in found]
-    assert [place for some in parts for part in some for place in part] == list(range(len(keys)))
-    assert all(1 <= len(part) <= at_once for some in parts for part in some)
-    assert len({len(share.parts) + share.idle for share in found}) == 1
-    assert min(share.idle for share in found) == 0
-    for before, after in itertools.pairwise(found):
-        if before.parts and after.parts:
-            assert keys[before.parts[-1].stop - 1] != keys[after.parts[0].start]
+    parts = [[portion.parts for portion in share] for share in found]
+    places = [
+        place
+        for share in parts
+        for some in share
+        for part in some
+        for place in range(part.start, part.stop)
+    ]
+    assert places == list(range(len(keys)))
+    assert all(1 <= part.stop - part.start <= at_once for share in parts for some in share for part in some)
     for share in found:
-        own = [place for part in share.parts for place in range(part.start, part.stop)]
-        assert list(range(len(keys)))[share.records] == (own or [0])
+        for portion in share:
+            own = [place for part in portion.parts for place in range(part.start, part.stop)]
+            assert list(range(len(keys)))[portion.records] == (own or [0])
+            # More than one part is one task: its beginning alone waits.
+            assert len(portion.parts) < 2 or len({keys[place] for place in own}) == 1
+            assert not own or not own[0] or keys[own[0] - 1] != keys[own[0]]  # whole tasks
+    # As many portions for all, and as many passes in each; some rank has them all.
+    assert len({len(share) for share in found}) == 1
+    for together in zip(*found, strict=True):
+        assert len({len(portion.parts) + portion.idle for portion in together}) == 1
+        assert min(portion.idle for portion in together) == 0
 
 
 def test_one_process_does_all_by_itself() -> None:
@@ -183,7 +193,12 @@ def test_one_process_does_all_by_itself() -> None:
 
     assert divided([1, 2, 3], double) == [2, 4, 6] and calls == [[1, 2, 3]]
     assert everyones("a") == ["a"] and from_first(lambda: 7) == 7
-    assert shares("aab", 2)[0] == Share(slice(0, 3), (slice(0, 2), slice(2, 3)), 0)
+    two, one = Portion(slice(0, 2), (slice(0, 2),), 0), Portion(slice(2, 3), (slice(2, 3),), 0)
+    assert shares("aab", 2) == [(two, one)]
+    whole = Portion(slice(0, 3), (slice(0, 3),), 0)
+    assert shares("aab", 3) == shares("abc", 4) == [(whole,)]
+    split = Portion(slice(0, 2), (slice(0, 1), slice(1, 2)), 0)
+    assert shares("aab", 1) == [(split, Portion(slice(2, 3), (slice(2, 3),), 0))]
 
 
 # --- what is refused ---------------------------------------------------------------------------

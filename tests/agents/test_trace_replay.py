@@ -90,7 +90,7 @@ def test_what_does_not_go_through_is_left_out_and_counted(
     assert counts == dict.fromkeys(talks, 1) and len(records) == 1
     source = write_rows(tmp_path / "lost.jsonl", (ANSWER,), video="/mnt/set/c.mp4")
     with pytest.warns(UserWarning, match="not found"):
-        assert play(source, videos, checkpoints["qwen2_5_vl"]) == ([], {"video": 1})
+        assert play(source, videos, checkpoints["qwen2_5_vl"]) == ([], {"not played": 1})
     source = write_rows(tmp_path / "long.jsonl", (call(0, 30), ANSWER))
     (record,), _ = play(source, videos, checkpoints["qwen2_5_vl"])
     ids, visuals = record.context(1)  # frames are at least a token each: so much does not fit

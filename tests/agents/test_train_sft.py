@@ -180,12 +180,10 @@ class Killed(BaseException):
     """The end of a process, which nothing catches."""
 
 
-def test_a_run_that_was_killed_ends_with_the_same_bits(
-    make: Callable[[], ChatActor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def killed_in_the_third_step(
+    config: Config, make: Callable[[], ChatActor], out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed in the third of four steps, after a checkpoint of two: weights and optimizer as in one go."""
-    config = Config(**{**SMALL, "per_task": 1, "eval_episodes": 1, "max_new_tokens": 4})
-    train(config, make(), tmp_path / "whole")
+    """Of four, after a checkpoint of two."""
     steps, real = [], train_sft.step
 
     def step(*arguments: Any) -> float:
@@ -197,7 +195,16 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(
     with monkeypatch.context() as patch:
         patch.setattr(train_sft, "step", step)
         with pytest.raises(Killed):
-            train(config, make(), tmp_path / "parts")
+            train(config, make(), out)
+
+
+def test_a_run_that_was_killed_ends_with_the_same_bits(
+    make: Callable[[], ChatActor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the third of four steps, after a checkpoint of two: weights and optimizer as in one go."""
+    config = Config(**{**SMALL, "per_task": 1, "eval_episodes": 1, "max_new_tokens": 4})
+    train(config, make(), tmp_path / "whole")
+    killed_in_the_third_step(config, make, tmp_path / "parts", monkeypatch)
     run = train(config, make(), tmp_path / "parts")
     assert run.first_iteration == 2
     found, expected = (state_of(tmp_path / name, config, make) for name in ("parts", "whole"))
@@ -212,8 +219,38 @@ def test_a_folder_of_another_run_is_refused(make: Callable[[], ChatActor], tmp_p
     """Another learning rate is another run."""
     config = Config(**{**SMALL, "iterations": 1})
     train(config, make(), tmp_path)
-    with pytest.raises(CheckpointMismatch, match="config"):
+    with pytest.raises(CheckpointMismatch, match=r"it has lr 0\.001, this run 0\.5; choose"):
         train(replace(config, lr=0.5), make(), tmp_path)
+
+
+def test_what_fits_into_memory_may_change_from_one_part_of_a_run_to_the_next(
+    make: Callable[[], ChatActor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of memory in the third step: smaller pieces go on; losses are those of the whole, nearly."""
+    config = Config(**{**SMALL, "eval_episodes": 1, "max_new_tokens": 4})
+    train(config, make(), tmp_path / "whole")
+    killed_in_the_third_step(config, make, tmp_path / "run", monkeypatch)
+    smaller = replace(config, at_once=1, rollouts_at_once=1, share_prefixes=False)
+    assert train(smaller, make(), tmp_path / "run").first_iteration == 2
+    curves = [
+        [float(row.split(",")[1]) for row in (folder / "log/scalars/loss.csv").read_text().split()]
+        for folder in (tmp_path / "run", tmp_path / "whole")
+    ]
+    assert len(curves[0]) == 4 and curves[0] == pytest.approx(curves[1], rel=1e-4)
+
+
+def test_demonstrations_that_never_look_are_told(
+    make: Callable[[], ChatActor], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A skim of every second shows the evidence: said so, and looked at all the same where asked."""
+    config = Config(**{**SMALL, "recipe": "LONGVT/paper", "wrong_looks": 0.0, "refused_calls": 0.0})
+    silent = load_examples(config, make(), progress=False)
+    assert not any(turn.looked for one in silent for turn in one.turns)
+    assert "none of 6 demonstrations looks: the skim shows all evidence" in caplog.text
+    caplog.clear()
+    looking = load_examples(replace(config, look_again=True), make(), progress=False)
+    assert all(any(turn.looked for turn in one.turns) and one.success for one in looking)
+    assert not caplog.text
 
 
 def test_examples_of_another_recipe_or_tokenizer_are_refused(

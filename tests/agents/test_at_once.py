@@ -1,0 +1,246 @@
+"""What is in memory together is bounded: rows in play, tokens read, patches seen, beginnings held."""
+
+# ruff: noqa: D103
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_chat import FAMILIES, RECIPE, TASKS, crop, image, load, make_actor, make_env, play, said
+from torch import Tensor
+
+from agents import mllm
+from agents.collect_mllm import make_collector
+from agents.engines import transformers_engine
+from agents.engines.transformers_engine import TransformersEngine
+from agents.mllm import as_batch, backward, held_out, make_chat_env, rollouts
+from agents.policies import qwen_vl
+from agents.policies.chat_actor import ChatActor, context_of
+from agents.policies.qwen_vl import QwenVL, runs
+from agents.records import Record
+from agents.train_grpo_mllm import Config
+
+
+@pytest.fixture(params=FAMILIES)
+def actor(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> ChatActor:
+    return make_actor(load(checkpoints[request.param]))
+
+
+def spied(model: QwenVL, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Shapes (B, L) of what goes through the language model from now on."""
+    shapes: list[tuple[int, int]] = []
+    hidden = model.hidden
+
+    def spy(ids: Tensor, *rest: Any) -> Tensor:
+        shapes.append((ids.shape[0], ids.shape[1]))
+        return hidden(ids, *rest)
+
+    monkeypatch.setattr(model, "hidden", spy)
+    return shapes
+
+
+@given(st.lists(st.integers(1, 50), max_size=20), st.integers(1, 200))
+def test_runs_cover_all_and_are_no_larger_than_allowed(sizes: list[int], most: int) -> None:
+    found = runs(sizes, most)
+    assert [size for some in found for size in sizes[some]] == sizes
+    for some in found:
+        assert len(sizes[some]) == 1 or len(sizes[some]) * max(sizes[some]) <= most
+    for one, other in itertools.pairwise(found):  # none could have taken the next as well
+        longer = sizes[one.start : other.start + 1]
+        assert len(longer) * max(longer) > most
+
+
+# --- rollouts ----------------------------------------------------------------------------------
+
+
+def test_so_many_episodes_are_in_play_and_those_that_ended_are_forgotten(
+    actor: ChatActor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six likeliest episodes, two at once: the same outputs, and keys and values of two at most."""
+    actor.sampling = replace(actor.sampling, greedy=True)
+    engine = actor.engine
+    assert isinstance(engine, TransformersEngine)
+    together = rollouts(make_env(actor.model), actor)
+    assert not engine._kept
+    shapes, kept = spied(actor.model, monkeypatch), [0]
+    keep = engine._keep
+
+    def count(*arguments: Any) -> None:
+        keep(*arguments)
+        kept.append(len(engine._kept))
+
+    monkeypatch.setattr(engine, "_keep", count)
+    apart = rollouts(make_env(actor.model), actor, at_once=2)
+    assert max(rows for rows, _ in shapes) == max(kept) == 2 and not engine._kept
+    assert [one.turns[-1].output for one in apart] == [one.turns[-1].output for one in together]
+    assert [(one.group, one.number) for one in apart] == [(one.group, one.number) for one in together]
+    assert all(one.ending for one in apart)
+
+
+def test_collectors_and_evaluation_keep_the_bound(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = make_actor(load(checkpoints["qwen2_5_vl"]), max_new_tokens=2)
+    options: dict[str, Any] = {"recipe": RECIPE, "tasks": TASKS, "eval_tasks": f"{TASKS}&split=val"}
+    config = Config(**options, rollouts_at_once=3, eval_episodes=5)
+    collector = make_collector(config, actor, groups=2, group_size=4)
+    collector.sync()
+    shapes = spied(actor.model, monkeypatch)
+    assert len(collector.collect(0)) == 8
+    assert max(rows for rows, _ in shapes) == 3
+    shapes.clear()
+    assert 0.0 <= held_out(config, actor)()["eval_accuracy"] <= 1.0
+    assert max(rows for rows, _ in shapes) == 3
+    assert isinstance(actor.engine, TransformersEngine) and not actor.engine._kept
+    collector.close()
+
+
+def test_long_contexts_are_read_one_after_the_other(
+    actor: ChatActor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two groups, then the second turn of six rows: fewer tokens a call, the same outputs."""
+    actor.sampling = replace(actor.sampling, greedy=True)
+    script = {0: [crop(5, 9), crop(20, 24)]}
+
+    def speak(turn: int, row: int) -> str | None:
+        return script[turn][row // 3] if turn in script else None
+
+    together = play(make_env(actor.model), actor, speak)
+    actor.push()
+    shapes = spied(actor.model, monkeypatch)
+    monkeypatch.setattr(transformers_engine, "READ_AT_ONCE", 1)
+    apart = play(make_env(actor.model), actor, speak)
+    assert {rows for rows, length in shapes if length > 1} == {1}
+    for one, other in zip(apart, together, strict=True):
+        assert [turn.output for turn in one.turns] == [turn.output for turn in other.turns]
+        for turn, same in zip(one.turns, other.turns, strict=True):
+            assert turn.log_probs == pytest.approx(same.log_probs, abs=1e-5)
+
+
+def test_patches_are_seen_some_at_a_time(actor: ChatActor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features do not depend on how many go through the tower in a call."""
+    model, factor = actor.model, actor.model.layout.factor
+    visuals = [image(float(k), (factor * (1 + k % 3), factor)) for k in range(9)]
+    whole = model._encode(visuals)
+    calls: list[int] = []
+    features = model.features
+
+    def spy(patches: Tensor, grids: Tensor) -> Tensor:
+        calls.append(len(patches))
+        return features(patches, grids)
+
+    monkeypatch.setattr(model, "features", spy)
+    monkeypatch.setattr(qwen_vl, "PATCHES_AT_ONCE", 16)
+    parts = model._encode(visuals)
+    assert max(calls) <= 16 and sum(calls) == sum(4 * (1 + k % 3) for k in range(9))
+    for visual, found in parts.items():
+        torch.testing.assert_close(found, whole[visual], atol=1e-5, rtol=1e-5)
+
+
+# --- updates -----------------------------------------------------------------------------------
+
+
+def gradients(actor: ChatActor, records: Sequence[Record], at_once: int) -> list[Tensor]:
+    actor.model.zero_grad()
+    count = sum(record.sampled_tokens for record in records)
+    loss = backward(
+        actor, records, at_once, lambda part: -actor.scorer(records[part]).log_probs.sum() / count
+    )
+    assert loss > 0
+    return [p.grad.clone() for p in actor.model.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 4, 6])
+def test_an_update_holds_the_beginnings_of_one_part(
+    actor: ChatActor, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """Two groups of three: never more rows than asked for, and one beginning until two groups fit."""
+    env = make_chat_env(Config(recipe=RECIPE), actor.model, TASKS, groups=2, group_size=3)
+    records = rollouts(env, actor)
+    expected = gradients(actor, records, 6)
+    beginnings: list[int] = []
+    forward = actor.scorer._forward
+
+    def spy(expanded: Any, shown: Any, cache: Any, before: Any = None) -> Any:
+        beginnings.extend([len(expanded)] if before is None else [])
+        return forward(expanded, shown, cache, before)
+
+    monkeypatch.setattr(actor.scorer, "_forward", spy)
+    shapes = spied(actor.model, monkeypatch)
+    found = gradients(actor, records, at_once)
+    assert beginnings == ([2] if at_once == 6 else [1, 1])
+    assert max(rows for rows, _ in shapes) == (6 if at_once == 6 else min(at_once, 3))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+def test_a_reference_scores_one_group_after_the_other(
+    actor: ChatActor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = make_chat_env(Config(recipe=RECIPE), actor.model, TASKS, groups=2, group_size=3)
+    records = rollouts(env, actor)
+    whole = as_batch(records, actor, actor.scorer, at_once=6)
+    shapes = spied(actor.model, monkeypatch)
+    parts = as_batch(records, actor, actor.scorer, at_once=2)
+    assert max(rows for rows, _ in shapes) == 2
+    for one, other in zip(parts.unbind(0), whole.unbind(0), strict=True):
+        pair = [row["next", "ref_log_probs", "full"] for row in (one, other)]
+        torch.testing.assert_close(*pair, atol=1e-5, rtol=0.0)
+
+
+# --- the first policy --------------------------------------------------------------------------
+
+
+def test_adapters_need_no_copy_of_the_first_policy(checkpoints: dict[str, Path]) -> None:
+    """Scored without them it is what it was, however they are trained, and they are back afterwards."""
+    config = Config(checkpoint=str(checkpoints["qwen2_5_vl"]), recipe=RECIPE, lora_rank=2, temperature=0.8)
+    store = load(checkpoints["qwen2_5_vl"]).store
+    actor = make_actor(mllm.make_model(config, store))
+    reference = mllm.first_policy(config, actor)
+    assert reference.model is actor.model
+    env = make_chat_env(config, actor.model, TASKS, groups=1, group_size=2)
+    records = [env.advance(said(env, row["record"], crop(5, 9))) for row in env.reset().unbind(0)[:1]]
+
+    def scores(scorer: Any) -> Tensor:
+        return torch.cat([part.log_probs for part in scorer.in_parts(records, 4)])
+
+    first = scores(reference)
+    torch.testing.assert_close(scores(actor.scorer), first, atol=1e-6, rtol=0.0)
+    trained = mllm.trained(actor.model)
+    with torch.no_grad():
+        for weight in trained:
+            weight += 0.1 * torch.randn_like(weight)
+    assert torch.equal(scores(reference), first)
+    assert not torch.allclose(scores(actor.scorer), first, atol=0.01)
+    assert [id(weight) for weight in mllm.trained(actor.model)] == [id(weight) for weight in trained]
+
+
+# --- what cannot be played ---------------------------------------------------------------------
+
+
+def test_one_broken_video_costs_one_more_call_not_one_a_row(
+    actor: ChatActor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = make_env(actor.model, groups=3, group_size=2)
+    records = [row["record"] for row in env.reset().unbind(0)]
+    actor.model.store.broken.add(env.snapshots[2].state.task.video)  # type: ignore[attr-defined]
+    asked: list[int] = []
+    generate = actor.engine.generate
+
+    def spy(contexts: Any, sampling: Any) -> Any:
+        asked.append(len(contexts))
+        return generate(contexts, sampling)
+
+    monkeypatch.setattr(actor.engine, "generate", spy)
+    answered = actor.answer(records)
+    assert asked == [6, 4]
+    assert [bool(one.cut) for one in answered] == [False, False, True, True, False, False]
+    assert [context_of(one).key for one in answered] == [context_of(one).key for one in records]
