@@ -46,6 +46,8 @@ def trace_of_record(record: Record, env: VideoQAEnv, run: str) -> Trace:
     env.reset(options={"task_id": record.task_id})
     turns = []
     for number, turn in enumerate(record.played, start=1):
+        if record.cut == "context" and not turn.text and not turn.error:
+            break  # its output had no room to end, and was not played
         env.step(grammar.parse(turn.text, env.state))
         if turn.error == "fault" and env.state.turns[-1].clips:
             env.report_fault(record.cut.removeprefix(_FAULT))
@@ -90,6 +92,21 @@ def _recipe(identity: str) -> Recipe:
         raise RecordError(f"records of a recipe of your own need trace_of_record: {error}") from error
 
 
+def write_traces(path: Path, traces: Iterable[Trace]) -> None:
+    """Write a file of traces; it appears when it is whole, in place of one that was there.
+
+    Raises:
+        Exception: what making the traces raises, or an `OSError`; then nothing is left.
+    """
+    unfinished = path.with_suffix(".part")
+    try:
+        with unfinished.open("wb") as file:
+            file.writelines(to_line(trace) for trace in traces)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def _name(record: Record) -> str:
     return f"episode {record.group}/{record.number} of task {record.task_id!r}"
 
@@ -106,15 +123,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSONL file of traces, made or replaced")
     arguments = parser.parse_args()
     run = arguments.run or arguments.records.resolve().stem
-    unfinished = arguments.out.with_suffix(".part")
     try:
         records = tqdm(read_records(arguments.records), "episodes")
-        with unfinished.open("wb") as file:
-            traces = traces_of(records, arguments.tasks, run, arguments.video_root)
-            file.writelines(to_line(trace) for trace in traces)
-        os.replace(unfinished, arguments.out)
+        write_traces(arguments.out, traces_of(records, arguments.tasks, run, arguments.video_root))
     except (OSError, ValueError, VideoError) as error:
-        unfinished.unlink(missing_ok=True)
         sys.stderr.write(f"{error}\n")
         return 2
     return 0

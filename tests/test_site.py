@@ -179,7 +179,10 @@ def test_a_shown_command_is_understood(words: list[str]) -> None:
     parser.parse_args(words[1:])
 
 
-@pytest.mark.parametrize("words", [param for param in BASH if "agents.train_" in " ".join(param.values[0])])
+LOOPS = re.compile(r"agents\.(train_|evaluate)")
+
+
+@pytest.mark.parametrize("words", [param for param in BASH if LOOPS.search(" ".join(param.values[0]))])
 def test_a_shown_training_command_is_understood(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     from agents.loop import add_options, from_options
@@ -187,10 +190,11 @@ def test_a_shown_training_command_is_understood(words: list[str], monkeypatch: p
     if words[0] == "torchrun":
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     words = words[words.index("-m") :]
-    config = importlib.import_module(words[1]).Config
+    module = importlib.import_module(words[1])
+    config = module.Config
     parser = argparse.ArgumentParser()
     parser.add_argument("--out")
-    add_options(parser, config)
+    add_options(parser, config, getattr(module, "OPTIONS", ()))
     from_options(
         config, vars(parser.parse_args([word for word in words[2:] if word not in ("...", "--help")]))
     )

@@ -1,0 +1,213 @@
+"""How good a trained language model is: every task once by its likeliest outputs.
+
+What was played is kept as `agents.records` and, the same episodes, as traces, so that ``videogym report``
+shows an evaluation and ``videogym diff`` compares two of them task by task. Figures are those of
+`agents.mllm.figures`, with the intervals of `videogym.evaluate`.
+
+Run ``python -m agents.evaluate --checkpoint runs/grpo/model --recipe LONGVT_TINY --tasks SOURCE --out
+runs/eval``, with the window and the bounds that the model was trained with. An evaluation that was stopped
+is done again from its beginning; files of an earlier one are replaced when all is played.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from tqdm import tqdm
+
+from videogym import FrameStore, Task, get_recipe
+from videogym.datasets import load_tasks, require_unseen
+from videogym.evaluate import Estimate, mean, proportion
+
+from .chat import ChatEnv
+from .loop import add_options, from_options, quiet_libraries
+from .mllm import ChatConfig, figures, greedy, hits, make_actor, make_chat_env, make_model, play_tasks
+from .policies.chat_actor import ChatActor
+from .ranks import alone
+from .records import Record, write_records
+from .traces import traces_of, write_traces
+
+OPTIONS = (
+    *("checkpoint", "recipe", "tasks", "video_root", "episodes", "trained_on", "device", "dtype"),
+    *("video_form", "window", "max_new_tokens", "max_context", "rollouts_at_once", "threads"),
+)
+_SHARES = ("accuracy", "hit_rate")
+_WORDS = {"hit_rate": "hit rate", "invalid_rate": "turns refused", "cut_rate": "episodes cut"}
+_NAMED = 5  # tasks that are named
+_AT_ONCE = 32  # episodes in lockstep, unless it is said
+
+
+@dataclass(frozen=True)
+class Config(ChatConfig):
+    """What an evaluation depends on: the `OPTIONS`. Of `ChatConfig` the rest is for training."""
+
+    trains: ClassVar[bool] = False
+
+    recipe: str = ""
+    """Recipe of all episodes, or its name."""
+    tasks: str = ""
+    """Source of the tasks that are played."""
+    episodes: int = 0
+    """Tasks that are played, the first ones; 0: all."""
+    trained_on: str = ""
+    """Source of the tasks that the model was trained on: it is not evaluated on their videos."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            ValueError: checkpoint, recipe or tasks are not named, or a number is out of range.
+        """
+        for name in ("checkpoint", "recipe", "tasks"):
+            if not getattr(self, name):
+                raise ValueError(f"name the {name}: an evaluation has none by default")
+        super().__post_init__()
+        if self.episodes < 0:
+            raise ValueError(f"episodes must be at least 0, got {self.episodes}")
+
+    @property
+    def at_once(self) -> int:
+        """Episodes in lockstep."""
+        return self.rollouts_at_once or _AT_ONCE
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation, ready to be played."""
+
+    config: Config
+    actor: ChatActor
+    env: ChatEnv
+    tasks: tuple[Task, ...]  # those that can be played
+    left_out: dict[str, str]  # task id -> cause, for the others: a bad video, or no room for the question
+
+    def play(self, progress: bool = False) -> list[Record]:
+        """One episode of every task, in order."""
+        task_ids = [task.task_id for task in self.tasks]
+        played = play_tasks(self.env, greedy(self.actor), task_ids, self.config.at_once)
+        return list(tqdm(played, "episodes", len(task_ids), disable=not progress))
+
+
+def prepare(config: Config) -> Evaluation:
+    """Load the model and open every task, so that what cannot be used is known before anything is played.
+
+    Raises:
+        TrainedOnError: tasks ask about videos that were trained on.
+        ValueError: there is no such recipe, tasks cannot be read, the device cannot be used, the
+            checkpoint is no model that can be loaded, or no task can be played.
+        OSError: a file is missing.
+    """
+    alone("agents.evaluate")
+    get_recipe(config.recipe)  # the cheap questions first
+    tasks = load_tasks(config.tasks, config.root)[: config.episodes or None]
+    if config.trained_on:
+        require_unseen(tasks, load_tasks(config.trained_on, config.root))
+    try:
+        torch.empty(0, device=config.device)
+    except (RuntimeError, AssertionError) as error:  # torch raises one or the other
+        raise ValueError(f"device {config.device!r} cannot be used: {error}") from error
+    try:
+        actor = make_actor(config, make_model(config, FrameStore(video_root=config.root)))
+    except (OSError, ValueError) as error:
+        why = " ".join(str(error).split())  # transformers says it in several lines
+        raise ValueError(f"{config.checkpoint} is no model that can be loaded: {why}") from error
+    env = make_chat_env(config, actor.model, config.tasks, groups=config.at_once)
+    begun = [(task, env.open_task(task.task_id)) for task in tasks]
+    left_out = {task.task_id: record.cut for task, record in begun if record.cut}
+    playable = tuple(task for task, record in begun if not record.cut)
+    if not playable:
+        raise ValueError(
+            f"none of {len(tasks)} tasks can be played, such as {next(iter(left_out.values()))}"
+        )
+    return Evaluation(config, actor, env, playable, left_out)
+
+
+def estimates(records: Sequence[Record], tasks: Sequence[Task]) -> dict[str, Estimate]:
+    """The figures of `agents.mllm.figures` and `hits` with 95 % intervals.
+
+    Args:
+        records: one of every task, in order.
+        tasks: as many.
+
+    Returns:
+        As there: an episode that was cut counts in ``cut_rate``, whose context was full in ``accuracy`` as
+        not right, and in nothing else, hits included.
+    """
+    kept = [record for record in records if not record.cut]
+    found = {"cut_rate": proportion(len(records) - len(kept), len(records))}
+    rows = [
+        figures([record]) | ({} if record.cut else hits([record], [task]))
+        for record, task in zip(records, tasks, strict=True)
+    ]
+    for name in dict.fromkeys(name for row in rows for name in row if name != "cut_rate"):
+        values = [row[name] for row in rows if name in row]  # a term can be absent from an episode
+        found[name] = proportion(round(sum(values)), len(values)) if name in _SHARES else mean(values)
+    if kept:  # a share of turns, whose number differs from episode to episode
+        turns = [turn for record in kept for turn in record.played]
+        found["invalid_rate"] = proportion(sum(bool(turn.error) for turn in turns), len(turns))
+    return found
+
+
+def write(out: Path, records: Sequence[Record], config: Config) -> None:
+    """Write the episodes to a folder: ``played/records.jsonl``, and as ``traces.jsonl``.
+
+    Traces of an earlier evaluation go first: at no moment do those of one stand beside another's records.
+    """
+    (out / "traces.jsonl").unlink(missing_ok=True)
+    # Not where a training run has its records: the folder may be one's, and nobody shall learn from these.
+    write_records(out / "played" / "records.jsonl", records)
+    traces = traces_of(records, config.tasks, out.resolve().name, config.root)
+    write_traces(out / "traces.jsonl", traces)
+
+
+def told(found: dict[str, Estimate], evaluation: Evaluation, count: int) -> str:
+    """The figures as lines, terms below the reward that they make up."""
+    terms = [name for name in found if name in evaluation.env.term_names]
+    after = ("turns", "looks", "tokens", "invalid_rate", "cut_rate")
+    order = ("accuracy", "hit_rate", "reward", *terms, *after)
+    lines = [f"{count} episodes of {evaluation.config.rules.identity}, 95 % intervals"]
+    for name in (name for name in order if name in found):
+        words = f"  {name}" if name in terms else _WORDS.get(name, name)
+        lines.append(f"  {words:<16}{found[name]}")
+    if found["cut_rate"].mean:
+        lines.append(
+            f"{round(found['cut_rate'].mean * count)} episodes were cut and count in no other figure, but a "
+            "full context as no right answer"
+        )
+    if evaluation.left_out:
+        lines.append(f"{len(evaluation.left_out)} tasks left out: they cannot be played")
+        lines += [f"  {task_id}: {cause}" for task_id, cause in list(evaluation.left_out.items())[:_NAMED]]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of what was played")
+    add_options(parser, Config, OPTIONS)
+    arguments = parser.parse_args()
+    quiet_libraries()
+    try:
+        config = from_options(Config, vars(arguments))
+        torch.set_num_threads(config.threads)
+        evaluation = prepare(config)
+        arguments.out.mkdir(parents=True, exist_ok=True)  # that it cannot be is known before hours of play
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    records = evaluation.play(progress=True)
+    write(arguments.out, records, config)
+    found = estimates(records, evaluation.tasks)
+    sys.stdout.write(told(found, evaluation, len(records)))
+    sys.stdout.write(f"The episodes are {arguments.out / 'traces.jsonl'}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""The command that evaluates a language model: what it plays, what it says of it, and what it keeps."""
+
+# ruff: noqa: D103
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small_chat import ANSWER, TASKS, crop, said
+
+from agents import evaluate
+from agents.evaluate import Config, estimates, prepare, told, write
+from agents.mllm import ChatConfig, figures, hits
+from agents.records import Record, read_records
+from videogym.comparison import compare, read_side
+from videogym.datasets import load_tasks, write_tasks
+from videogym.report import write_report
+from videogym.traces import read_traces
+
+TEST = f"{TASKS}&split=test"
+Command = Callable[..., None]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command on procedural tasks, with little to say."""
+
+    def call(checkpoint: Path, out: Path, *more: str) -> None:
+        usual = ("--recipe", "LONGVT_TINY", "--tasks", TEST, "--episodes", "3", "--max-new-tokens", "6")
+        places = ("--checkpoint", str(checkpoint), "--out", str(out))
+        monkeypatch.setattr("sys.argv", ["agents.evaluate", *places, *usual, *more])
+        evaluate.main()
+
+    return call
+
+
+def config(checkpoint: Path, episodes: int, **changes: object) -> Config:
+    usual = Config(checkpoint=str(checkpoint), recipe="LONGVT_TINY", tasks=TEST, episodes=episodes)
+    return replace(usual, **changes)  # type: ignore[arg-type]
+
+
+def test_two_checkpoints_are_played_and_compared(
+    checkpoints: dict[str, Path], tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Records and traces are the same episodes; `report` and `diff` read the folders as they are."""
+    for family, checkpoint in checkpoints.items():
+        command(checkpoint, tmp_path / family)
+    said = capsys.readouterr().out
+    assert "3 episodes of LONGVT_TINY@" in said and "accuracy" in said and "turns refused" in said
+    ids = [task.task_id for task in load_tasks(TEST)[:3]]
+    for family in checkpoints:
+        out = tmp_path / family
+        assert sorted(path.name for path in out.iterdir()) == ["played", "traces.jsonl"]
+        records = list(read_records(out / "played"))
+        traces = read_traces(out)
+        assert [record.task_id for record in records] == ids
+        assert [trace.task.task_id for trace in traces.episodes] == ids
+        assert [[turn.text for turn in record.played] for record in records] == [
+            [paid.turn.text for paid in trace.turns] for trace in traces.episodes
+        ]
+        assert {trace.run for trace in traces.episodes} == {family}
+    write_report(traces, tmp_path / "report.html", thumbnails=0)
+    found = compare(*(read_side(tmp_path / family) for family in checkpoints))
+    assert found.common == tuple(ids) and found.same_recipe and not found.other_tasks
+    assert found.mcnemar is not None and found.partings is not None
+
+
+def test_played_again_it_is_the_same(
+    checkpoints: dict[str, Path], tmp_path: Path, command: Command
+) -> None:
+    """The likeliest outputs hang on nothing else; files are replaced, not added to."""
+    command(checkpoints["qwen2_5_vl"], tmp_path)
+    first = {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")}
+    command(checkpoints["qwen2_5_vl"], tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")} == first
+
+
+def scripted(
+    monkeypatch: pytest.MonkeyPatch, checkpoint: Path, outputs: Sequence[Sequence[str]]
+) -> tuple[evaluate.Evaluation, list[Record]]:
+    """An evaluation in which task i is answered by outputs i, one a turn, and cut where there is none."""
+    evaluation = prepare(config(checkpoint, len(outputs)))
+    script = {task.task_id: some for task, some in zip(evaluation.tasks, outputs, strict=True)}
+
+    def answer(records: Sequence[Record]) -> list[Record]:
+        left = [script[record.task_id][len(record.played) :] for record in records]
+        return [
+            said(evaluation.env, record, some[0]) if some else replace(record, cut="fault: gone")
+            for record, some in zip(records, left, strict=True)
+        ]
+
+    monkeypatch.setattr(evaluate, "greedy", lambda actor: answer)
+    return evaluation, evaluation.play()
+
+
+def answers(count: int) -> list[str]:
+    return [f"<think>seen</think><answer>{task.answer}</answer>" for task in load_tasks(TEST)[:count]]
+
+
+def test_figures_are_those_of_the_records(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Four episodes by hand: right at once, right after two looks, wrong after a refused look, and cut."""
+    right = answers(3)
+    wrong = next(one for one in (ANSWER, ANSWER.replace("B", "A")) if one != right[2])
+    outputs = [[right[0]], [crop(1, 5), crop(2, 6), right[1]], [crop(9, 5), wrong], [crop(1, 5)]]
+    evaluation, records = scripted(monkeypatch, checkpoints["qwen2_5_vl"], outputs)
+    assert [bool(record.cut) for record in records] == [False, False, False, True]
+    found = estimates(records, evaluation.tasks)
+    z = 1.959964  # Wilson's interval of two of three
+    centre, half = (
+        (2 / 3 + z * z / 6) / (1 + z * z / 3),
+        z * math.sqrt(2 / 27 + z * z / 36) / (1 + z * z / 3),
+    )
+    accuracy = found["accuracy"]
+    assert (accuracy.mean, accuracy.count) == (pytest.approx(2 / 3), 3)
+    assert (accuracy.low, accuracy.high) == pytest.approx((centre - half, centre + half))
+    assert (found["turns"].mean, found["turns"].count) == (2.0, 3)
+    # Standard deviation of 1, 2, 3 turns is 1.
+    assert found["turns"].high == pytest.approx(2 + z / math.sqrt(3))
+    assert found["looks"].mean == pytest.approx(2 / 3)
+    assert (found["invalid_rate"].mean, found["invalid_rate"].count) == (pytest.approx(1 / 6), 6)
+    assert (found["cut_rate"].mean, found["cut_rate"].count) == (0.25, 4)
+    paid = [sum(turn.reward for turn in record.turns) for record in records[:3]]
+    assert found["reward"].mean == pytest.approx(sum(paid) / 3)
+    # And all are the figures of training.
+    expected = figures(records) | hits(records[:3], evaluation.tasks[:3])
+    assert {name: estimate.mean for name, estimate in found.items()} == pytest.approx(expected)
+
+    lines = told(found, evaluation, len(records)).splitlines()
+    assert f"  accuracy        {accuracy}" in lines and f"    answer        {found['answer']}" in lines
+    assert any(line.startswith("1 episodes were cut and count in no other figure") for line in lines)
+    # What is compared later are the same episodes.
+    write(tmp_path, records, evaluation.config)
+    side = read_side(tmp_path)
+    assert side.accuracy == accuracy and side.unscored == 1
+
+
+def test_all_cut_is_said_and_kept(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    evaluation, records = scripted(monkeypatch, checkpoints["qwen2_5_vl"], [[], [crop(1, 5)]])
+    found = estimates(records, evaluation.tasks)
+    assert list(found) == ["cut_rate"] and found["cut_rate"].mean == 1.0
+    assert "2 episodes were cut" in told(found, evaluation, 2)
+    write(tmp_path, records, evaluation.config)
+    assert len(read_traces(tmp_path).episodes) == 2
+
+
+def test_bfloat16_is_for_evaluation(checkpoints: dict[str, Path], tmp_path: Path, command: Command) -> None:
+    """Where no step is made none is lost; training all weights in it is refused as before."""
+    command(checkpoints["qwen2_5_vl"], tmp_path, "--dtype", "bfloat16")
+    assert len(read_traces(tmp_path).episodes) == 3
+    with pytest.raises(ValueError, match="in bfloat16 steps of this size are lost"):
+        ChatConfig(dtype="bfloat16")
+
+
+def test_a_video_that_cannot_be_used_costs_its_tasks(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """It is named, and the others are played."""
+    good, bad = load_tasks(TEST)[:2]
+    write_tasks(tmp_path / "t.jsonl", [replace(bad, video="gone.mp4"), good])
+    evaluation = prepare(config(checkpoints["qwen2_5_vl"], 0, tasks=str(tmp_path / "t.jsonl")))
+    assert evaluation.tasks == (good,) and list(evaluation.left_out) == [bad.task_id]
+    records = [replace(evaluation.env.open("g"), cut="context")]
+    lines = told(estimates(records, [good]), evaluation, 1)
+    assert "1 tasks left out: they cannot be played" in lines and "gone.mp4" in lines
+    write_tasks(tmp_path / "t.jsonl", [replace(bad, video="gone.mp4")])
+    with pytest.raises(ValueError, match=r"none of 1 tasks can be played, such as .*gone\.mp4"):
+        prepare(config(checkpoints["qwen2_5_vl"], 0, tasks=str(tmp_path / "t.jsonl")))
+
+
+def test_a_context_that_is_full_cuts_the_episode(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """Nothing is read out of an output that had no room to end, and its trace ends before it."""
+    roomy = prepare(config(checkpoints["qwen2_5_vl"], 1))
+    question = roomy.env._length(roomy.env.open_task(roomy.tasks[0].task_id))
+    tight = config(checkpoints["qwen2_5_vl"], 1, max_context=question + 3)
+    evaluation = prepare(tight)
+    records = evaluation.play()
+    assert [(record.cut, len(record.played)) for record in records] == [("context", 1)]
+    found = estimates(records, evaluation.tasks)
+    assert {name: (one.mean, one.count) for name, one in found.items()} == {
+        "cut_rate": (1.0, 1),
+        "accuracy": (0.0, 1),
+    }
+    write(tmp_path, records, tight)
+    (trace,) = read_traces(tmp_path).episodes
+    assert (trace.cut, trace.ending, trace.turns) == ("context", "", ())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--trained-on", TEST, "3 of 3 tasks ask about videos that were trained on"),
+        ("--recipe", "LONGVT/papr", "unknown recipe 'LONGVT/papr'; known: "),
+        ("--recipe", "", "name the recipe: an evaluation has none by default"),
+        ("--tasks", "nowhere.jsonl", "nowhere.jsonl"),
+        ("--trained-on", "nowhere.jsonl", "nowhere.jsonl"),
+        ("--checkpoint", "", "name the checkpoint"),
+        ("--checkpoint", "no/such/model", "no/such/model is no model that can be loaded"),
+        ("--device", "abacus", "device 'abacus' cannot be used"),
+        ("--episodes", "-1", "episodes must be at least 0, got -1"),
+        ("--max-context", "50", "leaves no room in max_context=50"),
+        ("--temperature", "0.5", "unrecognized arguments: --temperature"),
+    ],
+)
+def test_what_cannot_be_used_is_told_in_a_line(
+    option: str,
+    value: str,
+    said: str,
+    checkpoints: dict[str, Path],
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With status 2, before anything is made."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        command(checkpoints["qwen2_5_vl"], tmp_path / "out", option, value)
+    assert ended.value.code == 2 and said in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_splits_were_not_trained_on(
+    checkpoints: dict[str, Path], tmp_path: Path, command: Command
+) -> None:
+    command(checkpoints["qwen2_5_vl"], tmp_path, "--trained-on", f"{TASKS}&split=train")
+    assert (tmp_path / "traces.jsonl").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_played(
+    checkpoints: dict[str, Path],
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(evaluate, "play_tasks", None)
+    with pytest.raises(SystemExit) as ended:
+        command(checkpoints["qwen2_5_vl"], tmp_path / "file" / "out")
+    assert ended.value.code == 2 and "Not a directory" in capsys.readouterr().err
