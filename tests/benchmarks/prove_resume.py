@@ -1,57 +1,114 @@
 """Proves that a training run which is killed and started again ends as one that was not.
 
-Kills small PPO and GRPO runs by SIGKILL at random moments, starts each again by the same command, and
-compares what the last checkpoints hold, and the curves, byte by byte. Prints a table, exits 1 on any
-difference. Run by ``make prove-resume``.
+Kills small runs of all loops, of compact policies and of language models, by SIGKILL at random moments,
+starts each again by the same command, and compares byte by byte what the last checkpoints hold (weights,
+moments of the optimizer, critic, memory), the curves and the files of records. Prints a table, exits 1 on
+any difference. Run by ``make prove-resume``.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
-from agents import train_grpo, train_ppo
-from agents.run import make_compact
+sys.path.insert(0, str(Path(__file__).parents[1] / "agents"))
 
-MOMENTS = 5
-SMALL = {
+import small_chat
+
+from agents import train_grpo, train_grpo_mllm, train_ppo, train_ppo_mllm, train_sft
+from agents.mllm import ChatConfig, make_actor, make_model, tiny_checkpoint
+from agents.records import read_records
+from agents.run import RunConfig, make_compact
+from videogym import FrameStore
+
+ITERATIONS = 12
+SMALL: dict[str, Any] = {
     "tasks": "procedural:brief_event?level=0&duration_s=60&count=40&split=train",
     "eval_tasks": "procedural:brief_event?level=0&duration_s=60&count=20&split=val",
     "windows": (4,),
     "episodes": 8,
-    "iterations": 12,
+    "iterations": ITERATIONS,
     "minibatch": 8,
     "checkpoint_every": 1,
     "eval_every": 4,
     "eval_episodes": 4,
 }
-LOOPS = {
-    "ppo": (train_ppo.train, train_ppo.Config(bonus="paper", **SMALL)),
-    "grpo": (train_grpo.train, train_grpo.Config(group_size=4, **SMALL)),
+CHAT: dict[str, Any] = {
+    "recipe": small_chat.ODD,
+    "tasks": small_chat.TASKS,
+    "eval_tasks": f"{small_chat.TASKS}&split=val",
+    "max_new_tokens": 12,
+    "iterations": ITERATIONS,
+    "groups": 2,
+    "at_once": 2,
+    "lr": 1e-3,
+    "checkpoint_every": 2,  # every other iteration can have to be done again, its records too
+    "eval_every": 4,
+    "eval_episodes": 2,
 }
 
 
-def train(algorithm: str, out: Path) -> float:
-    """Start a run, or go on with it; returns its seconds."""
-    loop, config = LOOPS[algorithm]
-    torch.set_num_threads(config.threads)
-    policy = make_compact(config)
+@dataclass(frozen=True)
+class Loop:
+    """A training loop and what it is tried with."""
+
+    train: Callable[..., Any]
+    config: Any
+    make: Callable[[Any, Path], tuple[Any, Any]]  # of config and a folder that all its runs share
+
+
+def compact(config: RunConfig, shared: Path) -> tuple[RunConfig, Any]:
+    """The config and an untrained compact policy."""
+    return config, make_compact(config)
+
+
+def chat(config: ChatConfig, shared: Path) -> tuple[ChatConfig, Any]:
+    """The config and a tiny language model with random weights, those of the folder."""
+    config = replace(config, checkpoint=str(tiny_checkpoint(shared / "tiny", config)))
+    return config, make_actor(config, make_model(config, FrameStore()))
+
+
+LOOPS = {
+    "ppo": Loop(train_ppo.train, train_ppo.Config(bonus="paper", **SMALL), compact),
+    "grpo": Loop(train_grpo.train, train_grpo.Config(group_size=4, **SMALL), compact),
+    "sft_mllm": Loop(train_sft.train, train_sft.Config(demonstrated_tasks=3, per_task=2, **CHAT), chat),
+    "grpo_mllm": Loop(
+        train_grpo_mllm.train, train_grpo_mllm.Config(group_size=3, minibatch_groups=1, **CHAT), chat
+    ),
+    "ppo_mllm": Loop(
+        train_ppo_mllm.train, train_ppo_mllm.Config(group_size=3, minibatch=4, critic_lr=1e-2, **CHAT), chat
+    ),
+}
+
+
+def train(algorithm: str, out: Path, ready: Callable[[], None] = lambda: None) -> float:
+    """Start a run, or go on with it; returns its seconds after it was ready, its policy made."""
+    loop = LOOPS[algorithm]
+    disable_progress_bar()
+    torch.set_num_threads(loop.config.threads)
+    config, policy = loop.make(loop.config, out.parent)
+    ready()
     started = time.monotonic()
-    loop(config, policy, out)
+    loop.train(config, policy, out)
     return time.monotonic() - started
 
 
 def start(algorithm: str, out: Path, errors: int | None = None) -> subprocess.Popen[str]:
-    """`train` in a process of its own, which has imported everything when this returns."""
+    """`train` in a process of its own, which is ready when this returns."""
     command = [sys.executable, __file__, "--train", algorithm, "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
@@ -78,7 +135,7 @@ def ended(algorithm: str, out: Path) -> None:
 
 
 def states(out: Path) -> dict[str, bytes]:
-    """All tensors of policy, optimizer and memory in the newest checkpoint."""
+    """All tensors of policy, optimizer and memory in the newest checkpoint; a critic is in the memory."""
     with zipfile.ZipFile(out / "checkpoint") as archive:
         return {name: archive.read(name) for name in archive.namelist() if name != "manifest.json"}
 
@@ -92,9 +149,14 @@ def curves(out: Path) -> dict[str, list[str]]:
     }
 
 
+def records(out: Path) -> dict[str, bytes]:
+    """All files of records, whatever they are called; none of a loop that writes none."""
+    return {path.name: path.read_bytes() for path in (out / "records").glob("*")}
+
+
 def difference(one: Path, other: Path) -> str:
     """What two runs differ in; empty if in nothing."""
-    for what, of in (("state", states), ("curve", curves)):
+    for what, of in (("state", states), ("curve", curves), ("records", records)):
         left, right = of(one), of(other)
         if left.keys() != right.keys():
             return f"{what}: only one has {sorted(left.keys() ^ right.keys())}"
@@ -103,35 +165,68 @@ def difference(one: Path, other: Path) -> str:
     return ""
 
 
-def main() -> int:
+def miscounted(algorithm: str, out: Path) -> str:
+    """What of a run's points and episodes is missing or there twice; empty if nothing is."""
+    steps = [int(row) for row in curves(out)["seconds_total"]]
+    if steps != list(range(ITERATIONS)):
+        return f"points of iterations {steps}"
+    if not records(out):
+        return ""
+    config = LOOPS[algorithm].config
+    episodes = [(record.group, record.number) for record in read_records(out / "records")]
+    expected = ITERATIONS * config.groups * config.group_size
+    if len(records(out)) != ITERATIONS or not len(episodes) == len(set(episodes)) == expected:
+        return f"{len(set(episodes))} of {expected} episodes, {len(episodes)} lines"
+    return ""
+
+
+def prove(algorithm: str, kills: int, rng: random.Random, folder: Path) -> int:
+    """Print a line for a run that is not disturbed and for each that is killed; returns the failures."""
+    whole = folder / "whole"
+    seconds, failed = train(algorithm, whole), 0
+    told = {"tensors of": states, "curves": curves, "files of records": records}
+    counts = ", ".join(f"{len(of(whole))} {what}" for what, of in told.items())
+    parts = {name.split("/")[1].partition("-")[2] for name in states(whole)}
+    counts = counts.replace("tensors of", f"files of {', '.join(sorted(parts))}")
+    print(f"{algorithm:9} {ITERATIONS} iterations in {seconds:.2f} s: {counts}", flush=True)
+    for number in range(kills):
+        out, delay = folder / f"killed-{number}", rng.uniform(0.05, 0.95) * seconds
+        while not killed_after(delay, algorithm, out):
+            # The machine has become faster: what took so long takes less now.
+            shutil.rmtree(out)
+            seconds, delay = delay, rng.uniform(0.05, 0.95) * delay
+        path = out / "log" / "scalars" / "seconds_total.csv"
+        done = len(path.read_text().splitlines()) if path.exists() else 0
+        ended(algorithm, out)
+        unlike = difference(whole, out) or miscounted(algorithm, out)
+        failed += bool(unlike)
+        verdict = unlike or "identical"
+        print(f"{algorithm:9} killed after {delay:5.2f} s, {done:2} iterations: {verdict}", flush=True)
+    return failed
+
+
+def main(loops: list[str], kills: int, seed: int) -> int:
     """Print the table; a difference decides the exit status."""
-    rng, failed = random.Random(0), 0
-    with tempfile.TemporaryDirectory() as folder:
-        for algorithm in LOOPS:
-            whole = Path(folder) / algorithm
-            seconds = train(algorithm, whole)
-            for moment in range(MOMENTS):
-                out, delay = Path(folder) / f"{algorithm}-{moment}", rng.uniform(0.05, 0.95) * seconds
-                killed = killed_after(delay, algorithm, out)
-                path = out / "log" / "scalars" / "reward.csv"
-                done = len(path.read_text().splitlines()) if path.exists() else 0
-                ended(algorithm, out)
-                unlike = difference(whole, out)
-                failed += bool(unlike) or not killed
-                verdict = unlike or ("identical" if killed else "ended before it was killed")
-                print(
-                    f"{algorithm:5} killed after {delay:5.2f} of {seconds:.2f} s, "
-                    f"{done:2} of {SMALL['iterations']} iterations: {verdict}"
-                )
+    rng, failed = random.Random(seed), 0
+    with tempfile.TemporaryDirectory() as name:
+        for algorithm in loops:
+            folder = Path(name) / algorithm
+            folder.mkdir()
+            failed += prove(algorithm, kills, rng, folder)
+    print(f"{len(loops) * kills - failed} of {len(loops) * kills} identical to the bit")
     return int(failed > 0)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train", choices=sorted(LOOPS))
-    parser.add_argument("--out", type=Path)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--loops", nargs="+", choices=tuple(LOOPS), default=list(LOOPS))
+    parser.add_argument("--kills", type=int, default=3, help="of each loop")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--train", choices=tuple(LOOPS), help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.train is None:
-        sys.exit(main())
-    print("ready", flush=True)
-    train(arguments.train, arguments.out)
+        sys.exit(main(arguments.loops, arguments.kills, arguments.seed))
+    train(arguments.train, arguments.out, lambda: print("ready", flush=True))
