@@ -14,8 +14,9 @@ Each model answers held-out questions twice: as it is, and with every frame pain
 then is what it can know without seeing.
 
 Run ``python -m agents.demo_mllm --out runs/demo-mllm``. What is done is not done again, and a stage that
-was stopped goes on. It exits with 1 where a seed misses a goal: after ``sft`` more right answers than
-blind by `SIGHT`, and after reinforcement learning at least `GOAL` of all.
+was stopped goes on. It exits with 1 where a seed misses a goal: after ``sft`` more right answers by `SIGHT`
+than blind and than by guessing among the options, after reinforcement learning at least `GOAL` of all, and
+no stage worse than the one before by more than is likely.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from videogym import FrameStore
+from videogym.comparison.compare import LEVEL, p_value
+from videogym.comparison.paired import mcnemar
+from videogym.datasets import load_tasks
 from videogym.evaluate import proportion
 from videogym.video import FrameBatch
 
@@ -68,7 +72,7 @@ TASKS = (
 SIZES: dict[str, Any] = {"vocab_size": 1200, "hidden_size": 128, "layers": 2, "words": WORDS}
 EVENT_S = {"LONGVT_TINY": 3, "VIDEO_MTR_TINY": 6}
 GOAL = 0.85  # of the oracle, which answers everything
-SIGHT = 0.1  # more right answers than blind, of a model that sees
+SIGHT = 0.1  # more right answers than blind or by guessing, of a model that sees
 TESTED = 200  # held-out tasks
 
 
@@ -195,8 +199,7 @@ def measure(config: ChatConfig, checkpoint: Path) -> dict[str, Any]:
         answered right; ``changed``, the share of answers that are others when it sees nothing.
     """
     started = time.monotonic()
-    tasks_tested = config.eval_tasks.replace("split=val", "split=test")
-    config = replace(config, checkpoint=str(checkpoint), eval_tasks=tasks_tested)
+    config = replace(config, checkpoint=str(checkpoint), eval_tasks=tested(config))
     answers, rights = [], []
     values: dict[str, Any] = {}
     for store in (FrameStore(open_videos=64), Grey()):
@@ -214,6 +217,17 @@ def measure(config: ChatConfig, checkpoint: Path) -> dict[str, Any]:
         "changed": float(np.mean([one != other for one, other in zip(*answers, strict=True)])),
         "seconds_measured": time.monotonic() - started,
     }
+
+
+def tested(config: ChatConfig) -> str:
+    """Source of the tasks that models are measured on, the first `TESTED`; no run evaluates on them."""
+    return config.eval_tasks.replace("split=val", "split=test")
+
+
+def guessed(recipe: str) -> float:
+    """Share of the tested tasks that a guess among their options gets right."""
+    tasks = load_tasks(tested(stages(recipe, seed=0)["sft"].config))[:TESTED]
+    return float(np.mean([1 / len(task.options) for task in tasks]))
 
 
 class Grey(FrameReader):
@@ -253,15 +267,30 @@ def table(results: Sequence[dict[str, dict[str, Any]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def missed(seed: int, results: dict[str, dict[str, Any]]) -> list[str]:
-    """What of a seed falls short of the goals, in words."""
+def missed(recipe: str, seed: int, results: dict[str, dict[str, Any]]) -> list[str]:
+    """What of a seed falls short of the goals, in words.
+
+    A stage is worse than its parent if an exact McNemar test at 5 % says so of the tasks that one of the
+    two alone got right.
+    """
     short = []
     seeing, blind = (float(np.mean(results["sft"][key])) for key in ("right", "right_blind"))
-    if seeing < blind + SIGHT:
-        short.append(f"seed {seed}: after sft {seeing:.3f} are right, {blind:.3f} without seeing")
+    guess = guessed(recipe)
+    if seeing < max(blind, guess) + SIGHT:
+        instead = f"{blind:.3f} without seeing, {guess:.3f} by guessing"
+        short.append(f"seed {seed}: after sft {seeing:.3f} are right, {instead}")
     best = max(float(np.mean(results[name]["right"])) for name in ("grpo", "rft", "ppo") if name in results)
     if best < GOAL:
         short.append(f"seed {seed}: after reinforcement learning {best:.3f} are right, fewer than {GOAL}")
+    for name, stage in stages(recipe, seed).items():
+        if name in results:
+            pairs = list(zip(results[stage.parent]["right"], results[name]["right"], strict=True))
+            test = mcnemar(sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs))
+            if test.only_a > test.only_b and test.p < LEVEL:
+                short.append(
+                    f"seed {seed}: {name} is worse than {stage.parent}: right in {test.only_b} that "
+                    f"{stage.parent} is not, wrong in {test.only_a} that it is, {p_value(test.p)}"
+                )
     return short
 
 
@@ -302,7 +331,7 @@ def main() -> None:
         text = table(rows)
         (arguments.out / recipe / "table.md").write_text(text)
         sys.stdout.write(f"\n{recipe}, {TESTED} held-out questions a seed\n\n{text}")
-        lines = [line for seed in arguments.seeds for line in missed(seed, results[recipe, seed])]
+        lines = [line for seed in arguments.seeds for line in missed(recipe, seed, results[recipe, seed])]
         short += [f"{recipe}, {line}" for line in lines]
     if short:
         sys.exit("\n".join(short))
