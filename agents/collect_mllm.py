@@ -339,6 +339,7 @@ class AsyncCollector:
             for episode in episodes:
                 self._work.put(episode)
             records = [self._next() for _ in episodes]
+        self._actor.engine.forget()
         played = {(record.group, record.number): record for record in records}
         return [played[episode.record.group, episode.record.number] for episode in episodes]
 

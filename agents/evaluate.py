@@ -27,7 +27,17 @@ from videogym.evaluate import Estimate, mean, proportion
 
 from .chat import ChatEnv
 from .loop import add_options, from_options, quiet_libraries
-from .mllm import ChatConfig, figures, greedy, hits, make_actor, make_chat_env, make_model, play_tasks
+from .mllm import (
+    EVALUATED_AT_ONCE,
+    ChatConfig,
+    figures,
+    greedy,
+    hits,
+    make_actor,
+    make_chat_env,
+    make_model,
+    play_tasks,
+)
 from .policies.chat_actor import ChatActor
 from .ranks import alone
 from .records import Record, write_records
@@ -40,7 +50,6 @@ OPTIONS = (
 _SHARES = ("accuracy", "hit_rate")
 _WORDS = {"hit_rate": "hit rate", "invalid_rate": "turns refused", "cut_rate": "episodes cut"}
 _NAMED = 5  # tasks that are named
-_AT_ONCE = 32  # episodes in lockstep, unless it is said
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class Config(ChatConfig):
     @property
     def at_once(self) -> int:
         """Episodes in lockstep."""
-        return self.rollouts_at_once or _AT_ONCE
+        return self.rollouts_at_once or EVALUATED_AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -176,9 +185,9 @@ def told(found: dict[str, Estimate], evaluation: Evaluation, count: int) -> str:
         words = f"  {name}" if name in terms else _WORDS.get(name, name)
         lines.append(f"  {words:<16}{found[name]}")
     if found["cut_rate"].mean:
+        cut = round(found["cut_rate"].mean * count)
         lines.append(
-            f"{round(found['cut_rate'].mean * count)} episodes were cut and count in no other figure, but a "
-            "full context as no right answer"
+            f"{cut} episodes were cut and count in no other figure, but a full context as no right answer"
         )
     if evaluation.left_out:
         lines.append(f"{len(evaluation.left_out)} tasks left out: they cannot be played")

@@ -70,6 +70,7 @@ from .sharding import assembled, shard, whole
 TASKS = (
     "procedural:brief_event?level=0&duration_s=120&fps=4&size=320x180&event_s=3&count={count}&split={split}"
 )
+EVALUATED_AT_ONCE = 32  # episodes in play together, unless it is said
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ def play_tasks(
     env: ChatEnv,
     answer: Callable[[Sequence[Record]], list[Record]],
     task_ids: Sequence[str],
-    at_once: int = 32,
+    at_once: int = EVALUATED_AT_ONCE,
 ) -> Iterator[Record]:
     """One whole episode of every task, in order; cut where a task cannot be played.
 
@@ -303,7 +304,9 @@ def held_out(config: ChatConfig, actor: ChatActor) -> Callable[[], dict[str, flo
     require_unseen(tasks, load_tasks(config.tasks, config.root))
 
     def play_some(task_ids: Sequence[str]) -> list[Record]:
-        records = list(play_tasks(env, greedy(actor), task_ids, config.rollouts_at_once or 32))
+        records = list(
+            play_tasks(env, greedy(actor), task_ids, config.rollouts_at_once or EVALUATED_AT_ONCE)
+        )
         actor.engine.forget()
         return records
 

@@ -103,6 +103,17 @@ def test_collectors_and_evaluation_keep_the_bound(
     collector.close()
 
 
+def test_threads_leave_no_keys_and_values_behind(checkpoints: dict[str, Path]) -> None:
+    """After a collection, before the update."""
+    actor = make_actor(load(checkpoints["qwen2_5_vl"]), max_new_tokens=2)
+    config = Config(recipe=RECIPE, tasks=TASKS)
+    collector = make_collector(config, actor, groups=2, group_size=2, kind="async")
+    collector.sync()
+    assert len(collector.collect(0)) == 4
+    assert isinstance(actor.engine, TransformersEngine) and not actor.engine._kept
+    collector.close()
+
+
 def test_long_contexts_are_read_one_after_the_other(
     actor: ChatActor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
