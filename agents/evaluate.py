@@ -26,6 +26,7 @@ from videogym.datasets import load_tasks, require_unseen
 from videogym.evaluate import Estimate, mean, proportion
 
 from .chat import ChatEnv
+from .engines.base import EngineError
 from .loop import add_options, from_options, quiet_libraries
 from .mllm import (
     EVALUATED_AT_ONCE,
@@ -45,7 +46,7 @@ from .traces import traces_of, write_traces
 
 OPTIONS = (
     *("checkpoint", "recipe", "tasks", "video_root", "episodes", "trained_on", "device", "dtype"),
-    *("video_form", "window", "max_new_tokens", "max_context", "rollouts_at_once", "threads"),
+    *("video_form", "window", "max_new_tokens", "max_context", "rollouts_at_once", "threads", "server"),
 )
 _SHARES = ("accuracy", "hit_rate")
 _WORDS = {"hit_rate": "hit rate", "invalid_rate": "turns refused", "cut_rate": "episodes cut"}
@@ -66,6 +67,8 @@ class Config(ChatConfig):
     """Tasks that are played, the first ones; 0: all."""
     trained_on: str = ""
     """Source of the tasks that the model was trained on: it is not evaluated on their videos."""
+    server: str = ""
+    """URL of a vLLM that samples, see `agents.engines.vllm_server`; empty: the model does."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant.
@@ -110,6 +113,7 @@ def prepare(config: Config) -> Evaluation:
         TrainedOnError: tasks ask about videos that were trained on.
         ValueError: there is no such recipe, tasks cannot be read, the device cannot be used, the
             checkpoint is no model that can be loaded, or no task can be played.
+        EngineError: the server is out of reach, or of an untested version.
         OSError: a file is missing.
     """
     alone("agents.evaluate")
@@ -122,10 +126,13 @@ def prepare(config: Config) -> Evaluation:
     except (RuntimeError, AssertionError) as error:  # torch raises one or the other
         raise ValueError(f"device {config.device!r} cannot be used: {error}") from error
     try:
-        actor = make_actor(config, make_model(config, FrameStore(video_root=config.root)))
+        model = make_model(config, FrameStore(video_root=config.root))
     except (OSError, ValueError) as error:
         why = " ".join(str(error).split())  # transformers says it in several lines
         raise ValueError(f"{config.checkpoint} is no model that can be loaded: {why}") from error
+    actor = make_actor(config, model, config.server)
+    if config.server:  # it may have other weights
+        actor.push()
     env = make_chat_env(config, actor.model, config.tasks, groups=config.at_once)
     begun = [(task, env.open_task(task.task_id)) for task in tasks]
     left_out = {task.task_id: record.cut for task, record in begun if record.cut}
@@ -209,7 +216,7 @@ def main() -> None:
         torch.set_num_threads(config.threads)
         evaluation = prepare(config)
         arguments.out.mkdir(parents=True, exist_ok=True)  # that it cannot be is known before hours of play
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EngineError) as error:
         parser.error(str(error))
     records = evaluation.play(progress=True)
     write(arguments.out, records, config)

@@ -34,8 +34,9 @@ from videogym.state import Clip
 
 from .chat import ChatEnv, Episode, play
 from .demonstrations import Demonstrator, Said, Script
-from .engines.base import Sampling
+from .engines.base import Engine, EngineError, Sampling
 from .engines.transformers_engine import TransformersEngine
+from .engines.vllm_http import HTTPEngine
 from .loop import (
     LoopConfig,
     RunDiverged,
@@ -184,12 +185,25 @@ def prepared(config: ChatConfig, model: QwenVL) -> QwenVL:
     return model
 
 
-def make_actor(config: ChatConfig, model: QwenVL) -> ChatActor:
-    """A policy that samples with the model that is trained."""
+def make_actor(config: ChatConfig, model: QwenVL, server: str = "") -> ChatActor:
+    """A policy whose outputs are sampled with the model that is trained, or by a server.
+
+    Args:
+        config: of the run.
+        model: that is trained.
+        server: URL of a vLLM, see `agents.engines.vllm_server`, to which weights are pushed; "": none.
+
+    Raises:
+        EngineError: the server is out of reach, or of an untested version.
+        ValueError: the URL is not one of HTTP.
+    """
     sampling = Sampling(
         config.temperature, config.max_new_tokens, model.end_id, model.vision_ids, config.max_context
     )
-    return ChatActor(model, TransformersEngine(model), sampling, config.share_prefixes)
+    engine: Engine = TransformersEngine(model)
+    if server:
+        engine = HTTPEngine(server, model.store, model.layout)
+    return ChatActor(model, engine, sampling, config.share_prefixes)
 
 
 def make_chat_env(
@@ -567,6 +581,8 @@ def command_line(
     config_class: type[M],
     train: Callable[[M, ChatActor, Path, bool], TrainingRun],
     out: Path,
+    *,
+    rollouts: bool = False,
 ) -> None:
     """The command of a training loop: from one checkpoint to another.
 
@@ -575,14 +591,23 @@ def command_line(
         config_class: every field of it is an option.
         train: called with config, actor, folder and whether to show progress.
         out: the folder by default; the trained checkpoint is its ``model``.
+        rollouts: whether the loop plays, so that a server can sample for it.
     """
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=out, help="folder; gone on with if it holds a run")
+    if rollouts:
+        about_server = "of a vLLM that samples, see agents.engines.vllm_server; by default the model does"
+        parser.add_argument("--server", metavar="URL", default="", help=about_server)
     add_options(parser, config_class)
     arguments = parser.parse_args()
     config = read_config(parser, config_class, vars(arguments))
+    server = arguments.server if rollouts else ""
+    if server and (launched() or getattr(config, "collector", "local") == "ray"):
+        parser.error(
+            "--server is for one process that trains: without torchrun and without --collector ray"
+        )
     quiet_libraries()
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -592,9 +617,13 @@ def command_line(
         made = from_first(lambda: str(tiny_checkpoint(arguments.out / "tiny", config)))
         config = replace(config, checkpoint=made)
     try:
-        actor = make_actor(config, make_model(config, FrameStore(video_root=config.root, open_videos=64)))
+        model = make_model(config, FrameStore(video_root=config.root, open_videos=64))
     except (OSError, ValueError) as error:
         parser.error(f"--checkpoint {config.checkpoint} is no model that can be loaded: {error}")
+    try:
+        actor = make_actor(config, model, server)
+    except (EngineError, ValueError) as error:
+        parser.error(f"--server: {error}")
     run = train(config, actor, arguments.out, is_first())
     actor.model.save(str(arguments.out / "model"))
     values = ", ".join(f"{name} {value:.3f}" for name, value in (run.evaluated or run.evaluate()).items())

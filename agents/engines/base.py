@@ -27,7 +27,7 @@ class Sampling:
     end_id: int  # ends an output and belongs to it
     banned: tuple[int, ...]  # never sampled: a policy cannot write a frame
     max_context: int  # most tokens a context may have with its output, placeholders counted singly
-    greedy: bool = False  # the likeliest token each time; log-probabilities are those of sampling
+    greedy: bool = False  # the likeliest token each time; its log-probabilities are not for training
 
 
 @dataclass(frozen=True, slots=True)

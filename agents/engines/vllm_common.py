@@ -106,7 +106,8 @@ def prepare(
 def sampling_params(sampling: Sampling, max_tokens: int) -> dict[str, Any]:
     """Fields of vLLM's ``SamplingParams``."""
     return {
-        "temperature": sampling.temperature,
+        # At 0 it takes the likeliest token, and gives log-probabilities at 1.
+        "temperature": 0.0 if sampling.greedy else sampling.temperature,
         "top_p": 1.0,
         "top_k": 0,
         "min_p": 0.0,

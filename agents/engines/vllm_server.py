@@ -2,10 +2,15 @@
 
 The server may live in an environment of its own: it is given by its executable, and takes from this
 package one module for weight updates. Nothing of `vllm` is imported here.
+
+Run ``python -m agents.engines.vllm_server runs/sft/model --port 8000 --max-model-len 8192 --max-images 256
+--max-frame-pixels 50176``, and with ``--server http://127.0.0.1:8000`` a training loop in another shell.
+What stands behind ``--`` goes to ``vllm serve``.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -60,6 +65,7 @@ def serve(
     max_images: int,
     max_frame_pixels: int,
     log_path: str | Path,
+    port: int = 0,
     vllm: str | Path | None = None,
     device: Literal["cuda", "cpu"] | None = None,
     dtype: str = "bfloat16",
@@ -68,7 +74,7 @@ def serve(
     arguments: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """A vLLM server on a free port of this machine, ready for `HTTPEngine`.
+    """A vLLM server on a port of this machine, ready for `HTTPEngine`.
 
     Its control routes are open to whoever reaches the port, which listens on loopback only. The server
     ends with the block, and within seconds of the end of this process, however that came.
@@ -79,6 +85,7 @@ def serve(
         max_images: images of one context.
         max_frame_pixels: width times height of the largest frame. vLLM reserves memory for it.
         log_path: where the server's output goes, appended.
+        port: 0: one that is free.
         vllm: the executable; by default the one beside this Python's, or the one on the path.
         device: by default a GPU if torch sees one. On a CPU compilation is off: it takes longer than
             it saves.
@@ -91,6 +98,7 @@ def serve(
 
     Raises:
         EngineError: the server ended, or did not answer in time; with the end of its log.
+        OSError: the port is in use.
         FileNotFoundError: there is no executable, or the checkpoint is a folder without the configuration
             of a processor.
     """
@@ -98,11 +106,12 @@ def serve(
     if folder.is_dir() and not any((folder / name).exists() for name in PROCESSOR_FILES):
         raise FileNotFoundError(
             f"{folder} has none of {', '.join(PROCESSOR_FILES)}, which vLLM needs: copy it from the "
-            "checkpoint it was trained from, or write it with agents.engines.vllm_common.save_processor"
+            "checkpoint it was trained from, or write it with agents.policies.checkpoints.save_processor"
         )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that has ended leaves it so
+        free.bind(("127.0.0.1", port))
         port = free.getsockname()[1]
     options = engine_options(
         max_model_len=max_model_len,
@@ -189,3 +198,42 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except ProcessLookupError:  # the supervisor has ended it
         pass
     process.wait()
+
+
+def main() -> None:
+    """Serve until it is interrupted; end with 1 when the server has died."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", help="folder or name of a Qwen2.5-VL or Qwen3-VL")
+    parser.add_argument("--port", type=int, default=0, help="by default one that is free")
+    needed = {
+        "max-model-len": "tokens of the longest context with its output",
+        "max-images": "images of one context",
+        "max-frame-pixels": "width times height of the largest frame",
+    }
+    for name, what in needed.items():
+        parser.add_argument(f"--{name}", type=int, required=True, help=what)
+    parser.add_argument("--dtype", default="bfloat16", help="of the weights and the activations")
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="by default a GPU, if there is one")
+    parser.add_argument("--seed", type=int, default=0, help="of sampling")
+    parser.add_argument("--vllm", help="executable; by default that beside this Python or on the path")
+    parser.add_argument("--log", type=Path, default=Path("vllm.log"), help="where its output is appended")
+    given = sys.argv[1:]
+    own = given.index("--") if "--" in given else len(given)
+    options = vars(parser.parse_args(given[:own]))
+    try:
+        with serve(log_path=options.pop("log"), arguments=given[own + 1 :], **options) as server:
+            sys.stdout.write(f"Train with --server {server.url}; its output is in {server.log_path}\n")
+            sys.stdout.flush()
+            while not (failure := server.failure()):
+                time.sleep(1.0)
+    except KeyboardInterrupt:
+        return
+    except (EngineError, OSError) as error:
+        failure = str(error)
+    sys.exit(failure)
+
+
+if __name__ == "__main__":
+    main()

@@ -90,14 +90,7 @@ class QwenVL(nn.Module):
         self.model, self.tokenizer, self.store = model.eval(), tokenizer, store
         if not is_flash_attention_requested(model.config.vision_config):
             model.model.visual.config._attn_implementation = frame_attention.NAME
-        vision, (mean, std) = model.config.vision_config, _FAMILIES[self.family][1]
-        self.layout = PatchLayout(
-            vision.patch_size,
-            vision.spatial_merge_size,
-            vision.temporal_patch_size,
-            cast(tuple[float, float, float], mean),
-            cast(tuple[float, float, float], std),
-        )
+        self.layout = patch_layout(model.config)
         self.end_id, self.pad_id = token_ids(tokenizer, "<|im_end|>", "<|endoftext|>")
         self.vision_ids = token_ids(tokenizer, *VISION_TOKENS)
         self._start, self._image, self._stop, self._video = self.vision_ids
@@ -429,6 +422,22 @@ def left_padded(rows: Sequence[Tensor], value: float = 0) -> Tensor:
 def right_padded(rows: Sequence[Tensor], value: float = 0) -> Tensor:
     """(B, L) of rows of different lengths."""
     return pad_sequence(list(rows), batch_first=True, padding_value=value)
+
+
+def patch_layout(config: Any) -> PatchLayout:
+    """How the model of a transformers configuration cuts frames.
+
+    Raises:
+        WrongCheckpoint: it is of another family.
+    """
+    vision, (mean, std) = config.vision_config, _FAMILIES[_family(config.model_type)][1]
+    return PatchLayout(
+        vision.patch_size,
+        vision.spatial_merge_size,
+        vision.temporal_patch_size,
+        cast(tuple[float, float, float], mean),
+        cast(tuple[float, float, float], std),
+    )
 
 
 def _family(model_type: str) -> str:

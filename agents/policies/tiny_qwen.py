@@ -23,6 +23,9 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
+from .checkpoints import save_processor
+from .qwen_vl import patch_layout
+
 # In Qwen2.5's own order. Special tokens vanish when a text is decoded without them; the two
 # of the tool calls are ordinary text that happens to be one token.
 SPECIAL_TOKENS = (
@@ -81,6 +84,7 @@ def build_tiny_qwen(
             )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    save_processor(folder, patch_layout(model.config))
     return Path(folder)
 
 

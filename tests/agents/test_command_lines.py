@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agents import train_ppo, train_sft
+from agents import train_grpo_mllm, train_ppo, train_sft
 from agents.mllm import command_line as of_language_models
 from agents.run import command_line as of_compact_policies
 
@@ -45,5 +45,29 @@ def test_what_cannot_be_used_is_told_in_a_line(
     monkeypatch.setattr("sys.argv", ["train", option, value])
     with pytest.raises(SystemExit) as ended:
         command(tmp_path / "out")
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--server", "http://localhost:8000", "--collector", "ray"], "without --collector ray"),
+        (["--server", "localhost:8000"], "a server's URL starts with http:// or https://, got 'localhost"),
+    ],
+)
+def test_a_server_that_cannot_sample_is_told_in_a_line(
+    more: list[str],
+    said: str,
+    checkpoints: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train", "--checkpoint", str(checkpoints["qwen2_5_vl"]), *more])
+    with pytest.raises(SystemExit) as ended:
+        of_language_models(
+            "", train_grpo_mllm.Config, train_grpo_mllm.train, tmp_path / "out", rollouts=True
+        )
     assert ended.value.code == 2 and said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

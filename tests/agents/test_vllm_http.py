@@ -212,6 +212,15 @@ def test_requests_hold_collapsed_ids_exact_pixels_and_all_of_sampling(
     engine.close()
 
 
+def test_greedy_asks_for_the_likeliest_token(start: Callable[[Handler], Served]) -> None:
+    """A temperature of 0 means that to vLLM, whatever temperature is trained with."""
+    served = start(Replay())
+    engine = engine_of(served.url)
+    engine.generate([TEXT], replace(SAMPLING, greedy=True))
+    assert served.asked[-1][2]["sampling_params"]["temperature"] == 0.0
+    engine.close()
+
+
 def test_a_push_writes_the_weights_and_stamps_outputs(
     start: Callable[[Handler], Served], tmp_path: Path
 ) -> None:

@@ -1,10 +1,11 @@
 """Conversations for engines, and the check that an engine samples what a plain forward scores."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from tiny import END, IMAGE, LAYOUTS, START, STOP, VIDEO, scores, shown, visual
+from tiny import END, IMAGE, LAYOUTS, START, STOP, VIDEO, distributions, scores, shown, visual
 
 from agents.engines.base import Context, Engine, Output, Sampling
 
@@ -87,6 +88,16 @@ def check_bans(engine: Engine, model: Any, family: str, version: int) -> None:
     outputs = engine.generate(contexts, SAMPLING)
     assert not {i for output in outputs for i in output.ids} & set(BANNED)
     assert worst(model, family, contexts, outputs, SAMPLING) < TOLERANCE
+
+
+def check_greedy(engine: Engine, model: Any, family: str) -> None:
+    """The likeliest id each time, though a temperature of 5 would sample nearly any."""
+    contexts = [opening(family, key) for key in ("a", "bb", "ccc")]
+    sampling = replace(SAMPLING, temperature=5.0, greedy=True)
+    outputs = engine.generate(contexts, sampling)
+    for context, output in zip(contexts, outputs, strict=True):
+        likeliest = distributions(model, family, context, output.ids, 1.0, BANNED).argmax(-1)
+        assert list(output.ids) == likeliest.tolist()
 
 
 def check_pushes(engine: Engine, model: Any, family: str) -> None:

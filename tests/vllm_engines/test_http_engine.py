@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from conversations import SAMPLING, TOLERANCE, check_bans, check_pushes, move, opening, worst
+from conversations import SAMPLING, TOLERANCE, check_bans, check_greedy, check_pushes, move, opening, worst
 from tiny import LAYOUTS, Noise, build, shown, visual
 
 from agents.engines.base import Context, EngineError
@@ -64,6 +64,11 @@ def test_log_probs_are_those_of_a_plain_forward_before_and_after_pushes(served: 
     """Over growing contexts with repeated images, no output is computed with anything old."""
     check_pushes(served.engine, served.model, served.family)
     served.version = 2
+
+
+def test_greedy_takes_the_likeliest_tokens(served: Served) -> None:
+    """As an evaluation asks for."""
+    check_greedy(served.engine, served.model, served.family)
 
 
 def test_outputs_come_in_the_order_of_contexts(served: Served) -> None:

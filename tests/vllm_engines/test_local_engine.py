@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conversations import SAMPLING, TOLERANCE, check_bans, check_pushes, move, opening, worst
+from conversations import SAMPLING, TOLERANCE, check_bans, check_greedy, check_pushes, move, opening, worst
 from tiny import LAYOUTS, Noise, build, shown, visual
 
 from agents.engines.base import Context, EngineError
@@ -40,6 +40,12 @@ def test_log_probs_are_those_of_a_plain_forward_before_and_after_pushes(local: A
     """Over growing contexts with repeated images, no output is computed with anything old."""
     family, engine, model = local
     check_pushes(engine, model, family)
+
+
+def test_greedy_takes_the_likeliest_tokens(local: Any) -> None:
+    """As an evaluation asks for."""
+    family, engine, model = local
+    check_greedy(engine, model, family)
 
 
 def test_more_images_than_the_limit_are_refused_and_the_engine_lives(local: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
 from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
@@ -136,7 +137,6 @@ def shown(text: str, visuals: Sequence[Visual]) -> list[int]:
     return [i for _ in visuals for i in (START, IMAGE, STOP)] + list(text.encode())
 
 
-@torch.no_grad()
 def scores(
     model: Any,
     family: str,
@@ -146,6 +146,20 @@ def scores(
     banned: Sequence[int],
 ) -> list[float]:
     """Log-probs of output ids by a plain forward of the whole conversation."""
+    before = distributions(model, family, context, output, temperature, banned)
+    return before[range(len(output)), list(output)].tolist()
+
+
+@torch.no_grad()
+def distributions(
+    model: Any,
+    family: str,
+    context: Context,
+    output: Sequence[int],
+    temperature: float,
+    banned: Sequence[int],
+) -> Tensor:
+    """(T, V) log-probs of all ids before each of an output's."""
     layout = LAYOUTS[family]
     visuals, ids = iter(context.visuals), []
     for token in context.ids:
@@ -167,4 +181,4 @@ def scores(
     ).logits[0]
     before = logits[len(ids) - 1 : -1].float()
     before[:, list(banned)] = float("-inf")
-    return (before / temperature).log_softmax(-1)[range(len(output)), list(output)].tolist()
+    return (before / temperature).log_softmax(-1)

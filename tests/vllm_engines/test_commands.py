@@ -1,0 +1,84 @@
+"""The commands of the documentation: a vLLM server in one process, training and evaluation in others."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from agents import train_grpo_mllm
+from agents.mllm import make_actor, make_model, tiny_checkpoint
+from agents.records import read_records
+from videogym import FrameStore
+
+pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
+TASKS = "procedural:brief_event?level=0&duration_s=60&event_s=3&count=100&split={split}"
+CONFIG = train_grpo_mllm.Config(tasks=TASKS.format(split="train"), eval_tasks=TASKS.format(split="val"))
+
+
+def run(*command: str) -> str:
+    """What a command says; it must succeed."""
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with random weights."""
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny", CONFIG)
+
+
+@pytest.fixture(scope="module")
+def url(checkpoint: Path) -> Iterator[str]:
+    """Of a server that its command has started, and that is interrupted in the end."""
+    bounds = ("--max-model-len", "4096", "--max-images", "128", "--max-frame-pixels", "3136")
+    place = ("--device", "cpu", "--dtype", "float32", "--log", str(checkpoint.parent / "vllm.log"))
+    command = [sys.executable, "-m", "agents.engines.vllm_server", str(checkpoint), *bounds, *place]
+    # What stands behind -- must reach vLLM.
+    command += ["--", "--served-model-name", "tiny-one"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) as server:
+        try:
+            assert server.stdout is not None
+            found = re.search(r"--server (\S+); ", server.stdout.readline())
+            assert found, "the server did not start"
+            assert "tiny-one" in (checkpoint.parent / "vllm.log").read_text()
+            yield found[1]
+        finally:
+            server.send_signal(2)
+            assert server.wait(60) == 0
+
+
+def test_a_trainer_takes_a_server_by_its_address(checkpoint: Path, url: str, tmp_path: Path) -> None:
+    """What the server sampled is what the model scores; weights are pushed each time."""
+    sizes = ("--iterations", "2", "--groups", "2", "--group-size", "2", "--minibatch-groups", "1")
+    tasks = ("--tasks", CONFIG.tasks, "--eval-tasks", CONFIG.eval_tasks, "--eval-episodes", "2")
+    bounds = ("--max-new-tokens", "16", "--max-context", "4096", "--lr", "0.01", "--temperature", "0.7")
+    command = ("agents.train_grpo_mllm", "--checkpoint", str(checkpoint), "--out", str(tmp_path))
+    said = run(*command, *sizes, *tasks, *bounds, "--server", url)
+    assert "eval_accuracy" in said
+    first, second = (list(read_records(file)) for file in sorted((tmp_path / "records").iterdir()))
+    for version, records in ((1, first), (2, second)):
+        assert {v for record in records for turn in record.turns for v in turn.versions} == {version}
+    model = make_model(CONFIG.__class__(checkpoint=str(checkpoint)), FrameStore())
+    actor = make_actor(CONFIG.__class__(checkpoint=str(checkpoint), temperature=0.7), model)
+    with torch.no_grad():
+        scored = actor.scorer(first).log_probs
+    sampled = [value for record in first for turn in record.turns for value in turn.log_probs]
+    assert (scored - torch.tensor(sampled)).abs().max() < 1e-4
+
+
+def test_an_evaluation_says_what_the_model_itself_would(checkpoint: Path, url: str, tmp_path: Path) -> None:
+    """The server has other weights by now: the checkpoint's are pushed, the likeliest tokens taken."""
+    usual = ("--recipe", "LONGVT_TINY", "--tasks", TASKS.format(split="test"), "--episodes", "4")
+    bounds = ("--max-new-tokens", "16", "--max-context", "4096")
+    texts = []
+    for name, more in (("alone", ()), ("served", ("--server", url))):
+        out = tmp_path / name
+        run("agents.evaluate", "--checkpoint", str(checkpoint), "--out", str(out), *usual, *bounds, *more)
+        texts.append([turn.text for record in read_records(out / "played") for turn in record.turns])
+    assert texts[0] == texts[1]
