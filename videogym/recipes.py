@@ -94,6 +94,15 @@ _VIDEO_MTR_RULES = Rules(
     clip_frames=8,
     pool_frames=128,
     frame_budget=32,
+    # 128 patches of 28x28, and the 5 % of tolerance that the code's resizing has.
+    min_pixels=128 * 28 * 28,
+    max_pixels=128 * 28 * 28 * 105 // 100,
+)
+_VIDEO_MTR_CHOICES = (
+    ("drop_penalty", "0.5 times the drop below the best IoU so far; the paper gives no coefficient"),
+    ("tie", "an IoU equal to the best so far pays nothing; the paper gives no rule"),
+    ("no answer", "settled as a wrong answer"),
+    ("relevant frames", "pool frames whose timestamp lies in an evidence segment"),
 )
 
 VIDEO_MTR = Recipe(
@@ -107,10 +116,8 @@ VIDEO_MTR = Recipe(
         Term("answer", "trajectory", AnswerTerm(judge=judge_letter)),
     ),
     choices=(
-        ("drop_penalty", "0.5 times the drop below the best IoU so far; the paper gives no coefficient"),
-        ("tie", "an IoU equal to the best so far pays nothing; the paper gives no rule"),
-        ("no answer", "settled as a wrong answer"),
-        ("relevant frames", "pool frames whose timestamp lies in an evidence segment"),
+        *_VIDEO_MTR_CHOICES,
+        ("frame size", "100,352 pixels, as the code evaluates; it trains at 25,088, the paper gives none"),
     ),
 )
 
@@ -127,6 +134,7 @@ VIDEO_MTR_CODE = Recipe(
     choices=(
         ("gate", "not in the environment: the code shapes whole batches, see agents"),
         ("relevant frames", "pool frames whose timestamp lies in an evidence segment"),
+        ("frame size", "100,352 pixels, as the code evaluates; it trains at 25,088"),
     ),
 )
 
@@ -226,7 +234,8 @@ VIDEO_MTR_TINY = replace(
     VIDEO_MTR,
     name="VIDEO_MTR_TINY",
     source="VIDEO_MTR/paper scaled down for small models on a CPU",
-    rules=replace(_VIDEO_MTR_RULES, max_pixels=56 * 56),
+    rules=replace(_VIDEO_MTR_RULES, min_pixels=28 * 28, max_pixels=56 * 56),
+    choices=_VIDEO_MTR_CHOICES,
 )
 
 DEFAULT = Recipe(
