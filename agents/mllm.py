@@ -619,7 +619,8 @@ def command_line(
     try:
         model = make_model(config, FrameStore(video_root=config.root, open_videos=64))
     except (OSError, ValueError) as error:
-        parser.error(f"--checkpoint {config.checkpoint} is no model that can be loaded: {error}")
+        why = " ".join(str(error).split())  # transformers says it in several lines
+        parser.error(f"--checkpoint {config.checkpoint} is no model that can be loaded: {why}")
     try:
         actor = make_actor(config, model, server)
     except (EngineError, ValueError) as error:
