@@ -218,7 +218,14 @@ def main() -> None:
         arguments.out.mkdir(parents=True, exist_ok=True)  # that it cannot be is known before hours of play
     except (OSError, ValueError, EngineError) as error:
         parser.error(str(error))
-    records = evaluation.play(progress=True)
+    try:
+        records = evaluation.play(progress=True)
+    except EngineError as error:
+        if not config.server:
+            raise
+        sys.exit(str(error))
+    finally:
+        evaluation.actor.engine.close()
     write(arguments.out, records, config)
     found = estimates(records, evaluation.tasks)
     sys.stdout.write(told(found, evaluation, len(records)))

@@ -36,6 +36,7 @@ from .chat import ChatEnv, Episode, play
 from .demonstrations import Demonstrator, Said, Script
 from .engines.base import Engine, EngineError, Sampling
 from .engines.transformers_engine import TransformersEngine
+from .engines.vllm_common import MIN_TEMPERATURE
 from .engines.vllm_http import HTTPEngine
 from .loop import (
     LoopConfig,
@@ -195,8 +196,13 @@ def make_actor(config: ChatConfig, model: QwenVL, server: str = "") -> ChatActor
 
     Raises:
         EngineError: the server is out of reach, or of an untested version.
-        ValueError: the URL is not one of HTTP.
+        ValueError: the URL is not one of HTTP, or a server cannot sample as configured.
     """
+    if server and (config.video_form or config.temperature < MIN_TEMPERATURE):
+        raise ValueError(
+            f"a server samples at temperatures of at least {MIN_TEMPERATURE} behind frames as images, got "
+            f"temperature {config.temperature} and video_form {config.video_form}"
+        )
     sampling = Sampling(
         config.temperature, config.max_new_tokens, model.end_id, model.vision_ids, config.max_context
     )
@@ -625,9 +631,17 @@ def command_line(
         actor = make_actor(config, model, server)
     except (EngineError, ValueError) as error:
         parser.error(f"--server: {error}")
-    run = train(config, actor, arguments.out, is_first())
+    try:
+        run = train(config, actor, arguments.out, is_first())
+        values = run.evaluated or run.evaluate()
+    except EngineError as error:
+        if not server:
+            raise
+        sys.exit(f"{error}\nThe same command goes on with the run in {arguments.out}")
+    finally:
+        actor.engine.close()
     actor.model.save(str(arguments.out / "model"))
-    values = ", ".join(f"{name} {value:.3f}" for name, value in (run.evaluated or run.evaluate()).items())
     if is_first():
-        sys.stdout.write(f"{values}\nThe checkpoint is {arguments.out / 'model'}\n")
+        told = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+        sys.stdout.write(f"{told}\nThe checkpoint is {arguments.out / 'model'}\n")
     leave()

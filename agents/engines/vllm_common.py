@@ -62,8 +62,8 @@ def check_version(version: str, allow_untested: bool) -> None:
     """
     if version.split("+")[0] not in TESTED_VERSIONS and not allow_untested:
         raise EngineError(
-            f"vLLM {version} is untested, tested are {', '.join(TESTED_VERSIONS)}; run its tests with it "
-            "and pass allow_untested=True if they pass"
+            f"vLLM {version} is untested, tested are {', '.join(TESTED_VERSIONS)}; run its tests with it, "
+            "and if they pass make the engine in Python with allow_untested=True"
         )
 
 
@@ -140,10 +140,12 @@ def audit_prompt(prompt: Prompt, ids: Sequence[int], ranges: Sequence[tuple[int,
             for visual, found, expected in zip(prompt.visuals, lengths, prompt.placeholders, strict=False)
             if found != expected
         ]
+        largest = max(width * height for width, height in (visual.size for visual in prompt.visuals))
         raise EngineError(
             f"vLLM made {len(lengths)} images of {len(prompt.placeholders)}, with other placeholders for "
-            f"{', '.join(wrong) or 'none'}: its image processor rescales frames; its mm_processor_kwargs "
-            "need a size whose shortest_edge is 1 and whose longest_edge is the pixels of the largest frame"
+            f"{', '.join(wrong) or 'none'}: its image processor rescales frames; start it with "
+            f"max_frame_pixels of at least {largest} (mm_processor_kwargs with a size whose shortest_edge "
+            "is 1 and whose longest_edge is that)"
         )
     collapsed: list[int] = []
     place = 0
@@ -183,7 +185,9 @@ def audit_output(
     return Output(tuple(ids), tuple(log_probs), tuple(versions))
 
 
-def span_versions(spans: Sequence[Mapping[str, Any]] | None, number: int, pushed: int | None) -> list[int]:
+def span_versions(
+    spans: Sequence[Mapping[str, Any]] | None, number: int, pushed: int | None, sender: str = ""
+) -> list[int]:
     """The version of every id from vLLM's spans.
 
     Args:
@@ -191,23 +195,22 @@ def span_versions(spans: Sequence[Mapping[str, Any]] | None, number: int, pushed
         number: ids of the output.
         pushed: the version that was pushed last, if any was. The weights that vLLM was started with
             count as version 0.
+        sender: what stands before it in vLLM's label: two trainers count alike.
 
     Raises:
         EngineError: spans have gaps, or name other weights than were pushed.
     """
     versions: list[int] = []
     for span in spans or ():
-        label = span["version"]
-        if label == UNVERSIONED and pushed is None:
-            label = "0"
-        if not label.isdecimal() or (pushed is not None and int(label) != pushed):
+        expected = UNVERSIONED if pushed is None else f"{sender}{pushed}"
+        if span["version"] != expected:
             raise EngineError(
-                f"vLLM samples with weights of version {label!r}, but version {pushed} was pushed: it was "
+                f"vLLM samples with weights of version {span['version']!r}, not {expected!r}: it was "
                 "restarted, or something else pushes to it"
             )
         if span["start"] != len(versions):
             raise EngineError(f"vLLM's versions have a gap or an overlap: {list(spans or ())}")
-        versions += [int(label)] * (span["end"] - span["start"])
+        versions += [pushed or 0] * (span["end"] - span["start"])
     if len(versions) != number:
         raise EngineError(f"vLLM's versions cover {len(versions)} of {number} ids")
     return versions

@@ -11,6 +11,7 @@ import base64
 import http.client
 import io
 import json
+import secrets
 import shutil
 import socket
 import tempfile
@@ -110,6 +111,7 @@ class HTTPEngine:
         self._open: set[http.client.HTTPConnection] = set()
         self._stopping = threading.Event()
         self._pushed: int | None = None
+        self._sender = f"{secrets.token_hex(4)}-"  # before versions: two trainers count alike
         self._probed = False
         self._unusable: str | None = None
         try:
@@ -161,9 +163,9 @@ class HTTPEngine:
                 )
                 # Empties every cache, of prefixes as of images; until it is resumed, nothing is sampled.
                 self._control("/pause?mode=abort&clear_cache=true")
-                self._control("/start_weight_update")
+                self._start_update()
                 self._control("/update_weights", {"update_info": {"path": str(path)}})
-                self._control("/finish_weight_update", {"weight_version": str(version)})
+                self._control("/finish_weight_update", {"weight_version": f"{self._sender}{version}"})
                 self._control("/resume")
             finally:
                 path.unlink(missing_ok=True)
@@ -205,7 +207,8 @@ class HTTPEngine:
         content = choice["logprobs"]["content"]
         if [token["token_id"] for token in content] != choice["token_ids"]:
             raise EngineError(f"{self.url} gave log-probs of other ids than it sampled")
-        versions = span_versions(choice["weight_versions"], len(choice["token_ids"]), self._pushed)
+        spans, number = choice["weight_versions"], len(choice["token_ids"])
+        versions = span_versions(spans, number, self._pushed, self._sender)
         log_probs = [token["logprob"] for token in content]
         return audit_output(sampling, choice["token_ids"], log_probs, versions, choice["finish_reason"])
 
@@ -217,6 +220,16 @@ class HTTPEngine:
             "return_token_ids": True,
         }
         return self._call("POST", "/inference/v1/generate", body)
+
+    def _start_update(self) -> None:
+        """Begin to give weights, though a trainer may have been stopped while it did so."""
+        try:
+            self._control("/start_weight_update")
+        except EngineError as error:
+            if "already active" not in str(error):
+                raise
+            self._control("/finish_weight_update", {"weight_version": "unfinished"})
+            self._control("/start_weight_update")
 
     def _control(self, path: str, body: dict[str, Any] | None = None) -> None:
         # Repeated only while nothing has been changed: the others are not the same when said twice.

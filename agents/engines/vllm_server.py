@@ -3,9 +3,9 @@
 The server may live in an environment of its own: it is given by its executable, and takes from this
 package one module for weight updates. Nothing of `vllm` is imported here.
 
-Run ``python -m agents.engines.vllm_server runs/sft/model --port 8000 --max-model-len 8192 --max-images 256
---max-frame-pixels 50176``, and with ``--server http://127.0.0.1:8000`` a training loop in another shell.
-What stands behind ``--`` goes to ``vllm serve``.
+Run ``python -m agents.engines.vllm_server runs/sft/model --port 8000 --max-model-len 4096 --max-images 128
+--max-frame-pixels 3136``, and a training loop with ``--server http://127.0.0.1:8000 --max-context 4096`` in
+another shell. What stands behind ``--`` goes to ``vllm serve``.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def serve(
 
     Raises:
         EngineError: the server ended, or did not answer in time; with the end of its log.
-        OSError: the port is in use.
+        OSError: the port cannot be used.
         FileNotFoundError: there is no executable, or the checkpoint is a folder without the configuration
             of a processor.
     """
@@ -111,7 +111,10 @@ def serve(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that has ended leaves it so
-        free.bind(("127.0.0.1", port))
+        try:
+            free.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            raise OSError(f"port {port} cannot be used: {error}") from error
         port = free.getsockname()[1]
     options = engine_options(
         max_model_len=max_model_len,

@@ -124,10 +124,14 @@ def start() -> Iterator[Callable[[Handler], Served]]:
 
 
 class Replay:
-    """Answers as the real server did, by what is asked; what was recorded first is answered first."""
+    """Answers as the real server did, by what is asked; what was recorded first is answered first.
+
+    Only the name of the weights is the one that was pushed, where it was another in the recording.
+    """
 
     def __init__(self) -> None:
         self.left = [dict(exchange) for exchange in RECORDED]
+        self.pushed = "7"
 
     def __call__(self, method: str, path: str, body: Any) -> Answer:
         """The next recorded answer to this request."""
@@ -135,7 +139,11 @@ class Replay:
             same_ids = (exchange["request"] or {}).get("token_ids") == (body or {}).get("token_ids")
             if (exchange["method"], exchange["path"]) == (method, path) and same_ids:
                 del self.left[place]
-                return exchange["status"], exchange["answer"]
+                self.pushed = (body or {}).get("weight_version", self.pushed)
+                answer = json.dumps(exchange["answer"]).replace(
+                    '"version": "7"', f'"version": "{self.pushed}"'
+                )
+                return exchange["status"], json.loads(answer)
         raise AssertionError(f"not recorded: {method} {path} {body}")
 
 
@@ -252,6 +260,31 @@ def test_a_push_writes_the_weights_and_stamps_outputs(
     engine.close()
 
 
+def test_an_update_that_another_trainer_left_is_ended_first(start: Callable[[Handler], Served]) -> None:
+    """As vLLM says of one that was stopped while it gave weights; they get a name that nobody samples."""
+    replay, begun = Replay(), []
+
+    def answer(method: str, path: str, body: Any) -> Answer:
+        if path == "/start_weight_update" and not begun:
+            begun.append(path)
+            message = "start_weight_update called while a weight update is already active. Call"
+            return 500, {"error": {"message": message}}
+        if body == {"weight_version": "unfinished"}:
+            return 200, {}
+        return replay(method, path, body)
+
+    served = start(answer)
+    engine = engine_of(served.url)
+    engine.push(torch.nn.Linear(2, 3), 7)
+    asked = [(path, body) for _, path, body in served.asked if "weight_update" in path]
+    assert [path for path, _ in asked] == [
+        *("/start_weight_update", "/finish_weight_update"),
+        *("/start_weight_update", "/finish_weight_update"),
+    ]
+    assert [body["weight_version"] for _, body in asked[1::2]] == ["unfinished", f"{engine._sender}7"]
+    engine.close()
+
+
 def test_weights_can_travel_in_half_precision(start: Callable[[Handler], Served]) -> None:
     """The file has the asked type, the model keeps its own."""
     model, read, replay = torch.nn.Linear(2, 3), {}, Replay()
@@ -296,13 +329,13 @@ def test_png_keeps_every_value() -> None:
     ("spans", "pushed", "expected"),
     [
         ([("default", 0, 3)], None, [0, 0, 0]),
-        ([("4", 0, 1), ("5", 1, 3)], None, [4, 5, 5]),
-        ([("5", 0, 3)], 5, [5, 5, 5]),
+        ([("me-5", 0, 1), ("me-5", 1, 3)], 5, [5, 5, 5]),
         ([("default", 0, 3)], 5, "was restarted"),
-        ([("5", 0, 2), ("6", 2, 3)], 5, "something else pushes"),
-        ([("5", 0, 2)], 5, "cover 2 of 3"),
-        ([("5", 0, 1), ("5", 2, 3)], 5, "a gap"),
-        ([("mine", 0, 3)], None, "'mine'"),
+        ([("me-5", 0, 2), ("me-6", 2, 3)], 5, "something else pushes"),
+        ([("you-5", 0, 3)], 5, "'you-5', not 'me-5'"),
+        ([("me-5", 0, 2)], 5, "cover 2 of 3"),
+        ([("me-5", 0, 1), ("me-5", 2, 3)], 5, "a gap"),
+        ([("you-1", 0, 3)], None, "'you-1', not 'default'"),
         (None, None, "cover 0 of 3"),
     ],
 )
@@ -311,9 +344,9 @@ def test_versions_are_read_from_spans(spans: Any, pushed: int | None, expected: 
     given = spans and [dict(zip(("version", "start", "end"), span, strict=True)) for span in spans]
     if isinstance(expected, str):
         with pytest.raises(EngineError, match=expected):
-            span_versions(given, 3, pushed)
+            span_versions(given, 3, pushed, "me-")
     else:
-        assert span_versions(given, 3, pushed) == expected
+        assert span_versions(given, 3, pushed, "me-") == expected
 
 
 # --- what is refused ---------------------------------------------------------------------------

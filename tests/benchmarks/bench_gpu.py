@@ -102,7 +102,7 @@ LOADS = {
         (256, 256, 128),
         groups=4,
         group_size=8,
-        at_once=8,
+        at_once=4,
         checkpointed=False,
     ),
     "LONGVT/paper": Load(

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from agents import train_grpo_mllm
+from agents.engines.vllm_http import HTTPEngine
 from agents.mllm import make_actor, make_model, tiny_checkpoint
 from agents.records import read_records
 from videogym import FrameStore
@@ -53,13 +54,16 @@ def url(checkpoint: Path) -> Iterator[str]:
             assert server.wait(60) == 0
 
 
-def test_a_trainer_takes_a_server_by_its_address(checkpoint: Path, url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("collector", ["local", "async"])
+def test_a_trainer_takes_a_server_by_its_address(
+    collector: str, checkpoint: Path, url: str, tmp_path: Path
+) -> None:
     """What the server sampled is what the model scores; weights are pushed each time."""
     sizes = ("--iterations", "2", "--groups", "2", "--group-size", "2", "--minibatch-groups", "1")
     tasks = ("--tasks", CONFIG.tasks, "--eval-tasks", CONFIG.eval_tasks, "--eval-episodes", "2")
     bounds = ("--max-new-tokens", "16", "--max-context", "4096", "--lr", "0.01", "--temperature", "0.7")
     command = ("agents.train_grpo_mllm", "--checkpoint", str(checkpoint), "--out", str(tmp_path))
-    said = run(*command, *sizes, *tasks, *bounds, "--server", url)
+    said = run(*command, *sizes, *tasks, *bounds, "--server", url, "--collector", collector)
     assert "eval_accuracy" in said
     first, second = (list(read_records(file)) for file in sorted((tmp_path / "records").iterdir()))
     for version, records in ((1, first), (2, second)):
@@ -73,7 +77,14 @@ def test_a_trainer_takes_a_server_by_its_address(checkpoint: Path, url: str, tmp
 
 
 def test_an_evaluation_says_what_the_model_itself_would(checkpoint: Path, url: str, tmp_path: Path) -> None:
-    """The server has other weights by now: the checkpoint's are pushed, the likeliest tokens taken."""
+    """Though it has other weights: the checkpoint's are pushed, and their likeliest tokens taken."""
+    other = make_model(CONFIG.__class__(checkpoint=str(checkpoint)), FrameStore())
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.add_(torch.randn(weight.shape))
+    engine = HTTPEngine(url, other.store, other.layout)
+    engine.push(other.model, 1)  # the version that the command will push, too
+    engine.close()
     usual = ("--recipe", "LONGVT_TINY", "--tasks", TASKS.format(split="test"), "--episodes", "4")
     bounds = ("--max-new-tokens", "16", "--max-context", "4096")
     texts = []

@@ -128,6 +128,20 @@ def test_a_failed_push_stops_sampling_until_one_succeeds(served: Served) -> None
     assert worst(served.model, served.family, [context], outputs, SAMPLING) < TOLERANCE
 
 
+def test_an_update_that_was_left_unfinished_does_not_hold_up_the_next(served: Served) -> None:
+    """As by a trainer that was killed while the server read its weights."""
+    served.engine._control("/pause?mode=abort&clear_cache=true")
+    served.engine._control("/start_weight_update")
+    again = HTTPEngine(served.server.url, Noise(), LAYOUTS[served.family])
+    move(served.model, 12)
+    again.push(served.model, 1)
+    context = opening(served.family, "afresh")
+    outputs = again.generate([context], SAMPLING)
+    assert worst(served.model, served.family, [context], outputs, SAMPLING) < TOLERANCE
+    again.close()
+    served.push()
+
+
 def test_weights_that_do_not_fill_the_model_are_refused(served: Served) -> None:
     """Half a model is an error, though vLLM itself would go on with the other half's old weights."""
 
@@ -148,7 +162,7 @@ def test_weights_that_do_not_fill_the_model_are_refused(served: Served) -> None:
 def test_another_trainer_on_the_same_server_is_noticed(served: Served) -> None:
     """Weights that somebody else pushed are not taken for one's own."""
     other = HTTPEngine(served.server.url, Noise(), LAYOUTS[served.family])
-    other.push(served.model, served.version + 50)
+    other.push(served.model, served.version)  # the very number
     with pytest.raises(EngineError, match="something else pushes"):
         served.engine.generate([opening(served.family, "mine")], SAMPLING)
     other.close()
