@@ -69,8 +69,9 @@ from .ranks import (
 from .records import Record
 from .sharding import assembled, shard, whole
 
+# Longer events than half the gap between a skim's frames do not hide from it, and nobody need look.
 TASKS = (
-    "procedural:brief_event?level=0&duration_s=120&fps=4&size=320x180&event_s=3&count={count}&split={split}"
+    "procedural:brief_event?level=0&duration_s=256&fps=4&size=320x180&event_s=2&count={count}&split={split}"
 )
 EVALUATED_AT_ONCE = 32  # episodes in play together, unless it is said
 
