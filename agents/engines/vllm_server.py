@@ -204,7 +204,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def main() -> None:
-    """Serve until it is interrupted; end with 1 when the server has died."""
+    """Serve until it is interrupted or terminated; end with 1 when the server has died."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # in the background interrupts are ignored
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

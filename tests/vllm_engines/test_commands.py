@@ -36,7 +36,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(checkpoint: Path) -> Iterator[str]:
-    """Of a server that its command has started, and that is interrupted in the end."""
+    """Of a server that its command has started, and that is terminated in the end."""
     bounds = ("--max-model-len", "4096", "--max-images", "128", "--max-frame-pixels", "3136")
     place = ("--device", "cpu", "--dtype", "float32", "--log", str(checkpoint.parent / "vllm.log"))
     command = [sys.executable, "-m", "agents.engines.vllm_server", str(checkpoint), *bounds, *place]
@@ -50,8 +50,11 @@ def url(checkpoint: Path) -> Iterator[str]:
             assert "tiny-one" in (checkpoint.parent / "vllm.log").read_text()
             yield found[1]
         finally:
-            server.send_signal(2)
-            assert server.wait(60) == 0
+            server.terminate()
+            try:
+                assert server.wait(60) == 0
+            finally:
+                server.kill()
 
 
 @pytest.mark.parametrize("collector", ["local", "async"])
