@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -582,14 +582,27 @@ def corpus(env: VideoQAEnv, script: Script | None = None, episodes: int = 64) ->
     return texts
 
 
+def training_parser(
+    about: str | None, config_class: type[ChatConfig], out: Path
+) -> argparse.ArgumentParser:
+    """What the command of a training loop reads; a server can sample for loops that play."""
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=out, help="folder; gone on with if it holds a run")
+    if "collector" in {option.name for option in fields(config_class)}:
+        about_server = "of a vLLM that samples, see agents.engines.vllm_server; by default the model does"
+        parser.add_argument("--server", metavar="URL", default="", help=about_server)
+    add_options(parser, config_class)
+    return parser
+
+
 @reported
 def command_line(
     about: str | None,
     config_class: type[M],
     train: Callable[[M, ChatActor, Path, bool], TrainingRun],
     out: Path,
-    *,
-    rollouts: bool = False,
 ) -> None:
     """The command of a training loop: from one checkpoint to another.
 
@@ -598,19 +611,11 @@ def command_line(
         config_class: every field of it is an option.
         train: called with config, actor, folder and whether to show progress.
         out: the folder by default; the trained checkpoint is its ``model``.
-        rollouts: whether the loop plays, so that a server can sample for it.
     """
-    parser = argparse.ArgumentParser(
-        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=out, help="folder; gone on with if it holds a run")
-    if rollouts:
-        about_server = "of a vLLM that samples, see agents.engines.vllm_server; by default the model does"
-        parser.add_argument("--server", metavar="URL", default="", help=about_server)
-    add_options(parser, config_class)
+    parser = training_parser(about, config_class, out)
     arguments = parser.parse_args()
     config = read_config(parser, config_class, vars(arguments))
-    server = arguments.server if rollouts else ""
+    server: str = getattr(arguments, "server", "")
     if server and (launched() or getattr(config, "collector", "local") == "ray"):
         parser.error(
             "--server is for one process that trains: without torchrun and without --collector ray"

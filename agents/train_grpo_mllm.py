@@ -225,4 +225,4 @@ def weight(config: Config, records: Sequence[Record]) -> int:
 
 
 if __name__ == "__main__":
-    command_line(__doc__, Config, train, Path("runs/grpo"), rollouts=True)
+    command_line(__doc__, Config, train, Path("runs/grpo"))

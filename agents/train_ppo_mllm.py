@@ -335,4 +335,4 @@ def gradient_step(
 
 
 if __name__ == "__main__":
-    command_line(__doc__, Config, train, Path("runs/ppo-mllm"), rollouts=True)
+    command_line(__doc__, Config, train, Path("runs/ppo-mllm"))

@@ -186,18 +186,32 @@ LOOPS = re.compile(r"agents\.(train_|evaluate)")
 def test_a_shown_training_command_is_understood(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     from agents.loop import add_options, from_options
+    from agents.mllm import ChatConfig, training_parser
 
     if words[0] == "torchrun":
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     words = words[words.index("-m") :]
     module = importlib.import_module(words[1])
     config = module.Config
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--out")
-    add_options(parser, config, getattr(module, "OPTIONS", ()))
+    if issubclass(config, ChatConfig) and config.trains:
+        parser = training_parser("", config, Path("out"))
+    else:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--out")
+        add_options(parser, config, getattr(module, "OPTIONS", ()))
     from_options(
         config, vars(parser.parse_args([word for word in words[2:] if word not in ("...", "--help")]))
     )
+
+
+def test_the_shown_server_command_is_understood() -> None:
+    pytest.importorskip("torch")
+    from agents.engines.vllm_server import command_parser
+
+    shown = [param.values[0] for param in BASH if "agents.engines.vllm_server" in param.values[0]]
+    assert shown
+    for words in shown:
+        command_parser().parse_args(words[words.index("agents.engines.vllm_server") + 1 :])
 
 
 # --- in a browser ------------------------------------------------------------------------------

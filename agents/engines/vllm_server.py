@@ -203,9 +203,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def main() -> None:
-    """Serve until it is interrupted or terminated; end with 1 when the server has died."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # in the background interrupts are ignored
+def command_parser() -> argparse.ArgumentParser:
+    """What the command reads before a ``--``."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -223,9 +222,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of sampling")
     parser.add_argument("--vllm", help="executable; by default that beside this Python or on the path")
     parser.add_argument("--log", type=Path, default=Path("vllm.log"), help="where its output is appended")
+    return parser
+
+
+def main() -> None:
+    """Serve until it is interrupted or terminated; end with 1 when the server has died."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # in the background interrupts are ignored
     given = sys.argv[1:]
     own = given.index("--") if "--" in given else len(given)
-    options = vars(parser.parse_args(given[:own]))
+    options = vars(command_parser().parse_args(given[:own]))
     try:
         with serve(log_path=options.pop("log"), arguments=given[own + 1 :], **options) as server:
             sys.stdout.write(f"Train with --server {server.url}; its output is in {server.log_path}\n")

@@ -68,8 +68,6 @@ def test_a_server_that_cannot_sample_is_told_in_a_line(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["train", "--checkpoint", str(checkpoints["qwen2_5_vl"]), *more])
     with pytest.raises(SystemExit) as ended:
-        of_language_models(
-            "", train_grpo_mllm.Config, train_grpo_mllm.train, tmp_path / "out", rollouts=True
-        )
+        of_language_models("", train_grpo_mllm.Config, train_grpo_mllm.train, tmp_path / "out")
     assert ended.value.code == 2 and said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
