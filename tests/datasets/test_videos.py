@@ -4,16 +4,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
 
+import av
 import pytest
 
 from videogym import VideoQAEnv
 from videogym.datasets import VideoProblem, check_videos, find_videos, load_tasks
 from videogym.state import Segment, Task
 from videogym.testing.coded_clips import write_clip
+from videogym.video.containers import CONTAINERS, VIDEO_SUFFIXES
 
 
 def task(video: str, task_id: str = "", evidence: tuple[Segment, ...] | None = None) -> Task:
@@ -40,7 +43,9 @@ def touch(root: Path, *paths: str) -> Path:
         ("a.mp4", "a.mp4"),
         ("set/a.mp4", "set/a.mp4"),
         ("a.mp4", "a.MKV"),
-        ("A b ü.mp4", "a B Ü.webm"),
+        ("A b ü.mp4", "A b ü.webm"),
+        ("a.mp4", "a.WebM"),
+        ("\u00e9.mp4", "e\u0301.mkv"),  # as other disks write it
         ("x_360.0_510.0.mp4", "x_360.0_510.0.mkv"),
         ("a.mp4", "deep/er/a.mp4"),
         ("set/a.mp4", "a.mp4"),
@@ -94,6 +99,75 @@ def test_two_videos_are_never_one_file(tmp_path: Path) -> None:
         ("one/1.mp4", "leads to 1.mp4, as does two/1.mp4"),
         ("two/1.mp4", "leads to 1.mp4, as does one/1.mp4"),
     ]
+
+
+@pytest.mark.parametrize("below", ["", "v/", "deep/er/"])
+def test_ids_that_differ_in_case_alone_are_two_videos(below: str, tmp_path: Path) -> None:
+    root = touch(tmp_path, f"{below}aBc_1.mkv", f"{below}abc_1.mkv")
+    check = find_videos([task("abc_1.mp4"), task("aBc_1.mp4"), task("x/aBc_1.webm")], root)
+    wanted = [f"{below}{name}.mkv" for name in ("abc_1", "aBc_1", "aBc_1")]
+    if below:  # a folder x is not there
+        wanted, (problem,) = wanted[:2], check.problems
+        assert (problem.video, problem.cause) == ("x/aBc_1.webm", "missing")
+    assert [found.video for found in check.tasks] == wanted
+
+
+@pytest.mark.parametrize("file", ["v/abc.mp4", "abc.mkv", "abc.mp4"])
+def test_the_only_file_is_that_of_its_very_name(file: str, tmp_path: Path) -> None:
+    asked = [task("aBc.mp4"), task("abc.mp4"), task("ABC.mp4")]
+    check = find_videos(asked, touch(tmp_path, file))
+    assert [(found.task_id, found.video) for found in check.tasks] == [("t abc.mp4", file)]
+    assert [(problem.video, problem.cause) for problem in check.problems] == [
+        ("ABC.mp4", "ambiguous"),
+        ("aBc.mp4", "ambiguous"),
+    ]
+    assert all(f"leads to {file}, as does " in problem.message for problem in check.problems)
+
+
+def test_where_no_name_is_the_file_s_own_none_has_it(tmp_path: Path) -> None:
+    check = find_videos([task("ABC.mp4"), task("Abc.mp4")], touch(tmp_path, "abc.mp4"))
+    assert not check.tasks and [problem.cause for problem in check.problems] == ["ambiguous"] * 2
+
+
+def test_folders_are_told_apart_by_their_case_too(tmp_path: Path) -> None:
+    root = touch(tmp_path, "Set/1.mkv", "set/1.mkv")
+    names = ["/mnt/set/1.mp4", "/mnt/Set/1.mp4"]
+    assert [found.video for found in find_videos(map(task, names), root).tasks] == [
+        "set/1.mkv",
+        "Set/1.mkv",
+    ]
+    check = find_videos([task("/mnt/SET/1.mp4")], root)
+    assert [problem.cause for problem in check.problems] == ["ambiguous"]
+
+
+@pytest.mark.parametrize(("name", "file"), [("A b ü.mp4", "a B Ü.webm"), ("Set/a.mp4", "x/set/a.mp4")])
+def test_a_video_in_another_case_alone_is_found_and_told(name: str, file: str, tmp_path: Path) -> None:
+    with pytest.warns(
+        UserWarning, match=f"1 videos are there under .* case alone, such as {name} as {file}"
+    ):
+        check = find_videos([task(name)], touch(tmp_path, file))
+    assert [found.video for found in check.tasks] == [file] and not check.problems
+
+
+def test_whatever_file_a_reader_plays_is_found_by_its_name(tmp_path: Path) -> None:
+    """Endings are those of libav's own list for the containers that are opened, without those of sound."""
+    other = {"heic", "heif", "avif", "ism"}  # pictures, and a list of other files
+    sound = {"m4a", "m4b", "isma", "mka", "mks", "wma", "oga"}
+    listed: set[str] = set(VIDEO_SUFFIXES)
+    for name in [*CONTAINERS.split(","), "vob", "svcd", "ogv", "ismv", "f4v", "ipod"]:
+        for mode in ("r", "w"):
+            with contextlib.suppress(ValueError):
+                listed |= {f".{ending}" for ending in av.format.ContainerFormat(name, mode).extensions}
+    endings = sorted(listed - {f".{ending}" for ending in other | sound})
+    assert {".gif", ".3gp", ".m2ts", ".mts", ".ogv", ".asf", ".wmv", ".flv", ".m4v", ".vob"} <= set(endings)
+    names = [f"x{i}{ending}" for i, ending in enumerate([*endings, *map(str.upper, endings)])]
+    asked = {"question": "Q?", "options": ["a", "b"], "answer": "A"}
+    rows = [asked | {"question_id": name, "videoID": name} for name in names]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    tasks = load_tasks(f"video-mme:{tmp_path / 'rows.json'}")
+    assert [one.video for one in tasks] == names
+    root = touch(tmp_path / "videos", *(f"below/{one.video}" for one in tasks))
+    assert [one.video for one in find_videos(tasks, root).tasks] == [f"below/{one.video}" for one in tasks]
 
 
 def test_nothing_outside_the_folder_is_taken(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from videogym.datasets import READERS, TaskFileError, find_videos, load_tasks
-from videogym.datasets.fields import VIDEO_SUFFIXES
 from videogym.datasets.procedural import PREFIX
 from videogym.doctor import Examination, finding
 from videogym.doctor.symptoms import at_the_door
 from videogym.state import Task
+from videogym.video.containers import VIDEO_SUFFIXES
 
 # What is known to be wrong before any video is opened, with the tasks concerned.
 Wrong = list[tuple[Examination, tuple[Task, ...]]]

@@ -15,9 +15,9 @@ from typing import Any
 
 from videogym.datasets.rows import parse_json
 from videogym.state import Region, Segment, TaskKind
+from videogym.video.containers import VIDEO_SUFFIXES
 
 Fields = dict[str, Any]
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".ts", ".mpg", ".mpeg", ".flv", ".wmv")
 
 _NUMBERS = (int, float, Decimal)
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
-from videogym.datasets.fields import VIDEO_SUFFIXES
 from videogym.datasets.procedural import SPLITS, ProceduralTasks
 from videogym.state import Task
+from videogym.video.containers import VIDEO_SUFFIXES
 from videogym.video.synthetic import Address, InvalidAddress
 
 

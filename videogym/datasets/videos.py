@@ -8,16 +8,18 @@ at any depth. Nothing outside that folder is ever taken, links included.
 from __future__ import annotations
 
 import os
+import unicodedata
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
-from videogym.datasets.fields import VIDEO_SUFFIXES
 from videogym.datasets.tasks import EvidenceError, TaskList, check_evidence
 from videogym.state import Task
 from videogym.video import FrameStore, VideoError, VideoNotFound
+from videogym.video.containers import VIDEO_SUFFIXES
 
 Cause = Literal["missing", "ambiguous", "unusable", "evidence"]
 
@@ -48,7 +50,9 @@ def find_videos(tasks: Iterable[Task], video_root: str | os.PathLike[str]) -> Vi
 
     A file fits a name if it is called the same up to the ending and the case, and the folders that both
     tell of agree from the last one upwards: ``/data/set/a/1.mp4`` fits ``set/a/1.mkv`` and ``1.mp4``, but
-    not ``b/1.mp4``. Where several fit alike, or two names lead to one file, none is taken.
+    not ``b/1.mp4``. A file of the very name is preferred: ids may differ in nothing but the case. Where
+    several fit alike, or two names lead to one file and neither is its own, none is taken. A warning tells
+    of names that are found in another case alone.
 
     Args:
         tasks: any; ``synthetic:`` addresses are left alone.
@@ -61,6 +65,11 @@ def find_videos(tasks: Iterable[Task], video_root: str | os.PathLike[str]) -> Vi
     names = _by_video(tasks)
     paths, problems = _look_up(list(names), video_root)
     found = [replace(task, video=paths[task.video]) for task in tasks if task.video in paths]
+    other_case = [name for name, path in paths.items() if name != path and not _is_same(name, path)]
+    if other_case:
+        first = f"{other_case[0]} as {paths[other_case[0]]}"
+        told = f"{len(other_case)} videos are there under a name of another case alone, such as {first}"
+        warnings.warn(f"{os.fspath(video_root)}: {told}; ids may differ in nothing else", stacklevel=2)
     return VideoCheck(
         TaskList(found),
         tuple(
@@ -123,7 +132,7 @@ def _look_up(
     problems: dict[str, tuple[Cause, str]] = {}
     files = _files_below(root) if rest else {}
     for name in rest:
-        fitting = _fitting(name, files.get(_stem(name), ()))
+        fitting = _fitting(name, files.get(_folded(_stem(name)), ()))
         if len(fitting) == 1:
             paths[name] = fitting[0]
         elif fitting:
@@ -131,23 +140,30 @@ def _look_up(
         else:
             problems[name] = "missing", f"no such file below {root}"
     for name, other in _rivals(root, paths, rest).items():
-        problems[name] = "ambiguous", f"leads to {paths.pop(name)}, as does {other}"
-    return paths, problems
+        problems[name] = "ambiguous", f"leads to {paths[name]}, as does {other}"
+    return {name: path for name, path in paths.items() if name not in problems}, problems
 
 
-def _rivals(root: str, paths: dict[str, str], searched: Iterable[str]) -> dict[str, str]:
-    """Searched names that lead to one file with a name of another video, and that name."""
+def _rivals(root: str, paths: dict[str, str], searched: Sequence[str]) -> dict[str, str]:
+    """Searched names that lead to one file with a name of another video that fits as well, and that one."""
     owners: dict[str, list[str]] = defaultdict(list)
     for name, path in paths.items():
         owners[os.path.normpath(os.path.join(root, path))].append(name)
     rivals = {}
     for name in searched:
         if name in paths:
-            claimed = owners[os.path.join(root, paths[name])]
-            other = next((other for other in claimed if _agreement(name, other) < 0), None)
-            if other is not None:
-                rivals[name] = other
+            for other in owners[os.path.join(root, paths[name])]:
+                if not _is_same(name, other) and (
+                    other not in searched or _claims(name, other, paths[name])
+                ):
+                    rivals[name] = other
     return rivals
+
+
+def _claims(name: str, other: str, path: str) -> bool:
+    """Whether a path fits another name as well as it fits a name."""
+    one, rival = _fit(name, path), _fit(other, path)
+    return one is not None and rival is not None and rival >= one
 
 
 def _is_below(root: str, name: str) -> bool:
@@ -167,31 +183,51 @@ def _files_below(root: str) -> dict[str, list[str]]:
             if os.path.splitext(name)[1].lower() not in VIDEO_SUFFIXES:
                 continue
             if not os.path.islink(os.path.join(folder, name)) or _is_below(root, path):
-                files[_stem(path)].append(path)
+                files[_folded(_stem(path))].append(path)
     return files
 
 
 def _stem(path: str) -> str:
-    stem, suffix = os.path.splitext(os.path.basename(path))
-    return (stem if suffix.lower() in VIDEO_SUFFIXES else stem + suffix).casefold()
+    stem, suffix = os.path.splitext(_composed(os.path.basename(path)))
+    return stem if suffix.lower() in VIDEO_SUFFIXES else stem + suffix
+
+
+def _composed(text: str) -> str:
+    """The same text whether or not accents are characters of their own, as some disks have them."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _folded(text: str) -> str:
+    return _composed(text.casefold())
 
 
 def _fitting(name: str, paths: Sequence[str]) -> list[str]:
-    """The paths whose folders agree with the name's for the longest way."""
-    ways = [(_agreement(name, path), path) for path in paths]
-    best = max((way for way, _ in ways), default=-1)
-    return [path for way, path in ways if way == best] if best >= 0 else []
+    """The paths that fit a name best."""
+    fits = [(_fit(name, path), path) for path in paths]
+    best = max((fit for fit, _ in fits if fit is not None), default=None)
+    return [path for fit, path in fits if fit is not None and fit == best]
 
 
-def _agreement(name: str, path: str) -> int:
-    """How many folders, from the last upwards, are the same; -1 if one differs before either ends."""
+def _fit(name: str, path: str) -> tuple[bool, int, bool] | None:
+    """How well a path fits a name of the same folded stem; the larger the better.
+
+    Returns:
+        Whether the stems are the same to the letter, how many folders are, from the last upwards and
+        whatever their case, and whether these are the same to the letter; None if one differs before
+        either ends.
+    """
     ours, theirs = _folders(name), _folders(path)
-    for one, other in zip(ours, theirs, strict=False):
-        if one != other:
-            return -1
-    return min(len(ours), len(theirs))
+    both = list(zip(ours, theirs, strict=False))
+    if any(_folded(one) != _folded(other) for one, other in both):
+        return None
+    return _stem(name) == _stem(path), len(both), all(one == other for one, other in both)
+
+
+def _is_same(name: str, other: str) -> bool:
+    """Whether two names can be of one video: to the letter the same, as far as both tell."""
+    fit = _fit(name, other)
+    return fit is not None and fit[0] and fit[2]
 
 
 def _folders(path: str) -> list[str]:
-    parents = PurePosixPath(path).parent.parts
-    return [part.casefold() for part in reversed(parents) if part != "/"]
+    return [_composed(part) for part in reversed(PurePosixPath(path).parent.parts) if part != "/"]

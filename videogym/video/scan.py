@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videogym.video.cache import publish_file
+from videogym.video.containers import CONTAINERS
 from videogym.video.orientation import orientation_of
 from videogym.video.packets import PacketTable, load_table, save_table
 from videogym.video.types import NoVideoStream, TruncatedVideo, UnreadableVideo
 
-# Playlists would open other files and the text demuxer draws text as video, so containers are listed.
-_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,avi,flv,asf,ogg,gif"
 _COVER = av.stream.Disposition.attached_pic
 # MP4's index says more, and the length of an MPEG stream is taken from its own end.
 _TELL_LENGTH = ("matroska,webm", "avi", "flv", "asf", "ogg")
@@ -57,7 +56,7 @@ def open_container(path: str) -> Any:
     try:
         return av.open(
             path,
-            container_options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"},
+            container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"},
             metadata_errors="replace",
         )
     except (av.FFmpegError, OSError) as error:
