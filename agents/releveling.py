@@ -22,6 +22,7 @@ from torch import Tensor
 from torchrl.envs import Transform
 
 from videogym import Term
+from videogym.rewards import pays_for_answers
 
 Definition = Literal["paper", "code"]
 PAYMENT = 0.5  # Video-MTR's frame reward: what its gate takes back, and what tells a right answer
@@ -33,7 +34,8 @@ class TurnRewards(Transform):
     Gated payments of an episode whose answer was wrong or missing become 0 where they were paid. The
     sum over an episode stays what the environment paid. An answer is right as in
     `videogym.rewards.score`: the ``answer`` term paid at the last turn, or ``is_success`` in a recipe
-    without that term. A bonus paid before, ``("next", "bonus")``, is a gated payment like others.
+    without that term, or where its weight is not positive. A bonus paid before, ``("next", "bonus")``, is
+    a gated payment like others.
 
     Args:
         terms: the recipe's terms.
@@ -78,7 +80,7 @@ class TurnRewards(Transform):
 
     def _right(self, tensordict: TensorDictBase, last: Tensor) -> Tensor:
         """Whether each episode's answer was right, (B, 1, 1)."""
-        judged = any(term.name == "answer" for term in self.terms)
+        judged = any(pays_for_answers(term) for term in self.terms)
         right = tensordict["next", "terms", "answer"] if judged else tensordict["next", "is_success"]
         return ((right > 0) & last).any(1, keepdim=True)
 

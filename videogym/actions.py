@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from videogym.answers import with_plain_signs
 from videogym.state import (
     Action,
     Answer,
@@ -166,7 +167,8 @@ def _judge_answer(state: State, answer: Answer) -> Invalid | None:
     text = answer.text.strip()
     if len(text) > rules.max_answer_chars:
         return Invalid("answer_length", f"An answer has at most {rules.max_answer_chars} characters.")
-    if task.kind == "choice" and text.upper() not in task.letters:
+    # A letter of ASCII: others turn into one when their case is changed, as the dotless i does.
+    if task.kind == "choice" and not (text.isascii() and text.upper() in task.letters):
         return Invalid("unknown_option", f"Answer with one letter of {', '.join(task.letters)}.")
     if task.kind == "numeric" and not _is_number(text):
         return Invalid("not_a_number", "Answer with a number.")
@@ -175,7 +177,7 @@ def _judge_answer(state: State, answer: Answer) -> Invalid | None:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        float(with_plain_signs(text))
     except ValueError:
         return False
     return True

@@ -34,7 +34,6 @@ from videogym.rewards import (
     Score,
     answered_right,
     best_coverage,
-    is_correct,
     looked_regions,
     looked_segments,
     score,
@@ -388,8 +387,8 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
 
     def _is_success(self, paid: Score | None) -> bool:
         """Whether the answer was right; False where the judge abstained, which `evaluate` leaves out."""
-        if paid is None:  # an episode that was restored: its judge is not asked again
-            return is_correct(self.state)
+        if paid is None:  # nothing was played
+            return False
         return bool(answered_right(self.recipe.terms, paid.terms.get("answer"), self.state))
 
     def _info(self, paid: Score | None) -> dict[str, Any]:

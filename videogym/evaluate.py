@@ -91,8 +91,8 @@ def evaluate(
 ) -> Report:
     """Play episodes and report.
 
-    An answer is right as `videogym.rewards.answered_right` says: however it is written, or where the
-    recipe's ``answer`` term paid in full.
+    An answer is right as `videogym.rewards.answered_right` says: where the recipe's ``answer`` term paid
+    in full.
 
     Args:
         policy: called as ``policy(observation, info)`` or ``policy(observation, info, env)``, where

@@ -8,11 +8,11 @@ what a turn pays and, at the end of an episode, settles the gate of the recipe.
 from __future__ import annotations
 
 import itertools
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from videogym.answers import option_named, same_text, with_plain_signs
 from videogym.grammars import longvt_transcript
 from videogym.state import (
     WHOLE_FRAME,
@@ -96,14 +96,15 @@ def _value(term: Term, before: State, after: State) -> float | None:
 def _settlement(terms: Sequence[Term], answer: float | None, final: State) -> float | None:
     """Minus the gated payments of the whole episode, or 0.0 when the answer was right.
 
-    Right is what the recipe's own ``answer`` term pays for; a recipe without one asks `is_correct`.
+    Right is what the recipe's own ``answer`` term pays for; a recipe in which none pays asks `is_correct`.
     Where the judge abstained nothing is settled: to take back would call the answer wrong, to settle
     with 0.0 would call it right. The gate is absent like the answer, and tells that what was paid is
     not earned yet: such an episode is nothing to learn from.
     """
     if _abstained(terms, answer, final):
         return None
-    if is_correct(final) if answer is None else answer > 0:
+    judged = any(pays_for_answers(term) for term in terms)
+    if (answer is not None and answer > 0) if judged else is_correct(final):
         return 0.0
     owed = 0.0
     states = history(final)
@@ -120,8 +121,16 @@ def _abstained(terms: Sequence[Term], answer: float | None, final: State) -> boo
     return judged and answer is None and final.answer is not None
 
 
+def pays_for_answers(term: Term) -> bool:
+    """Whether this is the term that tells right answers from wrong ones by what it pays."""
+    return term.name == "answer" and term.weight > 0
+
+
 def answered_right(terms: Sequence[Term], answer: float | None, final: State) -> bool | None:
     """Whether an episode ended with the right answer, as far as anyone has judged.
+
+    The judge of the reward is the judge of this: an episode is right where the ``answer`` term paid in
+    full, less the decay of a late answer. So no accuracy says otherwise than the reward.
 
     Args:
         terms: the recipe's terms.
@@ -129,15 +138,22 @@ def answered_right(terms: Sequence[Term], answer: float | None, final: State) ->
         final: the last state.
 
     Returns:
-        True for the right answer however it is written, and where the ``answer`` term paid in full: a
-        partly right answer keeps what is gated, but is not right. None where the judge abstained.
+        False for a partly right answer, which keeps what is gated, and where the decay has left nothing
+        to pay. None where the judge abstained. A recipe without an ``answer`` term, or where its weight
+        is not positive, asks `is_correct`.
     """
-    if final.answer is None:
-        return False
     if _abstained(terms, answer, final):
         return None
-    full = next((term.weight for term in terms if term.name == "answer"), 0.0)
-    return is_correct(final) or (answer is not None and answer >= full > 0)
+    paying = next((term for term in terms if pays_for_answers(term)), None)
+    if paying is None:
+        return is_correct(final)
+    return answer is not None and answer >= _full_payment(paying, final) > 0
+
+
+def _full_payment(term: Term, final: State) -> float:
+    """What the term pays for a right answer in this turn."""
+    worth = term.function.worth(final) if isinstance(term.function, AnswerTerm) else 1.0
+    return term.weight * worth
 
 
 def history(state: State) -> list[State]:
@@ -152,32 +168,33 @@ def history(state: State) -> list[State]:
 def judge_letter(task: Task, answer: str) -> float:
     """1.0 for the right letter, number or text, else 0.0, compared as Video-MTR does.
 
-    Letters are case-sensitive. Numbers are equal after rounding to two decimals, if both or neither
-    are written with a decimal mark. Open texts must be equal after folding case and white space; an
-    empty one is never right.
+    Letters are case-sensitive. Numbers are what Python reads as such, and equal after rounding to two
+    decimals, if both or neither are written with a decimal mark. Open texts must be the same but for case,
+    white space and the shape of letters (`videogym.answers.same_text`); an empty one is never right.
     """
     given = answer.strip()
     if task.kind == "choice":
         return float(given == task.answer)
     if task.kind == "numeric":
         return float(_same_number(given, task.answer))
-    return float(given != "" and _folded(given) == _folded(task.answer))
+    return float(same_text(given, task.answer))
 
 
 def judge_lenient(task: Task, answer: str) -> float:
     """1.0 for the right answer however it is written, else 0.0.
 
-    For a choice the letter, the labelled option and the option's text all count, in any case.
+    A choice is right if it names the right option by letter, text or both, in any case, and an existing
+    letter is only that letter (`videogym.answers.option_named`). Any dash before a number is a minus.
     """
-    if task.kind != "choice":
-        return judge_letter(task, answer)
-    index = task.letters.index(task.answer)
-    accepted = (task.answer, task.labelled_options[index], task.options[index])
-    return float(_folded(answer).rstrip(".") in {_folded(text).rstrip(".") for text in accepted})
+    if task.kind == "choice":
+        return float(option_named(task, answer) == task.answer)
+    if task.kind == "numeric":
+        return float(_same_number(with_plain_signs(answer), with_plain_signs(task.answer)))
+    return judge_letter(task, answer)
 
 
 def is_correct(state: State) -> bool:
-    """Whether the episode ended with the right answer, however it is written."""
+    """Whether the episode ended with the right answer, as `judge_lenient` finds."""
     return state.answer is not None and judge_lenient(state.task, state.answer) > 0
 
 
@@ -190,10 +207,6 @@ def _same_number(given: str, truth: str) -> bool:
     except ValueError:
         return False
     return equal and marked(given) == marked(truth)
-
-
-def _folded(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 @dataclass(frozen=True)
@@ -216,8 +229,12 @@ class AnswerTerm:
         verdict = self.judge(task, answer)
         if verdict is None:
             return None
-        late = self.decay * len(before.turns) if task.kind == "choice" else 0.0
-        return verdict * (1.0 - late)
+        return verdict * self.worth(after)
+
+    def worth(self, after: State) -> float:
+        """What a right answer pays in the turn that led here."""
+        late = self.decay * (len(after.turns) - 1) if after.task.kind == "choice" else 0.0
+        return 1.0 - late
 
 
 # --- format ------------------------------------------------------------------------------------

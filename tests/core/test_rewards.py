@@ -52,6 +52,14 @@ JUDGED = [
     (OPEN, "a red\nflag ", 1, 1),
     (OPEN, "a red flag!", 0, 0),
     (OPEN, "ａ red flag", 1, 1),
+    (OPEN, "", 0, 0),
+    (replace(OPEN, answer="..."), "", 0, 0),
+    (replace(OPEN, answer="102"), "10²", 0, 0),
+    (replace(OPEN, answer="H₂O"), "H2O", 0, 0),
+    (replace(NUMBER, answer="-5"), "−5", 0, 1),  # Python reads no such number, people do
+    (replace(NUMBER, answer="-5"), "–5", 0, 1),
+    (replace(NUMBER, answer="5"), "–5", 0, 0),
+    (replace(NUMBER, answer="102"), "10²", 0, 0),
 ]
 
 
@@ -210,8 +218,8 @@ def test_a_partly_right_answer_keeps_what_is_gated_and_is_not_right():
     hand = gated(says_half).play(LOOK, WRONG)
     assert hand.scores[-1].terms == {"turn": 0.25, "answer": 1.0, "gate": 0.0}
     assert right(hand) is False
-    # The exact answer is right whatever a judge says of it.
-    assert right(gated(says_half).play(LOOK, RIGHT)) is True
+    # Nor is the exact one, if the judge of the reward says half: accuracy is as the reward.
+    assert right(gated(says_half).play(LOOK, RIGHT)) is False
 
 
 def test_right_is_what_the_judge_of_the_recipe_finds_right():

@@ -34,6 +34,9 @@ def task(answer: str, kind: str = "numeric", **changes: object) -> Task:
     return replace(made, kind=kind, **changes)  # type: ignore[arg-type]
 
 
+DASHES = "-‐‑‒–—―−﹘﹣－"  # U+002D, U+2010 to U+2015, U+2212, small and full-width ones
+
+
 # --- numbers -----------------------------------------------------------------------------------
 
 
@@ -69,6 +72,24 @@ def task(answer: str, kind: str = "numeric", **changes: object) -> Task:
         ("50", "50%", 1),
         ("1", "1e999", 0),
         ("3", "nan", 0),
+        # Every dash before a number is a minus, and between two numbers none is.
+        *((truth, f"{dash}5", verdict) for dash in DASHES for truth, verdict in (("5", 0), ("-5", 1))),
+        *(
+            (truth, f"about {dash}5 °C", verdict)
+            for dash in DASHES
+            for truth, verdict in (("5", 0), ("-5", 1))
+        ),
+        *((truth, f"3{dash}5", 0) for dash in DASHES for truth in ("3", "5", "-5", "35", "-2")),
+        ("–5", "-5", 1),
+        ("0.05", "5e–2", 1),
+        ("10", "10²", 0),
+        ("102", "10²", 0),
+        ("102", "10₂", 0),
+        ("1.5", "1.5×10³", 0),
+        ("5", "5½", 0),
+        ("5", "5 ½", 0),
+        ("12", "12 m²", 1),
+        ("5", "５", 1),
     ],
 )
 def test_one_number_is_compared_and_many_are_wrong(truth: str, answer: str, verdict: float) -> None:
@@ -126,6 +147,14 @@ def test_long_answers_take_no_time(unit: str) -> None:
         ("?", "!", 0.0),
         ("ﬂag", "flag", 1.0),
         ("“flag”", "flag", 1.0),
+        # Marks that make another number or word are no punctuation.
+        ("102", "10²", 0.0),
+        ("H2O", "H₂O", 0.0),
+        ("-5", "5", 0.0),
+        ("–5", "-5", 1.0),
+        ("3.5", "35", 0.0),
+        ("3–5", "35", 0.0),
+        ("10:30", "1030", 0.0),
     ],
 )
 def test_token_f1_by_hand(answer: str, truth: str, f1: float) -> None:
@@ -156,7 +185,12 @@ def test_bounds_make_verdicts() -> None:
     answers = ["red flag", "red", "red flag there", "red kite there"]
     assert [judge(truth, answer) for answer in answers] == [1.0, 0.5, 1.0, 0.0]
     choice = task("B", "choice", options=("a kite", "a red flag"))
-    assert judge(choice, "red flag") == 1.0 and judge(choice, "B") == 0.0
+    assert [judge(choice, answer) for answer in ("red flag", "B", "A", "a kite")] == [1.0, 1.0, 0.0, 0.0]
+    # Words in common with the right option do not make another option right.
+    sides = task("B", "choice", options=("not a red flag", "a red flag"))
+    assert judge(sides, "Not a red flag.") == 0.0
+    letters = task("A", "choice", options=("B", "C", "A", "D"))
+    assert [judge(letters, answer) for answer in "ABCD"] == [1.0, 0.0, 0.0, 0.0]
     for full, half in ((0.5, 0.8), (0.8, 0.0), (1.1, 0.5)):
         with pytest.raises(ValueError, match="0 < half <= full <= 1"):
             TokenF1Judge(full, half)

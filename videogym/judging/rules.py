@@ -12,14 +12,19 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 
+from videogym.answers import folded, option_named, with_plain_signs
 from videogym.rewards import Judge, judge_lenient
 from videogym.state import Task
 
 # A comma separates thousands where three digits follow it; "mp3", "1.2.3", "1,23" and "2x4" hold no number.
-# Possessive, so that no answer takes more than linear time.
+# Possessive, so that no answer takes more than linear time. The second group makes it another number.
+_RAISED = "²³¹⁰ⁱ⁴-⁻₀-₋"  # superscripts and subscripts
 _NUMBER = re.compile(
-    r"(?<![\w.,])[-−+]?(?:\d{1,3}(?:,\d{3})++|\d++)(?:\.\d++)?+(?:[eE][-+]?\d++)?+(?![.,]?\d|\w*\d)"
+    r"(?<![\w.,])([-+]?(?:\d{1,3}(?:,\d{3})++|\d++)(?:\.\d++)?+(?:[eE][-+]?\d++)?+)(?![.,]?\d|\w*\d)"
+    rf"([{_RAISED}])?"
 )
+_FRACTION = re.compile("[¼-¾⅐-⅟↉]")  # "5½" is not 5
+_IN_NUMBER = re.compile(r"(?<![^\W\d])-(?=\.?\d)|(?<=\d)[.:/](?=\d)")  # without these it is another number
 _ARTICLES = {"a", "an", "the"}
 
 
@@ -27,8 +32,9 @@ _ARTICLES = {"a", "an", "the"}
 class NumericJudge:
     """1.0 if the one number in the answer is the true one, else 0.0.
 
-    "about 1,200 people" is 1200; words like "twelve" are no numbers, units and percent signs are not
-    converted. An answer with several numbers is wrong: naming many must not pay.
+    "about 1,200 people" is 1200, and any dash before a number is a minus. Words like "twelve", powers
+    like "10²" and fractions like "5½" are no numbers; units and percent signs are not converted. An
+    answer with several numbers is wrong: naming many must not pay.
 
     Args:
         absolute: largest difference that is no mistake; the default is half of the second decimal.
@@ -62,10 +68,11 @@ class NumericJudge:
 
 
 def _only_number(text: str) -> float | None:
+    text = with_plain_signs(text)
     found = _NUMBER.findall(text)
-    if len(found) != 1:
+    if len(found) != 1 or found[0][1] or _FRACTION.search(text):
         return None
-    value = float(found[0].replace(",", "").replace("−", "-"))
+    value = float(found[0][0].replace(",", ""))
     return value if math.isfinite(value) else None
 
 
@@ -92,8 +99,12 @@ class TokenF1Judge:
             raise ValueError(f"bounds must be 0 < half <= full <= 1, got {self.half} and {self.full}")
 
     def __call__(self, task: Task, answer: str) -> float:
-        """The verdict; a choice is compared with the text of its right option."""
-        truth = task.options[task.letters.index(task.answer)] if task.kind == "choice" else task.answer
+        """The verdict; of a choice, what names no option is compared with the right one's text."""
+        truth = task.answer
+        if task.kind == "choice":
+            if (named := option_named(task, answer)) is not None:
+                return float(named == task.answer)
+            truth = task.options[task.letters.index(task.answer)]
         value = token_f1(answer, truth)
         if value >= self.full:
             return 1.0
@@ -107,8 +118,9 @@ def token_f1(answer: str, truth: str) -> float:
     texts without any word score 1.0 if they are equal, else 0.0. A language that puts no spaces between
     words is one long word here.
 
-    Source: SQuAD 1.1's evaluation. Differs: punctuation and forms of letters are Unicode's, and a text
-    of nothing but articles keeps them, so that the answer "A" is not empty.
+    Source: SQuAD 1.1's evaluation. Differs: punctuation and forms of letters are Unicode's; what stands
+    in a number stays, so that "-5" is not "5", nor "3.5" "35"; and a text of nothing but articles keeps
+    them, so that the answer "A" is not empty.
 
     >>> token_f1("The red flag!", "a red kite")
     0.5
@@ -121,8 +133,11 @@ def token_f1(answer: str, truth: str) -> float:
 
 
 def _words(text: str) -> list[str]:
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    kept = "".join(c for c in folded if not unicodedata.category(c).startswith("P")).split()
+    text = with_plain_signs(folded(text))
+    marks = {match.start() for match in _IN_NUMBER.finditer(text)}
+    kept = "".join(
+        c for i, c in enumerate(text) if i in marks or not unicodedata.category(c).startswith("P")
+    ).split()
     return [word for word in kept if word not in _ARTICLES] or kept
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
+from videogym.answers import option_named
 from videogym.evaluate import union_iou
 from videogym.report.thumbnails import Strip, Thumbnails
 from videogym.report.timeline import Tick, axis, clock, seconds, span, tick_path
@@ -181,16 +182,16 @@ def verdict(trace: Trace) -> Verdict:
 
 def _options(trace: Trace) -> tuple[OptionView, ...]:
     task, answer = trace.task, trace.answer
-    given = None if answer is None else answer.strip().casefold()
+    given = None if answer is None else option_named(task, answer)
     return tuple(
         # However the answer was written: by letter, in full, or both.
         OptionView(
             letter,
             text,
             letter == task.answer,
-            given in (letter.casefold(), text.casefold(), labelled.casefold()),
+            letter == given,
         )
-        for letter, text, labelled in zip(task.letters, task.options, task.labelled_options, strict=True)
+        for letter, text in zip(task.letters, task.options, strict=True)
     )
 
 
