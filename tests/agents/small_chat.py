@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rounding import assert_close
 from tensordict import NonTensorData
 from torch import Tensor
 from torchrl.envs import step_mdp
@@ -53,7 +54,6 @@ ODD = replace(
 )
 """Pays letters with odd codes. Without contrast gradients are rounding, made as large as any by Adam."""
 ANSWER = "<think>seen</think><answer>B</answer>"
-TOLERANCE = 1e-5
 Script = Callable[[int, int], str | None]
 
 
@@ -177,7 +177,7 @@ def assert_agrees(scored: Scored, records: Sequence[Record], at_least: int = 30)
     mask = sampled_mask(records)
     assert mask.sum() >= at_least
     expected = stored(records)[mask]
-    torch.testing.assert_close(scored.log_probs.detach()[mask], expected, atol=TOLERANCE, rtol=0.0)
+    assert_close(scored.log_probs.detach()[mask], expected)
 
 
 # --- conversations by hand ---------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rounding import assert_close, assert_equal_gradients, rounded
 from small_chat import FAMILIES, RECIPE, TASKS, crop, image, load, make_actor, make_env, play, said
 from torch import Tensor
 
@@ -133,7 +134,7 @@ def test_long_contexts_are_read_one_after_the_other(
     for one, other in zip(apart, together, strict=True):
         assert [turn.output for turn in one.turns] == [turn.output for turn in other.turns]
         for turn, same in zip(one.turns, other.turns, strict=True):
-            assert turn.log_probs == pytest.approx(same.log_probs, abs=1e-5)
+            assert turn.log_probs == rounded(same.log_probs)
 
 
 def test_patches_are_seen_some_at_a_time(actor: ChatActor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,20 +154,20 @@ def test_patches_are_seen_some_at_a_time(actor: ChatActor, monkeypatch: pytest.M
     parts = model._encode(visuals)
     assert max(calls) <= 16 and sum(calls) == sum(4 * (1 + k % 3) for k in range(9))
     for visual, found in parts.items():
-        torch.testing.assert_close(found, whole[visual], atol=1e-5, rtol=1e-5)
+        assert_close(found, whole[visual])
 
 
 # --- updates -----------------------------------------------------------------------------------
 
 
-def gradients(actor: ChatActor, records: Sequence[Record], at_once: int) -> list[Tensor]:
+def gradients(actor: ChatActor, records: Sequence[Record], at_once: int) -> dict[str, Tensor]:
     actor.model.zero_grad()
     count = sum(record.sampled_tokens for record in records)
     loss = backward(
         actor, records, at_once, lambda part: -actor.scorer(records[part]).log_probs.sum() / count
     )
     assert loss > 0
-    return [p.grad.clone() for p in actor.model.parameters() if p.grad is not None]
+    return {n: p.grad.clone() for n, p in actor.model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3, 4, 6])
@@ -189,8 +190,7 @@ def test_an_update_holds_the_beginnings_of_one_part(
     found = gradients(actor, records, at_once)
     assert beginnings == ([2] if at_once == 6 else [1, 1])
     assert max(rows for rows, _ in shapes) == (6 if at_once == 6 else min(at_once, 3))
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+    assert_equal_gradients(found, expected)
 
 
 def test_a_reference_scores_one_group_after_the_other(
@@ -204,7 +204,7 @@ def test_a_reference_scores_one_group_after_the_other(
     assert max(rows for rows, _ in shapes) == 2
     for one, other in zip(parts.unbind(0), whole.unbind(0), strict=True):
         pair = [row["next", "ref_log_probs", "full"] for row in (one, other)]
-        torch.testing.assert_close(*pair, atol=1e-5, rtol=0.0)
+        assert_close(*pair)
 
 
 # --- the first policy --------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_adapters_need_no_copy_of_the_first_policy(checkpoints: dict[str, Path])
         return torch.cat([part.log_probs for part in scorer.in_parts(records, 4)])
 
     first = scores(reference)
-    torch.testing.assert_close(scores(actor.scorer), first, atol=1e-6, rtol=0.0)
+    assert_close(scores(actor.scorer), first)
     trained = mllm.trained(actor.model)
     with torch.no_grad():
         for weight in trained:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from rounding import assert_close, rounded
 from small_chat import (
     FAMILIES,
-    TOLERANCE,
     Noise,
     crop,
     image,
@@ -142,9 +142,7 @@ def test_frames_that_cannot_be_shown_cut_their_rows_alone(
     assert {entry.args[0] for entry in caplog.records if isinstance(entry.args, tuple)} == {
         records[0].task_id
     }
-    torch.testing.assert_close(
-        torch.cat([s for s in _scores(actor, records[3:])]), _sampled(records[3:]), atol=TOLERANCE, rtol=0.0
-    )
+    assert_close(torch.cat([s for s in _scores(actor, records[3:])]), _sampled(records[3:]))
 
 
 def _scores(actor: ChatActor, records: list[Record]) -> list[torch.Tensor]:
@@ -227,7 +225,7 @@ def test_a_collector_gives_whole_episodes(actor: ChatActor) -> None:
         names |= {one.group for one in records}
         assert all(one.ending for one in records)
         sums = [one.total_reward for one in records]
-        assert batch["next", "episode_reward"].flatten().tolist() == pytest.approx(sums, abs=1e-6)
+        assert batch["next", "episode_reward"].flatten().tolist() == rounded(sums)
         if number == 1:
             break
     collector.shutdown()

@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium
 import pytest
 import torch
+from rounding import assert_close
 from small_runs import BROKEN, SMALL, Table, env_with_one_broken_worker, video_number
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
@@ -87,7 +88,7 @@ def test_reported_terms_add_up_to_the_reward() -> None:
     terms = torch.stack(
         [rollout["next", "terms", name] for name in ("format", "frame_gain", "answer", "gate")]
     )
-    torch.testing.assert_close(terms.nansum(0), rollout["next", "reward"])
+    assert_close(terms.nansum(0), rollout["next", "reward"])
     running = ~rollout["next", "terminated"]
     assert rollout["next", "terms", "answer"][running].isnan().all(), "an answer is paid before the end"
     assert rollout["next", "frames_shown"].max() <= 32
@@ -199,7 +200,7 @@ def test_a_row_pays_what_the_plain_environment_pays() -> None:
             looked += int(after["looked"])
     assert looked > 5
     sums = torch.stack(list(batch["next", "terms"].values())).nansum(0)
-    torch.testing.assert_close(sums, batch["next", "reward"])
+    assert_close(sums, batch["next", "reward"])
 
 
 def test_the_same_look_again_is_repeated() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rounding import assert_close
 
 from agents.policies.compact import (
     MAX_WORDS,
@@ -155,7 +156,7 @@ def test_reading_on_is_reading_anew(env: DiscreteActions) -> None:
     assert store.asked == set(times[24:32].tolist()), "only the last look is new"
     anew = policy.read(observation)
     for name, value in anew.items():
-        torch.testing.assert_close(on[name], value, rtol=1e-5, atol=1e-5)
+        assert_close(on[name], value)
 
 
 def test_permuted_options_permute_their_logits(env: DiscreteActions) -> None:
@@ -169,8 +170,8 @@ def test_permuted_options_permute_their_logits(env: DiscreteActions) -> None:
     )
     before, _ = policy.score(features, *stack_contexts([reader.context(observation)]))
     after, _ = policy.score(features, *stack_contexts([reader.context({**observation, "options": turned})]))
-    torch.testing.assert_close(after[0, 16:], before[0, 16:].roll(-1))
-    torch.testing.assert_close(after[0, :16], before[0, :16])
+    assert_close(after[0, 16:], before[0, 16:].roll(-1))
+    assert_close(after[0, :16], before[0, :16])
 
 
 def test_any_batch_shape(env: DiscreteActions) -> None:
@@ -183,10 +184,10 @@ def test_any_batch_shape(env: DiscreteActions) -> None:
     logits, value = policy.score(features, *context)
     assert logits.shape == (6, 20) and value.shape == (6, 1)
     nested = policy.score(features.unflatten(0, (2, 3)), *(entry.unflatten(0, (2, 3)) for entry in context))
-    torch.testing.assert_close(nested[0].flatten(0, 1), logits)
+    assert_close(nested[0].flatten(0, 1), logits)
     alone = policy.score(features[4], *(entry[4] for entry in context))
-    torch.testing.assert_close(alone[0], logits[4])
-    torch.testing.assert_close(alone[1], value[4])
+    assert_close(alone[0], logits[4])
+    assert_close(alone[1], value[4])
 
 
 def test_the_critic_does_not_shape_the_actor(env: DiscreteActions) -> None:

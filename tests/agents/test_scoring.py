@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from rounding import assert_close, assert_equal_gradients
 from small_chat import (
     FAMILIES,
     FORMS,
-    TOLERANCE,
     Noise,
     assert_agrees,
     image,
@@ -50,17 +50,6 @@ def taken(model: QwenVL) -> dict[str, Tensor]:
     return found
 
 
-def assert_equal_gradients(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Equal to 1e-5 of each weight's greatest gradient, and of some weights not zero."""
-    assert found.keys() == expected.keys()
-    for name, gradient in expected.items():
-        close = 1e-5 * max(1e-2, float(gradient.abs().max()))
-        torch.testing.assert_close(
-            found[name], gradient, atol=close, rtol=0.0, msg=lambda m, n=name: f"{n}: {m}"
-        )
-    assert sum(bool(gradient.any()) for gradient in expected.values()) > len(expected) // 2
-
-
 @pytest.fixture(
     scope="module", params=FORMS, ids=lambda form: f"{form[0]}-{'video' if form[1] else 'images'}"
 )
@@ -90,7 +79,7 @@ def test_the_episodes_differ_in_what_matters(played: tuple[QwenVL, list[Record]]
 
 @pytest.mark.parametrize("share", [True, False])
 def test_scores_are_those_of_sampling(played: tuple[QwenVL, list[Record]], share: bool) -> None:
-    """Over all turns, with ragged rows and padding, to 1e-5; the number of tokens is known by record."""
+    """Over all turns, with ragged rows and padding; the number of tokens is known by record."""
     model, records = played
     with torch.no_grad():
         scored = Scorer(model, 0.8, share)(records)
@@ -113,7 +102,7 @@ def test_scores_are_those_of_the_plain_model(played: tuple[QwenVL, list[Record]]
             for turn, first, _ in part.outputs
             for i, token in enumerate(one.turns[turn].output)
         ]
-        torch.testing.assert_close(next(scored), torch.stack(expected), atol=TOLERANCE, rtol=0.0)
+        assert_close(next(scored), torch.stack(expected))
 
 
 def test_entropies_are_those_of_the_plain_model(played: tuple[QwenVL, list[Record]]) -> None:
@@ -126,7 +115,7 @@ def test_entropies_are_those_of_the_plain_model(played: tuple[QwenVL, list[Recor
     rows = [places[first + i] - 1 for _, first, length in part.outputs for i in range(length)]
     chances = log_p[rows].exp()
     expected = -(chances * log_p[rows].clamp_min(-1e9)).sum(-1)
-    torch.testing.assert_close(scored.entropies, expected, atol=1e-4, rtol=0.0)
+    assert_close(scored.entropies, expected)
 
 
 def test_a_saved_and_loaded_model_scores_the_same(
@@ -137,7 +126,10 @@ def test_a_saved_and_loaded_model_scores_the_same(
     model.save(str(tmp_path))
     loaded = load(tmp_path)
     assert loaded.tokenizer.get_vocab() == model.tokenizer.get_vocab()
-    assert torch.equal(score(loaded, records), score(model, records))
+    weights, same = model.model.state_dict(), loaded.model.state_dict()
+    assert weights.keys() == same.keys() and all(torch.equal(same[name], weights[name]) for name in weights)
+    # Not to the bit: a file's tensors lie at other addresses, by which kernels take sums in other orders.
+    assert_close(score(loaded, records), score(model, records))
 
 
 def test_a_record_scores_the_same_alone(played: tuple[QwenVL, list[Record]]) -> None:
@@ -145,7 +137,7 @@ def test_a_record_scores_the_same_alone(played: tuple[QwenVL, list[Record]]) -> 
     model, records = played
     together = score(model, records).split([record.sampled_tokens for record in records])
     for one, expected in zip(records, together, strict=True):
-        torch.testing.assert_close(score(model, [one]), expected, atol=TOLERANCE, rtol=0.0)
+        assert_close(score(model, [one]), expected)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -171,9 +163,7 @@ def test_a_window_drops_earlier_turns_in_sampling_and_in_scoring(
         log_p = plain_logits(model, parts[-1].ids, parts[-1].visuals, 0.8)
     output = longest.turns[-1].output
     expected = log_p[-1 - len(output) : -1].gather(1, torch.tensor(output)[:, None])[:, 0]
-    torch.testing.assert_close(
-        torch.tensor(longest.turns[-1].log_probs), expected, atol=TOLERANCE, rtol=0.0
-    )
+    assert_close(torch.tensor(longest.turns[-1].log_probs), expected)
 
 
 # --- what was shown ----------------------------------------------------------------------------
@@ -185,6 +175,8 @@ def test_only_frames_that_were_shown_matter(played: tuple[QwenVL, list[Record]])
     one = records[1]
     (visual, *_) = one.turns[2].visuals  # shown after its second output
     others = [r for r in records if r.group == one.group and visual not in r.context(len(r.turns) - 1)[1]]
+    # Features kept from sampling were encoded in other batches, and may be rounded otherwise.
+    model._kept.clear()
     before, before_others = score(model, [one]), score(model, others)
     kept, model.store = model.store, Noise(blank=[(visual.video, 59.9)])
     model._kept.clear()
@@ -314,7 +306,7 @@ def test_a_frozen_vision_tower_encodes_nothing_twice(checkpoints: dict[str, Path
     assert model.encoded_visuals == 0, "sampling had encoded all of them with these very weights"
     kept = score(model, records)
     model._kept.clear()
-    torch.testing.assert_close(score(model, records), kept, atol=1e-6, rtol=0.0)
+    assert_close(score(model, records), kept)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -335,9 +327,7 @@ def test_features_of_a_changed_vision_tower_are_made_anew(
     assert (after - before).abs().max() > 1e-4
     model._kept.clear()
     assert torch.equal(score(model, records), after)
-    assert torch.allclose(
-        before[sampled_mask(records)], stored(records)[sampled_mask(records)], atol=TOLERANCE
-    )
+    assert_close(before[sampled_mask(records)], stored(records)[sampled_mask(records)])
 
 
 def test_parts_score_what_the_whole_does(played: tuple[QwenVL, list[Record]]) -> None:
@@ -356,7 +346,7 @@ def test_parts_score_what_the_whole_does(played: tuple[QwenVL, list[Record]]) ->
     assert not any(part.log_probs.requires_grad for part in parts)
     for name in ("log_probs", "entropies", "hidden"):
         found = torch.cat([getattr(part, name) for part in parts])
-        torch.testing.assert_close(found, getattr(whole, name), atol=1e-5, rtol=1e-5)
+        assert_close(found, getattr(whole, name))
 
 
 # --- gradient checkpointing --------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rounding import assert_close
 from small_runs import SMALL, Table
 from tensordict.nn import TensorDictModule
 from torchrl.envs.utils import ExplorationType, set_exploration_type
@@ -54,8 +55,8 @@ def test_value_targets_do_not_reach_past_the_end(estimator) -> None:
     played = ~batch["waiting"]
     over = batch["next", "terminated"] & played
     rewards, targets = batch["next", "reward"], batch["value_target"]
-    torch.testing.assert_close(targets[over], rewards[over])
-    torch.testing.assert_close(targets[played & ~over], rewards[played & ~over] + 100.0)
+    assert_close(targets[over], rewards[over])
+    assert_close(targets[played & ~over], rewards[played & ~over] + 100.0)
     assert over.sum() == 32 and (played & ~over).any()
 
 
@@ -69,14 +70,14 @@ def test_both_estimators_agree_on_played_turns() -> None:
         config = replace(CONFIG, estimator=estimator)
         found.append(advantages(shaped, make_estimator(config, critic_of(policy))))
     for key in ("advantage", "value_target"):
-        torch.testing.assert_close(found[0][key], found[1][key])
+        assert_close(found[0][key], found[1][key])
     assert len(found[0]) == int((~batch["waiting"]).sum())
 
 
 def test_advantages_are_standardised_over_the_turns_that_were_played() -> None:
     policy = Table()
     turns = advantages(make_shaping(CONFIG)(batch_of(policy)), make_estimator(CONFIG, critic_of(policy)))
-    assert turns["advantage"].mean().abs() < 1e-6
+    assert turns["advantage"].mean().abs() < 1e-5  # of numbers near 1
     assert turns["advantage"].std().item() == pytest.approx(1.0, abs=1e-4)
 
 

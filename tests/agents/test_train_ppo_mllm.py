@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from rounding import assert_close
 from small_chat import ODD, TASKS, load, make_actor, record
 from torch import nn
 from torchrl.checkpoint import Checkpoint
@@ -95,7 +96,7 @@ def test_every_token_is_worth_what_its_turn_and_later_ones_pay(
         r1, r2 = (turn.reward for turn in one.played)
         lengths = [len(turn.output) for turn in one.played]
         expected = torch.tensor([r1 + 0.5 * r2] * lengths[0] + [r2] * lengths[1])
-        torch.testing.assert_close(row["value_target"], expected, atol=1e-5, rtol=0.0)
+        assert_close(row["value_target"], expected)
         assert row["value"].tolist() == pytest.approx([bias] * sum(lengths))
         # Advantages stand at the sampled tokens of the whole conversation and nowhere else.
         mask = row["masks", "all_assistant_mask"]

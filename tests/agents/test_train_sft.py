@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from rounding import GRADIENT, assert_close
 from small_chat import RECIPE, TASKS, Noise, load, make_actor
 from torch import nn
 from torchrl.checkpoint import Checkpoint
@@ -147,14 +148,14 @@ def test_mistakes_are_read_but_not_imitated(examples: list[Record], make: Callab
     learned = torch.tensor([turn.learn for one in some for turn in one.turns for _ in turn.output])
     count = int(learned.sum())
     loss = mean_nll(actor, some, count, slice(None))
-    torch.testing.assert_close(loss, -scored[learned].mean(), atol=1e-5, rtol=0.0)
+    assert_close(loss, -scored[learned].mean())
     parameters = list(actor.model.parameters())
     expected = torch.autograd.grad(-scored[learned].mean(), parameters, allow_unused=True)
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
     for one, other in zip(found, expected, strict=True):
         assert (one is None) == (other is None)
         if one is not None and other is not None:
-            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=GRADIENT)
     wrong = [replace(one, turns=tuple(replace(t, learn=False) for t in one.turns)) for one in some]
     nothing = torch.autograd.grad(mean_nll(actor, wrong, 1, slice(None)), parameters, allow_unused=True)
     assert all(gradient is None or not gradient.any() for gradient in nothing)
@@ -236,7 +237,7 @@ def test_what_fits_into_memory_may_change_from_one_part_of_a_run_to_the_next(
         [float(row.split(",")[1]) for row in (folder / "log/scalars/loss.csv").read_text().split()]
         for folder in (tmp_path / "run", tmp_path / "whole")
     ]
-    assert len(curves[0]) == 4 and curves[0] == pytest.approx(curves[1], rel=1e-4)
+    assert len(curves[0]) == 4 and curves[0] == pytest.approx(curves[1], rel=GRADIENT)
 
 
 def test_demonstrations_that_never_look_are_told(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from rounding import rounded
 from small_chat import (
     FAMILIES,
-    TOLERANCE,
     Noise,
     context,
     image,
@@ -113,7 +113,7 @@ def test_another_conversation_in_between_disturbs_nothing(model: QwenVL) -> None
     model.forwarded_tokens = 0
     (answer,) = engine.generate([later], settings)
     assert model.forwarded_tokens < len(later.ids), "the conversation was read anew"
-    assert list(answer.log_probs) == pytest.approx(scored(model, later, answer), abs=TOLERANCE)
+    assert list(answer.log_probs) == rounded(scored(model, later, answer))
 
 
 def _ids(one: Context) -> tuple[tuple[int, ...], tuple[Visual, ...]]:
@@ -141,8 +141,8 @@ def test_a_conversation_that_turned_out_otherwise_is_read_from_there(model: Qwen
     (found,) = engine.generate([changed], settings)
     (fresh,) = TransformersEngine(model).generate([changed], settings)
     assert found.ids == fresh.ids
-    assert found.log_probs == pytest.approx(fresh.log_probs, abs=TOLERANCE)
-    assert list(found.log_probs) == pytest.approx(scored(model, changed, found), abs=TOLERANCE)
+    assert found.log_probs == rounded(fresh.log_probs)
+    assert list(found.log_probs) == rounded(scored(model, changed, found))
 
 
 def test_a_conversation_that_was_forgotten_is_read_again(model: QwenVL) -> None:
@@ -153,7 +153,7 @@ def test_a_conversation_that_was_forgotten_is_read_again(model: QwenVL) -> None:
     assert len(engine._kept) == 2
     later = [longer(model, *pair, [], "and then?") for pair in zip(firsts, outputs, strict=True)]
     for one, said in zip(later, engine.generate(later, settings), strict=True):
-        assert list(said.log_probs) == pytest.approx(scored(model, one, said), abs=TOLERANCE)
+        assert list(said.log_probs) == rounded(scored(model, one, said))
 
 
 def test_changed_weights_must_be_pushed_and_nothing_kept_survives_that(model: QwenVL) -> None:
@@ -174,7 +174,7 @@ def test_changed_weights_must_be_pushed_and_nothing_kept_survives_that(model: Qw
     assert answer.versions == (7,) * len(answer.ids)
     assert model.forwarded_tokens == model.length(later.ids, later.visuals) + len(answer.ids) - 1
     assert model.encoded_visuals == 1
-    assert list(answer.log_probs) == pytest.approx(scored(model, later, answer), abs=TOLERANCE)
+    assert list(answer.log_probs) == rounded(scored(model, later, answer))
 
 
 def test_an_engine_takes_no_other_model(model: QwenVL, checkpoints: dict[str, Path]) -> None:
@@ -207,7 +207,7 @@ def test_greedy_takes_the_likeliest_token_of_a_plain_forward_pass(model: QwenVL,
             ids.append(int(log_p.argmax()))
             log_probs.append(float(log_p.max()))
     assert said.ids == tuple(ids[len(one.ids) :])
-    assert list(said.log_probs) == pytest.approx(log_probs, abs=TOLERANCE)
+    assert list(said.log_probs) == rounded(log_probs)
 
 
 def test_limits_hold_row_by_row(model: QwenVL) -> None:
@@ -252,7 +252,7 @@ def test_rows_that_leave_early_keep_their_values(model: QwenVL) -> None:
     for one, said in zip([*contexts, *later], [*outputs, *answers], strict=True):
         assert all(token != model.end_id for token in said.ids[:-1])
         assert len(said.ids) == 9 or said.ids[-1] == model.end_id
-        assert list(said.log_probs) == pytest.approx(scored(model, one, said), abs=TOLERANCE)
+        assert list(said.log_probs) == rounded(scored(model, one, said))
     sometimes.remove()
 
 
@@ -280,7 +280,7 @@ def test_vision_tokens_are_never_sampled(model: QwenVL) -> None:
             strict=True,
         ):
             assert not set(said.ids) & set(model.vision_ids)
-            assert list(said.log_probs) == pytest.approx(scored(model, one, said), abs=TOLERANCE)
+            assert list(said.log_probs) == rounded(scored(model, one, said))
     hook.remove()
 
 
@@ -299,4 +299,4 @@ def test_bad_contexts_raise_and_leave_the_engine_as_it_was(model: QwenVL) -> Non
     with pytest.raises(FrameMismatch, match="0 images"):
         engine.generate([good, replace(broken, visuals=())], settings)
     (said,) = engine.generate([good], settings)
-    assert list(said.log_probs) == pytest.approx(scored(model, good, said), abs=TOLERANCE)
+    assert list(said.log_probs) == rounded(scored(model, good, said))
