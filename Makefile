@@ -68,9 +68,15 @@ bench-mllm: $(STAMP)
 bench-gpu: $(STAMP)
 	$(BIN)/python tests/benchmarks/bench_gpu.py
 
+# By a seed that is printed; `make fuzz SEED=...` does the same again.
 fuzz: $(STAMP)
-	$(BIN)/python tests/benchmarks/fuzz_grammars.py --count 200000
-	$(BIN)/python tests/benchmarks/fuzz_actions.py --count 200000
+	@seed=$${SEED:-$$($(BIN)/python -c "import secrets; print(secrets.randbelow(2**32))")}; \
+	echo "SEED=$$seed"; set -x; \
+	$(BIN)/python tests/benchmarks/fuzz_grammars.py --count 200000 --seed $$seed && \
+	$(BIN)/python tests/benchmarks/fuzz_actions.py --count 200000 --seed $$seed && \
+	$(BIN)/python -m pytest -n 2 -m "hypothesis and not slow and not gpu and not ray" \
+		--hypothesis-profile=explore --hypothesis-seed=$$seed || \
+	{ echo "found by make fuzz SEED=$$seed"; exit 1; }
 
 study: $(STAMP)
 	$(BIN)/python -m agents.study --out runs/study

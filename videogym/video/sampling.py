@@ -68,7 +68,9 @@ def window_indices(
     """Source frames of a skim (no window) or of a crop (a window in seconds), as LongVT draws them.
 
     The count is ``fps`` times the window's length, at least 2, at most ``max_frames`` and the frames
-    there are, floored to an even number; positions include both ends. A window is clamped to the video.
+    there are, floored to an even number; positions include both ends. A window is clamped to the video:
+    the last frame begins before the end, so a window in the last of it can hold one frame alone. Hours into
+    a video of 1 fps and less a frame can come twice, as in the source: positions are float32.
 
     Raises:
         ValueError: fewer than two source frames lie in the window.
