@@ -17,6 +17,7 @@ from videogym.cli.options import add_command
 from videogym.cli.terminal import printable
 from videogym.state import Segment
 from videogym.video import Video, fit_within, open_video
+from videogym.video.scan import unshown_streams
 
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 _THUMB = (240, 135)  # width and height that a frame fits into, pixels
@@ -58,6 +59,8 @@ def _look(arguments: argparse.Namespace) -> int:
     with open_video(arguments.video) as video:
         part = _part(video, arguments.start, arguments.end)
         lines = description(arguments.video, video)
+        if not arguments.video.startswith("synthetic:"):
+            lines += [f"not shown: {other}" for other in unshown_streams(arguments.video, covers=True)]
         print("\n".join(map(printable, lines)))
         if arguments.out is not None:
             sheet = contact_sheet(video, part, arguments.frames, f"{arguments.video}   {lines[1]}")

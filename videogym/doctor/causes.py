@@ -111,6 +111,11 @@ CAUSES: dict[str, Cause] = {
     # --- good to know ---
     "variable_rate": Cause("note", "Nothing is to be done: frames are found by their times."),
     "rotated": Cause("note", "Nothing is to be done: frames are shown upright."),
+    "other_streams": Cause(
+        "note",
+        "Nothing is to be done if the film is shown, as players do. Otherwise copy the stream that is "
+        "meant into a file of its own: with ffmpeg -map 0:1 for stream 1.",
+    ),
     "gap": Cause("note", "The picture stands still for so long. Look whether a part is missing."),
     "huge_group": Cause(
         "note",

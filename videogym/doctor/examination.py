@@ -20,6 +20,7 @@ from videogym.isolation import Lost, run_isolated
 from videogym.video import VideoChanged, VideoError, VideoMeta, open_video
 from videogym.video.packets import PacketTable
 from videogym.video.pyav_reader import PyAVVideo
+from videogym.video.scan import unshown_streams
 
 Decode = Literal["none", "some", "all"]
 
@@ -90,7 +91,8 @@ def examine(
         tried, damage = _decoded(path, video, decode, alive)
     longest = int(np.bincount(video.table.key_of).max())
     facts = Facts(video.meta, video.table.container, longest, tried)
-    return Examination(path, (*damage, *_notes(path, facts, video.pts_s)), facts)
+    notes = [*_notes(path, facts, video.pts_s), *_of_other_streams(path, facts)]
+    return Examination(path, (*damage, *notes), facts)
 
 
 def examine_all(
@@ -169,6 +171,18 @@ def _notes(path: str, facts: Facts, pts_s: NDArray[np.float64]) -> Iterator[Find
         yield finding("huge_group", path, f"{facts.longest_group} frames follow one keyframe")
     if video.rotation:
         yield finding("rotated", path, f"it is shown turned by {video.rotation} degrees")
+
+
+def _of_other_streams(path: str, facts: Facts) -> Iterator[Finding]:
+    try:
+        others = unshown_streams(path, covers=False)
+    except VideoError as error:
+        yield finding("changing", path, str(error))
+        return
+    if others:
+        video = facts.video
+        shown = f"{video.codec}, {video.width}x{video.height}"
+        yield finding("other_streams", path, f"{shown} is shown, and not {', '.join(others)}")
 
 
 # --- decoding ------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from videogym.video.orientation import Orientation
 from videogym.video.types import VideoMeta
 
-TABLE_FORMAT = 1  # part of a sidecar's name; raise it when a field changes its meaning
+TABLE_FORMAT = 2  # part of a sidecar's name; raise it when a field changes its meaning
 _ARRAYS = ("pts", "keys", "key_dts")
 _FACTS = ("end", "tick", "width", "height", "codec", "container", "open_groups")
 _RATE_TOLERANCE_S = 1e-3

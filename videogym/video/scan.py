@@ -23,6 +23,7 @@ from videogym.video.packets import PacketTable, load_table, save_table
 from videogym.video.types import NoVideoStream, TruncatedVideo, UnreadableVideo
 
 _COVER = av.stream.Disposition.attached_pic
+_DEFAULT = av.stream.Disposition.default
 # MP4's index says more, and the length of an MPEG stream is taken from its own end.
 _TELL_LENGTH = ("matroska,webm", "avi", "flv", "asf", "ogg")
 _MISSING_END_S = 1.0
@@ -64,16 +65,15 @@ def open_container(path: str) -> Any:
 
 
 def video_stream(container: Any, path: str) -> Any:
-    """The video stream, with a strict single-threaded decoder.
+    """The video stream that libav takes for the film, with a strict single-threaded decoder.
 
     Raises:
         NoVideoStream: there is none, or only a cover picture.
         UnreadableVideo: there is no decoder for it.
     """
-    videos = [s for s in container.streams.video if not s.disposition & _COVER]
-    if not videos:
+    stream = _best_stream(container)
+    if stream is None:
         raise NoVideoStream(f"{path}: holds no video stream")
-    stream = videos[0]
     if stream.codec_context is None:
         raise UnreadableVideo(f"{path}: no decoder for its video stream")
     stream.codec_context.thread_count = 1
@@ -83,6 +83,44 @@ def video_stream(container: Any, path: str) -> Any:
         # tells by itself, and with this option also calls the start of an open group damaged.
         stream.codec_context.options = {"err_detect": "explode"}
     return stream
+
+
+def _best_stream(container: Any) -> Any:
+    """The stream that players show, which need not be the first: a picture or a preview may precede it.
+
+    Where libav would take a cover picture: of the others, a default one, then the largest, as ffmpeg does.
+    """
+    videos = [stream for stream in container.streams.video if not stream.disposition & _COVER]
+    best = container.streams.best("video")
+    if best in videos or not videos:
+        return best if videos else None
+    return max(videos, key=lambda stream: (bool(stream.disposition & _DEFAULT), _pixel_count(stream)))
+
+
+def _pixel_count(stream: Any) -> int:
+    return stream.width * stream.height if stream.codec_context is not None else 0
+
+
+def unshown_streams(path: str, *, covers: bool) -> list[str]:
+    """The video streams of a file that are not shown, in words.
+
+    Args:
+        path: of a file that can be opened.
+        covers: whether pictures that are marked as covers are told, too.
+
+    Raises:
+        VideoError: it cannot be opened any more.
+    """
+    with open_container(path) as container:
+        shown = _best_stream(container)
+        others = [stream for stream in container.streams.video if stream is not shown]
+        return [_in_words(stream) for stream in others if covers or not stream.disposition & _COVER]
+
+
+def _in_words(stream: Any) -> str:
+    codec = stream.codec_context
+    what = f"{codec.name}, {stream.width}x{stream.height}" if codec is not None else "no decoder"
+    return f"stream {stream.index} ({what}{', a cover' if stream.disposition & _COVER else ''})"
 
 
 def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
