@@ -11,7 +11,6 @@ import argparse
 import logging
 import multiprocessing
 import os
-import shutil
 import sys
 import threading
 import time
@@ -24,14 +23,15 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import numpy as np
 import torch
 from torch import nn
-from torchrl.checkpoint import Checkpoint
 from torchrl.record import CSVLogger, TensorboardLogger
 
 from videogym import Recipe, get_recipe
 from videogym.datasets import load_tasks
 
+from .archive import UnreadableCheckpoint, load_archive, read_metadata, write_archive
 from .ranks import from_first, is_first, launched
 from .sharding import Assembled
+from .staging import remove, sweep, whole_file
 
 VERSION = 1  # of what a checkpoint holds
 MAY_CHANGE = (  # from one part of a run to the next
@@ -103,6 +103,7 @@ class TrainingRun:
 
     Raises:
         CheckpointMismatch: the folder's checkpoint is of another recipe, algorithm, version or config.
+        UnreadableCheckpoint: it is damaged, or holds anything but tensors and plain data.
     """
 
     def __init__(
@@ -115,11 +116,9 @@ class TrainingRun:
         evaluate: Callable[[], Mapping[str, float]],
     ) -> None:
         self.config, self.out, self.policy = config, out, policy
-        # An archive is one file, which another can replace in one step; folders take two.
         parts: dict[str, Any] = {"policy": policy, "optimizer": optimizer, "memory": memory}
         self._shards = [] if not launched() else [Assembled(part) for part in parts.values()]
-        parts = dict(zip(parts, self._shards or parts.values(), strict=True))
-        self._checkpoint = Checkpoint(format="archive", **parts)
+        self._parts = dict(zip(parts, self._shards or parts.values(), strict=True))
         self._identity = {
             "recipe": config.rules.identity,
             "algorithm": _module_name(type(config)),
@@ -149,18 +148,19 @@ class TrainingRun:
         if told := _difference(found, self._identity):
             raise CheckpointMismatch(f"{path} is of another run: it has {told}; choose another folder")
         if is_first():
-            # Else to the device it was saved on, which may not be here, beside what is there already.
-            self._checkpoint.load(path, map_location="cpu")
+            load_archive(path, self._parts)
         for part in self._shards:
             part.scatter()
         return found["iteration"], found["turns"], found["seconds"]
 
     def _found(self) -> dict[str, Any] | None:
         """What the folder's checkpoint says about itself; None where there is none."""
-        for unfinished in self.out.glob(".checkpoint.*"):
-            shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
+        sweep(self.out)
+        for pattern in (".checkpoint.new*", "..checkpoint.new.*"):  # what versions before this one left
+            for unfinished in self.out.glob(pattern):
+                remove(unfinished)
         path = self.out / "checkpoint"
-        return self._checkpoint.manifest(path)["metadata"] if path.exists() else None
+        return _progress(path, read_metadata(path)) if path.exists() else None
 
     def iterations(self) -> Iterator[int]:
         """Numbers of the iterations still to do; before each, all generators are seeded by it."""
@@ -219,13 +219,23 @@ class TrainingRun:
         if not is_first():
             return
         progress = {"iteration": iteration, "turns": self.turns, "seconds": self.seconds}
-        whole = self._checkpoint.save(self.out / ".checkpoint.new", metadata={**self._identity, **progress})
-        os.replace(whole, self.out / "checkpoint")
+        states = {name: part.state_dict() for name, part in self._parts.items()}
+        write_archive(self.out / "checkpoint", states, {**self._identity, **progress})
 
 
 def untimed(name: str) -> AbstractContextManager[None]:
     """A `TrainingRun.span` of no run."""
     return nullcontext()
+
+
+def _progress(path: Path, found: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says about itself, if it can be believed."""
+    counts = (found.get("iteration"), found.get("turns"))
+    sound = all(type(count) is int and count >= 0 for count in counts)
+    seconds = found.get("seconds")
+    if not sound or type(seconds) not in (int, float) or not isinstance(found.get("config"), dict):
+        raise UnreadableCheckpoint(f"{path} does not say how far its run had come; remove it to begin anew")
+    return found
 
 
 def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
@@ -250,10 +260,8 @@ def _forget_after(scalars: Path, iteration: int) -> None:
     for path in scalars.glob("*.csv"):
         lines = path.read_text().splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) < iteration]
-        # Killed here, a run still has its curves.
-        whole = path.with_suffix(".new")
-        whole.write_text("".join(kept))
-        os.replace(whole, path)
+        with whole_file(path) as file:
+            file.write("".join(kept).encode())
 
 
 def gradient_step(

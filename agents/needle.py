@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torchrl.checkpoint import Checkpoint
 
 from videogym import evaluate, get_recipe
 from videogym.evaluate import Policy
 from videogym.testing.policies import Oracle
 
+from .archive import load_archive
 from .imitation import ImitationConfig, teach
 from .loop import quiet_libraries
 from .policies.compact import CompactPolicy
@@ -71,7 +71,7 @@ def run_seed(
         row["warm"]["seconds"] += seconds
     if "one_turn_33" not in row:
         policy = make_compact(WARM)
-        Checkpoint(policy=policy).load(out / f"warm-{seed}" / "checkpoint")
+        load_archive(out / f"warm-{seed}" / "checkpoint", {"policy": policy})
         row["one_turn_33"] = _figures(AnswerOnly(policy), RunConfig(recipe=ONE_TURN_33), 0.0)
     if "one_turn" not in row:
         config = RunConfig(recipe=ONE_TURN, seed=seed)

@@ -20,6 +20,7 @@ from tensordict import TensorDict
 from torch import nn
 
 from agents import loop, train_grpo, train_ppo
+from agents.archive import UnreadableCheckpoint, read_metadata, write_archive
 from agents.loop import CheckpointMismatch, RunDiverged, gradient_step
 from agents.run import Run, episode_figures
 from videogym import Segment, Task
@@ -153,6 +154,29 @@ def test_a_checkpoint_of_another_version_is_refused(
     make_run(tmp_path).save(1)
     monkeypatch.setattr(loop, "VERSION", 99)
     with pytest.raises(CheckpointMismatch, match=r"version 1, this run 99"):
+        make_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"iteration": -1}, {"iteration": "1"}, {"iteration": True}, {"turns": None}, {"config": []}],
+    ids=str,
+)
+def test_a_checkpoint_that_does_not_say_how_far_it_came_is_refused(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    make_run(tmp_path).save(1)
+    about = read_metadata(tmp_path / "checkpoint") | change
+    write_archive(tmp_path / "checkpoint", {}, about)
+    with pytest.raises(UnreadableCheckpoint, match="does not say how far"):
+        make_run(tmp_path)
+
+
+def test_a_checkpoint_without_the_state_of_a_part_is_refused(tmp_path: Path) -> None:
+    make_run(tmp_path).save(1)
+    about = read_metadata(tmp_path / "checkpoint")
+    write_archive(tmp_path / "checkpoint", {"policy": Table().state_dict()}, about)
+    with pytest.raises(UnreadableCheckpoint, match="it holds policy, but no"):
         make_run(tmp_path)
 
 
