@@ -2,14 +2,17 @@
 
 # ruff: noqa: D103
 
+import struct
+import types
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from videogym.testing.coded_clips import CORNERS, draw_code, read_code, write_clip
-from videogym.video import fit_within, letterbox, open_video, region_box
-from videogym.video.orientation import Orientation
+from videogym.video import UnreadableVideo, fit_within, letterbox, open_video, region_box
+from videogym.video.orientation import Orientation, orientation_of
 from videogym.video.times import ordinals_at
 
 UNIT = st.floats(0, 1, allow_nan=False)
@@ -100,6 +103,73 @@ def test_orientations(orientation, turned, degrees):
     assert orientation.degrees == degrees
     width, height = orientation.shown_size(3, 2)
     assert orientation.apply(image).shape == (height, width, 3)
+
+
+ONE = 1 << 16  # of a display matrix
+TILTED_5 = (round(ONE * 0.99619), round(ONE * 0.08716))  # cos and sin of 5 degrees
+
+
+def oriented(a, b, c, d):
+    """What a matrix (a, b, c, d), without its three other columns, asks for."""
+    matrix = np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], dtype=np.int32)
+    frame = types.SimpleNamespace(side_data={"DISPLAYMATRIX": matrix.tobytes()})
+    return orientation_of(frame, "clip.mp4")
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        (0, 0, 0, 0),
+        (0, 1, -1, 0),  # zeros with noise
+        (ONE, 0, 0, 0),  # all that is left is a line
+        (ONE, 0, 3, 1),
+        (ONE, ONE, ONE, ONE),
+        (0, 0, ONE, 0),
+        (65526, 1144, -1144, 65526),  # one degree
+    ],
+)
+def test_a_display_matrix_that_means_nothing_turns_nothing(matrix):
+    assert oriented(*matrix) == Orientation()
+
+
+TURNS = {
+    (ONE, 0, 0, ONE): Orientation(),
+    (-ONE, 0, 0, ONE): Orientation(False, True, False),
+    (ONE, 0, 0, -ONE): Orientation(False, False, True),
+    (-ONE, 0, 0, -ONE): Orientation(False, True, True),
+    (0, ONE, -ONE, 0): Orientation(True, True, False),
+    (0, -ONE, ONE, 0): Orientation(True, False, True),
+    (0, ONE, ONE, 0): Orientation(True, False, False),
+    (0, -ONE, -ONE, 0): Orientation(True, True, True),
+}
+
+
+@given(st.sampled_from(list(TURNS)), st.tuples(*[st.integers(-3000, 3000)] * 4))
+def test_noise_in_a_display_matrix_changes_no_turn(turn, noise):
+    """3000 of 65536 is an axis that leans by 2.6 degrees."""
+    assert oriented(*(round(t * 0.97) + n for t, n in zip(turn, noise, strict=True))) == TURNS[turn]
+
+
+@pytest.mark.parametrize("matrix", [(46341, 46341, -46341, 46341), (ONE, 0, ONE, ONE)])
+def test_a_picture_that_truly_leans_is_refused(matrix):
+    with pytest.raises(UnreadableVideo, match="quarter turns"):
+        oriented(*matrix)
+    cos, sin = TILTED_5
+    with pytest.raises(UnreadableVideo, match="quarter turns"):
+        oriented(cos, sin, -sin, cos)
+
+
+def test_a_file_with_a_display_matrix_of_zeros_or_noise_plays(tmp_path):
+    write_clip(tmp_path / "a.mp4", 5)
+    data = (tmp_path / "a.mp4").read_bytes()
+    upright = struct.pack(">9i", ONE, 0, 0, 0, ONE, 0, 0, 0, 1 << 30)
+    place = data.index(upright, data.index(b"tkhd"))
+    for name, matrix in {"zeros": [0] * 9, "noise": [ONE, 1, 0, -1, ONE, 2, 0, 0, 1 << 30]}.items():
+        path = tmp_path / f"{name}.mp4"
+        path.write_bytes(data[:place] + struct.pack(">9i", *matrix) + data[place + len(upright) :])
+        with open_video(str(path)) as video:
+            assert video.meta.rotation == 0
+            assert [read_code(pixels) for pixels in video.frames_at(video.pts_s).pixels] == list(range(5))
 
 
 @pytest.mark.parametrize("number", [0, 1, 12_345, 65_535])

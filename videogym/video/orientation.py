@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 
 from videogym.video.types import UnreadableVideo
 
+_NOISE = 0.05  # what an axis may lean, as a share of its length
+_POINT = 1 << 8  # 16.16 fixed point: a scale of less than 1/256
+_LINE = 1e-3  # a determinant below this share of the longest side's square
+
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
@@ -40,6 +44,9 @@ class Orientation:
 def orientation_of(frame: Any, path: str) -> Orientation:
     """The orientation that a decoded frame's display matrix asks for.
 
+    One that is off by noise, of up to about 3 degrees, asks for the quarter turn next to it. One that would
+    leave of the picture a line or a point, as one of zeros does, asks for nothing.
+
     Raises:
         UnreadableVideo: the matrix turns by something else than quarter turns.
 
@@ -48,9 +55,13 @@ def orientation_of(frame: Any, path: str) -> Orientation:
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return Orientation()
-    a, b, _, c, d, *_ = np.sign(np.frombuffer(bytes(data), dtype=np.int32)).tolist()
-    if b == c == 0 and a and d:
+    a, b, _, c, d, *_ = np.frombuffer(bytes(data), dtype=np.int32).tolist()
+    longest = max(map(abs, (a, b, c, d)))
+    if longest < _POINT or abs(a * d - b * c) <= _LINE * longest**2:
+        return Orientation()
+    # Each axis of the picture by itself, since they may be scaled differently.
+    if abs(b) <= _NOISE * abs(a) and abs(c) <= _NOISE * abs(d):
         return Orientation(False, a < 0, d < 0)
-    if a == d == 0 and b and c:
+    if abs(a) <= _NOISE * abs(b) and abs(d) <= _NOISE * abs(c):
         return Orientation(True, c < 0, b < 0)
     raise UnreadableVideo(f"{path}: its display matrix does not turn by quarter turns")
