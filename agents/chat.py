@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from videogym import Region, Snapshot, State, VideoQAEnv
 from videogym.grammars import FramePart, Grammar, Message, Part, TextPart, get_grammar
-from videogym.rewards import answered_right
+from videogym.rewards import answered_right, finite
 from videogym.video import VideoError
 from videogym.video.sampling import MAX_ASPECT, smart_resize
 
@@ -354,8 +354,11 @@ class ChatEnv(EnvBase):
         text = self.chat.output_text(turn.output)
         _, reward, _, _, info = self.env.step(self.chat.grammar.parse(text, self.env.state))
         state = self.env.state
+        reward = finite(reward, f"the reward of task {record.task_id!r}")  # wrappers may have changed it
         paid = {
-            name: float(value) if info["reward_present"][name] else None
+            name: finite(value, f"reward term {name!r} of task {record.task_id!r}")
+            if info["reward_present"][name]
+            else None
             for name, value in info["reward_terms"].items()
         }
         turn = replace(

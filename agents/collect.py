@@ -25,7 +25,7 @@ from torchrl.envs.gym_like import BaseInfoDictReader
 from torchrl.modules import ProbabilisticActor
 
 from videogym import DiscreteActions, Snapshot, State, VideoError
-from videogym.rewards import turn_segments
+from videogym.rewards import finite, turn_segments
 from videogym.state import segment_iou
 
 from .policies.discrete import Checked, DiscretePolicy, PolicyError
@@ -216,6 +216,8 @@ class EpisodeEnv(EnvBase):
             log.warning("task %s: %s", before.task.task_id, error)
             observation, reward, terminated, truncated, info = self._inner.report_fault(str(error))
             inputs = self._policy.read(observation, earlier["inputs"])
+        # Wrappers may have changed it, and in a loss it would move all weights or none.
+        reward = finite(reward, f"the reward of task {before.task.task_id!r}")
         self._snapshots[place] = self._inner.get_state()
         row = self._row(inputs, earlier["group"], over=terminated or truncated)
         row.update(_figures(before, self._inner.state, info))

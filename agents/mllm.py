@@ -30,6 +30,7 @@ from videogym import Answer, FrameStore, Region, Task, VideoQAEnv
 from videogym.datasets import load_tasks, require_unseen
 from videogym.evaluate import hits as evidence_shown
 from videogym.grammars import get_grammar
+from videogym.rewards import finite
 from videogym.state import Clip
 
 from .chat import ChatEnv, Episode, play
@@ -431,6 +432,7 @@ def as_batch(
     """
     rows = []
     for record in records:
+        paid = finite(record.total_reward, f"the reward of task {record.task_id!r}")
         entries = loss_entries(record, actor.model)
         row = TensorDict(
             {
@@ -438,7 +440,7 @@ def as_batch(
                 "query": NonTensorData(record.group),
                 "next": {
                     # In float32 the mean of equal rewards differs from them, and the noise is trained on.
-                    "episode_reward": torch.tensor([record.total_reward], dtype=torch.float64),
+                    "episode_reward": torch.tensor([paid], dtype=torch.float64),
                     "done": torch.tensor([True]),
                 },
             }

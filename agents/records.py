@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -197,6 +198,9 @@ def _turn(plain: dict[str, Any]) -> TurnRecord:
     )
     for name in ("observation", "output", "log_probs", "versions"):
         plain[name] = tuple(plain[name])
+    for name, value in {"reward": plain.get("reward"), **plain.get("terms", {})}.items():
+        if value is not None and not math.isfinite(value):
+            raise RecordError(f"a reward must be a finite number, {name} is {value}")
     return TurnRecord(visuals=visuals, **plain)
 
 

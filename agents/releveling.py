@@ -22,7 +22,7 @@ from torch import Tensor
 from torchrl.envs import Transform
 
 from videogym import Term
-from videogym.rewards import pays_for_answers
+from videogym.rewards import RewardError, pays_for_answers
 
 Definition = Literal["paper", "code"]
 PAYMENT = 0.5  # Video-MTR's frame reward: what its gate takes back, and what tells a right answer
@@ -57,11 +57,13 @@ class TurnRewards(Transform):
         Raises:
             ValueError: no row is whole, no answer was judged, or the entries of ``("next", "terms")``
                 are not those of the recipe.
+            RewardError: a reward or a term is not finite; NaN is a term that is absent.
         """
         names, found = {term.name for term in self.terms}, set(tensordict["next", "terms"].keys())
         if found - {"gate"} != names:
             raise ValueError(f"the recipe's terms are {sorted(names)}, got {sorted(found)}")
         tensordict = _whole_episodes(tensordict)
+        require_finite(tensordict)
         if "answer" in names:
             tensordict = _judged_episodes(tensordict)
         played, payments = _played(tensordict), tensordict["next", "terms"]
@@ -186,6 +188,25 @@ class ExplorationBonus(Transform):
             return
         self.streak.fill_(int(self.streak) + 1 if rate > self.thresholds[1] else 0)
         self.off |= self.streak >= self.patience
+
+
+def require_finite(tensordict: TensorDictBase) -> None:
+    """Refuse a batch with a reward that nothing can be learned from.
+
+    Args:
+        tensordict: (B, K) episodes; ``("next", "terms")`` may hold NaN, which means absent.
+
+    Raises:
+        RewardError: a reward of a turn that was played is not finite, or a term infinite; names it, with
+            the row and the turn.
+    """
+    played, after = _played(tensordict), tensordict["next"]
+    wrong = {"the reward": ~after["reward"].isfinite() & played}
+    wrong |= {f"reward term {name!r}": value.isinf() & played for name, value in after["terms"].items()}
+    for name, places in wrong.items():
+        if places.any():
+            row, turn = places[..., 0].nonzero()[0].tolist()
+            raise RewardError(f"{name} must be a finite number; it is not in row {row}, turn {turn}")
 
 
 def _whole_episodes(tensordict: TensorDictBase) -> TensorDictBase:

@@ -5,7 +5,7 @@ import gymnasium as _gymnasium
 from videogym.env import Snapshot, VideoQAEnv
 from videogym.evaluate import evaluate
 from videogym.recipes import Recipe, get_recipe
-from videogym.rewards import Term
+from videogym.rewards import RewardError, Term
 from videogym.state import Answer, Crop, Invalid, Move, Region, Rules, Segment, Select, State, Task
 from videogym.video import FrameStore, VideoError, open_video
 from videogym.wrappers import DiscreteActions, TextActions
@@ -21,6 +21,7 @@ __all__ = [
     "Move",
     "Recipe",
     "Region",
+    "RewardError",
     "Rules",
     "Segment",
     "Select",

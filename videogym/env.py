@@ -281,6 +281,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
 
         Raises:
             ValueError: the episode has ended, or the action is none of the above.
+            RewardError: a reward term is not a finite number; the message names term and task.
         """
         before = self.state
         move = as_move(action, before)

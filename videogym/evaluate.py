@@ -18,7 +18,7 @@ import gymnasium
 import numpy as np
 
 from videogym.datasets import load_tasks, require_unseen
-from videogym.rewards import answered_right, looked_segments
+from videogym.rewards import answered_right, finite, looked_segments
 from videogym.state import WHOLE_FRAME, Clip, Segment, State, Task, intersection_s, merge, region_iou
 from videogym.video import VideoError
 
@@ -108,6 +108,7 @@ def evaluate(
 
     Raises:
         ValueError: there is nothing to evaluate, every video was bad, or no answer was judged.
+        RewardError: a reward is not a finite number.
         TrainedOnError: tasks ask about videos that were trained on; the message names them, and nothing
             is played.
     """
@@ -168,7 +169,7 @@ def _play(
             inner.report_fault(str(error))
             break  # an episode with a fault is not scored, whatever comes
         observation, paid, terminated, truncated, info = env.step(action)
-        reward += float(paid)
+        reward += finite(paid, f"the reward of task {info['task_id']!r}")  # wrappers may have changed it
         for name, value in info["reward_terms"].items():
             if info["reward_present"][name]:
                 terms[name] = terms.get(name, 0.0) + float(value)

@@ -8,6 +8,7 @@ what a turn pays and, at the end of an episode, settles the gate of the recipe.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -32,6 +33,29 @@ TermFunction = Callable[[State, State], float | None]
 Judge = Callable[[Task, str], float | None]  # verdict in [0, 1]; None: the judge abstains
 
 
+class RewardError(ValueError):
+    """A reward is no finite number. The message names term and task; nothing can be learned from it."""
+
+
+def finite(value: object, what: str) -> float:
+    """A number as a float.
+
+    Args:
+        value: anything; a text is no number, whatever it says.
+        what: whose value it is, for the message.
+
+    Raises:
+        RewardError: it is not a finite number.
+    """
+    try:
+        number = math.nan if isinstance(value, str | bytes) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise RewardError(f"{what} must be a finite number, got {value!r:.80}")
+    return number
+
+
 @dataclass(frozen=True)
 class Term:
     """One named reward.
@@ -39,6 +63,9 @@ class Term:
     A ``turn`` term is asked after every turn, a ``trajectory`` term once, when the rules have ended
     the episode. ``gated`` payments are taken back at the end unless the answer was right; those of
     the last turn too, unless ``gated`` is ``"before_last"``.
+
+    Raises:
+        RewardError: the weight is not a finite number.
     """
 
     name: str
@@ -46,6 +73,9 @@ class Term:
     function: TermFunction  # (before, after) -> value, or None when the term is absent
     weight: float = 1.0
     gated: Literal["no", "all", "before_last"] = "no"
+
+    def __post_init__(self) -> None:
+        finite(self.weight, f"the weight of reward term {self.name!r}")
 
 
 @dataclass(frozen=True)
@@ -73,11 +103,15 @@ def score(terms: Sequence[Term], before: State, after: State) -> Score:
     Returns:
         Payments by name and their sum. ``gate`` is what is taken back, never positive unless a gated
         term was a penalty; it is absent before the end, and where the judge of the answer abstained.
+
+    Raises:
+        RewardError: a term that is present, or the sum, is not a finite number; names term and task.
     """
     values = {term.name: _value(term, before, after) for term in terms}
     if any(term.gated != "no" for term in terms):
         values["gate"] = _settlement(terms, values.get("answer"), after) if after.terminated else None
-    return Score(sum(v for v in values.values() if v is not None), values)
+    total = sum(v for v in values.values() if v is not None)
+    return Score(finite(total, f"the sum of all reward terms of task {after.task.task_id!r}"), values)
 
 
 def _value(term: Term, before: State, after: State) -> float | None:
@@ -85,12 +119,17 @@ def _value(term: Term, before: State, after: State) -> float | None:
         return None
     if term.level == "turn" and after.turns[-1].fault:
         return None
+    what = f"reward term {term.name!r} of task {after.task.task_id!r}"
     try:
         value = term.function(before, after)
+    except RewardError as error:
+        raise RewardError(f"{what}: {error}") from error
     except Exception as error:
         error.add_note(f"in reward term {term.name!r} of task {after.task.task_id!r}")
         raise
-    return None if value is None else term.weight * float(value)
+    if value is None:
+        return None
+    return finite(term.weight * finite(value, what), f"{what}, weighted,")
 
 
 def _settlement(terms: Sequence[Term], answer: float | None, final: State) -> float | None:
@@ -209,6 +248,21 @@ def _same_number(given: str, truth: str) -> bool:
     return equal and marked(given) == marked(truth)
 
 
+def _verdict(judge: Judge, task: Task, answer: str) -> float | None:
+    """What the judge says.
+
+    Raises:
+        RewardError: it is neither None nor a number in [0, 1].
+    """
+    verdict = judge(task, answer)
+    if verdict is None:
+        return None
+    value = finite(verdict, "the verdict of the judge")
+    if not 0.0 <= value <= 1.0:
+        raise RewardError(f"the verdict of the judge must be 0 to 1, got {value}")
+    return value
+
+
 @dataclass(frozen=True)
 class AnswerTerm:
     """The judge's verdict on the accepted answer, 0.0 without one; absent where the judge abstains.
@@ -226,10 +280,8 @@ class AnswerTerm:
         task, answer = after.task, after.answer
         if answer is None or (task.kind == "open" and not self.open_scored):
             return 0.0
-        verdict = self.judge(task, answer)
-        if verdict is None:
-            return None
-        return verdict * self.worth(after)
+        verdict = _verdict(self.judge, task, answer)
+        return None if verdict is None else verdict * self.worth(after)
 
     def worth(self, after: State) -> float:
         """What a right answer pays in the turn that led here."""
@@ -431,7 +483,7 @@ class TranscriptScore:
         if self.part == "answer":
             answer = longvt_transcript.final_answer(text) or ""
             short = len(answer) < longvt_transcript.MAX_ANSWER_CHARS
-            return self.judge(after.task, answer) if answer and short else 0.0
+            return _verdict(self.judge, after.task, answer) if answer and short else 0.0
         evidence = after.task.evidence
         if not evidence:
             return None

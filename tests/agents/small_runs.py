@@ -79,6 +79,14 @@ def looked(before: State, after: State) -> float:
 LOOKING = replace(_PAPER, name="LOOKING", terms=(Term("look", "turn", looked),))
 
 
+def endless(before: State, after: State) -> float:
+    """A reward term that no one can learn from."""
+    return float("nan")
+
+
+NAN = replace(_PAPER, name="NAN", terms=(Term("endless", "turn", endless), *_PAPER.terms))
+
+
 def env_with_one_broken_worker(
     config: RunConfig, policy: DiscretePolicy, *, rows: int, group_size: int = 1, seed: int = 0
 ) -> EpisodeEnv:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from small_chat import ANSWER, RECIPE, TASKS, crop
@@ -14,7 +15,7 @@ from agents.mllm import figures
 from agents.policies.tiny_qwen import SPECIAL_TOKENS, TOOL_TOKENS, train_tokenizer
 from agents.policies.visuals import WHOLE_FRAME, ChatForm, Visual
 from agents.records import Record, fingerprint
-from videogym import Region, State, Task, TextActions, VideoQAEnv, get_recipe
+from videogym import Region, RewardError, State, Task, TextActions, VideoQAEnv, get_recipe
 from videogym.datasets import load_tasks
 from videogym.grammars import get_grammar
 from videogym.rewards import AnswerTerm
@@ -279,6 +280,22 @@ def test_rewards_are_those_of_the_environment(env: VideoQAEnv, tokenizer: Tokeni
     assert one.total_reward == pytest.approx(sum(p[1] for p in played))
     early = dict(zip(groups.term_names, steps[0]["next", "reward_terms"][1].tolist(), strict=True))
     assert early["answer"] != early["answer"], "NaN while there is nothing"
+
+
+class Endless(VideoQAEnv):
+    """An environment of one's own that pays without end."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """As the plain one, paid otherwise."""
+        observation, _, terminated, truncated, info = super().step(action)
+        return observation, float("inf"), terminated, truncated, info
+
+
+def test_a_reward_that_is_infinite_is_refused_before_a_record_holds_it(tokenizer: Tokenizer) -> None:
+    """Whoever scored it."""
+    groups = ChatEnv(Endless(TASKS, RECIPE), tokenizer, groups=1, group_size=2, seed=4)
+    with pytest.raises(RewardError, match=r"the reward of task .* must be a finite number, got inf"):
+        play(groups, lambda turn, row: ANSWER)
 
 
 def test_sampled_ids_are_never_tokenised_again(env: VideoQAEnv, tokenizer: Tokenizer) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -27,7 +28,7 @@ from agents.collect import EpisodeCollector, EpisodeEnv, make_actor, torchrl_env
 from agents.policies.discrete import DiscretePolicy, PolicyError
 from agents.releveling import TurnRewards
 from agents.run import RunConfig, env_factory, episode_figures, make_compact, make_env, make_episode_env
-from videogym import DiscreteActions, TextActions, VideoError, VideoQAEnv
+from videogym import DiscreteActions, RewardError, TextActions, VideoError, VideoQAEnv
 from videogym.datasets import load_tasks
 from videogym.video import UnreadableVideo
 
@@ -174,6 +175,14 @@ def test_waiting_rows_pay_nothing_and_keep_their_inputs() -> None:
     for row in batch:
         last = row["next", "inputs"][int((~row["waiting"]).sum()) - 1]
         assert (row["next", "inputs", "turns_left"][row["waiting"].squeeze(-1)] == last["turns_left"]).all()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_reward_that_a_wrapper_made_infinite_is_refused_where_it_is_collected(value: float) -> None:
+    env = gymnasium.wrappers.TransformReward(make_env(CONFIG, CONFIG.tasks), lambda reward: value)
+    rows = EpisodeEnv(env, Table(), rows=2)
+    with pytest.raises(RewardError, match=r"the reward of task 'brief_event.*' must be a finite number"):
+        batch_of(rows)
 
 
 def test_a_row_pays_what_the_plain_environment_pays() -> None:

@@ -1,6 +1,7 @@
 """Records: what is written is read again, and every output stands behind the context it was sampled in."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -245,6 +246,9 @@ def spoiled(**changes: object) -> str:
     return json.dumps({key: value for key, value in plain.items() if value is not None})
 
 
+BARE = {"visuals": [], "observation": [1], "output": [2], "log_probs": [0.0], "versions": [0]}
+
+
 @pytest.mark.parametrize(
     "line, complaint",
     [
@@ -261,6 +265,8 @@ def spoiled(**changes: object) -> str:
         (spoiled(turns=[{"visuals": []}]), "KeyError: 'observation'"),
         (spoiled(turns=[{"visuals": [{"video": "v"}]}]), "KeyError: 'times_s'"),
         (spoiled(turns=[7]), "AttributeError"),
+        (spoiled(turns=[{**BARE, "reward": math.nan}]), "a reward must be a finite number, reward is nan"),
+        (spoiled(turns=[{**BARE, "terms": {"x": -math.inf}}]), "a finite number, x is -inf"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, line: str, complaint: str) -> None:

@@ -17,7 +17,7 @@ from torchrl.envs import Compose, EnvBase
 
 from agents.advantage import BiLevelGAE
 from agents.releveling import CodeGate, ExplorationBonus, TurnRewards
-from videogym import Answer, Crop, Select, Term, VideoQAEnv, get_recipe
+from videogym import Answer, Crop, RewardError, Select, Term, VideoQAEnv, get_recipe
 
 TASKS = "procedural:brief_event?duration_s=60&count=8"
 GOLDEN = Path(__file__).parents[1] / "golden" / "training" / "video_mtr_shaping_probe.jsonl"
@@ -55,6 +55,19 @@ def pay(name="x", gated="no", level="turn"):
 
 
 # --- turn rewards ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_batch_with_a_reward_that_is_not_finite_is_refused(value):
+    with pytest.raises(RewardError, match="the reward must be a finite number; it is not in row 1, turn 0"):
+        TurnRewards([pay()])(batch_of([[1.0], [value, 2.0]], x=[[1.0], [1.0, 2.0]]))
+    if math.isinf(value):
+        with pytest.raises(RewardError, match=r"reward term 'x' must be a finite number; .* row 0, turn 1"):
+            TurnRewards([pay()])(batch_of([[1.0, 1.0]], x=[[1.0, value]]))
+    # NaN is a term that is absent, and what lies beyond the end is nobody's.
+    batch = batch_of([[1.0], [1.0, 2.0]], x=[[math.nan], [1.0, 2.0]])
+    batch["next", "reward"][0, 1] = value
+    assert rewards_of(TurnRewards([pay()])(batch)) == [[0.0], [1.0, 2.0]]
 
 
 def played(recipe, seeds, guess=0.5):

@@ -12,13 +12,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_runs import LOOKING, SMALL, Table
+from small_runs import LOOKING, NAN, SMALL, Table
 from tensordict import TensorDict, TensorDictBase
 from torchrl.objectives.llm import MCAdvantage
 
+from agents import train_ppo
 from agents.policies.discrete import DiscretePolicy
 from agents.run import make_compact
 from agents.train_grpo import Config, advantages, train
+from videogym import RewardError
 
 CONFIG = Config(group_size=4, **SMALL)
 
@@ -201,3 +203,14 @@ def test_a_compact_policy_keeps_its_encoder_and_its_critic(tmp_path: Path) -> No
     train(CONFIG, policy, tmp_path)
     moved = {n.partition(".")[0] for n, v in policy.state_dict().items() if not torch.equal(v, before[n])}
     assert moved & {"encoder", "value"} == set() and {"film", "match", "look"} <= moved
+
+
+def test_a_reward_that_is_not_finite_ends_a_run_before_anything_is_learned(tmp_path: Path) -> None:
+    for loop, config in (
+        (train, Config(group_size=4, **SMALL)),
+        (train_ppo.train, train_ppo.Config(**SMALL)),
+    ):
+        policy = Table()
+        with pytest.raises(RewardError, match=r"reward term 'endless' of task .* must be a finite number"):
+            loop(replace(config, recipe=NAN), policy, tmp_path / loop.__module__)
+        assert not policy.logits.any() and not policy.worth.any()

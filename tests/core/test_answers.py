@@ -6,12 +6,13 @@ import itertools
 import string
 from dataclasses import replace
 
+import gymnasium
 import pytest
 from hand_episodes import Hand, choice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videogym import TextActions, VideoQAEnv, get_recipe
+from videogym import DiscreteActions, RewardError, TextActions, VideoQAEnv, evaluate, get_recipe
 from videogym.answers import folded, letter_named, option_named, plain, same_text, with_plain_signs
 from videogym.grammars import get_grammar
 from videogym.rewards import AnswerTerm, Term, answered_right, judge_lenient, judge_letter
@@ -224,3 +225,24 @@ def test_an_answer_that_is_paid_nothing_is_judged_all_the_same(weight, letter, r
 
 def test_video_mtrs_judge_reads_letters_alone():
     assert [judge_letter(TASKS[0], answer) for answer in ("A", "B", "a", "A.")] == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("value", [float("nan"), "abc"])
+@pytest.mark.parametrize("wrap", [lambda env: env, TextActions, DiscreteActions])
+def test_environment_and_wrappers_name_the_term_that_pays_no_number(value, wrap):
+    recipe = replace(get_recipe("DEFAULT"), terms=(Term("own", "turn", lambda before, after: value),))
+    inner = VideoQAEnv([replace(TASKS[0], task_id="letters", video=_SYNTHETIC, evidence=None)], recipe)
+    env = wrap(inner)
+    actions = {TextActions: "?", DiscreteActions: 0}
+    env.reset(seed=0)
+    with pytest.raises(
+        RewardError, match=r"reward term 'own' of task 'letters' must be a finite number, got"
+    ):
+        env.step(actions.get(wrap, Answer("A")))
+
+
+def test_an_evaluation_refuses_what_a_wrapper_made_of_the_reward():
+    inner = VideoQAEnv([replace(TASKS[0], task_id="letters", video=_SYNTHETIC, evidence=None)])
+    env = gymnasium.wrappers.TransformReward(inner, lambda reward: reward / 0.0 if reward else float("nan"))
+    with pytest.raises(RewardError, match="the reward of task 'letters' must be a finite number, got nan"):
+        evaluate(lambda observation, info: Answer("B"), env)

@@ -2,8 +2,10 @@
 
 # ruff: noqa: D103
 
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hand_episodes import Hand, choice
 from hypothesis import given
@@ -14,6 +16,7 @@ from videogym.recipes import DEFAULT, LONGVT, LONGVT_CODE
 from videogym.rewards import (
     AnswerTerm,
     CropOverlap,
+    RewardError,
     Term,
     TranscriptScore,
     answered_right,
@@ -163,6 +166,68 @@ def test_a_term_that_fails_stops_the_run_and_names_the_task():
     with pytest.raises(RuntimeError, match="mine") as caught:
         with_terms(Term("own", "turn", broken)).step(LOOK)
     assert caught.value.__notes__ == ["in reward term 'own' of task 'hand'"]
+
+
+NO_NUMBERS = (
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+    np.float32("nan"),
+    10**400,
+    "1.0",
+    "abc",
+    b"1",
+    [1.0],
+    1j,
+)
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: f"{value!r:.12}")
+@pytest.mark.parametrize("level", ["turn", "trajectory"])
+def test_a_term_that_returns_no_finite_number_is_refused_with_term_and_task(value, level):
+    hand = with_terms(Term("own", level, lambda before, after: value))
+    with pytest.raises(RewardError, match=r"reward term 'own' of task 'hand' must be a finite number, got"):
+        hand.step(RIGHT)
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS[:-1], ids=lambda value: f"{value!r:.12}")
+def test_a_weight_that_is_no_finite_number_is_refused(value):
+    with pytest.raises(RewardError, match=r"the weight of reward term 'own' must be a finite number, got"):
+        Term("own", "turn", paid_by_turn, weight=value)
+
+
+def test_what_overflows_is_refused_too():
+    with pytest.raises(
+        RewardError, match="reward term 'own' of task 'hand', weighted, must be a finite number"
+    ):
+        with_terms(Term("own", "turn", lambda before, after: 1e300, weight=1e300)).step(LOOK)
+    huge = [Term(name, "turn", lambda before, after: 1e308) for name in ("one", "two")]
+    with pytest.raises(RewardError, match="the sum of all reward terms of task 'hand' must be a finite"):
+        with_terms(*huge).step(LOOK)
+
+
+@pytest.mark.parametrize("verdict", [*NO_NUMBERS, -0.5, 2.0], ids=lambda value: f"{value!r:.12}")
+def test_a_verdict_that_is_none_is_refused(verdict):
+    code = Term("answer", "trajectory", TranscriptScore("answer", judge=lambda task, answer: verdict))
+    with pytest.raises(
+        RewardError, match="reward term 'answer' of task 'hand': the verdict of the judge must"
+    ):
+        Hand(replace(LONGVT_CODE, terms=(code,)), num_frames=6000, fps=30.0).step(RIGHT)
+    with pytest.raises(
+        RewardError, match="reward term 'answer' of task 'hand': the verdict of the judge must"
+    ):
+        gated(lambda task, answer: verdict).step(RIGHT)
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True), st.floats(allow_nan=False, allow_infinity=False))
+def test_whatever_is_paid_is_finite(value, weight):
+    hand = with_terms(Term("own", "turn", lambda before, after: value, weight=weight, gated="all"))
+    try:
+        hand.play(LOOK, WRONG)
+    except RewardError:
+        assert not math.isfinite(value) or not math.isfinite(2 * weight * value)
+    else:
+        assert math.isfinite(hand.returned) and hand.returned == approx(0.0)
 
 
 def test_decay_is_lost_for_every_turn_before_the_answer():
