@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Small tensors only: a second torch thread costs more than it brings, and starves the decoder.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo demo-seeds demo-mllm test test-slow test-ray test-vllm test-browser test-peers check bench bench-mllm bench-gpu fuzz study prove-resume prove-ray prove-families prove-exploits prove-traces prove-kills prove-sharding docs site pictures setup clean
+.PHONY: demo demo-seeds demo-mllm test test-slow test-ray test-vllm test-browser test-peers check bench bench-mllm bench-gpu fuzz study prove-resume prove-ray prove-families prove-exploits prove-traces prove-kills prove-sharding docs site pictures test-wheel setup clean
 
 setup: $(STAMP)
 
@@ -121,8 +121,13 @@ docs: $(STAMP)
 site: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Needs Chromium.
+# The wheel in a fresh environment: the environment by name, and a short training run.
+test-wheel: $(STAMP)
+	tests/wheel/try_wheel.sh $(BIN)/python $(PYTHON)
+
+# The reports need Chromium.
 pictures: $(STAMP)
+	$(BIN)/python docs/make_episode_picture.py
 	$(BIN)/python docs/make_report_pictures.py
 
 test-browser: $(STAMP)
