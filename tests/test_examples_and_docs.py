@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import videogym
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -36,6 +40,29 @@ def test_an_example_runs_and_shows_something(example: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_documented_block_runs(block: str, tmp_path: Path) -> None:
     run(["-c", block], tmp_path)
+
+
+def test_the_tutorial_prints_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    cells = re.findall(r"```python tutorial\n(.*?)```\n\n```text\n(.*?)```", page, re.DOTALL)
+    assert len(cells) == page.count("```python")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for code, shown in cells:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, "tutorial", "exec"), names)
+        assert printed.getvalue() == shown
+
+
+def test_the_reference_names_all_that_is_public() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^::: videogym\.(\w+)$", page, re.MULTILINE)) == sorted(videogym.__all__)
+
+
+def test_the_moving_picture_of_the_readme_is_small() -> None:
+    assert (ROOT / "docs" / "pictures" / "episode.gif").stat().st_size <= 1_000_000
+    assert "docs/pictures/episode.gif" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_links_between_pages_lead_somewhere() -> None:
