@@ -19,7 +19,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 from numpy.typing import NDArray
 
 from videogym.actions import begin, play, play_fault
-from videogym.datasets import TaskList, Tasks, check_evidence, load_tasks
+from videogym.datasets import TaskList, Tasks, check_evidence, check_length, load_tasks
 from videogym.observations import (
     WHOLE_FRAME,
     Observation,
@@ -256,8 +256,8 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         raise VideoError(f"none of the {len(bad)} tasks has a usable video")
 
     def _begin(self, task: Task) -> None:
-        check_text_lengths(task)
         try:
+            check_text_lengths(task)
             state = self._first_state(task)
             pixels = self._fetch(state)
         except VideoError as error:
@@ -267,6 +267,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
     def _first_state(self, task: Task) -> State:
         video = self.store.open(task.video)
         try:
+            check_length(video.meta, self.recipe.rules.max_duration_s)
             check_evidence(task, video.meta.duration_s)
             return begin(task, video.meta, video.pts_s, self.recipe.rules, self.recipe.identity)
         except ValueError as error:

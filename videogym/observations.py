@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from videogym.spaces import UnicodeText, is_encodable
 from videogym.state import Clip, Rules, State, Task
+from videogym.video import UnfitVideo
 
 Observe = Literal["references", "pixels"]
 Observation = dict[str, Any]
@@ -66,7 +67,8 @@ def check_text_lengths(task: Task) -> None:
     """Refuse a task whose texts do not fit the observation space.
 
     Raises:
-        ValueError: a text is too long or holds a surrogate; names the task, the field and the limit.
+        ValueError: question or options are too long or hold a surrogate; names the field and the limit.
+        UnfitVideo: the same of the video's name.
     """
     texts = {
         "question": (task.question, MAX_QUESTION_CHARS),
@@ -75,11 +77,14 @@ def check_text_lengths(task: Task) -> None:
     }
     for name, (text, limit) in texts.items():
         if len(text) > limit:
-            raise ValueError(
-                f"task {task.task_id!r}: {name} has {len(text)} characters, at most {limit} fit"
-            )
-        if not is_encodable(text):
-            raise ValueError(f"task {task.task_id!r}: {name} holds a lone surrogate, which is no character")
+            problem = f"{name} has {len(text)} characters, at most {limit} fit"
+        elif not is_encodable(text):
+            problem = f"{name} holds a lone surrogate, which is no character: {text!r}"
+        else:
+            continue
+        if name == "video":  # a run that passes over bad videos passes over it
+            raise UnfitVideo(problem)
+        raise ValueError(f"task {task.task_id!r}: {problem}")
 
 
 def newest_clips(state: State) -> tuple[Clip, ...]:

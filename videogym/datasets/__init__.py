@@ -15,7 +15,14 @@ from videogym.datasets.overlap import Overlap, TrainedOnError, find_overlap, req
 from videogym.datasets.procedural import ProceduralTasks
 from videogym.datasets.qvhighlights import read_qvhighlights
 from videogym.datasets.task_files import read_tasks, write_tasks
-from videogym.datasets.tasks import EvidenceError, TaskFileError, TaskList, Tasks, check_evidence
+from videogym.datasets.tasks import (
+    EvidenceError,
+    TaskFileError,
+    TaskList,
+    Tasks,
+    check_evidence,
+    check_length,
+)
 from videogym.datasets.video_mme import read_video_mme
 from videogym.datasets.video_mmmu import read_video_mmmu
 from videogym.datasets.video_r1 import read_video_r1
@@ -35,6 +42,7 @@ __all__ = [
     "VideoCheck",
     "VideoProblem",
     "check_evidence",
+    "check_length",
     "check_videos",
     "evidence_share",
     "find_overlap",

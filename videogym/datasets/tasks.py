@@ -7,7 +7,8 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
-from videogym.state import Task
+from videogym.state import Rules, Task
+from videogym.video import VideoMeta
 
 # Annotations are rounded, often to whole seconds, and so may end a little after the last frame.
 EVIDENCE_SLACK_S = 1.0
@@ -116,3 +117,19 @@ def check_evidence(task: Task, duration_s: float) -> None:
                 f"task {task.task_id!r}: evidence [{segment.start_s:g}, {segment.end_s:g}) s lies outside "
                 f"its video of {duration_s:g} s"
             )
+
+
+def check_length(video: VideoMeta, max_duration_s: float = Rules.max_duration_s) -> None:
+    """Refuse a video with which no episode begins, whatever is asked about it.
+
+    Args:
+        video: facts about it.
+        max_duration_s: of the recipe's rules, seconds.
+
+    Raises:
+        ValueError: it has one frame, or lasts longer.
+    """
+    if video.num_frames < 2:
+        raise ValueError("the video has one frame, an episode needs 2")
+    if video.duration_s > max_duration_s:
+        raise ValueError(f"the video lasts {video.duration_s:g} s, at most {max_duration_s:g} s fit")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
-from videogym.datasets.tasks import EvidenceError, TaskList, check_evidence
+from videogym.datasets.tasks import EvidenceError, TaskList, check_evidence, check_length
 from videogym.state import Task
 from videogym.video import FrameStore, VideoError, VideoNotFound
 from videogym.video.containers import VIDEO_SUFFIXES
@@ -81,7 +81,8 @@ def find_videos(tasks: Iterable[Task], video_root: str | os.PathLike[str]) -> Vi
 def check_videos(tasks: Iterable[Task], video_root: str | os.PathLike[str] | None = None) -> VideoCheck:
     """Open the videos of the tasks, one after the other, and compare evidence with their lengths.
 
-    The packet headers of every file are read once and kept in the cache, so that a second call is quick.
+    What is left can be played: a video of one frame, or of more than a day, is not. The packet headers of
+    every file are read once and kept in the cache, so that a second call is quick.
 
     Args:
         tasks: any.
@@ -97,7 +98,11 @@ def check_videos(tasks: Iterable[Task], video_root: str | os.PathLike[str] | Non
     with FrameStore(video_root=None if video_root is None else os.fspath(video_root)) as store:
         for name, task_ids in _by_video(found.tasks).items():
             try:
-                lengths[name] = store.open(name).meta.duration_s
+                meta = store.open(name).meta
+                check_length(meta)
+                lengths[name] = meta.duration_s
+            except ValueError as error:
+                problems.append(VideoProblem(name, "unusable", str(error), task_ids))
             except VideoError as error:
                 cause: Cause = "missing" if isinstance(error, VideoNotFound) else "unusable"
                 problems.append(VideoProblem(name, cause, str(error), task_ids))
@@ -167,9 +172,10 @@ def _claims(name: str, other: str, path: str) -> bool:
 
 
 def _is_below(root: str, name: str) -> bool:
-    if "\0" in name:
+    try:
+        path = os.path.realpath(os.path.join(root, name))
+    except ValueError:  # a NUL, or a letter that no file name can hold
         return False
-    path = os.path.realpath(os.path.join(root, name))
     return os.path.commonpath([root, path]) == root and os.path.isfile(path)
 
 

@@ -98,6 +98,11 @@ CAUSES: dict[str, Cause] = {
     ),
     "tilted": Cause("error", "Have the pictures turned for good.", _ENCODE),
     "too_short": Cause("error", "An episode needs two frames. Take it out of the tasks."),
+    "too_long": Cause(
+        "error",
+        "An episode takes a day at most. Its clock may be wrong; otherwise cut it, or raise max_duration_s "
+        "of the rules.",
+    ),
     "hang": Cause(
         "error",
         "Take it out of the tasks. A large file on a slow disk may only need more time: raise --deadline.",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from videogym.doctor.causes import Finding, finding
 from videogym.doctor.symptoms import at_the_door, why_refused
 from videogym.isolation import Lost, run_isolated
+from videogym.state import Rules
 from videogym.video import VideoChanged, VideoError, VideoMeta, open_video
 from videogym.video.packets import PacketTable
 from videogym.video.pyav_reader import PyAVVideo
@@ -159,6 +160,9 @@ def _notes(path: str, facts: Facts, pts_s: NDArray[np.float64]) -> Iterator[Find
     if video.num_frames < 2:
         yield finding("too_short", path, "it has one frame")
         return
+    if video.duration_s > Rules.max_duration_s:
+        said = f"it lasts {video.duration_s:.0f} s, at most {Rules.max_duration_s:.0f} s fit"
+        yield finding("too_long", path, said)
     steps = np.diff(pts_s)
     if video.is_vfr:
         least, most = 1000 * steps.min(), 1000 * steps.max()

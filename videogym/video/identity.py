@@ -36,8 +36,10 @@ def identify(path: str) -> FileIdentity:
     """
     try:
         status = os.stat(path)
-    except (OSError, ValueError) as error:
-        raise VideoNotFound(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise VideoNotFound(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:  # a NUL, or a letter that no file name can hold; neither is printed
+        raise VideoNotFound(f"{path!r}: {error}") from error
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableVideo(f"{path}: not a regular file")
     if status.st_size == 0:

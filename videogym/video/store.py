@@ -211,7 +211,10 @@ class FrameStore:
         """Address of a source; refuses a way out of ``video_root``, links included."""
         if source.startswith("synthetic:") or self._root is None:
             return source
-        path = os.path.realpath(os.path.join(self._root, source))
+        try:
+            path = os.path.realpath(os.path.join(self._root, source))
+        except ValueError as error:  # a NUL, or a letter that no file name can hold
+            raise VideoNotFound(f"{source!r}: {error}") from error
         if os.path.commonpath([self._root, path]) != self._root:
             raise VideoNotFound(f"{source!r} lies outside video_root {self._root}")
         return path
