@@ -9,7 +9,9 @@ are the only unit of time and regions are fractions of the full frame. Frame ind
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -67,6 +69,10 @@ class Region:
         if self.x0 >= self.x1 or self.y0 >= self.y1:
             raise ValueError(f"region needs x0 < x1 and y0 < y1, got {box}")
 
+    def __iter__(self) -> Iterator[float]:
+        """The four coordinates, so that a region can stand where they are expected."""
+        return iter(self.as_tuple())
+
     def as_tuple(self) -> tuple[float, float, float, float]:
         """The four coordinates, for a reader that wants plain numbers."""
         return (self.x0, self.y0, self.x1, self.y1)
@@ -77,6 +83,9 @@ class Region:
         return (self.x1 - self.x0) * (self.y1 - self.y0)
 
 
+# "A. red", "A) red", "A: red" and "(A) red", and the same with small letters.
+_LETTERED = re.compile(r"\s*(?:\(([A-Za-z])\)|([A-Za-z])[.):])\s+(\S.*)", re.DOTALL)
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 WHOLE_FRAME = Region(0.0, 0.0, 1.0, 1.0)
 
 
@@ -86,6 +95,9 @@ class Task:
 
     The answer and the evidence are the ground truth: they are left out of ``repr`` and no
     observation is made from them.
+
+    Options are shown with letters. If all of them begin with their own, in order, these are cut off and a
+    warning says so.
 
     Raises:
         ValueError: the fields contradict each other; the message names the task and the field.
@@ -108,6 +120,7 @@ class Task:
         if self.evidence_region is not None and not self.evidence:
             raise ValueError(f"task {self.task_id!r}: evidence_region needs evidence segments")
         if self.kind == "choice":
+            self._cut_letters()
             if not 2 <= len(self.options) <= 26:
                 raise ValueError(
                     f"task {self.task_id!r}: a choice needs 2 to 26 options, got {len(self.options)}"
@@ -122,10 +135,24 @@ class Task:
                 f"task {self.task_id!r}: kind must be 'choice', 'open' or 'numeric', got {self.kind!r}"
             )
 
+    def _cut_letters(self) -> None:
+        matches = [_LETTERED.fullmatch(text) for text in self.options]
+        found = [match and (match[1] or match[2]) for match in matches]
+        if not found or found not in (list(self.letters), [letter.lower() for letter in self.letters]):
+            return
+        # One text for all tasks, so that Python shows it once.
+        warnings.warn(
+            'options that begin with their letters ("A. red", "B. blue") lose these: letters are added '
+            "where options are shown",
+            stacklevel=4,
+        )
+        object.__setattr__(self, "options", tuple(match[3] for match in matches if match))
+        self._cut_letters()
+
     @property
     def letters(self) -> tuple[str, ...]:
         """Option letters in order, ``("A", "B", ...)``; empty for open tasks."""
-        return tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(self.options)])
+        return tuple(_LETTERS[: len(self.options)])
 
     @property
     def labelled_options(self) -> tuple[str, ...]:
@@ -220,12 +247,17 @@ class Select:
 class Crop:
     """Resample a segment from the source at the recipe's ``crop_fps``, optionally inside a region.
 
-    Without a region this is LongVT's ``crop_video``. Seconds and fractions, unchecked.
+    Without a region this is LongVT's ``crop_video``. Seconds and fractions, unchecked. A `Region` is taken
+    too and kept as its four coordinates.
     """
 
     start_s: float
     end_s: float
-    region: tuple[float, float, float, float] | None = None
+    region: Sequence[float] | Region | None = None  # x0, y0, x1, y1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.region, Region):
+            object.__setattr__(self, "region", self.region.as_tuple())
 
 
 @dataclass(frozen=True, slots=True)

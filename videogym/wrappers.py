@@ -16,11 +16,12 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, Text
 from numpy.typing import NDArray
 
+from videogym.datasets import TaskList
 from videogym.env import VideoQAEnv
 from videogym.grammars import Grammar, Message, get_grammar
 from videogym.observations import Observation, observation_space
 from videogym.spaces import UnicodeText
-from videogym.state import Action, Answer, Crop, Select, State
+from videogym.state import Action, Answer, Crop, Select, State, Task
 
 MAX_PROMPT_CHARS = 65_536
 
@@ -91,6 +92,10 @@ class DiscreteActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Rec
         env: a videogym environment whose tasks are choices.
         windows: number of windows, at least 1; several numbers give windows of several sizes.
         options: number of options the policy can choose from.
+
+    Raises:
+        ValueError: a number is below 1, or a task is no choice or has more options: it could not be
+            answered. Of tasks that are made on demand, the one that is played tells.
     """
 
     def __init__(
@@ -104,6 +109,33 @@ class DiscreteActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Rec
         self.windows, self.options = scales, options
         self.looks = sum(scales)
         self.action_space = Discrete(self.looks + options)
+        tasks = _inner(env).tasks
+        for task in tasks if isinstance(tasks, TaskList) else ():
+            self._check(task)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """As the environment's.
+
+        Raises:
+            ValueError: the task cannot be answered by these actions.
+        """
+        started = self.env.reset(seed=seed, options=options)
+        self._check(_inner(self.env).state.task)
+        return started
+
+    def _check(self, task: Task) -> None:
+        if task.kind != "choice":
+            raise ValueError(
+                f"task {task.task_id!r} has no options to answer by a number: its kind is {task.kind!r}; "
+                f"use TextActions, or the environment's own actions"
+            )
+        if len(task.options) > self.options:
+            raise ValueError(
+                f"task {task.task_id!r} has {len(task.options)} options, the actions reach {self.options}: "
+                f"use DiscreteActions(env, options={len(task.options)})"
+            )
 
     def step(self, action: int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Play the action.
@@ -120,6 +152,7 @@ class DiscreteActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Rec
     def decode(self, index: int) -> Action:
         """The action an integer stands for, in the current state."""
         state = _inner(self.env).state
+        self._check(state.task)  # it may have been set, not drawn
         if index >= self.looks:
             option = index - self.looks
             letters = state.task.letters

@@ -9,6 +9,7 @@ from hand_episodes import Hand
 from pytest import approx
 
 from videogym import Answer, Crop, DiscreteActions, Segment, Select, Task, VideoQAEnv, get_recipe
+from videogym.datasets import TaskList
 from videogym.wrappers import window_bounds_s
 
 ADDRESS = "synthetic:brief_event?level=0&duration_s=64&seed=1&size=64x36"
@@ -96,3 +97,35 @@ def test_a_number_outside_the_space_is_a_mistake_of_the_caller(action):
 def test_no_windows_is_refused(windows):
     with pytest.raises(ValueError, match="at least 1"):
         make("DEFAULT", windows=windows)
+
+
+OPEN = Task("what", ADDRESS, "What is it?", "open", answer="a flag")
+NUMERIC = Task("many", ADDRESS, "How many?", "numeric", answer="3")
+FIVE = Task("five", ADDRESS, "Which?", "choice", tuple("vwxyz"), "E")
+
+
+@pytest.mark.parametrize(
+    ("task", "complaint"),
+    [
+        (OPEN, "task 'what' has no options .* its kind is 'open'; use TextActions"),
+        (NUMERIC, "task 'many' has no options .* its kind is 'numeric'; use TextActions"),
+        (FIVE, r"task 'five' has 5 options, the actions reach 4: use DiscreteActions\(env, options=5\)"),
+    ],
+)
+def test_tasks_that_no_integer_can_answer_are_refused(task, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        DiscreteActions(VideoQAEnv([TASK, task]))
+
+    lazy = VideoQAEnv([TASK])
+    env = DiscreteActions(lazy)
+    lazy.tasks = TaskList([task])
+    with pytest.raises(ValueError, match=complaint):
+        env.reset(seed=0)
+    with pytest.raises(ValueError, match=complaint):
+        env.step(17)
+
+
+def test_all_options_can_be_answered():
+    env = DiscreteActions(VideoQAEnv([TASK, FIVE]), options=5)
+    env.reset(options={"task_id": "five"})
+    assert env.step(20)[4]["is_success"]

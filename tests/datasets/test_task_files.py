@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +262,52 @@ def test_a_list_of_tasks_refuses_repeated_ids() -> None:
     task = with_evidence((0, 1))
     with pytest.raises(ValueError, match="task_id 't' is repeated"):
         TaskList([task, task])
+
+
+# --- options with letters ----------------------------------------------------------------------
+
+
+def lettered(*options, answer="A"):
+    """A choice with these options."""
+    return Task("t", "v.mp4", "Which?", "choice", options, answer)
+
+
+@pytest.mark.parametrize("form", ["{}. {}", "({}) {}", "{}) {}", "{}: {}", " {}.  {}"])
+@pytest.mark.parametrize("letters", ["ABC", "abc"])
+def test_options_lose_letters_that_count_up_over_all_of_them(form, letters, tmp_path):
+    texts = ("sixty", "6. six", "C.\nsea")
+    with pytest.warns(UserWarning, match="lose these"):
+        task = lettered(*(form.format(*pair) for pair in zip(letters, texts, strict=True)))
+    assert task.options == texts and task.labelled_options[0] == "A. sixty"
+    assert replace(task) == task  # what is cut off is cut off
+    path = tmp_path / "tasks.jsonl"
+    write_tasks(path, [task])
+    path.write_text(path.read_text().replace('"sixty"', '"A. sixty"'))
+    assert read_tasks(path)[0].options == ("A. sixty", *texts[1:])  # not all of them have one
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("B", "C", "A", "D"),
+        ("A", "B"),
+        ("A.", "B."),
+        ("A. red", "blue"),
+        ("B. red", "A. blue"),
+        ("A. red", "C. blue"),
+        ("A. red", "b. blue"),
+        ("A.M.", "B.M."),
+        ("A red", "B blue"),
+        ("1. red", "2. blue"),
+    ],
+)
+def test_options_without_such_letters_stay_as_they_are(options):
+    assert lettered(*options).options == options
+
+
+def test_the_warning_is_shown_once():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for i in range(5):
+            lettered(f"A. red {i}", "B. blue")
+    assert len(caught) == 1 and caught[0].filename == __file__
