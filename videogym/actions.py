@@ -32,6 +32,7 @@ from videogym.state import (
     Turn,
 )
 from videogym.video.sampling import (
+    even_indices_by_time,
     linspace_floored,
     pool_indices,
     window_indices,
@@ -68,7 +69,10 @@ def _skim_times(
     if rules.skim_fps:
         return _window_times(video, pts_s, rules.skim_frames, rules.skim_fps)
     times = pool or pts_s
-    indices = linspace_floored(0, len(times) - 1, rules.skim_frames)
+    if video.is_vfr and not pool:
+        indices = even_indices_by_time(pts_s, rules.skim_frames)
+    else:
+        indices = linspace_floored(0, len(times) - 1, rules.skim_frames)
     return tuple(float(times[i]) for i in indices)
 
 

@@ -260,6 +260,7 @@ DEFAULT = Recipe(
     choices=(
         ("coverage", "mean best IoU per evidence segment; the skim counts as a look at the whole video"),
         ("format", "not paid: an unreadable output already costs a turn"),
+        ("skim", "even in time; by frame number, which is the same, where the frame rate is constant"),
     ),
 )
 

@@ -6,14 +6,17 @@ import math
 import pickle
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hand_episodes import UNREADABLE, Hand, choice
 from hypothesis import given
 from hypothesis import strategies as st
 
 from videogym.actions import begin, play
-from videogym.recipes import DEFAULT, LONGVT, VIDEO_MTR
+from videogym.grammars import get_grammar
+from videogym.recipes import DEFAULT, LONGVT, VIDEO_MTR, get_recipe
 from videogym.state import Answer, Crop, Invalid, Move, Region, Segment, Select, intersection_s, merge
+from videogym.video.sampling import even_indices_by_time, pool_indices
 from videogym.video.types import VideoMeta
 
 
@@ -329,3 +332,51 @@ def test_any_action_is_executed_or_refused_with_a_code(recipe, actions):
         else:
             assert result.clip is None
             assert result.error.code and result.error.reason
+
+
+def test_a_crop_takes_a_region():
+    box = (0.25, 0.0, 0.75, 0.5)
+    assert (
+        Crop(1.0, 2.0, Region(*box)) == Crop(1.0, 2.0, box) and Crop(1.0, 2.0, Region(*box)).region == box
+    )
+    assert tuple(Region(*box)) == box
+    hand = Hand(get_recipe("DEFAULT"), num_frames=600, fps=10.0).play(Crop(1.0, 2.0, Region(*box)))
+    assert hand.codes == [""] and hand.state.clips[-1].region == Region(*box)
+    grammar = get_grammar("native")
+    written = grammar.write(Crop(1.0, 2.0, Region(*box)), hand.state)
+    assert grammar.parse(written, hand.state).actions == (Crop(1.0, 2.0, box),)
+    whole = hand.play(Crop(3.0, 4.0, Region(0.0, 0.0, 1.0, 1.0)))
+    assert whole.codes == ["", ""] and whole.state.clips[-1].region is None
+
+
+def burst(first, pause):
+    """30 frames a second for half a minute, then one every ``pause`` seconds up to 600 s."""
+    return [i / 30 for i in range(int(first * 30))] + [float(s) for s in range(first, 600, pause)]
+
+
+@pytest.mark.parametrize(("first", "pause"), [(30, 1), (30, 5), (10, 2)])
+def test_the_skim_of_a_variable_rate_is_even_in_time(first, pause):
+    pts_s = burst(first, pause)
+    skim = Hand(get_recipe("DEFAULT"), pts_s=pts_s).state.skim.times_s
+    assert len(skim) == 32 and skim[0] == 0.0 and skim[-1] == pts_s[-1] and set(skim) <= set(pts_s)
+    even = pts_s[-1] / 31
+    for i, time_s in enumerate(skim):  # the frame that stands at that instant
+        assert i * even - pause <= time_s <= i * even + 1e-9
+    assert sum(time_s < 0.05 * 600 for time_s in skim) == 2
+    # The published pool goes by number: most of it lies in the burst.
+    pool = Hand(get_recipe("VIDEO_MTR/paper"), pts_s=pts_s).state.pool_s
+    assert pool == tuple(pts_s[i] for i in pool_indices(len(pts_s), pts_s[-1] + 1.0, 128))
+
+
+@given(st.integers(2, 4000), st.sampled_from([24.0, 25.0, 30.0, 30000 / 1001]))
+def test_the_skim_of_a_constant_rate_goes_by_number_as_before(count, fps):
+    skim = Hand(get_recipe("DEFAULT"), num_frames=count, fps=fps).state.skim.times_s
+    assert skim == tuple(int(i) / fps for i in np.linspace(0, count - 1, 32).astype(int))
+
+
+@given(st.lists(st.floats(0.001, 100.0), min_size=1, max_size=60), st.integers(1, 64))
+def test_frames_even_in_time_are_those_that_stand_at_the_instants(steps, count):
+    pts_s = np.concatenate([[0.0], np.cumsum(steps)])
+    chosen = even_indices_by_time(pts_s, count)
+    for place, instant in zip(chosen, np.linspace(0.0, pts_s[-1], count), strict=True):
+        assert place == max(i for i in range(len(pts_s)) if pts_s[i] <= instant)

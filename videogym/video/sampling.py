@@ -142,6 +142,23 @@ def window_indices_by_time(
     return np.clip(np.searchsorted(pts_s, times, side="right") - 1, first, last).astype(np.int64)
 
 
+def even_indices_by_time(pts_s: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Frames shown at ``count`` instants that are evenly spread from the first frame to the last.
+
+    For a variable frame rate, where frames evenly spread by number crowd where there are many. A frame
+    that stands through several instants comes as often.
+
+    Args:
+        pts_s: (num_frames,) presentation times, ascending.
+        count: at least 1.
+
+    >>> even_indices_by_time(np.array([0.0, 0.1, 0.2, 0.3, 10.0, 20.0]), 3).tolist()
+    [0, 4, 5]
+    """
+    times = np.linspace(pts_s[0], pts_s[-1], count)
+    return np.searchsorted(pts_s, times, side="right").astype(np.int64) - 1
+
+
 MAX_ASPECT = 200  # of a frame that `smart_resize` takes
 
 
