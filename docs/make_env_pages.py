@@ -7,6 +7,7 @@ exits 1 when a page is out of date.
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -22,8 +23,16 @@ def page(env_id: str) -> str:
     """Markdown of one environment's page."""
     kwargs = gymnasium.spec(env_id).kwargs
     recipe = get_recipe(kwargs["recipe"])
-    docstring = inspect.cleandoc(videogym.VideoQAEnv.__doc__ or "").replace("\nArgs:\n", "\n")
+    docstring = _listed(inspect.cleandoc(videogym.VideoQAEnv.__doc__ or ""))
     return f"# {env_id}\n\n{_facts(env_id, recipe, kwargs['tasks'])}\n{docstring}\n"
+
+
+def _listed(docstring: str) -> str:
+    """Arguments and errors as lists; what is indented would be shown as code."""
+    text = docstring.replace("\nArgs:\n", "\n\n").replace("\nRaises:\n", "\nErrors:\n\n").replace("``", "`")
+    return re.sub(
+        r"^ {8}", "  ", re.sub(r"^ {4}(\w+):", r"- `\1`:", text, flags=re.MULTILINE), flags=re.MULTILINE
+    )
 
 
 def _facts(env_id: str, recipe: Recipe, tasks: str) -> str:
@@ -44,7 +53,8 @@ def _facts(env_id: str, recipe: Recipe, tasks: str) -> str:
     }
     facts = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     terms = "\n".join(
-        f"| `{term.name}` | {term.level} | {term.weight:g} | {term.gated} | `{described['function']}` |"
+        f"| `{term.name}` | {term.level} | {term.weight:g} | {term.gated} "
+        f"| {_function(described['function'])} |"
         for term, described in zip(recipe.terms, recipe.describe()["terms"], strict=True)
     )
     chosen = "\n".join(f"- **{name}**: {choice}" for name, choice in recipe.choices)
@@ -55,6 +65,20 @@ def _facts(env_id: str, recipe: Recipe, tasks: str) -> str:
         *(["Left open by the source and chosen here:", chosen] if chosen else []),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _function(described: str | dict[str, dict[str, object]]) -> str:
+    """A term's function as it is written: ``AnswerTerm(judge=judge_lenient, decay=0.1)``."""
+    if isinstance(described, str):
+        return f"`{described.rpartition(':')[2]}`"
+    ((name, settings),) = described.items()
+    written = ", ".join(f"{key}={_setting(value)}" for key, value in settings.items())
+    return f"`{name.rpartition(':')[2]}({written})`"
+
+
+def _setting(value: object) -> str:
+    is_name = isinstance(value, str) and ":" in value
+    return str(value).rpartition(":")[2] if is_name else repr(value)
 
 
 def main(check: bool) -> int:

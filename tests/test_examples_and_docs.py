@@ -77,3 +77,10 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 def test_the_environment_pages_are_up_to_date() -> None:
     assert "none" in run([str(ROOT / "docs" / "make_env_pages.py"), "--check"], ROOT)
+
+
+def test_the_environment_pages_are_read_by_people() -> None:
+    for page in (ROOT / "docs" / "environments").glob("*-v*.md"):
+        text = page.read_text(encoding="utf-8")
+        assert "videogym.rewards:" not in text and "{'" not in text, f"{page.name} shows how it is stored"
+        assert not re.search(r"^ {4}\S", text, re.MULTILINE), f"{page.name} shows prose as code"

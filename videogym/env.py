@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -161,7 +162,8 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         on_bad_video: what `reset` does with a task whose video cannot be used: ``"raise"``, or
             ``"skip"`` to draw another one and count it.
         privileged: put the ground truth into `info` and into pictures.
-        render_mode: ``"rgb_array"`` for a picture of the timeline and the frames, ``"ansi"`` for text.
+        render_mode: ``"rgb_array"`` for a picture of the timeline and the frames, ``"ansi"`` for text,
+            ``"human"`` to write that text to the standard output after `reset` and every `step`.
 
     Raises:
         ValueError: an argument is not one of those above.
@@ -171,7 +173,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
     * v0: first version.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "ansi"], "render_fps": 1}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "ansi", "human"], "render_fps": 1}  # noqa: RUF012
 
     def __init__(
         self,
@@ -237,6 +239,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
             self._begin(self.tasks.by_id(options["task_id"]))
         else:
             self._begin_any()
+        self._show()
         return self._observation(), self._info(None)
 
     def _begin_any(self) -> None:
@@ -319,6 +322,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         self._state, self._pixels = after, pixels
         paid = score(self.recipe.terms, before, after)
+        self._show()
         return self._observation(), float(paid.reward), after.terminated, False, self._info(paid)
 
     def get_state(self) -> Snapshot:
@@ -341,7 +345,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         return self._observation()
 
     def render(self) -> NDArray[np.uint8] | str | None:  # type: ignore[override]
-        """The picture or text of the current state, as `render_mode` says."""
+        """The picture or text of the current state, as `render_mode` says; None for ``"human"``."""
         from videogym.rendering import render_ansi, render_rgb
 
         if self.render_mode == "ansi":
@@ -349,6 +353,15 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         if self.render_mode == "rgb_array":
             return render_rgb(self.state, self.store, evidence=self.privileged)
         return None
+
+    def _show(self) -> None:
+        """Write the state to the terminal, if a person watches."""
+        if self.render_mode == "human":
+            from videogym.rendering import render_ansi
+
+            text, encoding = render_ansi(self.state), sys.stdout.encoding or "utf-8"
+            sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+            sys.stdout.flush()
 
     def close(self) -> None:
         """Release decoders. Closing twice is allowed."""

@@ -78,6 +78,32 @@ class Report:
     abstained: int  # episodes whose answer the judge did not judge; left out of accuracy and reward
     episodes: tuple[Episode, ...] = field(repr=False)
 
+    def __str__(self) -> str:
+        """A table of the figures, and what was left out of them."""
+        named = {
+            "accuracy": self.accuracy,
+            "hit rate": self.hit_rate,
+            "temporal IoU": self.tiou,
+            "reward": self.reward,
+            **{f"  {name}": estimate for name, estimate in self.terms.items()},
+            "turns": self.turns,
+            "frames": self.frames,
+            "turns refused": self.invalid_rate,
+        }
+        left_out = {
+            "episodes left out: frames of a look could not be decoded": self.faults,
+            "episodes left out of accuracy and reward: the judge abstained": self.abstained,
+            "tasks left out: their videos cannot be used": len(self.bad_videos),
+        }
+        width = max(14, *map(len, named)) + 2
+        return "\n".join(
+            [
+                f"{len(self.episodes)} episodes of {self.recipe}, 95 % intervals",
+                *(f"  {name:<{width}}{value or 'not annotated'}" for name, value in named.items()),
+                *(f"{count} {what}" for what, count in left_out.items() if count),
+            ]
+        )
+
 
 def evaluate(
     policy: Policy,

@@ -4,8 +4,10 @@
 
 import pickle
 import shutil
+import sys
 from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -22,6 +24,7 @@ from videogym import (
     get_recipe,
 )
 from videogym.env import action_space
+from videogym.rendering import render_ansi
 from videogym.testing.coded_clips import write_clip
 from videogym.testing.env_suite import same
 from videogym.video import (
@@ -119,7 +122,7 @@ def test_before_a_reset_there_is_no_state():
         {"observe": "video"},
         {"backend": "cv2"},
         {"on_bad_video": "ignore"},
-        {"render_mode": "human"},
+        {"render_mode": "window"},
         {"frame_size": (0, 10)},
         {"frame_size": (10, 5000)},
         {"tasks": []},
@@ -543,3 +546,14 @@ def test_a_wrapper_needs_a_videogym_environment():
 
     with pytest.raises(ValueError, match="needs a videogym environment"):
         TextActions(gymnasium.make("CartPole-v1"))
+
+
+def test_a_person_watches_without_a_window(capsys, monkeypatch):
+    """Through `gymnasium.make`, which would ask for pygame if the mode were not ours."""
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    env = gymnasium.make("videogym/VideoQA-v0", tasks=[task()], render_mode="human")
+    env.reset(seed=0)
+    assert capsys.readouterr().out == render_ansi(env.unwrapped.state) + "\n"
+    env.step(Crop(1.0, 5.0))
+    assert capsys.readouterr().out == render_ansi(env.unwrapped.state) + "\n"
+    assert env.render() is None and capsys.readouterr().out == ""

@@ -301,3 +301,31 @@ def test_a_policy_that_meets_damage_makes_a_fault_or_a_bad_video():
     assert report.bad_videos == {"task-1": "1.mp4: no picture"}
     assert (report.faults, [e.task_id for e in report.episodes]) == (1, ["task-0", "task-3"])
     assert report.accuracy.mean == 1.0
+
+
+def test_a_report_prints_as_a_table():
+    """A line for each figure, nothing of how it is stored."""
+    report = evaluate(Blind(0), VideoQAEnv("procedural:brief_event?duration_s=60&count=3"))
+    lines = str(report).splitlines()
+    assert lines[0] == f"3 episodes of {report.recipe}, 95 % intervals"
+    assert (
+        lines[1] == f"  accuracy        {report.accuracy}"
+        and f"    answer        {report.terms['answer']}" in lines
+    )
+    assert "Estimate" not in str(report) and "{" not in str(report) and max(map(len, lines)) < 100
+    assert (
+        len({line.index(f"{value}") for line, value in zip(lines[1:], figures_of(report), strict=True)})
+        == 1
+    )
+    short = replace(report, tiou=None, hit_rate=None, faults=2, abstained=1, bad_videos={"x": "gone"})
+    assert str(short).splitlines()[2:4] == [
+        "  hit rate        not annotated",
+        "  temporal IoU    not annotated",
+    ]
+    assert [line.split()[0] for line in str(short).splitlines()[-3:]] == ["2", "1", "1"]
+
+
+def figures_of(report):
+    """In the order of the table."""
+    first = (report.accuracy, report.hit_rate, report.tiou, report.reward)
+    return (*first, *report.terms.values(), report.turns, report.frames, report.invalid_rate)

@@ -16,7 +16,7 @@ import gymnasium
 from videogym.cli.options import add_command, add_episodes
 from videogym.cli.terminal import printable, progress_bar
 from videogym.env import VideoQAEnv
-from videogym.evaluate import Estimate, Policy, Report, evaluate
+from videogym.evaluate import Policy, Report, evaluate
 from videogym.results import describe_run, result_text
 from videogym.testing.policies import Blind, Oracle, Random, SkimOnly
 from videogym.traces import RecordTraces
@@ -151,25 +151,8 @@ def _blamed(policy: Policy) -> Policy:
 
 
 def _lines(report: Report) -> list[str]:
-    named: dict[str, Estimate | None] = {
-        "accuracy": report.accuracy,
-        "hit rate": report.hit_rate,
-        "temporal IoU": report.tiou,
-        "reward": report.reward,
-        **{f"  {name}": estimate for name, estimate in report.terms.items()},
-        "turns": report.turns,
-        "frames": report.frames,
-        "turns refused": report.invalid_rate,
-    }
-    lines = [f"{len(report.episodes)} episodes of {report.recipe}, 95 % intervals"]
-    for name, estimate in named.items():
-        lines.append(f"  {name:<16}{'not annotated' if estimate is None else estimate}")
-    if report.faults:
-        lines.append(f"{report.faults} episodes left out: frames of a look could not be decoded")
-    if report.abstained:
-        lines.append(f"{report.abstained} episodes left out of accuracy and reward: the judge abstained")
+    lines = str(report).splitlines()
     if report.bad_videos:
-        lines.append(f"{len(report.bad_videos)} tasks left out: their videos cannot be used")
         lines += [f"  {printable(cause)}" for cause in list(report.bad_videos.values())[:_NAMED]]
         lines.append("  `videogym doctor` says how to mend them")
     return lines
