@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Small tensors only: a second torch thread costs more than it brings, and starves the decoder.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo demo-seeds demo-mllm test test-slow test-ray test-vllm test-browser test-peers check bench bench-mllm bench-gpu fuzz study prove-resume prove-ray prove-families prove-exploits prove-traces prove-kills prove-sharding docs site pictures test-wheel setup clean
+.PHONY: demo demo-seeds demo-mllm test test-slow test-ray test-vllm test-browser test-peers check bench bench-mllm bench-gpu bench-report fuzz study prove-resume prove-ray prove-families prove-exploits prove-traces prove-kills prove-sharding docs site pictures test-wheel setup clean
 
 setup: $(STAMP)
 
@@ -102,7 +102,7 @@ prove-families: $(STAMP)
 prove-exploits: $(STAMP)
 	$(BIN)/python tests/benchmarks/prove_exploits.py
 
-# Writers of traces and reports, killed at a hundred moments.
+# Writers of traces and reports, killed at fifty moments each.
 prove-traces: $(STAMP)
 	$(BIN)/python tests/benchmarks/prove_traces.py
 
@@ -113,6 +113,10 @@ prove-kills: $(STAMP)
 # Training over several processes against one, and with a process that is killed; no GPU needed.
 prove-sharding: $(STAMP)
 	$(BIN)/python tests/benchmarks/prove_sharding.py
+
+# A report of 100,000 episodes: how large, how long, how much memory, and whether a browser finds the last one.
+bench-report: $(STAMP)
+	$(BIN)/python tests/benchmarks/bench_report.py
 
 docs: $(STAMP)
 	$(BIN)/python docs/make_env_pages.py

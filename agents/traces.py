@@ -1,8 +1,8 @@
 """Training records as the traces that `videogym report` shows.
 
 A record keeps what a policy wrote and was paid, not what was asked and shown. All that follows again from
-its texts: the environment is pure, so an episode that is played again is the same episode. What a turn
-came to must be what the record says; payments are the record's own.
+its texts, see `videogym.traces.replay`. ``videogym report`` reads the folder of a run by itself; this is
+for traces to keep, to compare and to demonstrate from.
 
 Run ``python -m agents.traces runs/grpo/records --tasks SOURCE --out grpo.jsonl``, where SOURCE is what the
 run was trained on, then ``videogym report grpo.jsonl``.
@@ -19,12 +19,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from videogym import Recipe, VideoError, VideoQAEnv, get_recipe
-from videogym.grammars import get_grammar
-from videogym.traces import Trace, TurnTrace, to_line, trace_of
+from videogym.traces import Trace, to_line
+from videogym.traces.replay import ReplayError, replayed
 
 from .records import Record, RecordError, read_records
-
-_FAULT = "fault: "  # what the reason for cutting such an episode begins with
 
 
 def trace_of_record(record: Record, env: VideoQAEnv, run: str) -> Trace:
@@ -40,33 +38,10 @@ def trace_of_record(record: Record, env: VideoQAEnv, run: str) -> Trace:
         ValueError: the environment has no such task.
         VideoError: the task's video cannot be used.
     """
-    if record.recipe != env.recipe.identity:
-        raise RecordError(f"{_name(record)} is of recipe {record.recipe}, not {env.recipe.identity}")
-    grammar = get_grammar(env.recipe.grammar)
-    env.reset(options={"task_id": record.task_id})
-    turns = []
-    for number, turn in enumerate(record.played, start=1):
-        if record.cut == "context" and not turn.text and not turn.error:
-            break  # its output had no room to end, and was not played
-        env.step(grammar.parse(turn.text, env.state))
-        if turn.error == "fault" and env.state.turns[-1].clips:
-            env.report_fault(record.cut.removeprefix(_FAULT))
-        played = env.state.turns[-1]
-        error = played.error.code if played.error else ""
-        for what, now, then in (("error", error, turn.error), ("frames", bool(played.clips), turn.looked)):
-            if now != then:
-                raise RecordError(
-                    f"{_name(record)} does not play as it did: {what} of turn {number} {now!r}, in the "
-                    f"record {then!r}; are the tasks and the code those of the run?"
-                )
-        turns.append(TurnTrace(played, turn.reward, dict(turn.terms)))
-    if env.state.ending != record.ending:
-        raise RecordError(
-            f"{_name(record)} ends by {env.state.ending!r}, in the record by {record.ending!r}"
-        )
-    # A cut episode has no answer, so it is not right.
-    correct = record.success if record.ending else False
-    return trace_of(env.state, tuple(turns), correct=correct, run=run, cut=record.cut)
+    try:
+        return replayed(record, env, run)
+    except ReplayError as error:
+        raise RecordError(str(error)) from error
 
 
 def traces_of(
@@ -105,10 +80,6 @@ def write_traces(path: Path, traces: Iterable[Trace]) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def _name(record: Record) -> str:
-    return f"episode {record.group}/{record.number} of task {record.task_id!r}"
 
 
 def main() -> int:

@@ -1,17 +1,20 @@
 """Proves that writers of traces and of reports may be killed at any moment.
 
-Kills a process that appends large episodes to one file, and one that writes a large report again and
-again, each by SIGKILL at random moments. Of the file: every episode that was reported done is there, in
-order and whole, at most one more than that, and at most one torn line, which the next writer cuts. Of the
-report: what stands under its name is a whole page, and what a killed writer leaves beside it is gone after
-the next one. Prints a table, exits 1 when anything is lost or broken. Run by ``make prove-traces``.
+Kills a process that appends large episodes to one file, one that writes a large report again and again,
+and one that writes reports whose episodes lie in a folder, each by SIGKILL at random moments. Of the file:
+every episode that was reported done is there, in order and whole, at most one more than that, and at most
+one torn line, which the next writer cuts. Of the reports: what stands under its name is a whole page, the
+folder that it reads is there and whole, and what a killed writer leaves beside it is gone after the next
+one. Prints a table, exits 1 when anything is lost or broken. Run by ``make prove-traces``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,7 +25,7 @@ from itertools import count
 from pathlib import Path
 
 from videogym import Answer, VideoQAEnv
-from videogym.report import write_report
+from videogym.report import parts, write_report
 from videogym.traces import Trace, Traces, TurnTrace, append_trace, read_traces, trace_of
 
 MOMENTS = 50
@@ -66,7 +69,17 @@ def report_on(path: Path, first: int) -> None:
         print(number, flush=True)
 
 
-WRITERS = {"traces": append_on, "report": report_on}
+def folders_on(path: Path, first: int) -> None:
+    """Write reports of 10 MB in folders, no two of the same content after one another, and report each."""
+    parts.MOST_EPISODES, parts.PART_EPISODES = 5, 3
+    versions = [Traces(pages().episodes[: 20 - less], 0) for less in range(2)]
+    print("ready", flush=True)
+    for number in count(first):
+        write_report(versions[number % 2], path, thumbnails=0)
+        print(number, flush=True)
+
+
+WRITERS = {"traces": append_on, "report": report_on, "folders": folders_on}
 
 
 def killed(what: str, path: Path, moment: int, seconds: float, first: int = 0) -> list[int]:
@@ -153,10 +166,52 @@ def prove_report(folder: Path, moments: int) -> list[str]:
     return wrong
 
 
+def prove_folders(folder: Path, moments: int) -> list[str]:
+    """What went wrong with a page and the folder that it reads."""
+    path, wrong, left, done = folder / "report.html", [], set(), 0
+    for moment in range(moments):
+        reported = killed("folders", path, moment, 1.0, moment)
+        done += len(reported)
+        left |= set(folder.glob(".report*"))
+        if reported and not path.exists():
+            wrong.append(f"moment {moment}: the page is gone")
+        if path.exists() and (problem := unreadable(path)):
+            wrong.append(f"moment {moment}: {problem}")
+    write_report(Traces((episode(0, 10),), 0), path, thumbnails=0)
+    if beside := [entry.name for entry in folder.iterdir() if entry != path]:
+        wrong.append(f"left beside the page after the last writer: {beside}")
+    print(
+        f"folders: killed at {moments} moments, {done} reported done, {len(left)} killed in writing, "
+        f"lost or broken: {len(wrong)}"
+    )
+    return wrong
+
+
+def unreadable(page: Path) -> str:
+    """What is wrong with a page and its folder; "" if nothing."""
+    text = page.read_text(encoding="utf-8")
+    found = re.search(r'id="book">(.*)</script>', text)
+    if found is None or not text.endswith("</html>\n"):
+        return "the page is broken"
+    book = json.loads(found[1])
+    data = page.parent / book["folder"]
+    names = ["index.js", "texts.js", *(f"part-{i}.js" for i in range(len(book["starts"])))]
+    if missing := [name for name in names if not (data / name).exists()]:
+        return f"{missing} are missing"
+    pieces = [(data / name).read_text(encoding="utf-8") for name in names]
+    whole = all(piece.startswith("videogymReport(") and piece.endswith(")\n") for piece in pieces)
+    articles = sum(piece.count("<article ") for piece in pieces)
+    return (
+        "" if whole and articles == book["count"] else f"{articles} of {book['count']} episodes are there"
+    )
+
+
 def main(moments: int) -> int:
     """Print the table; anything that went wrong decides the exit status."""
-    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-        wrong = prove_traces(Path(one), moments) + prove_report(Path(other), moments)
+    wrong: list[str] = []
+    for prove in (prove_traces, prove_report, prove_folders):
+        with tempfile.TemporaryDirectory() as folder:
+            wrong += prove(Path(folder), moments)
     for line in wrong:
         print(line)
     return int(bool(wrong))

@@ -15,7 +15,7 @@ from PIL import Image
 from zoo import ADDRESS, HOSTILE, TASK, UNICODE, played, zoo
 
 from videogym import Answer, Crop
-from videogym.report import write_report
+from videogym.report import parts, write_report
 from videogym.traces import Trace, Traces
 from videogym.video import FrameStore
 
@@ -38,6 +38,7 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Open]:
         width: int = 1440,
         address: str = "",
         refusals: bool = False,
+        missing: bool = False,
     ) -> Any:
         path = episodes if isinstance(episodes, Path) else tmp_path / "report é.html"
         if not isinstance(episodes, Path):
@@ -47,7 +48,7 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Open]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: said(message.text, refusals))
+        page.on("console", lambda message: said(message.text, refusals, missing))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: complaints.append(dialog.message))
         page.on("requestfinished", lambda request: asked(request))
@@ -55,8 +56,9 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Open]:
         page.goto(path.as_uri() + address)
         return page
 
-    def said(text: str, refusals: bool) -> None:
-        if not (refusals and "Content Security Policy" in text):
+    def said(text: str, refusals: bool, missing: bool) -> None:
+        expected = (refusals and "Content Security Policy" in text) or (missing and "NOT_FOUND" in text)
+        if not expected:
             complaints.append(text)
 
     def asked(request: Any) -> None:
@@ -132,7 +134,7 @@ def test_pictures_are_those_of_the_video(visit: Open) -> None:
     assert np.abs(middle - frame[17:-17, 30:-30].mean(axis=(0, 1))).max() < 12
     assert page.locator(".strip.tone1 figcaption").first.inner_text() == "5:00.0"
     # Loaded when they are needed, and whole.
-    assert page.evaluate("[...document.images].every(image => image.naturalWidth === 128)")
+    assert page.evaluate("[...document.images].every(image => image.naturalWidth === 256)")
 
 
 def test_a_person_finds_what_an_episode_came_to(visit: Open) -> None:
@@ -220,6 +222,8 @@ def test_hostile_texts_are_shown_as_they_are(visit: Open) -> None:
     page.wait_for_timeout(100)
     assert page.title() == "videogym report"
     article = page.locator("article").nth(2)
+    article.locator("h2").scroll_into_view_if_needed()  # what is far away is not laid out
+    page.wait_for_function("() => document.querySelectorAll('article h2')[2].innerText")
     assert article.locator("h2").inner_text() == HOSTILE
     assert article.locator("pre").inner_text() == HOSTILE
     assert article.locator(".name").first.text_content() == HOSTILE
@@ -384,3 +388,189 @@ def test_a_name_of_a_task_is_no_key(visit: Open) -> None:
     page = visit(left, tuple(replace(trace, run="r") for trace in left))
     assert page.locator(".pair").count() == 4 and page.locator(".nobody").count() == 0
     assert TASK.task_id not in names
+
+
+# --- a frame, enlarged ---------------------------------------------------------------------------
+
+
+def test_a_frame_is_enlarged_by_pointer_and_by_keyboard(visit: Open) -> None:
+    """Twelve frames of one episode; the arrows go through them, Escape goes back to where one was."""
+    page = visit((played(Crop(300, 330), Answer("B")),))
+    assert page.locator("dialog").is_hidden()
+    page.locator(".picture").nth(4).click()
+    assert page.locator("dialog").is_visible()
+    assert page.inner_text("#where") == "frame of turn 1 at 300 s · 5 of 12"
+    large, small = page.locator("dialog img"), page.locator(".picture img").nth(4)
+    assert large.bounding_box()["width"] > 4 * small.bounding_box()["width"]
+    assert large.get_attribute("src") == small.get_attribute("src")
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#where").endswith("6 of 12")
+    page.keyboard.press("Home")
+    assert page.inner_text("#where") == "frame of the skim at 0 s · 1 of 12"
+    assert page.locator("#earlier").is_disabled()
+    page.keyboard.press("Escape")
+    assert page.locator("dialog").is_hidden()
+    assert page.evaluate("document.activeElement.className") == "picture"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.inner_text("#where").endswith("6 of 12")
+    page.locator("dialog .shut").click()
+    assert page.locator("dialog").is_hidden()
+    # A click beside the picture puts it away too.
+    page.locator(".picture").first.click()
+    page.mouse.click(3, 3)
+    assert page.locator("dialog").is_hidden()
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_upright_frames_are_as_large_as_lying_ones(visit: Open, width: int) -> None:
+    upright = "synthetic:brief_event?level=0&duration_s=600&seed=2&size=180x320"
+    page = visit((played(Answer("B"), video=upright),), width=width)
+    box = page.locator(".picture img").first.bounding_box()
+    assert box["width"] >= 88 and box["height"] == pytest.approx(box["width"] * 16 / 9, rel=0.1)
+
+
+# --- what the marks mean, and names ----------------------------------------------------------------
+
+
+def test_the_legend_has_the_colours_that_it_explains(visit: Open) -> None:
+    page = visit((played(Crop(280, 320), Crop(9, 3), Answer("B")),))
+    legend = page.locator(".legend")
+    for said in ("right", "wrong", "no answer", "evidence", "skim", "refused", "taken back", "not 0"):
+        assert said in legend.inner_text()
+    colour = "(element) => getComputedStyle(element).backgroundColor"
+    for sample, mark in (
+        (".legend .block.evidence", ".lane .block.evidence"),
+        (".legend .badge.tone1", ".turn .badge.tone1"),
+    ):
+        assert page.locator(sample).first.evaluate(colour) == page.locator(mark).first.evaluate(colour)
+    assert visit(zoo(), width=390).locator(".legend ul").is_hidden()  # a tap away where room is short
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_the_whole_name_of_a_task_can_be_read(visit: Open, width: int) -> None:
+    name, run = "a-long-name-of-a-task/" * 6, "a run with a long name, " * 4
+    page = visit((played(Answer("B"), task_id=name, run=run), *zoo()), width=width)
+    for row in (page.locator("article").first.locator("summary"), page.locator(".runs tbody tr").first):
+        cut = row.evaluate(
+            """(row) => [...row.querySelectorAll("*")]
+                 .filter((one) => one.scrollWidth > one.clientWidth + 1
+                     && getComputedStyle(one).overflow !== "visible" && !one.title)
+                 .map((one) => one.className)"""
+        )
+        assert cut == []
+    shown = page.locator("article").first.locator(".id").inner_text().replace("\n", "")
+    assert name.strip() in shown and run.strip() in shown
+    assert page.locator("article .question").first.get_attribute("title") == "Which flag?"
+
+
+def test_filters_leave_room_on_a_phone(visit: Open) -> None:
+    page = visit(zoo(), width=390)
+    assert page.locator("#filters").bounding_box()["height"] < 150
+    page.click("#fold")
+    page.select_option("[name=verdict]", "right")
+    assert numbers(page) == [1]
+
+
+# --- more episodes than one page holds -------------------------------------------------------------
+
+
+@pytest.fixture
+def large(visit: Open, monkeypatch: pytest.MonkeyPatch) -> Open:
+    """As `visit`, with ten episodes as the most of a page and four as those of a file."""
+    monkeypatch.setattr(parts, "MOST_EPISODES", 10)
+    monkeypatch.setattr(parts, "PART_EPISODES", 4)
+
+    def large(*arguments: Any, **options: Any) -> Any:
+        page = visit(*arguments, **options)
+        loaded(page)
+        return page
+
+    return large
+
+
+def loaded(page: Any) -> None:
+    """Wait until what was asked for is shown."""
+    page.wait_for_selector("#episodes:not([aria-busy])", state="attached")
+
+
+def spread(count: int, run: str = "zoo") -> tuple[Trace, ...]:
+    """Episodes that cost little to play; every third is right, and rewards differ."""
+    right, wrong = played(Crop(280, 320), Answer("B"), run=run), played(Answer("A"), run=run)
+    return tuple(
+        replace(trace, task=replace(trace.task, task_id=f"task {i}", question=f"Question {i}?"))
+        for i, trace in ((i, right if i % 3 == 0 else wrong) for i in range(count))
+    )
+
+
+def test_a_large_report_is_turned_over_and_searched(large: Open) -> None:
+    page = large(spread(120))
+    assert page.inner_text("#count") == "120 of 120 shown, 40 right"
+    assert numbers(page) == list(range(1, 51)) and page.inner_text("#pages") == "of 3"
+    page.click("#after")
+    loaded(page)
+    assert numbers(page) == list(range(51, 101))
+    page.fill("[name=page]", "3")
+    loaded(page)
+    assert numbers(page) == list(range(101, 121)) and page.locator("#after").is_disabled()
+    # What is found is found among all, and begins on its first page.
+    page.fill("[name=text]", "question 77?")
+    loaded(page)
+    assert numbers(page) == [78] and page.inner_text("#count") == "1 of 120 shown, 0 right"
+    page.fill("[name=text]", "#120")
+    loaded(page)
+    assert numbers(page) == [120]
+    page.fill("[name=text]", "")
+    page.select_option("[name=verdict]", "right")
+    page.select_option("[name=sort]", "-reward")
+    loaded(page)
+    assert numbers(page) == list(range(1, 121, 3)) and page.inner_text("#pages") == "of 1"
+    page.select_option("[name=verdict]", "")
+    page.select_option("[name=sort]", "reward")
+    loaded(page)
+    assert numbers(page) == [*range(1, 121, 3), *(n for n in range(1, 31) if n % 3 != 1)][:50]
+    # The address keeps the page that one was on.
+    page.click("#after")
+    loaded(page)
+    kept, there = page.url, numbers(page)
+    page.goto("about:blank")
+    page.goto(kept)
+    loaded(page)
+    assert numbers(page) == there and "page=2" in kept
+
+
+def test_episodes_of_a_large_report_are_whole(large: Open) -> None:
+    """Hostile texts, and pictures that come when they are asked for."""
+    page = large((*zoo(), *spread(5)))
+    assert page.locator("img").count() == len(page.locator("img[data-picture]").all())
+    article = page.locator("article").nth(2)
+    article.locator("summary").click()
+    article.locator("h2").scroll_into_view_if_needed()
+    assert article.locator("h2").inner_text() == HOSTILE and page.title() == "videogym report"
+    assert article.locator("script, img[src=x], pre b").count() == 0
+    picture = article.locator(".picture img").first
+    page.wait_for_function("(image) => image.naturalWidth === 256", arg=picture.element_handle())
+    picture.click()
+    assert page.locator("dialog img").is_visible()
+
+
+def test_two_large_runs_stand_side_by_side(large: Open) -> None:
+    """Of 60 tasks both get the 20 of every third right, in the other run one is missing."""
+    page = large(spread(60), tuple(replace(t, run="other") for t in spread(60)[1:]))
+    assert page.inner_text("#contest").startswith("right in both 19 · in zoo only 0 · in other only 0")
+    assert page.locator(".pair").count() == 50 and page.inner_text("#pages") == "of 2"
+    first = page.locator(".pair").nth(1).locator("article").all()
+    assert [one.get_attribute("data-number") for one in first] == ["2", "61"]
+
+
+def test_a_large_report_without_its_folder_says_so(
+    visit: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(parts, "MOST_EPISODES", 3)
+    write_report(Traces(spread(5), 0), tmp_path / "r.html", thumbnails=0)
+    alone = tmp_path / "sent" / "r.html"
+    alone.parent.mkdir()
+    (tmp_path / "r.html").rename(alone)
+    page = visit(alone, missing=True)
+    page.wait_for_selector("#trouble:not([hidden])")
+    assert "Keep the folder beside this page" in page.inner_text("#trouble")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from videogym.cli.options import add_command
-from videogym.cli.terminal import progress_bar
+from videogym.cli.terminal import printable, progress_bar
 
 
 def add_report(commands: Any) -> None:
@@ -16,19 +17,31 @@ def add_report(commands: Any) -> None:
         commands,
         "report",
         help="stored episodes as one HTML file",
-        description="Write stored episodes as one HTML file that can be read without a network.",
+        description="Write stored episodes, or a training run with its curves, as one HTML file that "
+        "can be read without a network. More than 1,000 episodes, or 128 MB of them, lie in a folder "
+        "beside it, which the page reads as it needs them.",
         epilog="Episodes are stored by videogym.traces.RecordTraces(env, 'run.jsonl').\n\n"
         "  videogym report run.jsonl                          what a policy did, in report.html\n"
-        "  videogym report before.jsonl --compare after.jsonl two runs side by side, task by task",
+        "  videogym report before.jsonl --compare after.jsonl two runs side by side, task by task\n"
+        "  videogym report runs/grpo                          curves of a training run, and its episodes",
     )
     parser.add_argument(
-        "traces", nargs="+", metavar="TRACES", help="JSONL file of episodes, or a folder of such"
+        "traces",
+        nargs="+",
+        metavar="TRACES",
+        help="JSONL file of episodes, a folder of such, or of a training run",
     )
     parser.add_argument(
         "--compare", metavar="OTHER", help="file or folder to show side by side with the first"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("report.html"), help="HTML file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--tasks",
+        metavar="SOURCE",
+        help="what a training run was trained on: its records hold no questions (default: what its "
+        "checkpoint names)",
     )
     parser.add_argument("--video-root", metavar="DIR", help="folder below which relative video paths lie")
     parser.add_argument(
@@ -43,23 +56,31 @@ def add_report(commands: Any) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from videogym.report import write_report  # Jinja2 is optional
-    from videogym.traces import Traces, read_traces
+    from videogym.report import Sources, write_report  # Jinja2 is optional
     from videogym.video import FrameStore
 
     if arguments.out.suffix == ".jsonl":
         raise ValueError(f"--out {arguments.out} names a file of traces, which a page would replace")
-    read = [read_traces(path) for path in arguments.traces]
-    traces = Traces(tuple(t for one in read for t in one.episodes), sum(one.torn for one in read))
-    with FrameStore(video_root=arguments.video_root) as store:
-        write_report(
-            traces,
+    root, other = arguments.video_root, arguments.compare
+    sources = Sources(arguments.traces, arguments.tasks, root)
+    progress = progress_bar("episodes")
+    with FrameStore(video_root=root) as store:
+        folder = write_report(
+            sources,
             arguments.out,
-            None if arguments.compare is None else read_traces(arguments.compare),
+            None if other is None else Sources([other], arguments.tasks, root),
             store=store,
             thumbnails=arguments.thumbnails,
             title=arguments.title,
-            progress=progress_bar("episodes"),
+            progress=progress,
         )
+    progress.clear()
+    for note in sources.notes:
+        print(f"videogym report: {printable(note)}", file=sys.stderr)
     print(arguments.out)
+    if folder is not None:
+        print(
+            f"Its episodes are in {folder}, too many for one page: keep the two together.",
+            file=sys.stderr,
+        )
     return 0

@@ -20,9 +20,13 @@ class ProgressBar:
         self._unit = unit
         self._drawn = False
 
-    def __call__(self, done: int, total: int) -> None:
-        """Draw; the line ends when all is done."""
+    def __call__(self, done: int, total: int | None) -> None:
+        """Draw; the line ends when all is done. A total of None: nobody knows it yet."""
         if not sys.stderr.isatty():
+            return
+        if total is None:
+            print(f"\r{done} {self._unit}", end="", file=sys.stderr, flush=True)
+            self._drawn = True
             return
         filled = _BAR * done // total if total else _BAR
         end = "\n" if done == total else ""

@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import Literal
 
 from videogym.answers import option_named
-from videogym.evaluate import union_iou
+from videogym.evaluate import hits, union_iou
 from videogym.report.thumbnails import Strip, Thumbnails
 from videogym.report.timeline import Tick, axis, clock, seconds, span, tick_path
 from videogym.state import Action, Answer, Crop, Region, Result, Segment, Select, segment_iou
@@ -125,6 +125,7 @@ class EpisodeView:
     refused_turns: int  # that executed nothing, by no fault of the video
     faults: int
     tiou: float | None  # union of looks with union of evidence; None without evidence
+    hit: bool | None  # whether all evidence was shown; None without evidence
 
 
 def episode_view(number: int, trace: Trace, run: str, thumbnails: Thumbnails, count: int) -> EpisodeView:
@@ -165,6 +166,7 @@ def episode_view(number: int, trace: Trace, run: str, thumbnails: Thumbnails, co
         refused_turns=sum(not paid.turn.valid and not paid.turn.fault for paid in trace.turns),
         faults=sum(bool(paid.turn.fault) for paid in trace.turns) or int(trace.cut.startswith("fault")),
         tiou=union_iou(trace.looks, evidence) if evidence else None,
+        hit=hits(trace.task, trace.clips),
     )
 
 

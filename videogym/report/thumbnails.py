@@ -17,8 +17,9 @@ from PIL import Image
 from videogym.state import Clip, Region, Task
 from videogym.video import FrameStore, VideoError, VideoMeta, fit_within, region_box
 
-SIZE = (128, 72)  # width and height that a picture fits into, pixels
-QUALITY = 65  # of JPEG
+SIZE = 256  # longer side of a picture, pixels: what is seen when it is enlarged,
+SHOWN = 160  # and among others
+QUALITY = 60  # of JPEG
 WHOLE_FRAME = (0.0, 0.0, 1.0, 1.0)
 
 _Key = tuple[str, float, Region | None]  # fingerprint of the video, time, region
@@ -29,8 +30,9 @@ class Strip:
     """Pictures of one clip, or why there are none."""
 
     times_s: tuple[float, ...]
-    pictures: tuple[int, ...]  # indices into `Thumbnails.pictures`; () where there is a problem
+    pictures: tuple[int, ...]  # keys of `Thumbnails.pictures`; () where there is a problem
     problem: str  # a sentence, or ""
+    shown: tuple[int, int] = (SHOWN, SHOWN)  # width and height among others, pixels of the page
 
 
 class Thumbnails:
@@ -42,9 +44,15 @@ class Thumbnails:
 
     def __init__(self, store: FrameStore) -> None:
         self._store = store
-        self.pictures: list[str] = []  # JPEG in base64
-        self._known: dict[_Key, int] = {}  # places in `pictures`
+        self.pictures: dict[int, str] = {}  # JPEG in base64, by number, from 0 on
+        self.bytes = 0  # of `pictures`
+        self._made = 0
+        self._known: dict[_Key, int] = {}  # keys of `pictures`
         self._problems: dict[tuple[str, str], str] = {}  # by source and fingerprint
+
+    def forget(self) -> None:
+        """Keep no picture any more; numbers go on."""
+        self.pictures, self._known, self.bytes = {}, {}, 0
 
     def strip(self, task: Task, video: VideoMeta, clip: Clip, count: int) -> Strip:
         """Pictures of ``count`` frames, evenly spread over the clip; of fewer where it has fewer."""
@@ -60,7 +68,8 @@ class Thumbnails:
         if not times or self._problems[source]:
             return Strip(times, (), self._problems.get(source, ""))
         try:
-            return Strip(times, self._pictures(task.video, video, times, clip.region), "")
+            pictures = self._pictures(task.video, video, times, clip.region)
+            return Strip(times, pictures, "", _fitting(video, clip.region, SHOWN))
         except (VideoError, OSError, ValueError) as error:
             return Strip(times, (), str(error))
 
@@ -75,8 +84,7 @@ class Thumbnails:
         missing = [key for key in dict.fromkeys(keys) if key not in self._known]
         if missing:
             box = region.as_tuple() if region else None
-            left, top, right, bottom = region_box(video.width, video.height, box or WHOLE_FRAME)
-            size = fit_within(right - left, bottom - top, SIZE)
+            size = _fitting(video, region, SIZE)
             times = [time_s for _, time_s, _ in missing]
             frames = self._store.frames(source, times, size=size, region=box, resizer="area")
             for key, pixels in zip(missing, frames.pixels, strict=True):
@@ -86,5 +94,14 @@ class Thumbnails:
     def _kept(self, image: Image.Image) -> int:
         file = io.BytesIO()
         image.save(file, "JPEG", quality=QUALITY, optimize=True)
-        self.pictures.append(base64.b64encode(file.getvalue()).decode())
-        return len(self.pictures) - 1
+        number, picture = self._made, base64.b64encode(file.getvalue()).decode()
+        self.pictures[number] = picture
+        self._made, self.bytes = number + 1, self.bytes + len(picture)
+        return number
+
+
+def _fitting(video: VideoMeta, region: Region | None, side: int) -> tuple[int, int]:
+    """Width and height of a frame, or a region of it, whose longer side is so many pixels."""
+    box = region.as_tuple() if region else WHOLE_FRAME
+    left, top, right, bottom = region_box(video.width, video.height, box)
+    return fit_within(right - left, bottom - top, (side, side))

@@ -26,6 +26,62 @@ class Traces:
     episodes: tuple[Trace, ...]  # in the order in which they were stored
     torn: int  # unfinished last lines, left out: their writers were killed, or are still writing
 
+    def __iter__(self) -> Iterator[Trace]:
+        """The episodes."""
+        return iter(self.episodes)
+
+    def __len__(self) -> int:
+        """How many episodes there are."""
+        return len(self.episodes)
+
+
+class TraceFiles:
+    """The episodes of files, or of all ``*.jsonl`` files of folders by name, read one by one.
+
+    For more of them than there is memory for; `read_traces` reads all. Empty lines are skipped. An episode
+    that names no run is of the run that its file is called after.
+
+    Args:
+        paths: files and folders, in order.
+    """
+
+    def __init__(self, *paths: str | os.PathLike[str]) -> None:
+        self._paths = [Path(path) for path in paths]
+        self.torn = 0  # unfinished last lines of what was read so far, as in `Traces`
+
+    def __iter__(self) -> Iterator[Trace]:
+        """Read from the beginning.
+
+        Raises:
+            TraceError: a file or folder cannot be read, or a line is no trace of this version.
+        """
+        self.torn = 0
+        for path in self._paths:
+            for file in trace_files(path):
+                yield from self._read(file)
+
+    def _read(self, file: Path) -> Iterator[Trace]:
+        for number, line in _lines(file):
+            if not line.endswith(b"\n") and _is_torn(line):
+                self.torn += 1
+                continue
+            try:
+                yield from_line(line, run=file.stem)
+            except TraceError as error:
+                raise TraceError(f"{file}: line {number}: {error}") from error
+
+
+def trace_files(path: Path) -> list[Path]:
+    """The file, or the ``*.jsonl`` files of a folder by name.
+
+    Raises:
+        TraceError: a folder holds none.
+    """
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files:
+        raise TraceError(f"{path}: the folder holds no *.jsonl file")
+    return files
+
 
 def append_trace(path: str | os.PathLike[str], trace: Trace) -> None:
     """Add an episode to a file, which is made when it is missing.
@@ -102,27 +158,13 @@ def _is_json(line: bytes) -> bool:
 
 
 def read_traces(path: str | os.PathLike[str]) -> Traces:
-    """The episodes of a file, or of all ``*.jsonl`` files of a folder by name. Empty lines are skipped.
+    """The episodes of a file, or of all ``*.jsonl`` files of a folder by name, as `TraceFiles` reads them.
 
     Raises:
         TraceError: the file or folder cannot be read, or a line is no trace of this version.
     """
-    path = Path(path)
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    if not files:
-        raise TraceError(f"{path}: the folder holds no *.jsonl file")
-    episodes: list[Trace] = []
-    torn = 0
-    for file in files:
-        for number, line in _lines(file):
-            if not line.endswith(b"\n") and _is_torn(line):
-                torn += 1
-                continue
-            try:
-                episodes.append(from_line(line))
-            except TraceError as error:
-                raise TraceError(f"{file}: line {number}: {error}") from error
-    return Traces(tuple(episodes), torn)
+    found = TraceFiles(path)
+    return Traces(tuple(found), found.torn)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

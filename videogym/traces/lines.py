@@ -3,7 +3,7 @@ r"""A trace as a line of JSON, and back.
 | field | value |
 |---|---|
 | `version` | 1 |
-| `run`, `recipe` | name of the run; identity of the recipe |
+| `run`, `recipe` | name of the run, where it is missing that of the file; identity of the recipe |
 | `task` | as a line of a task file, with every field |
 | `video` | `duration_s`, `width`, `height`, `fingerprint` and the other facts of `VideoMeta` |
 | `skim` | a clip: `times_s`, and `region` as `[x0, y0, x1, y1]` or `null` |
@@ -130,8 +130,12 @@ def _written(value: float) -> float | str:
 # --- reading -----------------------------------------------------------------------------------
 
 
-def from_line(line: bytes) -> Trace:
+def from_line(line: bytes, run: str | None = None) -> Trace:
     """The trace of a line.
+
+    Args:
+        line: with or without its line feed.
+        run: name of the run where the line has no field ``run``; None: it must have one.
 
     Raises:
         TraceError: it is none of this version; the message names the field.
@@ -141,7 +145,7 @@ def from_line(line: bytes) -> Trace:
         if row.get("version") != VERSION:
             raise TraceError(f"field 'version' must be {VERSION}, got {row.get('version')!r}")
         trace = Trace(
-            run=_text(row, "run"),
+            run=_text(row, "run") if run is None or "run" in row else run,
             recipe=_text(row, "recipe"),
             task=_task(_object(_field(row, "task"), "task")),
             video=_video(_object(_field(row, "video"), "video")),

@@ -1,0 +1,129 @@
+"""Episodes of training, as the traces that they would have been.
+
+A training record keeps what a policy wrote and was paid, not what was asked and shown. All that follows
+again from its texts: the environment is pure, so an episode that is played again is the same episode. What
+a turn came to must be what the record says; payments are the record's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from videogym.env import VideoQAEnv
+from videogym.grammars import get_grammar
+from videogym.traces.trace import Trace, TurnTrace, trace_of
+
+_FAULT = "fault: "  # what the reason for cutting such an episode begins with
+
+
+class ReplayError(ValueError):
+    """A stored episode is of another recipe, or does not play as it did. The message names it."""
+
+
+class StoredTurn(Protocol):
+    """What a turn left."""
+
+    @property
+    def text(self) -> str:
+        """What the policy wrote."""
+
+    @property
+    def error(self) -> str:
+        """Code of the environment's first refusal, or ""."""
+
+    @property
+    def looked(self) -> bool:
+        """Whether frames were brought."""
+
+    @property
+    def reward(self) -> float:
+        """Paid by the environment."""
+
+    @property
+    def terms(self) -> Mapping[str, float | None]:
+        """Reward terms, None where absent."""
+
+
+class StoredEpisode(Protocol):
+    """What an episode left."""
+
+    @property
+    def recipe(self) -> str:
+        """Identity."""
+
+    @property
+    def task_id(self) -> str:
+        """What was asked."""
+
+    @property
+    def group(self) -> str:
+        """Episodes of one group began in the same state."""
+
+    @property
+    def number(self) -> int:
+        """Of the episode in its group."""
+
+    @property
+    def played(self) -> Sequence[StoredTurn]:
+        """Turns with an output."""
+
+    @property
+    def ending(self) -> str:
+        """Why the recipe's rules ended it, or ""."""
+
+    @property
+    def cut(self) -> str:
+        """Why it was cut from outside, or ""."""
+
+    @property
+    def success(self) -> bool | None:
+        """Whether the answer was right; None where nobody judged it."""
+
+
+def replayed(record: StoredEpisode, env: VideoQAEnv, run: str) -> Trace:
+    """The trace of an episode, by playing it again.
+
+    Args:
+        record: of an episode that has ended or was cut.
+        env: has the record's recipe and task.
+        run: name of the run.
+
+    Raises:
+        ReplayError: the episode is of another recipe, or does not play as it did.
+        ValueError: the environment has no such task.
+        VideoError: the task's video cannot be used.
+    """
+    if record.recipe != env.recipe.identity:
+        raise ReplayError(f"{_name(record)} is of recipe {record.recipe}, not {env.recipe.identity}")
+    grammar = get_grammar(env.recipe.grammar)
+    env.reset(options={"task_id": record.task_id})
+    turns = []
+    for number, turn in enumerate(record.played, start=1):
+        if record.cut == "context" and not turn.text and not turn.error:
+            break  # its output had no room to end, and was not played
+        if env.state.terminated:
+            raise ReplayError(f"{_name(record)} does not play as it did: it is over before turn {number}")
+        env.step(grammar.parse(turn.text, env.state))
+        if turn.error == "fault" and env.state.turns[-1].clips:
+            env.report_fault(record.cut.removeprefix(_FAULT))
+        played = env.state.turns[-1]
+        error = played.error.code if played.error else ""
+        for what, now, then in (("error", error, turn.error), ("frames", bool(played.clips), turn.looked)):
+            if now != then:
+                raise ReplayError(
+                    f"{_name(record)} does not play as it did: {what} of turn {number} {now!r}, in the "
+                    f"record {then!r}; are the tasks and the code those of the run?"
+                )
+        turns.append(TurnTrace(played, turn.reward, dict(turn.terms)))
+    if env.state.ending != record.ending:
+        raise ReplayError(
+            f"{_name(record)} ends by {env.state.ending!r}, in the record by {record.ending!r}"
+        )
+    # A cut episode has no answer, so it is not right.
+    correct = record.success if record.ending else False
+    return trace_of(env.state, tuple(turns), correct=correct, run=run, cut=record.cut)
+
+
+def _name(record: StoredEpisode) -> str:
+    return f"episode {record.group}/{record.number} of task {record.task_id!r}"
