@@ -28,7 +28,7 @@ demo-mllm: $(STAMP)
 	$(BIN)/python -m agents.demo_mllm --out runs/demo-mllm
 
 test: $(STAMP)
-	VIDEOGYM_REQUIRE_SITE=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not ray"
+	VIDEOGYM_REQUIRE_SITE=1 VIDEOGYM_REQUIRE_FFMPEG=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not ray"
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m slow

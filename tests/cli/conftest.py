@@ -1,7 +1,8 @@
-"""A cache of each test's own, and a shell that has ffmpeg."""
+"""A cache of each test's own, and the ffmpeg programs that there are."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -18,14 +19,25 @@ def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def ffmpeg() -> str:
-    """Path of ffmpeg: ``$FFMPEG``, the one on the path, or that of imageio-ffmpeg."""
-    found = os.environ.get("FFMPEG") or shutil.which("ffmpeg")
-    if found is None and importlib.util.find_spec("imageio_ffmpeg"):
+def ffmpegs() -> dict[str, str]:
+    """Paths of ffmpeg to be tried: ``$FFMPEG`` alone, or the machine's and that of imageio-ffmpeg."""
+    if named := os.environ.get("FFMPEG"):
+        return {"named": named}
+    found: dict[str, str | None] = {"machine": shutil.which("ffmpeg")}
+    if importlib.util.find_spec("imageio_ffmpeg"):
         from imageio_ffmpeg import get_ffmpeg_exe
 
-        found = get_ffmpeg_exe()
-    if found is None:
-        pytest.skip("needs ffmpeg (apt-get install ffmpeg, or set FFMPEG to its path)")
-    return str(found)
+        with contextlib.suppress(RuntimeError):  # there is a wheel without a program, for other systems
+            found["package"] = get_ffmpeg_exe()
+    return {name: path for name, path in found.items() if path} or {"none": ""}
+
+
+@pytest.fixture(scope="session", params=ffmpegs().items(), ids=lambda item: item[0])
+def ffmpeg(request: pytest.FixtureRequest) -> str:
+    """Each of them in turn; one comes with the dev extra, so it is only without that that there is none."""
+    _, path = request.param
+    if not path and os.environ.get("VIDEOGYM_REQUIRE_FFMPEG") == "1":
+        pytest.fail("VIDEOGYM_REQUIRE_FFMPEG=1, but there is no ffmpeg")
+    if not path:
+        pytest.skip("needs ffmpeg (pip install imageio-ffmpeg, or set FFMPEG to its path)")
+    return str(path)

@@ -13,8 +13,9 @@ from typing import Literal
 
 Severity = Literal["error", "note"]
 
-_WITH = "-i {file} -c:v libx264 -crf 18 {mended}"
-_ENCODE = f"ffmpeg {_WITH}"
+# Each is run in the tests, on the file it is for; docs/command.md says with which versions of FFmpeg.
+_TO = "-c:v libx264 -crf 18 {mended}"
+_ENCODE = f"ffmpeg -i {{file}} {_TO}"
 _FETCH = "Fetch or copy it again and compare its size with the source's."
 
 
@@ -84,12 +85,13 @@ CAUSES: dict[str, Cause] = {
     "no_timestamps": Cause(
         "error",
         "Have the times made up from the order of the frames.",
-        f"ffmpeg -fflags +genpts {_WITH}",
+        f"ffmpeg -fflags +genpts -i {{file}} {_TO}",
     ),
     "zero_duration": Cause(
         "error",
         "Say how many frames a second it has, here 30, in place of its own times.",
-        f"ffmpeg -r 30 {_WITH}",
+        # As an input's rate (-r 30 -i) versions up to 6 drop frames by the times in the file.
+        f"ffmpeg -i {{file}} -vf setpts=N/30/TB,fps=30 {_TO}",
     ),
     "equal_timestamps": Cause("error", "Have frames that share their time with another left out.", _ENCODE),
     "clock_jumps": Cause("error", "Files were joined as they stood: have their clocks made one.", _ENCODE),
@@ -125,7 +127,7 @@ CAUSES: dict[str, Cause] = {
     "huge_group": Cause(
         "note",
         "Every look decodes from the keyframe before it. More keyframes make looks faster.",
-        "ffmpeg -i {file} -c:v libx264 -crf 18 -g 120 {mended}",
+        f"ffmpeg -i {{file}} -g 120 {_TO}",
     ),
 }
 
