@@ -72,7 +72,8 @@ def bilevel_gae(
     goes_on = torch.zeros(len(row), dtype=torch.bool, device=value.device)
     goes_on[:-1] = (row[1:] == row[:-1]).all(-1)
     v = value[index]
-    delta = reward[index] + gamma_turn * goes_on * v.roll(-1) - v
+    # As floats of their own kind: a number times a bool is rounded to float32.
+    delta = reward[index] + gamma_turn * goes_on.to(v) * v.roll(-1) - v
     of_turns = _discounted_sums(delta, gamma_turn * lmbda_turn * goes_on.to(delta))
 
     index = tokens.nonzero().unbind(-1)
