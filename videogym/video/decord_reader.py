@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from videogym.video.beginnings import begins_as
 from videogym.video.file_video import FileVideo
 from videogym.video.orientation import Orientation
 from videogym.video.pixels import Renderer, View
@@ -113,6 +114,10 @@ class DecordVideo(FileVideo):
         """Refuse files on which decord is known, or seen, to return wrong frames."""
         if self._table.container == "mpegts":
             raise self._refusal("it is off by a group of pictures in MPEG-TS")
+        if not begins_as(self._path, self._table.container):
+            raise self._refusal(
+                "it would look for itself what the file is, which does not begin as it should"
+            )
         if self._table.open_groups:
             raise self._refusal("it decodes open groups of pictures wrongly")
         second_group = self._table.key_of.searchsorted(self._table.key_of[0], side="right")

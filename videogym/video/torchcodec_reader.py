@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from videogym.video.beginnings import begins_as
 from videogym.video.file_video import FileVideo
 from videogym.video.orientation import Orientation
 from videogym.video.pixels import Renderer, View
@@ -105,6 +106,10 @@ class TorchCodecVideo(FileVideo):
         """Refuse now what would be refused at the first jump."""
         if self._table.container == "mpegts":
             raise self._refusal("it lands on other frames in MPEG-TS")
+        if not begins_as(self._path, self._table.container):
+            raise self._refusal(
+                "it would look for itself what the file is, which does not begin as it should"
+            )
         second_group = self._table.key_of.searchsorted(self._table.key_of[0], side="right")
         probe = self._table.pts_s[min(int(second_group), len(self._table.pts) - 1)].tolist()
         with PyAVVideo(self._path, cache_dir=self._options["cache_dir"]) as exact:
