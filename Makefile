@@ -19,13 +19,13 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/python -m agents.demo --out runs/demo
+	$(BIN)/python -m agents.experiments.demo --out runs/demo
 
 demo-seeds: $(STAMP)
-	$(BIN)/python -m agents.demo --seeds 0 1 2 --skip-grpo --out runs/demo-seeds
+	$(BIN)/python -m agents.experiments.demo --seeds 0 1 2 --skip-grpo --out runs/demo-seeds
 
 demo-mllm: $(STAMP)
-	$(BIN)/python -m agents.demo_mllm --out runs/demo-mllm
+	$(BIN)/python -m agents.experiments.demo_mllm --out runs/demo-mllm
 
 test: $(STAMP)
 	VIDEOGYM_REQUIRE_SITE=1 VIDEOGYM_REQUIRE_FFMPEG=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not ray"
@@ -79,7 +79,7 @@ fuzz: $(STAMP)
 	{ echo "found by make fuzz SEED=$$seed"; exit 1; }
 
 study: $(STAMP)
-	$(BIN)/python -m agents.study --out runs/study
+	$(BIN)/python -m agents.experiments.study --out runs/study
 
 prove-resume: $(STAMP)
 	$(BIN)/python tests/benchmarks/prove_resume.py

@@ -1,8 +1,8 @@
 """How good a trained language model is: every task once by its likeliest outputs.
 
-What was played is kept as `agents.records` and, the same episodes, as traces, so that ``videogym report``
-shows an evaluation and ``videogym diff`` compares two of them task by task. Figures are those of
-`agents.mllm.figures`, with the intervals of `videogym.evaluate`.
+What was played is kept as `agents.vlm.records` and, the same episodes, as traces, so that ``videogym
+report`` shows an evaluation and ``videogym diff`` compares two of them task by task. Figures are those of
+`agents.vlm.evaluation.figures`, with the intervals of `videogym.evaluate`.
 
 Run ``python -m agents.evaluate --checkpoint runs/grpo/model --recipe LONGVT_TINY --tasks SOURCE --out
 runs/eval``, with the window and the bounds that the model was trained with. An evaluation that was stopped
@@ -25,24 +25,17 @@ from videogym import FrameStore, Task, get_recipe
 from videogym.datasets import load_tasks, require_unseen
 from videogym.evaluate import Estimate, mean, proportion
 
-from .chat import ChatEnv
 from .engines.base import EngineError
-from .loop import add_options, from_options, quiet_libraries
-from .mllm import (
-    EVALUATED_AT_ONCE,
-    ChatConfig,
-    figures,
-    greedy,
-    hits,
-    make_actor,
-    make_chat_env,
-    make_model,
-    play_tasks,
-)
-from .policies.chat_actor import ChatActor
-from .ranks import alone
-from .records import Record, write_records
-from .traces import traces_of, write_traces
+from .tools.traces import traces_of, write_traces
+from .training.options import add_options, from_options, quiet_libraries
+from .training.ranks import alone
+from .vlm.actor import ChatActor
+from .vlm.config import EVALUATED_AT_ONCE, ChatConfig
+from .vlm.env import ChatEnv
+from .vlm.evaluation import figures, greedy, hits
+from .vlm.policy import make_actor, make_model
+from .vlm.records import Record, write_records
+from .vlm.rollouts import make_chat_env, play_tasks
 
 OPTIONS = (
     *("checkpoint", "recipe", "tasks", "video_root", "episodes", "trained_on", "device", "dtype"),
@@ -145,7 +138,7 @@ def prepare(config: Config) -> Evaluation:
 
 
 def estimates(records: Sequence[Record], tasks: Sequence[Task]) -> dict[str, Estimate]:
-    """The figures of `agents.mllm.figures` and `hits` with 95 % intervals.
+    """The figures of `agents.vlm.evaluation.figures` and `hits` with 95 % intervals.
 
     Args:
         records: one of every task, in order.

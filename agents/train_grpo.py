@@ -2,7 +2,7 @@
 
 One iteration: collect groups; put every payment at the turn that earned it; take each episode's return
 relative to its group by `MCAdvantage`; step down `ClipPPOLoss` without a critic. Any
-`agents.policies.DiscretePolicy` is trained by it.
+`agents.compact.discrete.DiscretePolicy` is trained by it.
 
 Run ``python -m agents.train_grpo --out runs/grpo``. Go on with a run that was stopped by the same command.
 
@@ -25,11 +25,12 @@ from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.llm import MCAdvantage
 from tqdm import tqdm
 
-from .collect import make_actor
-from .loop import gradient_step, mean_rows
-from .policies.discrete import DiscretePolicy
-from .releveling import TurnRewards
-from .run import Run, RunConfig, command_line, episode_figures, make_collector, mean_return, scalars
+from .collectors.episodes import make_collector
+from .compact.discrete import DiscretePolicy
+from .compact.env import make_actor
+from .compact.run import Run, RunConfig, command_line, episode_figures, mean_return, scalars
+from .training.releveling import TurnRewards
+from .training.run import gradient_step, mean_rows
 
 LOSS_KEYS = ("inputs", "action", "action_log_prob", "advantage")
 

@@ -29,24 +29,17 @@ from torchrl.data.replay_buffers import SamplerWithoutReplacement
 from torchrl.objectives.llm import MCAdvantage
 from tqdm import tqdm
 
-from .collect_mllm import RolloutKind, make_collector
-from .loop import Span, TrainingRun, mean_rows, untimed
-from .losses import ChatGRPOLoss
-from .mllm import (
-    ChatConfig,
-    as_batch,
-    backward,
-    command_line,
-    figures,
-    first_policy,
-    held_out,
-    sharded,
-    step,
-    trained,
-)
-from .policies.chat_actor import ChatActor
-from .ranks import everyones, is_first
-from .records import Record, forget_records, write_records
+from .collectors.rollouts import RolloutKind, make_collector
+from .training.losses import ChatGRPOLoss
+from .training.ranks import everyones, is_first
+from .training.run import Span, TrainingRun, mean_rows, untimed
+from .vlm.actor import ChatActor
+from .vlm.command import command_line
+from .vlm.config import ChatConfig
+from .vlm.evaluation import figures, held_out
+from .vlm.policy import first_policy, sharded, trained
+from .vlm.records import Record, forget_records, write_records
+from .vlm.update import as_batch, backward, step
 
 NO_CONTRAST = 1e-3  # an advantage as small as this is rounding: real ones are near 1
 
@@ -80,7 +73,8 @@ class Config(ChatConfig):
     aggregation: Literal["prompt_mean", "token_mean"] = "prompt_mean"
     """Of tokens: "prompt_mean", rollouts count equally, or "token_mean", tokens do."""
     collector: RolloutKind = "local"
-    """Who plays: see `agents.collect_mllm.make_collector`; with "local" a run is repeatable to the bit."""
+    """Who plays: see `agents.collectors.rollouts.make_collector`; with "local" a run is repeatable to the
+    bit."""
     workers: int = 2
     """Processes of "ray"; groups that "async" has in play at once."""
 

@@ -2,7 +2,7 @@
 
 One iteration: collect whole episodes; put every payment at the turn that earned it (gate) and pay for
 looking while the policy does not look (bonus); estimate advantages over turns; step down
-`ClipPPOLoss` in minibatches of turns. Any `agents.policies.DiscretePolicy` is trained by it.
+`ClipPPOLoss` in minibatches of turns. Any `agents.compact.discrete.DiscretePolicy` is trained by it.
 
 Run ``python -m agents.train_ppo --out runs/ppo``. Go on with a run that was stopped by the same command.
 
@@ -27,12 +27,13 @@ from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 from tqdm import tqdm
 
-from .advantage import BiLevelGAE, whiten
-from .collect import make_actor
-from .loop import gradient_step, mean_rows
-from .policies.discrete import Checked, DiscretePolicy
-from .releveling import CodeGate, ExplorationBonus, TurnRewards
-from .run import Run, RunConfig, command_line, episode_figures, make_collector, mean_return, scalars
+from .collectors.episodes import make_collector
+from .compact.discrete import Checked, DiscretePolicy
+from .compact.env import make_actor
+from .compact.run import Run, RunConfig, command_line, episode_figures, mean_return, scalars
+from .training.advantage import BiLevelGAE, whiten
+from .training.releveling import CodeGate, ExplorationBonus, TurnRewards
+from .training.run import gradient_step, mean_rows
 
 LOSS_KEYS = ("inputs", "action", "action_log_prob", "state_value", "advantage", "value_target")
 
@@ -44,7 +45,7 @@ class Config(RunConfig):
     gate: Literal["recipe", "code", "none"] = "recipe"
     """Who gates turn rewards: the recipe's terms, the published code's shaping of batches, or nobody."""
     bonus: Literal["none", "paper", "code"] = "none"
-    """Exploration bootstrapping, see `agents.releveling.ExplorationBonus`."""
+    """Exploration bootstrapping, see `agents.training.releveling.ExplorationBonus`."""
     estimator: Literal["bilevel", "gae"] = "bilevel"
     """Who estimates advantages; for one action a turn both give the same."""
     gamma: float = 0.95

@@ -30,26 +30,20 @@ from torch.nn.utils.rnn import pad_sequence
 from torchrl.envs import Compose
 from tqdm import tqdm
 
-from .advantage import bilevel_gae, whiten
-from .collect_mllm import RolloutKind, make_collector
-from .loop import Span, TrainingRun, mean_rows, untimed
-from .losses import ChatPPOLoss
-from .mllm import (
-    ChatConfig,
-    as_batch,
-    backward,
-    command_line,
-    figures,
-    first_policy,
-    held_out,
-    step,
-    trained,
-)
-from .policies.chat_actor import ChatActor
-from .policies.qwen_vl import left_padded
-from .ranks import alone
-from .records import Record, forget_records, write_records
-from .releveling import CodeGate, ExplorationBonus, TurnRewards
+from .collectors.rollouts import RolloutKind, make_collector
+from .models.qwen_vl import left_padded
+from .training.advantage import bilevel_gae, whiten
+from .training.losses import ChatPPOLoss
+from .training.ranks import alone
+from .training.releveling import CodeGate, ExplorationBonus, TurnRewards
+from .training.run import Span, TrainingRun, mean_rows, untimed
+from .vlm.actor import ChatActor
+from .vlm.command import command_line
+from .vlm.config import ChatConfig
+from .vlm.evaluation import figures, held_out
+from .vlm.policy import first_policy, trained
+from .vlm.records import Record, forget_records, write_records
+from .vlm.update import as_batch, backward, step
 
 
 @dataclass(frozen=True)
@@ -87,7 +81,7 @@ class Config(ChatConfig):
     clip_epsilon: float = 0.2
     """Clipping of the importance ratio."""
     value_clip: float = 0.5
-    """Clipping of the critic's change, see `agents.losses.ChatPPOLoss`."""
+    """Clipping of the critic's change, see `agents.training.losses.ChatPPOLoss`."""
     entropy: float = 0.001
     """Weight of the entropy bonus."""
     kl: float = 0.001
@@ -95,7 +89,7 @@ class Config(ChatConfig):
     gate: Literal["recipe", "code", "none"] = "recipe"
     """Who gates turn rewards: the recipe's terms, the published code's shaping of batches, or nobody."""
     bonus: Literal["none", "paper", "code"] = "paper"
-    """Exploration bootstrapping, see `agents.releveling.ExplorationBonus`."""
+    """Exploration bootstrapping, see `agents.training.releveling.ExplorationBonus`."""
     gamma_turn: float = 0.95
     """Discount from turn to turn; 0.95 in the paper, 1.0 in its code."""
     gamma_token: float = 1.0
@@ -103,7 +97,8 @@ class Config(ChatConfig):
     lmbda: float = 1.0
     """Decay of traces on both levels, as in the published code."""
     collector: RolloutKind = "local"
-    """Who plays: see `agents.collect_mllm.make_collector`; with "local" a run is repeatable to the bit."""
+    """Who plays: see `agents.collectors.rollouts.make_collector`; with "local" a run is repeatable to the
+    bit."""
     workers: int = 2
     """Processes of "ray"; groups that "async" has in play at once."""
 
@@ -206,7 +201,7 @@ def make_shaping(config: Config) -> Compose:
 
 
 def turns(records: Sequence[Record]) -> TensorDictBase:
-    """Whole episodes as `agents.releveling` reads them, (B, K).
+    """Whole episodes as `agents.training.releveling` reads them, (B, K).
 
     Raises:
         ValueError: an episode was cut: its gate was never settled.

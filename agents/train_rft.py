@@ -21,11 +21,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import train_sft
-from .loop import TrainingRun
-from .mllm import command_line
-from .policies.chat_actor import ChatActor
-from .ranks import is_first
-from .records import Record, fingerprint, read_records, write_records
+from .training.ranks import is_first
+from .training.run import TrainingRun
+from .vlm.actor import ChatActor
+from .vlm.command import command_line
+from .vlm.records import Record, fingerprint, read_records, write_records
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,9 @@
 """Supervised fine-tuning on interleaved trajectories: the cold start of a policy that calls for frames.
 
-Examples are `agents.records`: episodes that a script plays (`agents.demonstrations`), with reasoning in
-varied words and mistakes that get corrected; LongVT's own conversations, played again
-(`agents.trace_replay`); or any file of records, as rejection sampling selects them (`agents.train_rft`).
-The loss is the mean negative log-likelihood of the outputs' tokens. Demonstrated mistakes are read, not
+Examples are `agents.vlm.records`: episodes that a script plays (`agents.demonstrations.evidence`), with
+reasoning in varied words and mistakes that get corrected; LongVT's own conversations, played again
+(`agents.vlm.replay`); or any file of records, as rejection sampling selects them (`agents.train_rft`). The
+loss is the mean negative log-likelihood of the outputs' tokens. Demonstrated mistakes are read, not
 imitated.
 
 Run ``python -m agents.train_sft --checkpoint FOLDER --out runs/sft``.
@@ -32,25 +32,20 @@ from tqdm import tqdm
 from videogym.datasets import read_longvt_traces
 from videogym.grammars import get_grammar
 
-from .chat import ChatEnv
-from .demonstrations import Demonstrator, Script
-from .loop import TrainingRun
-from .mllm import (
-    ChatConfig,
-    backward,
-    command_line,
-    demonstrate,
-    held_out,
-    make_chat_env,
-    sharded,
-    step,
-    trained,
-)
-from .policies.chat_actor import ChatActor
-from .ranks import from_first
-from .records import Record, fingerprint, read_records
-from .scene_demonstrator import SceneDemonstrator
-from .trace_replay import replay
+from .demonstrations.evidence import Demonstrator, Script
+from .demonstrations.scenes import SceneDemonstrator
+from .training.ranks import from_first
+from .training.run import TrainingRun
+from .vlm.actor import ChatActor
+from .vlm.command import command_line
+from .vlm.config import ChatConfig
+from .vlm.env import ChatEnv
+from .vlm.evaluation import held_out
+from .vlm.policy import sharded, trained
+from .vlm.records import Record, fingerprint, read_records
+from .vlm.replay import replay
+from .vlm.rollouts import demonstrate, make_chat_env
+from .vlm.update import backward, step
 
 log = logging.getLogger(__name__)
 CONVERSATIONS = "longvt-sft:"  # how a source of tasks begins whose rows hold conversations
@@ -63,9 +58,9 @@ class Config(ChatConfig):
     records: str = ""
     """File or folder of examples; empty: a script demonstrates."""
     script: Literal["evidence", "scenes", "traces"] = "evidence"
-    """Who demonstrates: `agents.demonstrations`, for all tasks with evidence;
-    `agents.scene_demonstrator`, which says what frames show and teaches a model that cannot see yet; or
-    the conversations in the rows of ``tasks``, ``longvt-sft:FILE``, see `agents.trace_replay`."""
+    """Who demonstrates: `agents.demonstrations.evidence`, for all tasks with evidence;
+    `agents.demonstrations.scenes`, which says what frames show and teaches a model that cannot see yet; or
+    the conversations in the rows of ``tasks``, ``longvt-sft:FILE``, see `agents.vlm.replay`."""
     glances: int = 0
     """More demonstrations of each task by the scenes script, which only teach to read a look."""
     demonstrated_tasks: int = 1000

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
-from agents.policies.discrete import Acting, DiscretePolicy
-from agents.run import make_env
+from agents.compact.discrete import Acting, DiscretePolicy
+from agents.compact.run import make_env
 from agents.train_ppo import Config, train
 from videogym import FrameStore, evaluate
 

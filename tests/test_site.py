@@ -190,8 +190,9 @@ LOOPS = re.compile(r"agents\.(train_|evaluate)")
 @pytest.mark.parametrize("words", [param for param in BASH if LOOPS.search(" ".join(param.values[0]))])
 def test_a_shown_training_command_is_understood(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
-    from agents.loop import add_options, from_options
-    from agents.mllm import ChatConfig, training_parser
+    from agents.training.options import add_options, from_options
+    from agents.vlm.command import training_parser
+    from agents.vlm.config import ChatConfig
 
     if words[0] == "torchrun":
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")

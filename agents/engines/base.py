@@ -11,7 +11,7 @@ from typing import Protocol
 
 from torch import nn
 
-from ..policies.visuals import Visual
+from ..models.visuals import Visual
 
 
 class EngineError(RuntimeError):

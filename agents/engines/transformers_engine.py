@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from ..policies.qwen_vl import Expanded, QwenVL, left_padded, runs
-from ..policies.visuals import Visual
+from ..models.qwen_vl import Expanded, QwenVL, left_padded, runs
+from ..models.visuals import Visual
 from .base import Context, EngineError, Output, Sampling
 
 Layers = list[tuple[Tensor, Tensor]]  # keys and values by layer

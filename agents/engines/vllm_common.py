@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..policies.visuals import FrameReader, PatchLayout, Visual, resolve
+from ..models.visuals import FrameReader, PatchLayout, Visual, resolve
 from .base import Context, EngineError, Output, Sampling
 
 TESTED_VERSIONS = ("0.32.0",)  # of vLLM, with tests/vllm_engines

@@ -30,8 +30,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from ..policies.checkpoints import named_weights
-from ..policies.visuals import FrameReader, PatchLayout, Visual
+from ..models.checkpoints import named_weights
+from ..models.visuals import FrameReader, PatchLayout, Visual
 from .base import Context, EngineError, Output, Sampling
 from .vllm_common import (
     Prompt,

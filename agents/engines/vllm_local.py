@@ -17,8 +17,8 @@ import vllm
 from PIL import Image
 from torch import nn
 
-from ..policies.checkpoints import named_weights
-from ..policies.visuals import FrameReader, PatchLayout
+from ..models.checkpoints import named_weights
+from ..models.visuals import FrameReader, PatchLayout
 from .base import Context, EngineError, Output, Sampling
 from .vllm_common import (
     audit_output,

@@ -106,7 +106,7 @@ def serve(
     if folder.is_dir() and not any((folder / name).exists() for name in PROCESSOR_FILES):
         raise FileNotFoundError(
             f"{folder} has none of {', '.join(PROCESSOR_FILES)}, which vLLM needs: copy it from the "
-            "checkpoint it was trained from, or write it with agents.policies.checkpoints.save_processor"
+            "checkpoint it was trained from, or write it with agents.models.checkpoints.save_processor"
         )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with socket.socket() as free:

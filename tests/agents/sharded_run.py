@@ -18,13 +18,15 @@ from small_chat import ODD, RECIPE, TASKS, Noise, sampling, stored
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from agents import ranks, train_grpo_mllm, train_sft
-from agents.collect_mllm import make_collector
+from agents import train_grpo_mllm, train_sft
+from agents.collectors.rollouts import make_collector
 from agents.engines.transformers_engine import TransformersEngine
-from agents.loop import RunDiverged
-from agents.mllm import ChatConfig, make_model
-from agents.policies.chat_actor import ChatActor
-from agents.records import Record, read_records
+from agents.training import ranks
+from agents.training.run import RunDiverged
+from agents.vlm.actor import ChatActor
+from agents.vlm.config import ChatConfig
+from agents.vlm.policy import make_model
+from agents.vlm.records import Record, read_records
 
 SMALL: dict[str, Any] = {
     "recipe": RECIPE,

@@ -17,15 +17,15 @@ from tensordict import NonTensorData
 from torch import Tensor
 from torchrl.envs import step_mdp
 
-from agents.chat import ChatEnv
 from agents.engines.base import Context, Sampling
 from agents.engines.transformers_engine import TransformersEngine
-from agents.policies.chat_actor import ChatActor
-from agents.policies.qwen_vl import QwenVL
-from agents.policies.scoring import Scored
-from agents.policies.tiny_qwen import build_tiny_qwen
-from agents.policies.visuals import WHOLE_FRAME, Visual
-from agents.records import Record, TurnRecord
+from agents.models.qwen_vl import QwenVL
+from agents.models.tiny_qwen import build_tiny_qwen
+from agents.models.visuals import WHOLE_FRAME, Visual
+from agents.vlm.actor import ChatActor
+from agents.vlm.env import ChatEnv
+from agents.vlm.records import Record, TurnRecord
+from agents.vlm.scoring import Scored
 from videogym import State, Term, VideoQAEnv, get_recipe
 from videogym.grammars import get_grammar
 from videogym.video import FrameBatch, VideoError

@@ -11,9 +11,9 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from agents.collect import EpisodeEnv
-from agents.policies.discrete import DiscretePolicy
-from agents.run import RunConfig, make_episode_env
+from agents.compact.discrete import DiscretePolicy
+from agents.compact.env import EpisodeEnv
+from agents.compact.run import RunConfig, make_episode_env
 from videogym import State, Term, get_recipe
 
 SMALL: dict[str, Any] = {

@@ -18,7 +18,7 @@ from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 from torchrl.objectives.value.functional import generalized_advantage_estimate
 
-from agents.advantage import BiLevelGAE, bilevel_gae, masked_moments, whiten
+from agents.training.advantage import BiLevelGAE, bilevel_gae, masked_moments, whiten
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "training" / "video_mtr_gae_probe.jsonl"
 ROWS = [json.loads(line) for line in GOLDEN.read_text().splitlines()]

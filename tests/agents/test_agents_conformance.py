@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.conformance import check_row
+from agents.tools.conformance import check_row
 from videogym.testing.conformance import check_file, main
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "training"
@@ -66,7 +66,7 @@ def test_failures_of_the_code_under_test_are_mismatches():
 def run(tmp_path, *lines):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(lines), encoding="utf-8")
-    return main([str(path)], check_row, "agents.conformance")
+    return main([str(path)], check_row, "agents.tools.conformance")
 
 
 @pytest.mark.parametrize(
@@ -90,13 +90,13 @@ def test_the_exit_status_of_a_failure(tmp_path, capsys):
     bad = corrupt(GAE[0], "returns", 0, 2, by=1.0)
     assert run(tmp_path, json.dumps(GAE[0]), json.dumps(bad), "{broken") == 1
     assert "rows.jsonl: 1 passed, 1 failed, 1 unusable" in capsys.readouterr().out
-    assert main(["--help"], check_row, "agents.conformance") == 0
-    assert capsys.readouterr().out == "usage: python -m agents.conformance FILE.jsonl ...\n"
+    assert main(["--help"], check_row, "agents.tools.conformance") == 0
+    assert capsys.readouterr().out == "usage: python -m agents.tools.conformance FILE.jsonl ...\n"
 
 
 def test_the_command():
     done = subprocess.run(
-        [sys.executable, "-m", "agents.conformance", *map(str, FILES)],
+        [sys.executable, "-m", "agents.tools.conformance", *map(str, FILES)],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

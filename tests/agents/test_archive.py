@@ -22,7 +22,7 @@ from tensordict import NonTensorData, TensorDict
 from torch import nn
 from torchrl.checkpoint import Checkpoint, StateDictCheckpointAdapter
 
-from agents.archive import UnreadableCheckpoint, load_archive, read_metadata, write_archive
+from agents.training.archive import UnreadableCheckpoint, load_archive, read_metadata, write_archive
 
 ABOUT = {"iteration": 3, "config": {"seed": "0"}}
 
@@ -257,7 +257,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 import torch
-from agents.archive import write_archive
+from agents.training.archive import write_archive
 
 path, limit = Path(sys.argv[1]), int(sys.argv[2])
 write_archive(path, {"policy": {"a": torch.zeros(100_000)}}, {"iteration": 1})
@@ -287,7 +287,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from agents import archive
+from agents.training import archive
 
 real = archive._bytes
 def killed(tensor):

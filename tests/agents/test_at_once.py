@@ -18,16 +18,18 @@ from rounding import assert_close, assert_equal_gradients, rounded
 from small_chat import FAMILIES, RECIPE, TASKS, crop, image, load, make_actor, make_env, play, said
 from torch import Tensor
 
-from agents import mllm
-from agents.collect_mllm import make_collector
+from agents.collectors.rollouts import make_collector
 from agents.engines import transformers_engine
 from agents.engines.transformers_engine import TransformersEngine
-from agents.mllm import as_batch, backward, held_out, make_chat_env, rollouts
-from agents.policies import qwen_vl
-from agents.policies.chat_actor import ChatActor, context_of
-from agents.policies.qwen_vl import QwenVL, runs
-from agents.records import Record
+from agents.models import qwen_vl
+from agents.models.qwen_vl import QwenVL, runs
 from agents.train_grpo_mllm import Config
+from agents.vlm import policy
+from agents.vlm.actor import ChatActor, context_of
+from agents.vlm.evaluation import held_out
+from agents.vlm.records import Record
+from agents.vlm.rollouts import make_chat_env, rollouts
+from agents.vlm.update import as_batch, backward
 
 
 @pytest.fixture(params=FAMILIES)
@@ -214,8 +216,8 @@ def test_adapters_need_no_copy_of_the_first_policy(checkpoints: dict[str, Path])
     """Scored without them it is what it was, however they are trained, and they are back afterwards."""
     config = Config(checkpoint=str(checkpoints["qwen2_5_vl"]), recipe=RECIPE, lora_rank=2, temperature=0.8)
     store = load(checkpoints["qwen2_5_vl"]).store
-    actor = make_actor(mllm.make_model(config, store))
-    reference = mllm.first_policy(config, actor)
+    actor = make_actor(policy.make_model(config, store))
+    reference = policy.first_policy(config, actor)
     assert reference.model is actor.model
     env = make_chat_env(config, actor.model, TASKS, groups=1, group_size=2)
     records = [env.advance(said(env, row["record"], crop(5, 9))) for row in env.reset().unbind(0)[:1]]
@@ -225,13 +227,13 @@ def test_adapters_need_no_copy_of_the_first_policy(checkpoints: dict[str, Path])
 
     first = scores(reference)
     assert_close(scores(actor.scorer), first)
-    trained = mllm.trained(actor.model)
+    trained = policy.trained(actor.model)
     with torch.no_grad():
         for weight in trained:
             weight += 0.1 * torch.randn_like(weight)
     assert torch.equal(scores(reference), first)
     assert not torch.allclose(scores(actor.scorer), first, atol=0.01)
-    assert [id(weight) for weight in mllm.trained(actor.model)] == [id(weight) for weight in trained]
+    assert [id(weight) for weight in policy.trained(actor.model)] == [id(weight) for weight in trained]
 
 
 # --- what cannot be played ---------------------------------------------------------------------

@@ -10,11 +10,12 @@ from tensordict import NonTensorData, TensorDictBase
 from torchrl.envs import step_mdp
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
-from agents.chat import Chat, ChatEnv, NoRoom, frame_size
-from agents.mllm import figures
-from agents.policies.tiny_qwen import SPECIAL_TOKENS, TOOL_TOKENS, train_tokenizer
-from agents.policies.visuals import WHOLE_FRAME, ChatForm, Visual
-from agents.records import Record, fingerprint
+from agents.models.tiny_qwen import SPECIAL_TOKENS, TOOL_TOKENS, train_tokenizer
+from agents.models.visuals import WHOLE_FRAME, ChatForm, Visual
+from agents.vlm.chat import Chat, frame_size
+from agents.vlm.env import ChatEnv, NoRoom
+from agents.vlm.evaluation import figures
+from agents.vlm.records import Record, fingerprint
 from videogym import Region, RewardError, State, Task, TextActions, VideoQAEnv, get_recipe
 from videogym.datasets import load_tasks
 from videogym.grammars import get_grammar

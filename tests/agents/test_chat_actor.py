@@ -28,10 +28,11 @@ from torchrl.envs import Compose, InitTracker, RewardSum, TransformedEnv
 from torchrl.envs.utils import check_env_specs
 from torchrl.objectives.llm import GRPOLoss
 
-from agents.mllm import as_batch, rollouts
-from agents.policies.chat_actor import ChatActor, context_of, loss_entries
-from agents.policies.qwen_vl import QwenVL
-from agents.records import Record, TurnRecord
+from agents.models.qwen_vl import QwenVL
+from agents.vlm.actor import ChatActor, context_of, loss_entries
+from agents.vlm.records import Record, TurnRecord
+from agents.vlm.rollouts import rollouts
+from agents.vlm.update import as_batch
 
 
 @pytest.fixture(params=FAMILIES)

@@ -13,9 +13,9 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
-from agents.chat import Chat
-from agents.policies.tiny_qwen import SPECIAL_TOKENS, TOOL_TOKENS, train_tokenizer
-from agents.policies.visuals import ChatForm
+from agents.models.tiny_qwen import SPECIAL_TOKENS, TOOL_TOKENS, train_tokenizer
+from agents.models.visuals import ChatForm
+from agents.vlm.chat import Chat
 from videogym.grammars import Grammar, Message, TextPart, get_grammar, grammar_names
 from videogym.state import Clip, Crop, Invalid, Result, Select, State, Turn
 from videogym.testing.grammar_suite import example_state

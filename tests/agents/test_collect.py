@@ -23,11 +23,19 @@ from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, check_env_specs, set_exploration_type
 
 from agents import train_ppo
-from agents.advantage import BiLevelGAE
-from agents.collect import EpisodeCollector, EpisodeEnv, make_actor, torchrl_env
-from agents.policies.discrete import DiscretePolicy, PolicyError
-from agents.releveling import TurnRewards
-from agents.run import RunConfig, env_factory, episode_figures, make_compact, make_env, make_episode_env
+from agents.collectors.episodes import EpisodeCollector
+from agents.compact.discrete import DiscretePolicy, PolicyError
+from agents.compact.env import EpisodeEnv, make_actor, torchrl_env
+from agents.compact.run import (
+    RunConfig,
+    env_factory,
+    episode_figures,
+    make_compact,
+    make_env,
+    make_episode_env,
+)
+from agents.training.advantage import BiLevelGAE
+from agents.training.releveling import TurnRewards
 from videogym import DiscreteActions, RewardError, TextActions, VideoError, VideoQAEnv
 from videogym.datasets import load_tasks
 from videogym.video import UnreadableVideo

@@ -15,11 +15,11 @@ import pytest
 import torch
 from small_chat import RECIPE, TASKS, Noise, assert_agrees, load, sampling
 
-from agents.collect_mllm import RolloutCollector, make_collector, transformers_actor
+from agents.collectors.rollouts import RolloutCollector, make_collector, transformers_actor
 from agents.engines.transformers_engine import TransformersEngine
-from agents.policies.chat_actor import ChatActor
-from agents.records import Record, read_records
 from agents.train_grpo_mllm import Config, train
+from agents.vlm.actor import ChatActor
+from agents.vlm.records import Record, read_records
 from videogym import State, Term
 
 FLAGS = "VIDEOGYM_TEST_FLAGS"  # names a folder whose files make things fail, in any process
@@ -248,7 +248,7 @@ def test_a_worker_that_is_killed_is_replaced(
 ) -> None:
     """By SIGKILL, in its third turn: the iteration is what it would have been, to the last id."""
     collector, actor = gathered
-    from agents.collect_ray import RayCollector
+    from agents.collectors.ray_workers import RayCollector
 
     assert isinstance(collector, RayCollector)
     expected, before = collector.collect(5), collector.process_ids()
@@ -303,7 +303,7 @@ def test_a_missing_ray_is_named(
 ) -> None:
     """With what to install."""
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "agents.collect_ray", raising=False)
+    monkeypatch.delitem(sys.modules, "agents.collectors.ray_workers", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'videogym\[ray\]'"):
         make("ray", checkpoints["qwen2_5_vl"])
 

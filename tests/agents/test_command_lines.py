@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from agents import train_grpo_mllm, train_ppo, train_sft
-from agents.mllm import command_line as of_language_models
-from agents.run import command_line as of_compact_policies
+from agents.compact.run import command_line as of_compact_policies
+from agents.vlm.command import command_line as of_language_models
 
 COMMANDS = {
     "train_sft": lambda out: of_language_models("", train_sft.Config, train_sft.train, out),

@@ -11,14 +11,8 @@ import pytest
 import torch
 from rounding import assert_close
 
-from agents.policies.compact import (
-    MAX_WORDS,
-    CompactPolicy,
-    CompactReader,
-    Vocabulary,
-    stack_contexts,
-)
-from agents.policies.discrete import Acting
+from agents.compact.discrete import Acting
+from agents.compact.network import MAX_WORDS, CompactPolicy, CompactReader, Vocabulary, stack_contexts
 from videogym import DiscreteActions, FrameStore, VideoQAEnv
 from videogym.video import FrameBatch
 

@@ -1,8 +1,8 @@
 """What language models are trained on unless something else is named."""
 
-from agents.mllm import TASKS
 from agents.train_ppo_mllm import Config as PPO
 from agents.train_sft import Config as SFT
+from agents.vlm.config import TASKS
 from videogym import VideoQAEnv
 from videogym.evaluate import hits
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents import demo_mllm, train_grpo_mllm, train_rft, train_sft
-from agents.demo_mllm import (
+from agents import train_grpo_mllm, train_rft, train_sft
+from agents.experiments import demo_mllm
+from agents.experiments.demo_mllm import (
     EVENT_S,
     Grey,
     Stage,
@@ -128,7 +129,7 @@ def test_a_stage_that_fails_ends_the_command(tmp_path: Path) -> None:
     for folder in folders:
         (folder / "base").mkdir(parents=True)
         (folder / "base" / "config.json").write_text("no model")
-    command = [sys.executable, "-m", "agents.demo_mllm", "--jobs", "1", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "agents.experiments.demo_mllm", "--jobs", "1", "--out", str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 1 and "config.json" in ended.stderr
 

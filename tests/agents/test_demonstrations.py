@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from agents.demonstrations import Demonstrator, Said
+from agents.demonstrations.evidence import Demonstrator, Said
 from videogym import Crop, Recipe, Select, State, VideoQAEnv, get_recipe
 from videogym.grammars import get_grammar
 

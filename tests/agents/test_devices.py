@@ -20,8 +20,8 @@ from small_chat import make_actor as make_small_actor
 from torch import Tensor
 
 from agents import train_grpo_mllm, train_ppo_mllm, train_rft, train_sft
-from agents.mllm import make_actor, make_model, trained
-from agents.records import write_records
+from agents.vlm.policy import make_actor, make_model, trained
+from agents.vlm.records import write_records
 
 USUAL: dict[str, Any] = {
     "recipe": ODD,

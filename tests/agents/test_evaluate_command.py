@@ -14,8 +14,9 @@ from small_chat import ANSWER, TASKS, crop, said
 
 from agents import evaluate
 from agents.evaluate import Config, estimates, prepare, told, write
-from agents.mllm import ChatConfig, figures, hits
-from agents.records import Record, read_records
+from agents.vlm.config import ChatConfig
+from agents.vlm.evaluation import figures, hits
+from agents.vlm.records import Record, read_records
 from videogym.comparison import compare, read_side
 from videogym.datasets import load_tasks, write_tasks
 from videogym.report import write_report

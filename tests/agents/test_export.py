@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from small_chat import ANSWER, Noise, crop, load, make_env, said
 
-from agents.chat import ChatEnv
-from agents.export import Format, export
-from agents.policies.qwen_vl import token_ids
-from agents.records import Record
+from agents.models.qwen_vl import token_ids
+from agents.tools.export import Format, export
+from agents.vlm.env import ChatEnv
+from agents.vlm.records import Record
 
 
 @pytest.fixture

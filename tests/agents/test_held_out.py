@@ -12,8 +12,9 @@ from small_runs import SMALL, Table
 from torch import nn
 
 from agents import train_ppo
-from agents.mllm import ChatConfig, held_out
-from agents.run import Run
+from agents.compact.run import Run
+from agents.vlm.config import ChatConfig
+from agents.vlm.evaluation import held_out
 from videogym.datasets import TrainedOnError, load_tasks, write_tasks
 
 

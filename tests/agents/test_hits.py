@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from agents.mllm import hits
-from agents.policies.visuals import WHOLE_FRAME, Visual
-from agents.records import Record, TurnRecord
+from agents.models.visuals import WHOLE_FRAME, Visual
+from agents.vlm.evaluation import hits
+from agents.vlm.records import Record, TurnRecord
 from videogym import Region, Segment, Task
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from small_runs import SMALL
 
-from agents.imitation import ImitationConfig, demonstrate, oracle_action, teach
-from agents.run import RunConfig, make_compact, make_env
+from agents.compact.imitation import ImitationConfig, demonstrate, oracle_action, teach
+from agents.compact.run import RunConfig, make_compact, make_env
 from videogym import DiscreteActions, State, VideoQAEnv
 
 CONFIG = RunConfig()

@@ -13,12 +13,12 @@ from small_chat import FAMILIES, load, make_actor, make_env, mixed, play, stored
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from agents.losses import KL_BOUND, ChatGRPOLoss, ChatPPOLoss
-from agents.mllm import as_batch
-from agents.policies.chat_actor import ChatActor
-from agents.policies.scoring import Scorer
-from agents.records import Record
 from agents.train_grpo_mllm import Config, gradient_step
+from agents.training.losses import KL_BOUND, ChatGRPOLoss, ChatPPOLoss
+from agents.vlm.actor import ChatActor
+from agents.vlm.records import Record
+from agents.vlm.scoring import Scorer
+from agents.vlm.update import as_batch
 
 ADVANTAGES = torch.tensor([1.0, -2.0, 0.5, 0.25, 3.0, -1.0])
 

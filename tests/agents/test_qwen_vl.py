@@ -14,11 +14,12 @@ from small_chat import FAMILIES, Noise, build, image, load, plain_logits, shown
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2VLImageProcessorPil
 
-import agents.policies.qwen_vl as qwen_vl
-from agents.mllm import ChatConfig, make_model, trained
-from agents.policies.qwen_vl import FrameMismatch, QwenVL, WrongCheckpoint, seconds_per_step
-from agents.policies.tiny_qwen import train_tokenizer
-from agents.policies.visuals import WHOLE_FRAME, ChatForm, Visual, resolve
+import agents.models.qwen_vl as qwen_vl
+from agents.models.qwen_vl import FrameMismatch, QwenVL, WrongCheckpoint, seconds_per_step
+from agents.models.tiny_qwen import train_tokenizer
+from agents.models.visuals import WHOLE_FRAME, ChatForm, Visual, resolve
+from agents.vlm.config import ChatConfig
+from agents.vlm.policy import make_model, trained
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from small_chat import ANSWER, RECIPE, TASKS, crop, load, make_env, said
 
-from agents import traces
-from agents.chat import ChatEnv
-from agents.records import Record, RecordError, write_records
-from agents.traces import trace_of_record
+from agents.tools import traces
+from agents.tools.traces import trace_of_record
+from agents.vlm.env import ChatEnv
+from agents.vlm.records import Record, RecordError, write_records
 from videogym import TextActions, VideoQAEnv, get_recipe
 from videogym.traces import RecordTraces, Trace, read_traces
 
@@ -105,7 +105,7 @@ def test_the_command(
         write_records(records / f"{number:06}.jsonl", [told(named, OUTPUTS, seed=number)] * 3)
 
     def call(*arguments: str) -> int:
-        monkeypatch.setattr("sys.argv", ["agents.traces", str(records), *arguments])
+        monkeypatch.setattr("sys.argv", ["agents.tools.traces", str(records), *arguments])
         return traces.main()
 
     out = tmp_path / "t.jsonl"

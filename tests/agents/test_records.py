@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_chat import load, record
 
-from agents.policies.tiny_qwen import train_tokenizer
-from agents.policies.visuals import WHOLE_FRAME, Visual
-from agents.records import (
+from agents.models.tiny_qwen import train_tokenizer
+from agents.models.visuals import WHOLE_FRAME, Visual
+from agents.vlm.records import (
     Record,
     RecordError,
     TurnRecord,

@@ -15,8 +15,8 @@ from torchrl.collectors import Collector
 from torchrl.data import Binary, Composite, Unbounded
 from torchrl.envs import Compose, EnvBase
 
-from agents.advantage import BiLevelGAE
-from agents.releveling import CodeGate, ExplorationBonus, TurnRewards
+from agents.training.advantage import BiLevelGAE
+from agents.training.releveling import CodeGate, ExplorationBonus, TurnRewards
 from videogym import Answer, Crop, RewardError, Select, Term, VideoQAEnv, get_recipe
 
 TASKS = "procedural:brief_event?duration_s=60&count=8"

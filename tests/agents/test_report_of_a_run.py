@@ -7,10 +7,10 @@ import pytest
 from small_chat import ANSWER, RECIPE, TASKS, crop, load, make_env, said
 from small_runs import SMALL, Table
 
-from agents.chat import ChatEnv
-from agents.records import write_records
-from agents.traces import trace_of_record
+from agents.tools.traces import trace_of_record
 from agents.train_ppo import Config, train
+from agents.vlm.env import ChatEnv
+from agents.vlm.records import write_records
 from videogym import VideoQAEnv
 from videogym.report import Sources, write_report
 from videogym.traces import training

@@ -19,10 +19,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensordict import TensorDict
 from torch import nn
 
-from agents import loop, train_grpo, train_ppo
-from agents.archive import UnreadableCheckpoint, read_metadata, write_archive
-from agents.loop import CheckpointMismatch, RunDiverged, gradient_step
-from agents.run import Run, episode_figures
+from agents import train_grpo, train_ppo
+from agents.compact.run import Run, episode_figures
+from agents.training import run as loop
+from agents.training.archive import UnreadableCheckpoint, read_metadata, write_archive
+from agents.training.run import CheckpointMismatch, RunDiverged, gradient_step
 from videogym import Segment, Task
 from videogym.datasets import write_tasks
 from videogym.testing.coded_clips import write_clip

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from agents.demonstrations import Said
-from agents.scene_demonstrator import SceneDemonstrator
+from agents.demonstrations.evidence import Said
+from agents.demonstrations.scenes import SceneDemonstrator
 from videogym import State, VideoQAEnv
 from videogym.grammars import get_grammar
 from videogym.video.synthetic.script import EVENT_COLOURS, SCENE_COLOURS

@@ -26,9 +26,9 @@ from small_chat import (
 )
 from torch import Tensor
 
-from agents.policies.qwen_vl import FrameMismatch, QwenVL
-from agents.policies.scoring import Scorer
-from agents.records import Record, TurnRecord, passages
+from agents.models.qwen_vl import FrameMismatch, QwenVL
+from agents.vlm.records import Record, TurnRecord, passages
+from agents.vlm.scoring import Scorer
 
 
 def score(model: QwenVL, records: Sequence[Record], share: bool = True) -> Tensor:

@@ -17,10 +17,11 @@ from safetensors.torch import load_file
 from sharded_run import GRPO, SFT, make_actor, make_config, train
 from small_chat import FAMILIES, build
 
-from agents import ranks, train_grpo_mllm, train_ppo_mllm, train_sft
-from agents.collect_mllm import make_collector
-from agents.ranks import Portion, divided, everyones, from_first, shares
-from agents.records import read_records, write_records
+from agents import train_grpo_mllm, train_ppo_mllm, train_sft
+from agents.collectors.rollouts import make_collector
+from agents.training import ranks
+from agents.training.ranks import Portion, divided, everyones, from_first, shares
+from agents.vlm.records import read_records, write_records
 
 HERE = Path(__file__).parent
 CLOSE = 1e-5  # weights after some steps; they move by ten times as much

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from agents.staging import sweep, whole_file, whole_folder
+from agents.training.staging import sweep, whole_file, whole_folder
 
 
 def names(folder: Path) -> list[str]:

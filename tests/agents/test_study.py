@@ -12,10 +12,12 @@ import pytest
 import torch
 from small_runs import SMALL
 
-from agents import study
-from agents.imitation import ImitationConfig
-from agents.run import make_compact, make_env
-from agents.study import CONDITIONS, PANELS, cell_path, mean, prefer_answers, read_cell, report, run_cell
+from agents.compact.imitation import ImitationConfig
+from agents.compact.run import make_compact, make_env
+from agents.experiments import study
+from agents.experiments.study import prefer_answers, run_cell
+from agents.experiments.study_cells import CONDITIONS, cell_path, read_cell
+from agents.experiments.study_report import PANELS, mean, report
 from agents.train_ppo import Config
 from videogym import get_recipe
 
@@ -53,7 +55,7 @@ def test_cells_are_run_once_and_reported(
         run_cell(name, 0, tmp_path)
     cell = read_cell(cell_path(tmp_path, "full", 0))
     assert cell.recipe == get_recipe("VIDEO_MTR/paper").identity
-    assert cell.command == "python -m agents.study --conditions full --seeds 0 --confidence 0"
+    assert cell.command == "python -m agents.experiments.study --conditions full --seeds 0 --confidence 0"
     assert 0 <= cell.accuracy <= 1 and len(cell.curves["trained_reward"]) == 2
     (cell_path(tmp_path, "full", 1).with_suffix(".part")).write_text("{")  # of a cell that was killed
     lines = report(tmp_path).splitlines()

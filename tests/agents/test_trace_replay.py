@@ -13,9 +13,11 @@ import pytest
 from small_chat import ODD, RECIPE, load, make_actor
 
 from agents import train_sft
-from agents.mllm import ChatConfig, command_line, make_chat_env
-from agents.trace_replay import replay, with_path
 from agents.train_sft import Config, load_examples
+from agents.vlm.command import command_line
+from agents.vlm.config import ChatConfig
+from agents.vlm.replay import replay, with_path
+from agents.vlm.rollouts import make_chat_env
 from videogym import Recipe
 from videogym.datasets import read_longvt_traces
 from videogym.testing.coded_clips import write_clip

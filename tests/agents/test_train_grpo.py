@@ -17,8 +17,8 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.objectives.llm import MCAdvantage
 
 from agents import train_ppo
-from agents.policies.discrete import DiscretePolicy
-from agents.run import make_compact
+from agents.compact.discrete import DiscretePolicy
+from agents.compact.run import make_compact
 from agents.train_grpo import Config, advantages, train
 from videogym import RewardError
 

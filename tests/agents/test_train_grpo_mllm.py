@@ -12,12 +12,14 @@ from torch import nn
 from torchrl.checkpoint import Checkpoint
 
 from agents import train_grpo_mllm
-from agents.losses import ChatGRPOLoss
-from agents.mllm import as_batch, make_chat_env, make_model, rollouts, trained
-from agents.policies.chat_actor import ChatActor
-from agents.policies.scoring import Scorer
-from agents.records import Record, read_records
 from agents.train_grpo_mllm import Config, gradient_step, train, whole_groups, with_advantages
+from agents.training.losses import ChatGRPOLoss
+from agents.vlm.actor import ChatActor
+from agents.vlm.policy import make_model, trained
+from agents.vlm.records import Record, read_records
+from agents.vlm.rollouts import make_chat_env, rollouts
+from agents.vlm.scoring import Scorer
+from agents.vlm.update import as_batch
 from videogym import FrameStore
 
 SMALL: dict[str, Any] = {

@@ -14,13 +14,13 @@ from small_runs import SMALL, Table
 from tensordict.nn import TensorDictModule
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from agents.advantage import BiLevelGAE
-from agents.collect import make_actor
-from agents.imitation import ImitationConfig, teach
-from agents.policies.discrete import Acting, Checked
-from agents.releveling import CodeGate, ExplorationBonus, TurnRewards
-from agents.run import env_factory, make_compact, make_env
+from agents.compact.discrete import Acting, Checked
+from agents.compact.env import make_actor
+from agents.compact.imitation import ImitationConfig, teach
+from agents.compact.run import env_factory, make_compact, make_env
 from agents.train_ppo import Config, advantages, make_estimator, make_shaping, train
+from agents.training.advantage import BiLevelGAE
+from agents.training.releveling import CodeGate, ExplorationBonus, TurnRewards
 from videogym import evaluate
 from videogym.testing.policies import SkimOnly
 

@@ -12,11 +12,12 @@ from small_chat import ODD, TASKS, load, make_actor, record
 from torch import nn
 from torchrl.checkpoint import Checkpoint
 
-from agents.mllm import as_batch, make_chat_env, rollouts
-from agents.policies.chat_actor import ChatActor
-from agents.policies.scoring import Scorer
-from agents.records import Record, TurnRecord
 from agents.train_ppo_mllm import Config, estimate, make_shaping, train, turns
+from agents.vlm.actor import ChatActor
+from agents.vlm.records import Record, TurnRecord
+from agents.vlm.rollouts import make_chat_env, rollouts
+from agents.vlm.scoring import Scorer
+from agents.vlm.update import as_batch
 
 SMALL: dict[str, Any] = {
     "recipe": ODD,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from small_chat import ANSWER, RECIPE, TASKS, crop, load, make_actor, make_env, play, record
 
-from agents.records import Record, RecordError, TurnRecord, read_records, write_records
 from agents.train_rft import Config, select, train
+from agents.vlm.records import Record, RecordError, TurnRecord, read_records, write_records
 
 SMALL: dict[str, Any] = {
     "recipe": RECIPE,

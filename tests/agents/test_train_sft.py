@@ -13,11 +13,11 @@ from torch import nn
 from torchrl.checkpoint import Checkpoint
 
 from agents import train_sft
-from agents.loop import CheckpointMismatch, RunDiverged
-from agents.policies.chat_actor import ChatActor
-from agents.policies.scoring import Scorer
-from agents.records import Record, RecordError, fingerprint, write_records
 from agents.train_sft import Config, by_task, chosen, load_examples, mean_nll, rate, train, weight_groups
+from agents.training.run import CheckpointMismatch, RunDiverged
+from agents.vlm.actor import ChatActor
+from agents.vlm.records import Record, RecordError, fingerprint, write_records
+from agents.vlm.scoring import Scorer
 
 SMALL: dict[str, Any] = {
     "recipe": RECIPE,
@@ -284,7 +284,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(make: Callable[[], ChatActor], 
 
 def test_low_rank_adapters_train_alone(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     """With adapters and a frozen tower nothing else moves, and frames are encoded once in the whole run."""
-    from agents.mllm import make_model
+    from agents.vlm.policy import make_model
 
     config = Config(
         **{**SMALL, "checkpoint": str(checkpoints["qwen3_vl"]), "lora_rank": 2, "freeze_vision": True}

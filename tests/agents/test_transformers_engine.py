@@ -23,10 +23,10 @@ from torch.utils.hooks import RemovableHandle
 
 from agents.engines.base import Context, EngineError, Output
 from agents.engines.transformers_engine import TransformersEngine
-from agents.policies.qwen_vl import FrameMismatch, QwenVL
-from agents.policies.scoring import Scorer
-from agents.policies.visuals import Visual
-from agents.records import TurnRecord
+from agents.models.qwen_vl import FrameMismatch, QwenVL
+from agents.models.visuals import Visual
+from agents.vlm.records import TurnRecord
+from agents.vlm.scoring import Scorer
 from videogym.video import VideoError
 
 

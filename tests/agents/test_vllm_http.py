@@ -28,8 +28,8 @@ from agents.engines.base import Context, EngineError, Sampling
 from agents.engines.vllm_common import span_versions
 from agents.engines.vllm_http import HTTPEngine, png_uri
 from agents.engines.vllm_server import serve
-from agents.policies.checkpoints import named_weights, save_processor
-from agents.policies.visuals import PatchLayout, Visual
+from agents.models.checkpoints import named_weights, save_processor
+from agents.models.visuals import PatchLayout, Visual
 from videogym.video import FrameBatch
 
 RECORDED = json.loads(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from agents.advantage import bilevel_gae
+from agents.training.advantage import bilevel_gae
 
 EPISODES, TOKENS, TURNS = 64, 4096, 8
 TARGET = 50.0

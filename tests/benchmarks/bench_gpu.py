@@ -32,11 +32,14 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from agents.engines.base import Sampling
 from agents.engines.transformers_engine import TransformersEngine
-from agents.losses import ChatGRPOLoss
-from agents.mllm import as_batch, corpus, make_model, prepared, rollouts, trained
-from agents.policies.qwen_vl import QwenVL
-from agents.policies.tiny_qwen import build_tiny_qwen, tiny_config, train_tokenizer
+from agents.models.qwen_vl import QwenVL
+from agents.models.tiny_qwen import build_tiny_qwen, tiny_config, train_tokenizer
 from agents.train_grpo_mllm import Config, gradient_step, with_advantages
+from agents.training.losses import ChatGRPOLoss
+from agents.vlm.policy import make_model, prepared, trained
+from agents.vlm.rollouts import rollouts
+from agents.vlm.tiny import corpus
+from agents.vlm.update import as_batch
 from videogym import VideoQAEnv, get_recipe
 
 TASKS = "procedural:brief_event?level=0&duration_s=512&size=640x360&count=16"
@@ -213,7 +216,7 @@ def plan(shape: str, lora_rank: int = 64) -> str:
 
 
 def plan_of_ranks(model: torch.nn.Module, adapters: int, ranks: int = 8) -> str:
-    """What a rank holds besides activations, keys and values; see `agents.sharding`."""
+    """What a rank holds besides activations, keys and values; see `agents.training.sharding`."""
 
     def count(*modules: torch.nn.Module) -> int:
         return sum(weight.numel() for module in modules for weight in module.parameters())

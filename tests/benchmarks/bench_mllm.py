@@ -29,15 +29,17 @@ from transformers import DynamicCache
 
 from agents.engines.base import Sampling
 from agents.engines.transformers_engine import TransformersEngine
-from agents.losses import ChatGRPOLoss
-from agents.mllm import as_batch, corpus, rollouts
-from agents.policies.chat_actor import loss_entries
-from agents.policies.qwen_vl import QwenVL, left_padded
-from agents.policies.scoring import Scorer
-from agents.policies.tiny_qwen import build_tiny_qwen
-from agents.policies.visuals import resolve
-from agents.records import Record
+from agents.models.qwen_vl import QwenVL, left_padded
+from agents.models.tiny_qwen import build_tiny_qwen
+from agents.models.visuals import resolve
 from agents.train_grpo_mllm import Config, gradient_step, with_advantages
+from agents.training.losses import ChatGRPOLoss
+from agents.vlm.actor import loss_entries
+from agents.vlm.records import Record
+from agents.vlm.rollouts import rollouts
+from agents.vlm.scoring import Scorer
+from agents.vlm.tiny import corpus
+from agents.vlm.update import as_batch
 from videogym import VideoQAEnv, get_recipe
 from videogym.datasets import load_tasks
 

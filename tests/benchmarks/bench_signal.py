@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from agents.collect_mllm import make_collector
-from agents.demo_mllm import EVENT_S, stages
-from agents.loop import quiet_libraries
-from agents.mllm import ChatConfig, make_actor, make_model, trained
-from agents.policies.chat_actor import ChatActor
-from agents.records import Record
+from agents.collectors.rollouts import make_collector
+from agents.experiments.demo_mllm import EVENT_S, stages
+from agents.training.options import quiet_libraries
+from agents.vlm.actor import ChatActor
+from agents.vlm.config import ChatConfig
+from agents.vlm.policy import make_actor, make_model, trained
+from agents.vlm.records import Record
 from videogym import FrameStore
 
 WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {

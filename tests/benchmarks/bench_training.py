@@ -18,8 +18,9 @@ import torch
 from tensordict.nn import TensorDictModule
 from torchrl.collectors import Collector
 
-from agents.collect import EpisodeCollector, make_actor, torchrl_env
-from agents.run import env_factory, make_compact
+from agents.collectors.episodes import EpisodeCollector
+from agents.compact.env import make_actor, torchrl_env
+from agents.compact.run import env_factory, make_compact
 from agents.train_ppo import Config, train
 from videogym import DiscreteActions, VideoQAEnv
 from videogym.observations import Observe

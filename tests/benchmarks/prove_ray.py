@@ -26,10 +26,10 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from agents import train_grpo_mllm, train_sft
-from agents.collect_mllm import transformers_actor
-from agents.loop import quiet_libraries
-from agents.mllm import tiny_checkpoint
-from agents.records import Record, read_records
+from agents.collectors.rollouts import transformers_actor
+from agents.training.options import quiet_libraries
+from agents.vlm.records import Record, read_records
+from agents.vlm.tiny import tiny_checkpoint
 from videogym import get_recipe
 
 TASKS = "procedural:brief_event?level=0&duration_s=60&event_s=3&count=1000&split={split}"

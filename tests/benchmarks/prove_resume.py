@@ -30,9 +30,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "agents"))
 import small_chat
 
 from agents import train_grpo, train_grpo_mllm, train_ppo, train_ppo_mllm, train_sft
-from agents.mllm import ChatConfig, make_actor, make_model, tiny_checkpoint
-from agents.records import read_records
-from agents.run import RunConfig, make_compact
+from agents.compact.run import RunConfig, make_compact
+from agents.vlm.config import ChatConfig
+from agents.vlm.policy import make_actor, make_model
+from agents.vlm.records import read_records
+from agents.vlm.tiny import tiny_checkpoint
 from videogym import FrameStore
 
 ITERATIONS = 12

@@ -34,7 +34,7 @@ import sharded_run  # noqa: E402
 from small_chat import build  # noqa: E402
 
 from agents import train_sft  # noqa: E402
-from agents.records import read_records, write_records  # noqa: E402
+from agents.vlm.records import read_records, write_records  # noqa: E402
 
 CLOSE = 1e-5
 WAYS: dict[str, dict[str, Any]] = {

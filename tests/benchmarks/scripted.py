@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agents.chat import ChatEnv
 from agents.engines.base import Sampling
-from agents.policies.chat_actor import ChatActor
-from agents.records import Record
+from agents.vlm.actor import ChatActor
+from agents.vlm.env import ChatEnv
+from agents.vlm.records import Record
 
 
 class ScriptedEnv(ChatEnv):

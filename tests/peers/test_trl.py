@@ -43,7 +43,7 @@ def example():
 
 @pytest.fixture(scope="module")
 def checkpoint(example, tmp_path_factory):
-    from agents.policies.tiny_qwen import build_tiny_qwen
+    from agents.models.tiny_qwen import build_tiny_qwen
 
     words = [
         example.SYSTEM,

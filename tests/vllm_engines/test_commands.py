@@ -12,8 +12,9 @@ import torch
 
 from agents import train_grpo_mllm
 from agents.engines.vllm_http import HTTPEngine
-from agents.mllm import make_actor, make_model, tiny_checkpoint
-from agents.records import read_records
+from agents.vlm.policy import make_actor, make_model
+from agents.vlm.records import read_records
+from agents.vlm.tiny import tiny_checkpoint
 from videogym import FrameStore
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]

@@ -18,9 +18,10 @@ from agents import train_grpo_mllm, train_sft
 from agents.engines.base import EngineError
 from agents.engines.vllm_http import HTTPEngine
 from agents.engines.vllm_server import Server, serve
-from agents.mllm import make_actor, make_model, tiny_checkpoint
-from agents.policies.chat_actor import ChatActor
-from agents.records import read_records
+from agents.vlm.actor import ChatActor
+from agents.vlm.policy import make_actor, make_model
+from agents.vlm.records import read_records
+from agents.vlm.tiny import tiny_checkpoint
 from videogym import FrameStore, get_recipe
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]

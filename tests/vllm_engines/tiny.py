@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from agents.engines.base import Context
-from agents.policies.checkpoints import save_processor
-from agents.policies.visuals import PatchLayout, Visual
+from agents.models.checkpoints import save_processor
+from agents.models.visuals import PatchLayout, Visual
 from videogym.video import FrameBatch
 
 ADDED = (

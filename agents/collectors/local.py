@@ -1,0 +1,106 @@
+"""Rollouts of a language model in lockstep, in this process or in every rank of torchrun."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from ..training.ranks import divided, rank
+from ..training.run import TrainingRun, untimed
+from ..training.sharding import whole
+from ..vlm.actor import ChatActor
+from ..vlm.config import ChatConfig
+from ..vlm.env import ChatEnv, Episode
+from ..vlm.records import Record
+from ..vlm.rollouts import opened, play_in_parts, rollouts
+
+T = TypeVar("T")
+
+
+def open_episodes(config: ChatConfig, env: ChatEnv, iteration: int) -> list[Episode]:
+    """The episodes of an iteration as `LocalCollector` begins them, groups in order."""
+    env.set_seed(batch_seed(config, iteration))
+    return opened(env)
+
+
+def batch_seed(config: ChatConfig, iteration: int) -> int:
+    """Of the tasks of an iteration."""
+    return config.seed * 1_000_003 + iteration
+
+
+class LocalCollector:
+    """Plays in this process; see `agents.vlm.rollouts.rollouts`."""
+
+    def __init__(
+        self, config: ChatConfig, actor: ChatActor, env: ChatEnv, run: TrainingRun | None = None
+    ) -> None:
+        self._config, self._actor, self._env, self._run = config, actor, env, run
+
+    def collect(self, iteration: int) -> list[Record]:
+        """See `RolloutCollector`."""
+        self._env.set_seed(batch_seed(self._config, iteration))
+        span = self._run.span if self._run else untimed
+        return rollouts(self._env, self._actor, self._config.rollouts_at_once, span)
+
+    def sync(self) -> None:
+        """See `RolloutCollector`."""
+        self._actor.push()
+
+    def close(self) -> None:
+        """See `RolloutCollector`."""
+        self._env.env.close()
+
+
+class RankCollector:
+    """Plays every group in one of the ranks, in lockstep there; all ranks get the records of all.
+
+    The weights are gathered for as long as it takes: ranks sample without waiting for each other.
+
+    Args:
+        config: of the run.
+        actor: samples.
+        env: opens the episodes, in every rank all of them.
+        group_size: episodes of a task.
+        run: measures ``collect``.
+    """
+
+    def __init__(
+        self,
+        config: ChatConfig,
+        actor: ChatActor,
+        env: ChatEnv,
+        group_size: int,
+        run: TrainingRun | None = None,
+    ) -> None:
+        self._config, self._actor, self._env, self._run = config, actor, env, run
+        self._group_size = group_size
+
+    def collect(self, iteration: int) -> list[Record]:
+        """See `RolloutCollector`."""
+        with self._run.span("collect") if self._run else nullcontext():
+            episodes = open_episodes(self._config, self._env, iteration)
+            groups = self._groups(episodes)
+            seed = np.random.SeedSequence((self._config.seed, iteration, rank())).generate_state(1)
+            torch.manual_seed(int(seed[0]))
+            with whole(self._actor.model):
+                played = divided(groups, self._play)
+        return [record for group in played for record in group]
+
+    def _play(self, groups: Sequence[Sequence[Episode]]) -> list[Sequence[Record]]:
+        episodes = [episode for group in groups for episode in group]
+        return self._groups(play_in_parts(self._env, self._actor, episodes, self._config.rollouts_at_once))
+
+    def _groups(self, rows: Sequence[T]) -> list[Sequence[T]]:
+        return [rows[first : first + self._group_size] for first in range(0, len(rows), self._group_size)]
+
+    def sync(self) -> None:
+        """See `RolloutCollector`."""
+        self._actor.push()
+
+    def close(self) -> None:
+        """See `RolloutCollector`."""
+        self._env.env.close()

@@ -1,0 +1,1 @@
+"""Compact policies over frames: the contract, one network, environments, imitation."""

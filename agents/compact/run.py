@@ -1,0 +1,208 @@
+"""What the loops of compact policies share: environments, figures, evaluation."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from tensordict import TensorDictBase
+from torch import nn
+
+from videogym import DiscreteActions, FrameStore, VideoQAEnv, evaluate
+from videogym.datasets import Tasks, load_tasks, require_unseen
+from videogym.evaluate import Estimate, Report
+
+from ..training.options import LoopConfig, add_options, quiet_libraries, read_config
+from ..training.run import TrainingRun
+from .discrete import Acting, DiscretePolicy
+from .env import EpisodeEnv
+from .imitation import ImitationConfig, teach
+from .network import CompactPolicy, CompactReader, Vocabulary
+
+TASKS = "procedural:brief_event?level=0&duration_s=600&fps=4&size=320x180&count={count}&split={split}"
+
+
+@dataclass(frozen=True)
+class RunConfig(LoopConfig):
+    """What the loops of compact policies need to know."""
+
+    tasks: str = TASKS.format(count=4000, split="train")
+    """Source of the tasks that are trained on."""
+    eval_tasks: str = TASKS.format(count=200, split="val")
+    """Source of held-out tasks."""
+    windows: tuple[int, ...] = (16,)
+    """Numbers of windows a policy can look at, see `videogym.DiscreteActions`."""
+    options: int = 4
+    """Options it can answer."""
+    episodes: int = 128
+    """Episodes of a batch."""
+    collector: Literal["single", "parallel", "async"] = "single"
+    """See `agents.collectors.episodes.EpisodeCollector`."""
+    workers: int = 2
+    """Processes of the parallel collector."""
+    eval_episodes: int = 100
+    """Held-out tasks of an evaluation, always the same."""
+
+
+C = TypeVar("C", bound=RunConfig)
+
+
+def make_env(config: RunConfig, tasks: str, open_videos: int = 8) -> DiscreteActions:
+    """An environment of the configured recipe."""
+    env = VideoQAEnv(tasks, config.rules, video_root=config.root, open_videos=open_videos)
+    return DiscreteActions(env, config.windows, config.options)
+
+
+def make_episode_env(
+    config: RunConfig, policy: DiscretePolicy, *, rows: int, group_size: int = 1, seed: int = 0
+) -> EpisodeEnv:
+    """Episodes to train on."""
+    env = make_env(config, config.tasks, open_videos=rows)
+    return EpisodeEnv(env, policy, rows=rows, group_size=group_size, seed=seed)
+
+
+def make_compact(config: RunConfig) -> CompactPolicy:
+    """An untrained compact policy that knows the words of the first tasks."""
+    tasks = make_env(config, config.tasks).unwrapped.tasks[:256]  # type: ignore[attr-defined]
+    vocabulary = Vocabulary.of(text for task in tasks for text in (task.question, *task.options))
+    store = FrameStore(video_root=config.root, open_videos=config.episodes)
+    torch.manual_seed(config.seed)
+    return CompactPolicy(CompactReader(store, vocabulary, config.windows, config.options))
+
+
+class Run(TrainingRun):
+    """A run of a compact policy, evaluated on held-out tasks by its likeliest actions.
+
+    Args, folder and errors as `TrainingRun`.
+
+    Raises:
+        TrainedOnError: held-out tasks ask about videos of the tasks that are trained on.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        out: Path,
+        policy: DiscretePolicy,
+        optimizer: torch.optim.Optimizer,
+        memory: nn.Module,
+    ) -> None:
+        self._eval_env = make_env(config, config.eval_tasks)
+        held_out: Tasks = self._eval_env.unwrapped.tasks  # type: ignore[attr-defined]
+        require_unseen(held_out[: config.eval_episodes], load_tasks(config.tasks, config.root))
+        self._acting, self._eval_episodes = Acting(policy), config.eval_episodes
+        super().__init__(config, out, policy, optimizer, memory, self._figures)
+
+    def _figures(self) -> dict[str, float]:
+        report = self.report()
+        figures: dict[str, Estimate | None] = {
+            "accuracy": report.accuracy,
+            "turns": report.turns,
+            "reward": report.reward,
+        }
+        figures |= {"hit_rate": report.hit_rate, "tiou": report.tiou}
+        return {f"eval_{name}": figure.mean for name, figure in figures.items() if figure is not None}
+
+    def report(self) -> Report:
+        """Play the held-out tasks."""
+        return evaluate(self._acting, self._eval_env, episodes=self._eval_episodes)
+
+
+def episode_figures(batch: TensorDictBase) -> dict[str, float]:
+    """Means over a batch as it was collected, before any re-levelling.
+
+    Args:
+        batch: (B, K) of `EpisodeEnv`.
+
+    Returns:
+        By episode: ``reward``, every reward term over the episodes that have it, ``success``, ``turns``,
+        ``frames``. By turn:
+        ``fault_rate`` (frames could not be shown), and of the others ``retrieval_rate`` (turns that look)
+        and ``invalid_rate``. By look: ``repeat_rate`` (brought nothing new) and ``tiou_turn_K``, the
+        temporal IoU of looks in turn K, where there are any.
+    """
+    played, after = ~batch["waiting"], batch["next"]
+    sound = played & ~after["fault"]
+    looked = after["looked"] & played
+    rows, turns, looks = batch.batch_size[0], int(played.sum()), int(looked.sum())
+    ends = played & ~torch.cat((played[:, 1:], torch.zeros_like(played[:, :1])), 1)
+    # Over the episodes in which a term was paid at all: a missing annotation is not a zero.
+    paid = {name: values for name, values in after["terms"].items() if not values.isnan().all()}
+    figures = {
+        name: float(values.nansum()) / int((~values.isnan()).flatten(1).any(1).sum())
+        for name, values in paid.items()
+    }
+    figures |= {
+        "reward": float((after["reward"] * played).sum()) / rows,
+        "success": float((after["is_success"] * ends).nansum()) / rows,
+        "frames": float((after["frames_shown"] * ends).nansum()) / rows,
+        "turns": turns / rows,
+        "fault_rate": 1.0 - int(sound.sum()) / turns,
+    }
+    if sound.any():
+        figures["retrieval_rate"] = looks / int(sound.sum())
+        # To a policy a fault is a refused look, but it says nothing about the policy.
+        figures["invalid_rate"] = int((after["invalid"] & sound).sum()) / int(sound.sum())
+    if looks:
+        figures["repeat_rate"] = float((after["repeated"] & played).sum()) / looks
+    for turn in range(batch.batch_size[1]):
+        overlaps = after["tiou"][:, turn][looked[:, turn]]
+        if len(overlaps := overlaps[~overlaps.isnan()]):
+            figures[f"tiou_turn_{turn + 1}"] = float(overlaps.mean())
+    return figures
+
+
+def mean_return(batch: TensorDictBase) -> float:
+    """Mean over the episodes of a (B, K) batch of the rewards they are trained on."""
+    return float((batch["next", "reward"] * ~batch["waiting"]).sum()) / batch.batch_size[0]
+
+
+def env_factory(config: RunConfig, policy: DiscretePolicy) -> functools.partial[EpisodeEnv]:
+    """Makes environments of a run, also in other processes."""
+    return functools.partial(make_episode_env, config, policy)
+
+
+def command_line(about: str, config_class: type[C], train: Callable[..., Run], out: Path) -> None:
+    """The command of a training loop: the compact policy, taught first, trained once.
+
+    Args:
+        about: what ``--help`` says.
+        config_class: every field of it is an option.
+        train: called with config, policy and folder.
+        out: the folder by default.
+    """
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=out, help="folder; gone on with if it holds a run")
+    parser.add_argument(
+        "--start",
+        choices=("oracle", "answers", "cold"),
+        default="oracle",
+        help="imitate the oracle first; learn only to answer about shown frames; or start untrained",
+    )
+    add_options(parser, config_class)
+    arguments = parser.parse_args()
+    config = read_config(parser, config_class, vars(arguments))
+    quiet_libraries()
+    torch.set_num_threads(config.threads)
+    policy = make_compact(config)
+    if arguments.start != "cold" and not (arguments.out / "checkpoint").exists():
+        envs = [make_env(config, config.tasks) for _ in range(64)]
+        teach(policy, envs, ImitationConfig(), config.seed, arguments.start, progress=True)
+    report = train(config, policy, arguments.out, progress=True).report()
+    sys.stdout.write(
+        f"held-out accuracy {report.accuracy}, hit rate {report.hit_rate}, turns {report.turns}\n"
+    )
+
+
+def scalars(losses: TensorDictBase) -> dict[str, Any]:
+    """What a loss module reports beside its losses."""
+    names = ("entropy", "clip_fraction", "kl_approx", "explained_variance", "ESS")
+    return {name: float(losses[name]) for name in names if name in losses.keys()}

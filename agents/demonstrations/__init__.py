@@ -1,0 +1,1 @@
+"""Scripts that demonstrate episodes."""

@@ -1,0 +1,1 @@
+"""Demonstrations and studies, run from beginning to end."""

@@ -1,0 +1,267 @@
+"""The demonstration: train on lazily drawn videos, prove it on real files, draw what happened.
+
+Trains the compact policy (`agents.compact.imitation`, then `agents.train_ppo`) while other processes encode
+held-out videos of ten minutes to H.264, evaluates it there through the decoder beside scripted
+policies, and takes a tiny Qwen2.5-VL through a minute of GRPO (`agents.train_grpo_mllm`).
+
+Run ``python -m agents.experiments.demo --out runs/demo``. It exits with 1 unless the trained policy beats
+the skim by `MARGIN` with every seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from tqdm import tqdm
+from transformers.utils.logging import disable_progress_bar
+
+from videogym import DiscreteActions, FrameStore, VideoQAEnv, evaluate, get_recipe
+from videogym.datasets import load_tasks, write_tasks
+from videogym.evaluate import Estimate, Policy, Report, mean
+from videogym.rendering import render_rgb
+from videogym.testing.policies import Blind, Oracle, Random, SkimOnly
+from videogym.video.synthetic import encode
+
+from .. import train_grpo_mllm, train_sft
+from ..compact.discrete import Acting
+from ..compact.imitation import ImitationConfig, teach
+from ..compact.network import CompactPolicy
+from ..compact.run import TASKS, make_compact, make_env
+from ..train_ppo import Config, train
+from ..training.options import quiet_libraries
+from ..vlm.policy import make_actor as make_chat_actor
+from ..vlm.policy import make_model
+from ..vlm.tiny import tiny_checkpoint
+
+HELD_OUT = TASKS.format(count="{count}", split="test")
+SHORT_TASKS = "procedural:brief_event?level=0&duration_s=60&event_s=3&count=1000&split={split}"
+RECIPE = "VIDEO_MTR/paper"
+MARGIN = 0.30  # in accuracy
+DRAWS = 10  # episodes a question of policies that guess, so that luck is not in the margin
+PICTURES = 4  # episodes to draw
+ITERATIONS = 40  # of PPO
+
+
+def main() -> None:
+    """Run all of it."""
+    arguments = parse_arguments()
+    quiet_libraries()
+    torch.set_num_threads(1)
+    started = time.monotonic()
+    tasks = list(load_tasks(HELD_OUT.format(count=arguments.videos)))
+    folder = arguments.out / "held_out"
+    folder.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("spawn")
+    # Training goes first: the encoders take what time it leaves.
+    with ProcessPoolExecutor(os.cpu_count(), context, initializer=os.nice, initargs=(10,)) as pool:
+        files = [pool.submit(encode_once, task.video, folder / f"{task.task_id}.mp4") for task in tasks]
+        runs = {seed: learn(seed, arguments.out / f"seed-{seed}") for seed in arguments.seeds}
+        for file in tqdm(files, desc="H.264 files"):
+            file.result()
+    write_tasks(folder / "tasks.jsonl", [replace(task, video=f"{task.task_id}.mp4") for task in tasks])
+    gains = [report_run(seed, run, folder, arguments.out / f"seed-{seed}") for seed, run in runs.items()]
+    if not arguments.skip_grpo:
+        report_grpo(arguments.out / "grpo")
+    print(
+        f"\nTook {time.monotonic() - started:.0f} s. Pictures, curves and weights are in {arguments.out}/"
+    )
+    if min(gain.mean for gain in gains) < MARGIN:
+        sys.exit(f"the trained policy beats the skim by less than {MARGIN}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), help="folder for all that is written"
+    )
+    parser.add_argument(
+        "--seed", "--seeds", dest="seeds", type=int, nargs="+", default=[0], help="one run each"
+    )
+    parser.add_argument("--videos", type=int, default=64, help="held-out videos, one question each")
+    parser.add_argument("--skip-grpo", action="store_true", help="leave the language model out")
+    return parser.parse_args()
+
+
+def encode_once(source: str, path: Path) -> None:
+    """Encode a synthetic video unless an earlier run has left it."""
+    if not path.exists():
+        encode(source, path)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one run leaves."""
+
+    imitated: CompactPolicy  # before PPO
+    trained: CompactPolicy
+    success: list[tuple[int, float]]  # (episodes, share of right answers), exploring
+    ppo_began: int  # after so many episodes
+
+
+def learn(seed: int, out: Path) -> Trained:
+    """Imitation, then PPO."""
+    config = Config(seed=seed, iterations=ITERATIONS)
+    policy, rounds = make_compact(config), ImitationConfig()
+    envs = [make_env(config, config.tasks) for _ in range(64)]
+    taught = teach(policy, envs, rounds, seed, progress=True)
+    curve = [(episodes, success) for episodes, _, success in taught]
+    imitated, began = copy.deepcopy(policy), curve[-1][0]
+    shutil.rmtree(out / "ppo", ignore_errors=True)  # another run's checkpoint would be gone on with
+    train(config, policy, out / "ppo", progress=True)
+    for line in (out / "ppo" / "log" / "scalars" / "success.csv").read_text().splitlines():
+        iteration, success = line.split(",")
+        curve.append((began + (int(iteration) + 1) * config.episodes, float(success)))
+    return Trained(imitated, policy, curve, began)
+
+
+def report_run(seed: int, run: Trained, folder: Path, out: Path) -> Estimate:
+    """Evaluate and draw one trained policy.
+
+    Args:
+        seed: of the run.
+        run: what training left.
+        folder: holds ``tasks.jsonl`` and the videos.
+        out: folder for weights and pictures.
+
+    Returns:
+        By how much the trained policy beats the skim, task by task.
+    """
+    reports = compare(run, folder, seed)
+    gain = beats(reports["trained"], reports["skim-only"])
+    print(f"\nSeed {seed}, {gain.count} questions about H.264 files of ten minutes")
+    print(table(reports))
+    print(f"trained beats skim-only by {gain}")
+    draw_curve(run, reports, out / "learning_curve.png")
+    draw_episodes(run, folder, out / "episodes.png")
+    return gain
+
+
+def compare(run: Trained, folder: Path, seed: int) -> dict[str, Report]:
+    """Evaluate scripted and trained policies on the held-out tasks."""
+    env = VideoQAEnv(str(folder / "tasks.jsonl"), RECIPE, video_root=str(folder))
+    discrete = DiscreteActions(env)
+    policies: dict[str, tuple[Policy, gymnasium.Env[Any, Any], int]] = {
+        "blind": (Blind(seed), env, DRAWS),
+        "random": (Random(seed), env, DRAWS),
+        "skim-only": (SkimOnly(seed + 1), env, DRAWS),
+        "imitation": (acting(run.imitated, env), discrete, 1),
+        "trained": (acting(run.trained, env), discrete, 1),
+        "oracle": (Oracle(), env, 1),
+    }
+    reports = {}
+    for name, (policy, where, draws) in tqdm(policies.items(), desc="evaluation"):
+        task_ids = [task.task_id for task in env.tasks for _ in range(draws)]
+        reports[name] = evaluate(policy, where, task_ids=task_ids, seed=seed)
+    env.close()
+    return reports
+
+
+def acting(policy: CompactPolicy, env: VideoQAEnv) -> Acting:
+    """A policy that reads the videos of an environment."""
+    policy.reader = replace(policy.reader, store=env.store)
+    return Acting(policy)
+
+
+def beats(report: Report, baseline: Report) -> Estimate:
+    """By how much one policy is more accurate than another, task by task."""
+    shares = [accuracy_by_task(r) for r in (report, baseline)]
+    return mean([shares[0][task_id] - shares[1][task_id] for task_id in shares[0]])
+
+
+def accuracy_by_task(report: Report) -> dict[str, float]:
+    """The share of right answers to each question."""
+    answers: dict[str, list[bool]] = {}
+    for episode in report.episodes:
+        if episode.correct is not None:
+            answers.setdefault(episode.task_id, []).append(episode.correct)
+    return {task_id: sum(correct) / len(correct) for task_id, correct in answers.items()}
+
+
+def table(reports: Mapping[str, Report]) -> str:
+    """One line a policy; accuracy and hit rate with 95 % intervals."""
+    lines = [f"{'policy':<10} {'accuracy':>22} {'hit rate':>22} {'frames':>7} {'turns':>6}"]
+    for name, report in reports.items():
+        shares = f"{report.accuracy!s:>22} {report.hit_rate!s:>22}"
+        lines.append(f"{name:<10} {shares} {report.frames.mean:7.1f} {report.turns.mean:6.2f}")
+    return "\n".join(lines)
+
+
+def draw_curve(run: Trained, reports: Mapping[str, Report], path: Path) -> None:
+    """Success of the policy in training, as it explores, beside its accuracy on held-out files."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    episodes, success = zip(*run.success, strict=True)
+    axes.plot(episodes, success, label="in training, exploring")
+    axes.axvline(run.ppo_began, color="0.7", linestyle=":", label="PPO begins")
+    for name, colour in (("skim-only", "tab:red"), ("imitation", "tab:orange"), ("trained", "tab:green")):
+        axes.axhline(reports[name].accuracy.mean, color=colour, linestyle="--", label=f"{name}, held out")
+    axes.set(xlabel="episodes", ylabel="share of right answers", ylim=(0, 1))
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def draw_episodes(run: Trained, folder: Path, path: Path) -> None:
+    """The ends of some episodes of the trained policy, with the evidence marked, one below the other."""
+    env = VideoQAEnv(str(folder / "tasks.jsonl"), RECIPE, video_root=str(folder))
+    discrete, policy = DiscreteActions(env), acting(run.trained, env)
+    pictures = []
+    for task in env.tasks[:PICTURES]:
+        observation, info = discrete.reset(options={"task_id": task.task_id})
+        while not env.state.terminated:
+            observation, _, _, _, info = discrete.step(policy(observation, info))
+        pictures.append(render_rgb(env.state, env.store, evidence=True))
+    Image.fromarray(np.concatenate(pictures)).save(path)
+    env.close()
+
+
+def report_grpo(out: Path) -> None:
+    """Take a tiny Qwen2.5-VL through a short cold start and a minute of GRPO."""
+    disable_progress_bar()  # transformers draws one for every file it reads or writes
+    shutil.rmtree(out, ignore_errors=True)  # another run's checkpoint would be gone on with
+    out.mkdir(parents=True)
+    longvt = get_recipe("LONGVT_TINY")
+    shared: dict[str, Any] = {
+        "recipe": replace(longvt, name="LONGVT_TINY-16", rules=replace(longvt.rules, skim_frames=16)),
+        "tasks": SHORT_TASKS.format(split="train"),
+        "eval_tasks": SHORT_TASKS.format(split="val"),
+        "eval_episodes": 32,
+        "max_new_tokens": 48,
+        "checkpoint": str(out / "tiny"),
+    }
+    lesson = train_sft.Config(
+        **shared, iterations=60, demonstrated_tasks=64, groups=2, wrong_looks=0.3, lr=1e-2
+    )
+    tiny_checkpoint(out / "tiny", lesson)
+    actor = make_chat_actor(lesson, make_model(lesson, FrameStore()))
+    train_sft.train(lesson, actor, out / "sft", progress=True)
+    config = train_grpo_mllm.Config(
+        **shared, iterations=60, groups=4, group_size=8, minibatch_groups=1, lr=1e-3, kl=0.0
+    )
+    train_grpo_mllm.train(config, actor, out / "grpo", progress=True)
+    lines = (out / "grpo" / "log" / "scalars" / "reward.csv").read_text().splitlines()
+    rewards = [float(line.split(",")[1]) for line in lines]
+    first, last = np.mean(rewards[:15]), np.mean(rewards[-15:])
+    print(f"\ntiny Qwen2.5-VL, {len(rewards)} iterations of GRPO: reward {first:.2f} -> {last:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,371 @@
+"""From random weights to a policy that looks and reads: both papers' stages on a tiny Qwen2.5-VL.
+
+Procedural videos of 256 seconds, a question about a shape that shows for three (LongVT's recipe) or six
+(Video-MTR's); the skim shows which scene to look at. Video-MTR's of 16 frames never meets the shape; of
+LongVT's 64 one shows it in three of four videos, where a model could do without a look. Every stage starts
+from the one before:
+
+- ``base``: random weights;
+- ``sft``: `agents.train_sft` on demonstrations that say what the frames show;
+- ``grpo``, then ``rft``: `agents.train_grpo_mllm` and `agents.train_rft`, under LONGVT_TINY;
+- ``ppo``: `agents.train_ppo_mllm`, under VIDEO_MTR_TINY;
+- ``grpo_alone``, ``ppo_alone``: the same from random weights.
+
+Each model answers held-out questions three times: as it is, with every frame painted grey, and with all but
+the skim's painted grey. What is left then is what it can know without seeing, and without looking.
+
+Run ``python -m agents.experiments.demo_mllm --out runs/demo-mllm``. What is done is not done again, and a
+stage that was stopped goes on. It exits with 1 where a seed misses a goal: after ``sft`` more right answers
+by `SIGHT` than blind and than by guessing among the options, after reinforcement learning at least `GOAL`
+of all, and no stage worse than the one before by more than is likely.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from contextlib import redirect_stderr
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers.utils.logging import disable_progress_bar
+
+from videogym import FrameStore, VideoQAEnv
+from videogym.comparison.compare import LEVEL, p_value
+from videogym.comparison.paired import mcnemar
+from videogym.datasets import load_tasks
+from videogym.evaluate import hits as met
+from videogym.evaluate import proportion
+from videogym.state import Clip
+from videogym.video import FrameBatch
+
+from .. import train_grpo_mllm, train_ppo_mllm, train_rft, train_sft
+from ..demonstrations.scenes import WORDS
+from ..models.visuals import FrameReader
+from ..training.options import quiet_libraries
+from ..training.run import TrainingRun, end_with_parent
+from ..vlm.actor import ChatActor
+from ..vlm.config import ChatConfig
+from ..vlm.evaluation import figures, greedy, hits
+from ..vlm.policy import make_actor, make_model
+from ..vlm.records import Record
+from ..vlm.rollouts import make_chat_env, play_tasks
+from ..vlm.tiny import tiny_checkpoint
+
+TASKS = (
+    "procedural:brief_event?level=0&duration_s=256&fps=4&size=32x32"
+    "&event_s={event_s}&count={count}&split={split}"
+)
+SIZES: dict[str, Any] = {"vocab_size": 1200, "hidden_size": 128, "layers": 2, "words": WORDS}
+EVENT_S = {"LONGVT_TINY": 3, "VIDEO_MTR_TINY": 6}
+GOAL = 0.85  # of the oracle, which answers everything
+SIGHT = 0.1  # more right answers than blind or by guessing, of a model that sees
+TESTED = 200  # held-out tasks
+GREY = np.uint8(128)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One way from one model to another."""
+
+    parent: str
+    train: Callable[[Any, ChatActor, Path, bool], TrainingRun]
+    config: ChatConfig
+
+
+def stages(recipe: str, seed: int) -> dict[str, Stage]:
+    """What is trained under a recipe, by name, parents first."""
+    event_s = EVENT_S[recipe]
+    shared: dict[str, Any] = {
+        "recipe": recipe,
+        "seed": seed,
+        "tasks": TASKS.format(event_s=event_s, count=40_000, split="train"),
+        "eval_tasks": TASKS.format(event_s=event_s, count=2_000, split="val"),
+        "eval_episodes": 64,
+        "max_new_tokens": 176,
+    }
+    lesson: dict[str, Any] = {
+        "lr": 2e-3,
+        "warmup": 0.05,
+        "beta2": 0.98,
+        "wrong_looks": 0.05,
+        "script": "scenes",
+    }
+    lesson |= {"demonstrated_tasks": 5000, "per_task": 1, "groups": 12, "eval_every": 100}
+    sft = train_sft.Config(**shared, **lesson, iterations=1500)
+    if recipe == "VIDEO_MTR_TINY":
+        # Small steps over many episodes: most of what is sampled differently decides nothing.
+        rl: dict[str, Any] = {"lr": 3e-5, "critic_lr": 1e-2, "entropy": 0.0, "eval_every": 15}
+        ppo = train_ppo_mllm.Config(**shared, **rl, iterations=30, groups=64, minibatch=32, at_once=16)
+        # What random weights say is five times as long and never right.
+        ppo_alone = replace(ppo, groups=16, iterations=10)
+        # Indices of a pool come later than seconds: after 1,500 steps two of three seeds still misread
+        # an eighth of the tasks they were trained on.
+        sft = replace(sft, window=ppo.window, iterations=2500)
+        return {
+            "sft": Stage("base", train_sft.train, sft),
+            "ppo": Stage("sft", train_ppo_mllm.train, ppo),
+            "ppo_alone": Stage("base", train_ppo_mllm.train, ppo_alone),
+        }
+    grpo = train_grpo_mllm.Config(
+        **shared, lr=1e-4, kl=0.0, iterations=30, eval_every=10, groups=16, group_size=8, minibatch_groups=4
+    )
+    alone = replace(grpo, groups=8, iterations=10)
+    # Evidence of three seconds in looks of 27: an IoU of 0.3 is out of reach, one above 0 has seen it.
+    rft = train_rft.Config(
+        **shared, lr=1e-4, min_overlap=0.05, groups=8, at_once=64, iterations=150, eval_every=150
+    )
+    return {
+        "sft": Stage("base", train_sft.train, sft),
+        "grpo": Stage("sft", train_grpo_mllm.train, grpo),
+        "rft": Stage("grpo", train_rft.train, rft),
+        "grpo_alone": Stage("base", train_grpo_mllm.train, alone),
+    }
+
+
+def run_seed(recipe: str, seed: int, out: Path) -> dict[str, dict[str, Any]]:
+    """All stages of a seed that have no result yet; returns the results by stage.
+
+    Raises:
+        ValueError: a result is there that was made in another way.
+    """
+    folder = out / recipe / f"seed-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    quiet_libraries()
+    disable_progress_bar()
+    torch.set_num_threads(1)
+    todo = stages(recipe, seed)
+    lesson = todo["sft"].config
+    assert isinstance(lesson, train_sft.Config)
+    tiny_checkpoint(folder / "base", lesson, train_sft.demonstrator(lesson), **SIZES)
+    made_by = {"base": f"{SIZES} {TESTED} {lesson.rules.identity} {lesson.eval_tasks}"}
+    results = {}
+    with (folder / "log.txt").open("a") as log, redirect_stderr(log):  # bars of two runs would mix
+        path = folder / "base.json"
+        results["base"] = result(path, made_by["base"], lambda: measure(lesson, folder / "base"))
+        for name, stage in todo.items():
+            made_by[name] = f"{made_by[stage.parent]} {stage.config}"
+            work = partial(run_stage, name, stage, folder)
+            results[name] = result(folder / f"{name}.json", made_by[name], work)
+    return results
+
+
+def run_stage(name: str, stage: Stage, folder: Path) -> dict[str, Any]:
+    """Train and measure one stage."""
+    config = replace(stage.config, checkpoint=str(folder / stage.parent))
+    if isinstance(config, train_rft.Config):
+        config = replace(config, rollouts=str(folder / "runs" / stage.parent / "records"))
+    actor = make_actor(config, make_model(config, FrameStore(open_videos=64)))
+    run = stage.train(config, actor, folder / "runs" / name, True)
+    actor.model.save(str(folder / name))
+    return measure(config, folder / name) | {"seconds": run.seconds}
+
+
+def result(path: Path, made_by: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a file holds, made first if it is not there.
+
+    Raises:
+        ValueError: it was made by something else, such as another config of this stage or of one before.
+    """
+    identity = hashlib.sha256(made_by.encode()).hexdigest()[:16]
+    if not path.exists():
+        values = make() | {"made_by": identity}
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(values, indent=1) + "\n")
+        part.replace(path)
+    read: dict[str, Any] = json.loads(path.read_text())
+    if read["made_by"] != identity:
+        raise ValueError(
+            f"{path} was made by {read['made_by']}, which is not what this program would do now "
+            f"({identity}); choose another folder"
+        )
+    return read
+
+
+def measure(config: ChatConfig, checkpoint: Path) -> dict[str, Any]:
+    """Figures of a model's likeliest outputs on held-out tasks: seeing, blind, and seeing the skim alone.
+
+    Returns:
+        See `agents.vlm.evaluation.figures`; ``hit_rate``, the skim included; ``right``, ``right_blind`` and
+        ``right_skim``, whether each task was answered right; ``changed``, the share of answers that are
+        others when it sees nothing; ``skim_hit_rate``, that of the skim alone.
+    """
+    started = time.monotonic()
+    config = replace(config, checkpoint=str(checkpoint), eval_tasks=tested(config))
+    store = FrameStore(open_videos=64)
+    tasks = load_tasks(config.eval_tasks)[:TESTED]
+    skims = {task.task_id: skim(config, task.task_id) for task in tasks}
+    shown = {task.video: frozenset(skims[task.task_id].times_s) for task in tasks}
+    eyes: dict[str, FrameReader] = {
+        "right": store,
+        "right_blind": Grey(store, {}),
+        "right_skim": Grey(store, shown),
+    }
+    played: dict[str, list[Record]] = {}
+    for name, eye in eyes.items():
+        actor = make_actor(config, make_model(config, eye))
+        env = make_chat_env(config, actor.model, config.eval_tasks)
+        played[name] = list(play_tasks(env, greedy(actor), list(skims), at_once=100))
+        env.env.close()
+    said = [
+        [record.turns[-1].text.partition("<answer>")[2] for record in played[name]]
+        for name in ("right", "right_blind")
+    ]
+    return {
+        **figures(played["right"]),
+        **hits(played["right"], tasks),
+        "skim_hit_rate": float(np.mean([bool(met(task, [skims[task.task_id]])) for task in tasks])),
+        **{name: [bool(record.success) for record in records] for name, records in played.items()},
+        "changed": float(np.mean([one != other for one, other in zip(*said, strict=True)])),
+        "seconds_measured": time.monotonic() - started,
+    }
+
+
+def skim(config: ChatConfig, task_id: str) -> Clip:
+    """What an episode begins with."""
+    env = VideoQAEnv(config.eval_tasks, config.rules)
+    env.reset(options={"task_id": task_id})
+    env.close()
+    return env.state.clips[0]
+
+
+def tested(config: ChatConfig) -> str:
+    """Source of the tasks that models are measured on, the first `TESTED`; no run evaluates on them."""
+    return config.eval_tasks.replace("split=val", "split=test")
+
+
+def guessed(recipe: str) -> float:
+    """Share of the tested tasks that a guess among their options gets right."""
+    tasks = load_tasks(tested(stages(recipe, seed=0)["sft"].config))[:TESTED]
+    return float(np.mean([1 / len(task.options) for task in tasks]))
+
+
+class Grey(FrameReader):
+    """Every frame is the same grey, save those of given times.
+
+    Args:
+        store: has the others.
+        shown: their times, by video.
+    """
+
+    def __init__(self, store: FrameReader, shown: Mapping[str, Collection[float]]) -> None:
+        self._store, self._shown = store, shown
+
+    def frames(
+        self,
+        source: str,
+        times_s: Sequence[float],
+        *,
+        size: tuple[int, int] | None,
+        region: tuple[float, float, float, float] | None,
+    ) -> FrameBatch:
+        """See `agents.models.visuals.FrameReader`."""
+        batch = self._store.frames(source, times_s, size=size, region=region)
+        seen = [time_s in self._shown.get(source, ()) for time_s in times_s]
+        return replace(batch, pixels=np.where(np.array(seen)[:, None, None, None], batch.pixels, GREY))
+
+
+def table(results: Sequence[dict[str, dict[str, Any]]]) -> str:
+    """Markdown, a line a stage; all seeds answer the same tasks, the interval takes them as independent."""
+    lines = [
+        "| stage | right | by seed | blind | skim only | changed | met the event | looks | minutes |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in results[0]:
+        rows = [seed[name] for seed in results]
+        right = [x for row in rows for x in row["right"]]
+        cells = [
+            str(proportion(sum(right), len(right))),
+            ", ".join(f"{np.mean(row['right']):.3f}" for row in rows),
+            *(f"{np.mean([row[key] for row in rows]):.3f}" for key in ("right_blind", "right_skim")),
+            *(f"{np.mean([row[key] for row in rows]):.2f}" for key in ("changed", "hit_rate", "looks")),
+            f"{np.mean([row.get('seconds', 0.0) for row in rows]) / 60:.1f}",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def missed(recipe: str, seed: int, results: dict[str, dict[str, Any]]) -> list[str]:
+    """What of a seed falls short of the goals, in words.
+
+    A stage is worse than its parent if an exact McNemar test at 5 % says so of the tasks that one of the
+    two alone got right.
+    """
+    short = []
+    seeing, blind = (float(np.mean(results["sft"][key])) for key in ("right", "right_blind"))
+    guess = guessed(recipe)
+    if seeing < max(blind, guess) + SIGHT:
+        instead = f"{blind:.3f} without seeing, {guess:.3f} by guessing"
+        short.append(f"seed {seed}: after sft {seeing:.3f} are right, {instead}")
+    best = max(float(np.mean(results[name]["right"])) for name in ("grpo", "rft", "ppo") if name in results)
+    if best < GOAL:
+        short.append(f"seed {seed}: after reinforcement learning {best:.3f} are right, fewer than {GOAL}")
+    for name, stage in stages(recipe, seed).items():
+        if name in results:
+            pairs = list(zip(results[stage.parent]["right"], results[name]["right"], strict=True))
+            test = mcnemar(sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs))
+            if test.only_a > test.only_b and test.p < LEVEL:
+                short.append(
+                    f"seed {seed}: {name} is worse than {stage.parent}: right in {test.only_b} that "
+                    f"{stage.parent} is not, wrong in {test.only_a} that it is, {p_value(test.p)}"
+                )
+    return short
+
+
+def main() -> None:
+    """Run the stages that are missing and print the tables; exit with 1 where a goal is missed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/demo-mllm"))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--recipes", nargs="+", choices=tuple(EVENT_S), default=list(EVENT_S))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once, a core each")
+    arguments = parser.parse_args()
+    pairs = list(dict.fromkeys((recipe, seed) for seed in arguments.seeds for recipe in arguments.recipes))
+    cells = [
+        arguments.out / recipe / f"seed-{seed}" / f"{name}.json"
+        for recipe, seed in pairs
+        for name in ("base", *stages(recipe, seed))
+    ]
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(arguments.jobs, context, initializer=end_with_parent)
+    try:
+        runs = {pair: pool.submit(run_seed, *pair, arguments.out) for pair in pairs}
+        with tqdm(total=len(cells), desc="stages") as bar:
+            waiting = True
+            while waiting:
+                done = wait(runs.values(), timeout=2.0, return_when=FIRST_EXCEPTION)
+                for run in done.done:
+                    run.result()  # raises what a stage has raised
+                waiting = bool(done.not_done)
+                bar.update(sum(cell.exists() for cell in cells) - bar.n)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    results = {pair: run.result() for pair, run in runs.items()}
+    short = []
+    for recipe in arguments.recipes:
+        rows = [results[recipe, seed] for seed in arguments.seeds]
+        text = table(rows)
+        (arguments.out / recipe / "table.md").write_text(text)
+        sys.stdout.write(f"\n{recipe}, {TESTED} held-out questions a seed\n\n{text}")
+        lines = [line for seed in arguments.seeds for line in missed(recipe, seed, results[recipe, seed])]
+        short += [f"{recipe}, {line}" for line in lines]
+    if short:
+        sys.exit("\n".join(short))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Models as ordinary checkpoints: weights by their own names, and what others read beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..training.sharding import assembled
+from .visuals import PatchLayout
+
+PROCESSORS = {  # of a type of model: its processor and that of its videos
+    "qwen2_5_vl": ("Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor"),
+    "qwen3_vl": ("Qwen3VLProcessor", "Qwen3VLVideoProcessor"),
+}
+
+
+def named_weights(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Weights under the names that checkpoints have, detached; tied ones once, adapters added in.
+
+    Where ranks have shards they are assembled one by one, and all ranks must ask for all.
+
+    Args:
+        model: of transformers; its linear layers may have PEFT's low-rank adapters in them.
+        dtype: they are given in it; by default in their own.
+
+    Raises:
+        ValueError: the model is wrapped, so that its names are not those of a checkpoint.
+    """
+    # PEFT is optional; these are its layers by what they can do.
+    adapted = {
+        name: layer
+        for name, layer in model.named_modules()
+        if hasattr(layer, "base_layer") and hasattr(layer, "get_delta_weight")
+    }
+    for name, parameter in model.named_parameters():
+        if name.startswith(("module.", "_orig_mod.", "base_model.")):
+            raise ValueError(f"push the model itself, not a wrapper of it: it has a parameter {name!r}")
+        weight = assembled(parameter.detach())
+        owner = next((owner for owner in adapted if name.startswith(f"{owner}.")), None)
+        if owner is not None:
+            inner = name.removeprefix(f"{owner}.")
+            if not inner.startswith("base_layer."):
+                continue  # of an adapter
+            name = f"{owner}.{inner.removeprefix('base_layer.')}"
+            if inner == "base_layer.weight":
+                weight = _with_adapters(adapted[owner], weight)
+        yield name, weight.to(dtype or parameter.dtype)
+
+
+@torch.no_grad()
+def _with_adapters(layer: Any, weight: Tensor) -> Tensor:
+    if layer.merged or layer.disable_adapters:
+        return weight
+    for adapter in layer.active_adapters:
+        if adapter in layer.lora_A:
+            weight = weight + assembled(layer.get_delta_weight(adapter)).to(weight.dtype)
+    return weight
+
+
+def save_processor(folder: str | Path, layout: PatchLayout) -> None:
+    """Write what vLLM reads of a checkpoint besides model and tokenizer: how its frames are processed.
+
+    Args:
+        folder: of a saved model of Qwen2.5-VL or Qwen3-VL.
+        layout: how its family cuts frames.
+
+    Raises:
+        ValueError: it is a model of another family.
+    """
+    folder = Path(folder)
+    kind = json.loads((folder / "config.json").read_text())["model_type"]
+    if kind not in PROCESSORS:
+        raise ValueError(f"processors are known of {', '.join(PROCESSORS)}, not of {kind!r}")
+    processor, video_processor = PROCESSORS[kind]
+    shared = {
+        "processor_class": processor,
+        "patch_size": layout.patch,
+        "merge_size": layout.merge,
+        "temporal_patch_size": layout.temporal,
+        "image_mean": layout.mean,
+        "image_std": layout.std,
+        # Qwen's own; engines set bounds of their own.
+        "size": {"shortest_edge": 56 * 56, "longest_edge": 12_845_056},
+    }
+    image = {**shared, "image_processor_type": "Qwen2VLImageProcessorFast"}
+    video = {**shared, "video_processor_type": video_processor}
+    (folder / "preprocessor_config.json").write_text(json.dumps(image, indent=1))
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(video, indent=1))

@@ -1,0 +1,107 @@
+"""Training records as the traces that `videogym report` shows.
+
+A record keeps what a policy wrote and was paid, not what was asked and shown. All that follows again from
+its texts, see `videogym.traces.replay`. ``videogym report`` reads the folder of a run by itself; this is
+for traces to keep, to compare and to demonstrate from.
+
+Run ``python -m agents.tools.traces runs/grpo/records --tasks SOURCE --out grpo.jsonl``, where SOURCE is
+what the run was trained on, then ``videogym report grpo.jsonl``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from videogym import Recipe, VideoError, VideoQAEnv, get_recipe
+from videogym.traces import Trace, to_line
+from videogym.traces.replay import ReplayError, replayed
+
+from ..vlm.records import Record, RecordError, read_records
+
+
+def trace_of_record(record: Record, env: VideoQAEnv, run: str) -> Trace:
+    """The trace of an episode, by playing it again.
+
+    Args:
+        record: of an episode that has ended or was cut.
+        env: has the record's recipe and task.
+        run: name of the run.
+
+    Raises:
+        RecordError: the episode is of another recipe, or does not play as it did.
+        ValueError: the environment has no such task.
+        VideoError: the task's video cannot be used.
+    """
+    try:
+        return replayed(record, env, run)
+    except ReplayError as error:
+        raise RecordError(str(error)) from error
+
+
+def traces_of(
+    records: Iterable[Record], tasks: str, run: str, video_root: str | None = None
+) -> Iterator[Trace]:
+    """The traces of records; the recipe is that of the first, one of the named ones.
+
+    Raises:
+        RecordError: as in `trace_of_record`, or the recipe is none of the named ones.
+    """
+    env: VideoQAEnv | None = None
+    for record in records:
+        if env is None:
+            env = VideoQAEnv(tasks, _recipe(record.recipe), video_root=video_root)
+        yield trace_of_record(record, env, run)
+
+
+def _recipe(identity: str) -> Recipe:
+    name = identity.partition("@")[0]
+    try:
+        return get_recipe(name)
+    except ValueError as error:
+        raise RecordError(f"records of a recipe of your own need trace_of_record: {error}") from error
+
+
+def write_traces(path: Path, traces: Iterable[Trace]) -> None:
+    """Write a file of traces; it appears when it is whole, in place of one that was there.
+
+    Raises:
+        Exception: what making the traces raises, or an `OSError`; then nothing is left.
+    """
+    unfinished = path.with_suffix(".part")
+    try:
+        with unfinished.open("wb") as file:
+            file.writelines(to_line(trace) for trace in traces)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def main() -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("records", type=Path, help="file or folder of records")
+    parser.add_argument("--tasks", required=True, help="source of the tasks that were played")
+    parser.add_argument("--video-root", help="folder below which relative video paths lie")
+    parser.add_argument("--run", help="name of the run (default: that of the records' file or folder)")
+    parser.add_argument("--out", type=Path, required=True, help="JSONL file of traces, made or replaced")
+    arguments = parser.parse_args()
+    run = arguments.run or arguments.records.resolve().stem
+    try:
+        records = tqdm(read_records(arguments.records), "episodes")
+        write_traces(arguments.out, traces_of(records, arguments.tasks, run, arguments.video_root))
+    except (OSError, ValueError, VideoError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What all training loops share: advantages, rewards, losses, runs, options, ranks."""

@@ -1,0 +1,261 @@
+"""What surrounds the updates of any training run: log, evaluation, checkpoints, resuming.
+
+An iteration follows from the seed, its number and the weights alone, so that a run which was killed and
+resumed from a checkpoint ends with the same weights, to the bit, as one that was not (on one machine, in
+one process). What is trained, and on what, is not known here.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torchrl.record import CSVLogger, TensorboardLogger
+
+from .archive import UnreadableCheckpoint, load_archive, read_metadata, write_archive
+from .options import LoopConfig
+from .ranks import from_first, is_first, launched
+from .sharding import Assembled
+from .staging import remove, sweep, whole_file
+
+VERSION = 1  # of what a checkpoint holds
+MAY_CHANGE = (  # from one part of a run to the next
+    *("recipe", "iterations", "collector", "workers", "eval_every", "eval_episodes", "eval_tasks"),
+    *("checkpoint_every", "logger", "threads", "video_root"),
+    # What fits into memory; sums are then made in another order, and bits differ.
+    *("at_once", "rollouts_at_once", "share_prefixes", "gradient_checkpointing", "device"),
+)
+Span = Callable[[str], AbstractContextManager[None]]  # times what is done in it, by name
+
+
+class CheckpointMismatch(ValueError):
+    """A checkpoint was written by another kind of run."""
+
+
+class RunDiverged(RuntimeError):
+    """A loss or gradient is not finite; nothing was updated with it."""
+
+
+class TrainingRun:
+    """One training run in a folder.
+
+    The folder holds ``log/`` (curves), ``checkpoint`` (the newest) and nothing else. A folder with a
+    checkpoint is gone on with.
+
+    Args:
+        config: of the run.
+        out: its folder.
+        policy: what is trained.
+        optimizer: of its weights.
+        memory: modules whose state lasts from batch to batch, such as an exploration bonus.
+        evaluate: figures of the policy on held-out tasks.
+
+    Raises:
+        CheckpointMismatch: the folder's checkpoint is of another recipe, algorithm, version or config.
+        UnreadableCheckpoint: it is damaged, or holds anything but tensors and plain data.
+    """
+
+    def __init__(
+        self,
+        config: LoopConfig,
+        out: Path,
+        policy: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        memory: nn.Module,
+        evaluate: Callable[[], Mapping[str, float]],
+    ) -> None:
+        self.config, self.out, self.policy = config, out, policy
+        parts: dict[str, Any] = {"policy": policy, "optimizer": optimizer, "memory": memory}
+        self._shards = [] if not launched() else [Assembled(part) for part in parts.values()]
+        self._parts = dict(zip(parts, self._shards or parts.values(), strict=True))
+        self._identity = {
+            "recipe": config.rules.identity,
+            "algorithm": _module_name(type(config)),
+            "version": VERSION,
+            "config": {
+                option.name: str(getattr(config, option.name))
+                for option in fields(config)
+                if option.name not in MAY_CHANGE
+            },
+        }
+        self._spans: dict[str, float] = {}
+        self.evaluate = evaluate
+        self.evaluated: Mapping[str, float] = {}  # the last figures; none before there were any
+        out.mkdir(parents=True, exist_ok=True)
+        self.first_iteration, self.turns, self.seconds = self._resume()
+        if is_first():
+            _forget_after(out / "log" / "scalars", self.first_iteration)
+            logger = {"csv": CSVLogger, "tensorboard": TensorboardLogger}[config.logger]
+            self._logger = logger("log", str(out))
+        self._started = time.monotonic() - self.seconds
+
+    def _resume(self) -> tuple[int, int, float]:
+        path = self.out / "checkpoint"
+        found = from_first(self._found)
+        if found is None:
+            return 0, 0, 0.0
+        if told := _difference(found, self._identity):
+            raise CheckpointMismatch(f"{path} is of another run: it has {told}; choose another folder")
+        if is_first():
+            load_archive(path, self._parts)
+        for part in self._shards:
+            part.scatter()
+        return found["iteration"], found["turns"], found["seconds"]
+
+    def _found(self) -> dict[str, Any] | None:
+        """What the folder's checkpoint says about itself; None where there is none."""
+        sweep(self.out)
+        for pattern in (".checkpoint.new*", "..checkpoint.new.*"):  # what versions before this one left
+            for unfinished in self.out.glob(pattern):
+                remove(unfinished)
+        path = self.out / "checkpoint"
+        return _progress(path, read_metadata(path)) if path.exists() else None
+
+    def iterations(self) -> Iterator[int]:
+        """Numbers of the iterations still to do; before each, all generators are seeded by it."""
+        for iteration in range(self.first_iteration, self.config.iterations):
+            self._spans = {}
+            self._begun = time.monotonic()
+            state = np.random.SeedSequence((self.config.seed, iteration)).generate_state(1)
+            torch.manual_seed(int(state[0]))
+            yield iteration
+
+    @contextmanager
+    def span(self, name: str) -> Iterator[None]:
+        """Time a part of an iteration; logged as ``seconds_NAME``."""
+        started = time.monotonic()
+        yield
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()  # else whoever asks for a result next would be charged
+        self._spans[name] = self._spans.get(name, 0.0) + time.monotonic() - started
+
+    def is_due(self, iteration: int, every: int) -> bool:
+        """Whether something done every so many iterations is due after this one."""
+        return (iteration + 1) % every == 0 or iteration + 1 == self.config.iterations
+
+    def end_iteration(self, iteration: int, turns: int, values: Mapping[str, float]) -> None:
+        """Evaluate and checkpoint where due, and log an iteration."""
+        self.turns += turns
+        if self.is_due(iteration, self.config.eval_every):
+            with self.span("evaluate"):
+                self.evaluated = self.evaluate()
+            values = {**values, **self.evaluated}
+        seconds = time.monotonic() - self._begun
+        spans = {f"seconds_{name}": value for name, value in self._spans.items()}
+        spans["seconds_other"] = seconds - sum(self._spans.values())
+        self.seconds = time.monotonic() - self._started
+        total = {"turns_total": self.turns, "seconds_total": self.seconds, "seconds_iteration": seconds}
+        self.log(iteration, {**values, **spans, **total})
+        if self.is_due(iteration, self.config.checkpoint_every):
+            self.save(iteration + 1)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one point to every named curve."""
+        for name, value in values.items() if is_first() else ():
+            self._logger.log_scalar(name, float(value), step=step)
+
+    def save(self, iteration: int) -> None:
+        """Write the checkpoint; it replaces the earlier one when it is whole.
+
+        Args:
+            iteration: the next one to do.
+
+        Raises:
+            OSError: it cannot be written; the earlier one is still there.
+        """
+        for part in self._shards:
+            part.gather()
+        if not is_first():
+            return
+        progress = {"iteration": iteration, "turns": self.turns, "seconds": self.seconds}
+        states = {name: part.state_dict() for name, part in self._parts.items()}
+        write_archive(self.out / "checkpoint", states, {**self._identity, **progress})
+
+
+def untimed(name: str) -> AbstractContextManager[None]:
+    """A `TrainingRun.span` of no run."""
+    return nullcontext()
+
+
+def _progress(path: Path, found: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says about itself, if it can be believed."""
+    counts = (found.get("iteration"), found.get("turns"))
+    sound = all(type(count) is int and count >= 0 for count in counts)
+    seconds = found.get("seconds")
+    if not sound or type(seconds) not in (int, float) or not isinstance(found.get("config"), dict):
+        raise UnreadableCheckpoint(f"{path} does not say how far its run had come; remove it to begin anew")
+    return found
+
+
+def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """What tells one run from another, by name; "" if nothing does."""
+    for key in ("algorithm", "version", "recipe"):
+        if theirs.get(key) != ours[key]:
+            return f"{key} {theirs.get(key)!r}, this run {ours[key]!r}"
+    names = [name for name in {**theirs["config"], **ours["config"]} if name not in MAY_CHANGE]
+    pairs = [(name, theirs["config"].get(name), ours["config"].get(name)) for name in names]
+    return "; ".join(f"{name} {one}, this run {other}" for name, one, other in pairs if one != other)
+
+
+def _module_name(config: type) -> str:
+    """The module of a config's class, also where it is run as a command."""
+    name = config.__module__
+    spec = getattr(sys.modules[name], "__spec__", None)
+    return (spec.name if name == "__main__" and spec else name).rpartition(".")[2]
+
+
+def _forget_after(scalars: Path, iteration: int) -> None:
+    """Drop points of iterations that will be done again; a new run starts with empty curves."""
+    for path in scalars.glob("*.csv"):
+        lines = path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) < iteration]
+        with whole_file(path) as file:
+            file.write("".join(kept).encode())
+
+
+def gradient_step(
+    loss: torch.Tensor,
+    parameters: Sequence[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    max_norm: float,
+) -> None:
+    """One step down a loss.
+
+    Raises:
+        RunDiverged: the loss or its gradient is not finite; weights are as before.
+    """
+    optimizer.zero_grad()
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    if not (torch.isfinite(loss) and torch.isfinite(norm)):
+        raise RunDiverged(f"the loss is {loss.item()} and its gradient's norm {norm.item()}")
+    optimizer.step()
+
+
+def end_with_parent() -> None:
+    """End this worker process when the one that started it is killed, so that nothing goes on writing."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def mean_rows(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means by name over rows that need not have the same names."""
+    names = {name for row in rows for name in row}
+    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in sorted(names)}

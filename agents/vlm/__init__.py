@@ -1,0 +1,1 @@
+"""Rollouts of language models: layout, environment, record, policy, scoring, evaluation."""

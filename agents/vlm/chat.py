@@ -1,0 +1,184 @@
+"""Conversations as token ids.
+
+`Chat` lays messages out as token ids. Tags that a grammar wrote are the tokens a model knows them by. A
+task's text never becomes structure: a question that spells a token is encoded as plain characters.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import cast
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from videogym import Region, State
+from videogym.grammars import FramePart, Grammar, Message, Part, TextPart
+from videogym.video.sampling import MAX_ASPECT, smart_resize
+
+from ..models.qwen_vl import token_ids
+from ..models.visuals import WHOLE_FRAME, ChatForm, Visual
+from .records import TurnRecord
+
+
+class Chat:
+    """Lays conversations out as collapsed token ids.
+
+    LongVT's grammar gets the layout of LongVT's training: no newline after ``<|im_end|>``, tool replies
+    inside a user block right after the role. Others get Qwen's own.
+
+    Args:
+        tokenizer: of a Qwen-VL checkpoint.
+        grammar: what makes messages from states.
+        form: how frames are shown.
+
+    Raises:
+        WrongCheckpoint: the tokenizer lacks Qwen-VL's special tokens.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, grammar: Grammar, form: ChatForm | None = None
+    ) -> None:
+        self.grammar, self.form, self._tokenizer = grammar, form or ChatForm(), tokenizer
+        backend = tokenizer.backend_tokenizer
+        # The same merges without the added tokens: no text can turn into one.
+        self._plain = Tokenizer(backend.model)
+        self._plain.normalizer, self._plain.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+        added = backend.get_added_tokens_decoder().items()
+        self._tags = {token.content: number for number, token in added if not token.special}
+        longest = sorted(map(re.escape, self._tags), key=len, reverse=True)  # as the tokenizer finds them
+        self._tag = re.compile(f"({'|'.join(longest) or '(?!)'})")
+        self._begin, self.end_id, self._open, self._close, *self._pads = token_ids(
+            tokenizer,
+            *("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
+            *("<|image_pad|>", "<|video_pad|>"),
+        )
+        self._glued = grammar.name.startswith("longvt")
+
+    def opening(self, state: State) -> tuple[tuple[int, ...], TurnRecord]:
+        """The system message, and the first observation up to where the assistant writes.
+
+        Raises:
+            ValueError: a turn has been played: what the policy sampled there is not in the state.
+        """
+        if state.turns:
+            raise ValueError(f"a conversation opens before the first turn, not after {len(state.turns)}")
+        system, *rest = self.grammar.messages(state)
+        return tuple(self._blocks(state, [system], [])), self._observation(state, rest, ())
+
+    def reply(self, state: State, closed: bool) -> TurnRecord:
+        """What followed the last output, up to where the assistant writes again.
+
+        Args:
+            state: after the turn.
+            closed: whether the output ended itself; one that was cut is ended here.
+        """
+        messages = self.grammar.messages(state)
+        last = max(place for place, message in enumerate(messages) if message.role == "assistant")
+        end = [] if closed else [self.end_id]
+        return self._observation(state, messages[last + 1 :], [*end, *self._gap()])
+
+    def output_ids(self, text: str) -> list[int]:
+        """Ids of a text as a model writes it: ``<tool_call>`` is one token, specials are spelled out."""
+        return self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of a text by its characters alone; no added token is among them."""
+        return self._plain.encode(text).ids if text else []
+
+    def output_text(self, ids: Sequence[int]) -> str:
+        """What a sampled output says, without its end token."""
+        said = list(ids[:-1] if len(ids) and ids[-1] == self.end_id else ids)
+        text = self._tokenizer.decode(said, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return cast(str, text)
+
+    def written_ids(self, parts: Iterable[TextPart]) -> list[int]:
+        """Ids of neighbouring texts: what the tokenizer makes of all of them at once, but for two things.
+
+        Special tokens are characters. Other added tokens, such as ``<tool_call>``, are themselves only
+        where a grammar wrote them; in given text they are characters too.
+        """
+        ids: list[int] = []
+        plain = ""  # grows over parts: merges know no borders between them
+        for given, group in groupby(parts, key=lambda part: part.given):
+            text = "".join(part.text for part in group)
+            words, *rest = [text] if given else self._tag.split(text)
+            plain += words
+            for tag, words in zip(rest[::2], rest[1::2], strict=True):
+                ids += [*self.text_ids(plain), self._tags[tag]]
+                plain = words
+        return [*ids, *self.text_ids(plain)]
+
+    def _gap(self) -> list[int]:
+        return [] if self._glued else self.text_ids("\n")
+
+    def _observation(self, state: State, messages: Sequence[Message], before: Iterable[int]) -> TurnRecord:
+        visuals: list[Visual] = []
+        ids = [*before, *self._blocks(state, messages, visuals), self._begin, *self.text_ids("assistant\n")]
+        return TurnRecord(tuple(ids), tuple(visuals))
+
+    def _blocks(self, state: State, messages: Iterable[Message], visuals: list[Visual]) -> list[int]:
+        ids: list[int] = []
+        for role, group in groupby(messages, key=lambda message: message.role):
+            parts = [message.parts for message in group]
+            if role == "tool":  # replies to parallel calls share one block
+                parts, head = [tuple(part for one in parts for part in one)], "user"
+                head = head if self._glued else f"{head}\n"
+            else:
+                head = f"{role}\n"
+            for one in parts:
+                body = self._parts(head, one, state, visuals)
+                ids += [self._begin, *body, self.end_id, *self._gap()]
+        return ids
+
+    def _parts(self, head: str, parts: Iterable[Part], state: State, visuals: list[Visual]) -> list[int]:
+        ids: list[int] = []
+        texts = [TextPart(head)]
+        for is_text, group in groupby(parts, key=lambda part: isinstance(part, TextPart)):
+            if is_text:
+                texts += [part for part in group if isinstance(part, TextPart)]
+                continue
+            for stamp, visual in self._visuals([p for p in group if isinstance(p, FramePart)], state):
+                ids += self.written_ids([*texts, TextPart(stamp)])
+                ids += [self._open, self._pads[len(visual.times_s) > 1], self._close]
+                visuals.append(visual)
+                texts = []
+        return [*ids, *self.written_ids(texts)]
+
+    def _visuals(self, parts: Sequence[FramePart], state: State) -> list[tuple[str, Visual]]:
+        """Neighbouring frames as visuals, each with the text before it."""
+        made = []
+        for region, group in groupby(parts, key=lambda part: part.region):
+            times = [part.time_s for part in group]
+            step = {"images": 1, "video": len(times), "stamped_video": self.form.temporal}[self.form.frames]
+            size = frame_size(state, region, self.form.factor)
+            box = region.as_tuple() if region else WHOLE_FRAME
+            for first in range(0, len(times), step):
+                some = tuple(times[first : first + step])
+                # A last frame without a partner is shown twice, as the official processor does.
+                some = (*some, some[-1]) if self.form.frames == "stamped_video" and len(some) == 1 else some
+                stamped = self.form.frames == "stamped_video"
+                stamp = f"<{sum(some) / len(some):.1f} seconds>" if stamped else ""
+                made.append((stamp, Visual(state.task.video, some, box, size)))
+        return made
+
+
+def frame_size(state: State, region: Region | None, factor: int) -> tuple[int, int]:
+    """``(width, height)`` at which a frame is shown: the recipe's pixel budget, aspect kept.
+
+    A sliver that a policy asks for is shown too, at the narrowest aspect there is.
+    """
+    x0, y0, x1, y1 = region.as_tuple() if region else WHOLE_FRAME
+    width, height = round(state.video.width * (x1 - x0)), round(state.video.height * (y1 - y0))
+    least = max(1, math.ceil(max(width, height) / MAX_ASPECT))
+    rules = state.rules
+    height, width = smart_resize(
+        max(height, least), max(width, least), rules.min_pixels, rules.max_pixels, factor
+    )
+    most = rules.max_pixels // factor // factor * factor  # beside a side of one factor
+    if not width or not height:
+        width, height = (most, factor) if width else (factor, most)
+    return width, height

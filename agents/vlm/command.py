@@ -1,0 +1,100 @@
+"""The command of a training loop of a language model: from one checkpoint to another."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+
+import torch
+
+from videogym import FrameStore
+
+from ..engines.base import EngineError
+from ..training.options import add_options, quiet_libraries, read_config
+from ..training.ranks import (
+    from_first,
+    is_first,
+    join,
+    launched,
+    leave,
+    reported,
+)
+from ..training.run import TrainingRun
+from .actor import ChatActor
+from .config import ChatConfig, M
+from .policy import make_actor, make_model
+from .tiny import tiny_checkpoint
+
+
+def training_parser(
+    about: str | None, config_class: type[ChatConfig], out: Path
+) -> argparse.ArgumentParser:
+    """What the command of a training loop reads; a server can sample for loops that play."""
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=out, help="folder; gone on with if it holds a run")
+    if "collector" in {option.name for option in fields(config_class)}:
+        about_server = "of a vLLM that samples, see agents.engines.vllm_server; by default the model does"
+        parser.add_argument("--server", metavar="URL", default="", help=about_server)
+    add_options(parser, config_class)
+    return parser
+
+
+@reported
+def command_line(
+    about: str | None,
+    config_class: type[M],
+    train: Callable[[M, ChatActor, Path, bool], TrainingRun],
+    out: Path,
+) -> None:
+    """The command of a training loop: from one checkpoint to another.
+
+    Args:
+        about: what ``--help`` says.
+        config_class: every field of it is an option.
+        train: called with config, actor, folder and whether to show progress.
+        out: the folder by default; the trained checkpoint is its ``model``.
+    """
+    parser = training_parser(about, config_class, out)
+    arguments = parser.parse_args()
+    config = read_config(parser, config_class, vars(arguments))
+    server: str = getattr(arguments, "server", "")
+    if server and (launched() or getattr(config, "collector", "local") == "ray"):
+        parser.error(
+            "--server is for one process that trains: without torchrun and without --collector ray"
+        )
+    quiet_libraries()
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    join(config.device)
+    if not config.checkpoint:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        made = from_first(lambda: str(tiny_checkpoint(arguments.out / "tiny", config)))
+        config = replace(config, checkpoint=made)
+    try:
+        model = make_model(config, FrameStore(video_root=config.root, open_videos=64))
+    except (OSError, ValueError) as error:
+        why = " ".join(str(error).split())  # transformers says it in several lines
+        parser.error(f"--checkpoint {config.checkpoint} is no model that can be loaded: {why}")
+    try:
+        actor = make_actor(config, model, server)
+    except (EngineError, ValueError) as error:
+        parser.error(f"--server: {error}")
+    try:
+        run = train(config, actor, arguments.out, is_first())
+        values = run.evaluated or run.evaluate()
+    except EngineError as error:
+        if not server:
+            raise
+        sys.exit(f"{error}\nThe same command goes on with the run in {arguments.out}")
+    finally:
+        actor.engine.close()
+    actor.model.save(str(arguments.out / "model"))
+    if is_first():
+        told = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+        sys.stdout.write(f"{told}\nThe checkpoint is {arguments.out / 'model'}\n")
+    leave()

@@ -1,0 +1,276 @@
+"""videogym episodes as a TorchRL environment that speaks token ids.
+
+`ChatEnv` plays a batch of episodes in groups that start from one cloned state; the episode lives in the
+TensorDict as a `Record`, its frames as references. Pixels, models and losses are not known here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from tensordict import NonTensorData, TensorDict, TensorDictBase, lazy_stack
+from torchrl.data import Binary, Composite, NonTensor, Unbounded
+from torchrl.envs import EnvBase
+from transformers import PreTrainedTokenizerBase
+
+from videogym import Snapshot, VideoQAEnv
+from videogym.grammars import get_grammar
+from videogym.rewards import answered_right, finite
+from videogym.video import VideoError
+
+from ..models.visuals import ChatForm
+from ..training.run import Span, untimed
+from .chat import Chat
+from .records import Record, fingerprint
+
+log = logging.getLogger(__name__)
+MAX_PASSED_OVER = 100  # tasks in a row that cannot be played; more of them are no accident
+
+
+class NoRoom(ValueError):
+    """A question that leaves no room for an output in the context."""
+
+
+class ChatEnv(EnvBase):
+    """Groups of videogym episodes in lockstep, acted in by token ids.
+
+    Every reset draws one task per group and clones its first state ``group_size`` times. A row whose
+    episode has ended waits, with nothing asked of its policy, until all have ended: `done` comes for
+    the whole batch at once, so that a batch holds exactly one episode per row and a group is always
+    complete.
+
+    What a policy reads: ``"record"``, the `Record` of the episode so far, whose last turn has no output
+    yet, and ``"waiting"``. What it writes: ``"record"`` with the output. Beside them stand ``"query"``,
+    the name of the group, and ``"reward_terms"``, their sums so far, NaN where absent.
+
+    Args:
+        env: the environment that plays every row; it must show references, not pixels.
+        tokenizer: of the policy's checkpoint.
+        groups: tasks per batch.
+        group_size: episodes per task.
+        form: how the policy's family is shown frames.
+        window: earlier turns that a policy reads again; None: all.
+        max_context: tokens, placeholders counted singly, that a context may have; an observation that
+            does not fit is taken back whole and the episode is cut.
+        seed: of the tasks.
+
+    Raises:
+        ValueError: the environment shows pixels.
+    """
+
+    def __init__(
+        self,
+        env: VideoQAEnv,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        groups: int,
+        group_size: int,
+        form: ChatForm | None = None,
+        window: int | None = None,
+        max_context: int = 32_768,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size=(groups * group_size,))
+        if env.observe != "references":
+            raise ValueError("a ChatEnv keeps frames as references; make the environment without pixels")
+        self.chat = Chat(tokenizer, get_grammar(env.recipe.grammar), form)
+        self.term_names = env.recipe.term_names
+        self.env, self.window, self.max_context = env, window, max_context
+        self.snapshots: list[Snapshot] = []
+        self.tokenizer, self._tokenizer = tokenizer, fingerprint(tokenizer)
+        self._groups, self._group_size = groups, group_size
+        self._make_specs()
+        self.set_seed(seed)
+
+    def _make_specs(self) -> None:
+        rows = self.batch_size[0]
+        self.observation_spec = Composite(
+            record=NonTensor((rows,)),
+            query=NonTensor((rows,)),
+            waiting=Binary(shape=(rows, 1), dtype=torch.bool),
+            reward_terms=Unbounded((rows, len(self.term_names)), dtype=torch.float32),
+            shape=(rows,),
+        )
+        self.action_spec = Composite(record=NonTensor((rows,)), shape=(rows,))
+        self.reward_spec = Unbounded((rows, 1), dtype=torch.float32)
+
+    def _set_seed(self, seed: int | None) -> None:
+        self._seed, self._batches = 0 if seed is None else seed, 0
+        self._generator = torch.Generator().manual_seed(self._seed)
+
+    def _reset(self, tensordict: TensorDictBase | None, **_: Any) -> TensorDictBase:
+        self.snapshots = []
+        rows: list[TensorDict] = []
+        for group in range(self._groups):
+            record = self._draw(f"{self._seed}.{self._batches}.{group}")
+            self.snapshots += [self.env.get_state()] * self._group_size
+            rows += [self._row(replace(record, number=number)) for number in range(self._group_size)]
+        self._batches += 1
+        return lazy_stack(rows)
+
+    def _draw(self, group: str) -> Record:
+        """Begin the episode of a task; tasks that cannot be played are passed over and logged."""
+        for _ in range(MAX_PASSED_OVER):
+            try:
+                self.env.reset(seed=int(torch.randint(2**31, (), generator=self._generator)))
+                return self.open(group)
+            except (VideoError, NoRoom) as error:
+                log.warning("passed over: %s", error)
+                last = error
+        raise type(last)(f"{MAX_PASSED_OVER} tasks in a row could not be played, the last: {last}")
+
+    def open_task(self, task_id: str) -> Record:
+        """The record of a task's episode in which nothing has been said; cut, if it cannot be played."""
+        try:
+            self.env.reset(options={"task_id": task_id})
+            return self.open(f"task {task_id}")
+        except (VideoError, NoRoom) as error:
+            log.warning("passed over: %s", error)
+            return self._record(task_id, f"task {task_id}", cut=f"fault: {error}")
+
+    def open(self, group: str) -> Record:
+        """The record of the environment's present episode, in which nothing has been said.
+
+        Raises:
+            NoRoom: the question does not fit into the context.
+        """
+        state = self.env.state
+        head, turn = self.chat.opening(state)
+        record = self._record(state.task.task_id, group, head=head, turns=(turn,))
+        if (length := self._length(record)) >= self.max_context:
+            raise NoRoom(
+                f"the question of task {record.task_id!r} takes {length} tokens with its frames and leaves "
+                f"no room in max_context={self.max_context}; raise it, or show fewer or smaller frames"
+            )
+        return record
+
+    def _record(self, task_id: str, group: str, **fields: Any) -> Record:
+        blank: dict[str, Any] = {"head": (), "turns": ()}
+        return Record(
+            recipe=self.env.recipe.identity,
+            tokenizer=self._tokenizer,
+            task_id=task_id,
+            group=group,
+            number=0,
+            kind="rollout",
+            window=self.window,
+            **{**blank, **fields},
+        )
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        played = [self._play(place, row["record"]) for place, row in enumerate(tensordict.unbind(0))]
+        done = all(row["record"].waiting for row in played)
+        for row in played:
+            row.update({"done": torch.tensor([done]), "terminated": torch.tensor([done])})
+        return lazy_stack(played)
+
+    def _play(self, place: int, record: Record) -> TensorDict:
+        """One turn of one row: its output becomes a move, the answer to it becomes ids."""
+        episode = Episode(record, self.snapshots[place])
+        episode.advance(self, record)
+        self.snapshots[place] = episode.snapshot
+        paid = episode.record.total_reward - record.total_reward
+        return self._row(episode.record).set("reward", torch.tensor([paid]))
+
+    def advance(self, record: Record) -> Record:
+        """Play the output of a record's last turn in the environment as it stands."""
+        turn = record.turns[-1]
+        if (
+            turn.output[-1] != self.chat.end_id
+            and self._length(record) + len(turn.output) >= self.max_context
+        ):
+            return replace(record, cut="context")  # it had no room to end
+        text = self.chat.output_text(turn.output)
+        _, reward, _, _, info = self.env.step(self.chat.grammar.parse(text, self.env.state))
+        state = self.env.state
+        reward = finite(reward, f"the reward of task {record.task_id!r}")  # wrappers may have changed it
+        paid = {
+            name: finite(value, f"reward term {name!r} of task {record.task_id!r}")
+            if info["reward_present"][name]
+            else None
+            for name, value in info["reward_terms"].items()
+        }
+        turn = replace(
+            turn,
+            text=text,
+            reward=reward,
+            terms=paid,
+            looked=bool(state.turns[-1].clips),
+            error=str(info["error_code"]),
+        )
+        record = replace(record, turns=(*record.turns[:-1], turn))
+        if info["fault"]:
+            return replace(record, cut=f"fault: {info['fault']}")
+        if state.terminated:
+            right = answered_right(self.env.recipe.terms, paid.get("answer"), state)
+            if right is None:
+                return replace(record, cut="judge: it abstained from the answer")
+            return replace(record, ending=state.ending, success=right)
+        reply = self.chat.reply(state, closed=turn.output[-1] == self.chat.end_id)
+        longer = replace(record, turns=(*record.turns, reply))
+        if self._length(longer) >= self.max_context:
+            return replace(record, cut="context")
+        return longer
+
+    def _length(self, record: Record) -> int:
+        ids, visuals = record.context(len(record.turns) - 1)
+        factor, temporal = self.chat.form.factor, self.chat.form.temporal
+        areas = [
+            -(-len(times) // temporal) * (width // factor) * (height // factor)
+            for _, times, _, (width, height) in visuals
+        ]
+        return len(ids) + sum(areas) - len(areas)
+
+    def _row(self, record: Record) -> TensorDict:
+        sums = [record.total(name) if record.played else None for name in self.term_names]
+        return TensorDict(
+            {
+                "record": NonTensorData(record),
+                "query": NonTensorData(record.group),
+                "waiting": torch.tensor([record.waiting]),
+                "reward_terms": torch.tensor([torch.nan if value is None else value for value in sums]),
+            }
+        )
+
+
+@dataclass
+class Episode:
+    """One that is being played, and can be gone on with in any process."""
+
+    record: Record
+    snapshot: Snapshot  # of the environment before the output of the record's last turn is played
+
+    def advance(self, env: ChatEnv, answered: Record) -> None:
+        """Play the output that was sampled, unless the policy cut the episode."""
+        if not answered.waiting:
+            env.env.set_state(self.snapshot)
+            answered = env.advance(answered)
+            self.snapshot = env.env.get_state()
+        self.record = answered
+
+
+def play(
+    env: ChatEnv,
+    answer: Callable[[Sequence[Record]], list[Record]],
+    episodes: Sequence[Episode],
+    span: Span = untimed,
+) -> list[Record]:
+    """Play opened episodes to their ends, in lockstep.
+
+    Args:
+        env: plays their outputs.
+        answer: gives every record one output more.
+        episodes: each in its own state; changed in place.
+        span: times ``generate`` and ``environment``.
+    """
+    while running := [episode for episode in episodes if not episode.record.waiting]:
+        with span("generate"):
+            answered = answer([episode.record for episode in running])
+        with span("environment"):
+            for episode, record in zip(running, answered, strict=True):
+                episode.advance(env, record)
+    return [episode.record for episode in episodes]

@@ -1,0 +1,101 @@
+"""How good a language model is: figures of whole episodes, and of held-out tasks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from videogym import Region, Task
+from videogym.datasets import load_tasks, require_unseen
+from videogym.evaluate import hits as evidence_shown
+from videogym.state import Clip
+
+from ..training.ranks import (
+    divided,
+)
+from ..training.sharding import whole
+from .actor import ChatActor
+from .config import EVALUATED_AT_ONCE, ChatConfig
+from .records import Record
+from .rollouts import make_chat_env, play_tasks
+
+
+def held_out(config: ChatConfig, actor: ChatActor) -> Callable[[], dict[str, float]]:
+    """What evaluates a policy: figures and hits of its likeliest outputs on the first held-out tasks.
+
+    Raises:
+        TrainedOnError: they ask about videos of the tasks that are trained on.
+    """
+    env = make_chat_env(config, actor.model, config.eval_tasks)
+    tasks = env.env.tasks[: config.eval_episodes]
+    require_unseen(tasks, load_tasks(config.tasks, config.root))
+
+    def play_some(task_ids: Sequence[str]) -> list[Record]:
+        records = list(
+            play_tasks(env, greedy(actor), task_ids, config.rollouts_at_once or EVALUATED_AT_ONCE)
+        )
+        actor.engine.forget()
+        return records
+
+    def evaluate() -> dict[str, float]:
+        with whole(actor.model):
+            records = divided([task.task_id for task in tasks], play_some)
+        values = {**figures(records), **hits(records, tasks)}
+        return {f"eval_{name}": value for name, value in values.items()}
+
+    return evaluate
+
+
+def hits(records: Sequence[Record], tasks: Sequence[Task]) -> dict[str, float]:
+    """``hit_rate``: share of episodes that were shown all evidence, see `videogym.evaluate.hits`.
+
+    Args:
+        records: one of every task, in order; those in which a fault was do not count.
+        tasks: those without evidence do not count.
+    """
+    found = []
+    for record, task in zip(records, tasks, strict=True):
+        if record.cut.startswith("fault"):
+            continue
+        shown = [visual for turn in record.turns for visual in turn.visuals]
+        hit = evidence_shown(task, [Clip(visual.times_s, Region(*visual.region)) for visual in shown])
+        found += [] if hit is None else [hit]
+    return {"hit_rate": float(np.mean(found))} if found else {}
+
+
+def greedy(actor: ChatActor) -> Callable[[Sequence[Record]], list[Record]]:
+    """The actor's likeliest outputs."""
+    return functools.partial(actor.answer, sampling=replace(actor.sampling, greedy=True))
+
+
+def figures(records: Sequence[Record]) -> dict[str, float]:
+    """Means over whole episodes.
+
+    Returns:
+        ``accuracy``, ``reward``, every reward term where it is present, ``turns``, ``looks``, sampled
+        ``tokens``; ``invalid_rate`` of turns; ``cut_rate`` of episodes, which count in nothing else, but
+        for this: whose context was full has not answered, and that is not right.
+    """
+    whole = [record for record in records if not record.cut]
+    judged = [record for record in records if record.cut in ("", "context")]
+    values: dict[str, float] = {"cut_rate": 1 - len(whole) / len(records)}
+    if judged:
+        values["accuracy"] = float(np.mean([bool(record.success) for record in judged]))
+    if not whole:
+        return values
+    turns = [turn for record in whole for turn in record.played]
+    values |= {
+        "reward": float(np.mean([record.total_reward for record in whole])),
+        "turns": len(turns) / len(whole),
+        "looks": sum(turn.looked for turn in turns) / len(whole),
+        "tokens": sum(record.sampled_tokens for record in whole) / len(whole),
+        "invalid_rate": sum(bool(turn.error) for turn in turns) / len(turns),
+    }
+    for name in turns[0].terms:
+        totals = [total for record in whole if (total := record.total(name)) is not None]
+        if totals:
+            values[name] = float(np.mean(totals))
+    return values

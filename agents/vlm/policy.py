@@ -1,0 +1,124 @@
+"""The model that is trained, as configured, and the policies made of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+from ..engines.base import Engine, Sampling
+from ..engines.transformers_engine import TransformersEngine
+from ..engines.vllm_common import MIN_TEMPERATURE
+from ..engines.vllm_http import HTTPEngine
+from ..models.qwen_vl import QwenVL
+from ..models.visuals import FrameReader
+from ..training.ranks import (
+    launched,
+)
+from ..training.sharding import shard
+from .actor import ChatActor
+from .config import ChatConfig
+from .records import Record
+from .scoring import Scored, Scorer
+
+
+def make_model(config: ChatConfig, store: FrameReader) -> QwenVL:
+    """The model of the configured checkpoint, `prepared`; under torchrun not yet `sharded`."""
+    dtype = torch.float32 if _computes_lower(config) else getattr(torch, config.dtype)
+    model = QwenVL.from_pretrained(config.checkpoint, store, dtype)
+    # Shards go to the device, not the whole.
+    return prepared(config, model if launched() else model.to(config.device))
+
+
+def _computes_lower(config: ChatConfig) -> bool:
+    """Whether weights are kept in float32 and gathered in bfloat16."""
+    return launched() and config.dtype == "bfloat16" and not config.lora_rank
+
+
+def sharded(config: ChatConfig, model: QwenVL) -> QwenVL:
+    """The model, in place; under torchrun each rank has its shards from now on.
+
+    Optimizers are made afterwards, and copies before.
+    """
+    shard(model, config.device, torch.bfloat16 if _computes_lower(config) else None)
+    return model
+
+
+def prepared(config: ChatConfig, model: QwenVL) -> QwenVL:
+    """A model with adapters, frozen parts and checkpointed layers as configured; changed in place."""
+    if config.freeze_vision:
+        model.model.model.visual.requires_grad_(False)
+    if config.lora_rank:
+        adapters = LoraConfig(
+            r=config.lora_rank,
+            lora_alpha=2 * config.lora_rank,
+            target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
+        )
+        model.requires_grad_(False)
+        inject_adapter_in_model(adapters, model.model)
+        for weight in trained(model):
+            weight.data = weight.data.float()
+    if config.gradient_checkpointing:
+        model.checkpoint_layers()
+    return model
+
+
+def make_actor(config: ChatConfig, model: QwenVL, server: str = "") -> ChatActor:
+    """A policy whose outputs are sampled with the model that is trained, or by a server.
+
+    Args:
+        config: of the run.
+        model: that is trained.
+        server: URL of a vLLM, see `agents.engines.vllm_server`, to which weights are pushed; "": none.
+
+    Raises:
+        EngineError: the server is out of reach, or of an untested version.
+        ValueError: the URL is not one of HTTP, or a server cannot sample as configured.
+    """
+    if server and (config.video_form or config.temperature < MIN_TEMPERATURE):
+        raise ValueError(
+            f"a server samples at temperatures of at least {MIN_TEMPERATURE} behind frames as images, got "
+            f"temperature {config.temperature} and video_form {config.video_form}"
+        )
+    sampling = Sampling(
+        config.temperature, config.max_new_tokens, model.end_id, model.vision_ids, config.max_context
+    )
+    engine: Engine = TransformersEngine(model)
+    if server:
+        engine = HTTPEngine(server, model.store, model.layout)
+    return ChatActor(model, engine, sampling, config.share_prefixes)
+
+
+def first_policy(config: ChatConfig, actor: ChatActor) -> Scorer:
+    """A policy before it is trained, which says how far training has led away from it.
+
+    Adapters are left out for as long as it scores; where all weights are trained, it is a copy.
+    """
+    if config.lora_rank:
+        return _WithoutAdapters(actor.model, config.temperature, config.share_prefixes)
+    first = copy.deepcopy(actor.model).requires_grad_(False)
+    return Scorer(sharded(config, first), config.temperature, config.share_prefixes)
+
+
+class _WithoutAdapters(Scorer):
+    """Scores as a model did before its adapters were trained."""
+
+    def in_parts(self, records: Sequence[Record], at_once: int) -> Iterator[Scored]:
+        """See `Scorer.in_parts`."""
+        adapted = [layer for layer in self.model.modules() if isinstance(layer, BaseTunerLayer)]
+        for layer in adapted:
+            layer.enable_adapters(False)
+        try:
+            yield from super().in_parts(records, at_once)
+        finally:
+            for layer in adapted:
+                layer.enable_adapters(True)
+
+
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    """The weights that are trained."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]

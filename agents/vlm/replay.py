@@ -1,0 +1,70 @@
+"""Published conversations as examples: what an assistant said is said again in the environment here.
+
+The rows are LongVT's for fine-tuning (`videogym.datasets.read_longvt_traces`). Each output is played as it
+stands, but for the video's path in its calls, which is what the prompt here names; the frames that answer
+it are those of the configured recipe. A conversation that does not go through from its first output to its
+answer would teach outputs that were never answered so: it is left out and counted. Models and losses are
+not known here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from videogym.datasets import Trace
+from videogym.grammars.longvt import video_name
+
+from ..demonstrations.evidence import Said
+from .env import ChatEnv
+from .records import Record
+from .rollouts import say
+
+_PATH = re.compile(r'("video_path"\s*:\s*)"(?:[^"\\]|\\.)*"')
+_CALL = re.compile(r"<tool_call>.*?</tool_call>", re.DOTALL)
+
+
+def replay(env: ChatEnv, traces: Iterable[Trace], counts: Counter[str]) -> Iterator[Record]:
+    """Conversations that go through, as demonstrations.
+
+    Args:
+        env: has the traces' tasks, under their ids.
+        traces: what was said.
+        counts: of all traces by what became of them, counted up: ``"kept"``, ``"not played"`` (its video
+            cannot be shown, or the question leaves no room), ``"cut"`` (the context is full),
+            ``"refused: CODE"`` (by the recipe), ``"ended early"`` (outputs are left), ``"not ended"``
+            (more would have to be said).
+    """
+    for trace in traces:
+        record = replace(env.open_task(trace.task.task_id), kind="demonstration")
+        if record.cut:
+            counts["not played"] += 1
+            continue
+        name = video_name(env.env.state.task)  # the file that was found may be called otherwise
+        for output in trace.outputs:
+            if record.waiting or any(turn.error for turn in record.played):
+                break
+            record = say(env, record, Said(with_path(output, name), learn=True))
+        fate = _fate(record, len(trace.outputs))
+        counts[fate] += 1
+        if fate == "kept":
+            yield record
+
+
+def with_path(output: str, name: str) -> str:
+    """An output whose calls name a video so; all else stays as it was said."""
+    return _CALL.sub(lambda call: _PATH.sub(lambda path: path[1] + json.dumps(name), call[0]), output)
+
+
+def _fate(record: Record, outputs: int) -> str:
+    refused = next((turn.error for turn in record.played if turn.error), "")
+    if record.cut:
+        return "cut"
+    if refused:
+        return f"refused: {refused}"
+    if len(record.played) < outputs:
+        return "ended early"
+    return "kept" if record.ending else "not ended"

@@ -1,0 +1,117 @@
+"""Whole episodes of a language model: opened, played in lockstep, or demonstrated by a script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from videogym import VideoQAEnv
+
+from ..demonstrations.evidence import Said, Script
+from ..models.qwen_vl import QwenVL
+from ..training.run import Span, untimed
+from .actor import ChatActor
+from .config import EVALUATED_AT_ONCE, ChatConfig
+from .env import ChatEnv, Episode, play
+from .records import Record
+
+
+def make_chat_env(
+    config: ChatConfig, model: QwenVL, tasks: str, *, groups: int = 1, group_size: int = 1
+) -> ChatEnv:
+    """Episodes of the configured recipe, whose frames the model's store has."""
+    env = VideoQAEnv(tasks, config.rules, video_root=config.root, open_videos=max(8, groups))
+    return ChatEnv(
+        env,
+        model.tokenizer,
+        groups=groups,
+        group_size=group_size,
+        form=model.chat_form(config.video_form),
+        window=config.window or None,
+        max_context=config.max_context,
+    )
+
+
+def opened(env: ChatEnv) -> list[Episode]:
+    """The episodes of a batch before their first turn, groups in order; the environment is reset."""
+    rows = env.reset().unbind(0)
+    return [Episode(row["record"], snapshot) for row, snapshot in zip(rows, env.snapshots, strict=True)]
+
+
+def rollouts(env: ChatEnv, actor: ChatActor, at_once: int = 0, span: Span = untimed) -> list[Record]:
+    """One batch of whole episodes, groups in order.
+
+    Args:
+        env: is reset.
+        actor: plays.
+        at_once: episodes in play together; 0: all.
+        span: times ``generate`` and ``environment``.
+    """
+    with span("environment"):
+        episodes = opened(env)
+    return play_in_parts(env, actor, episodes, at_once, span)
+
+
+def play_in_parts(
+    env: ChatEnv, actor: ChatActor, episodes: Sequence[Episode], at_once: int = 0, span: Span = untimed
+) -> list[Record]:
+    """Play opened episodes to their ends, so many together; the engine forgets those that have ended.
+
+    Args:
+        env: plays their outputs.
+        actor: samples.
+        episodes: each in its own state; changed in place.
+        at_once: episodes in play together; 0: all.
+        span: times ``generate`` and ``environment``.
+    """
+    records: list[Record] = []
+    size = at_once or len(episodes) or 1
+    for first in range(0, len(episodes), size):
+        records += play(env, actor.answer, episodes[first : first + size], span)
+        actor.engine.forget()
+    return records
+
+
+def play_tasks(
+    env: ChatEnv,
+    answer: Callable[[Sequence[Record]], list[Record]],
+    task_ids: Sequence[str],
+    at_once: int = EVALUATED_AT_ONCE,
+) -> Iterator[Record]:
+    """One whole episode of every task, in order; cut where a task cannot be played.
+
+    Args:
+        env: plays them.
+        answer: gives every record one output more.
+        task_ids: of the environment's tasks.
+        at_once: episodes in lockstep.
+    """
+    for first in range(0, len(task_ids), at_once):
+        begun: list[Record] = []
+        episodes: list[Episode] = []
+        for task_id in task_ids[first : first + at_once]:
+            begun.append(env.open_task(task_id))
+            if not begun[-1].cut:
+                episodes.append(Episode(begun[-1], env.env.get_state()))
+        played = iter(play(env, answer, episodes))
+        yield from (record if record.cut else next(played) for record in begun)
+
+
+def demonstrate(
+    env: ChatEnv, script: Script, task_ids: Sequence[str], per_task: int = 1
+) -> Iterator[Record]:
+    """Episodes that a script plays, as records: outputs are its texts, and nothing was sampled."""
+    for task_id in task_ids:
+        for number in range(per_task):
+            record = replace(env.open_task(task_id), kind="demonstration", number=number)
+            while not record.waiting:
+                record = say(env, record, script(env.env.state))
+            yield record
+
+
+def say(env: ChatEnv, record: Record, said: Said) -> Record:
+    """A record whose last turn is answered by a text that nobody sampled, played in its environment."""
+    ids = [*env.chat.output_ids(said.text), env.chat.end_id]
+    turn = replace(record.turns[-1], learn=said.learn)
+    record = replace(record, turns=(*record.turns[:-1], turn))
+    return env.advance(record.answered(ids, [0.0] * len(ids), [0] * len(ids)))

@@ -1,0 +1,199 @@
+"""Log-probabilities of sampled tokens for training: shared prefixes once, logits where they are needed.
+
+The rollouts of a group begin with one context. `Scorer` sends every distinct beginning through the model
+once; what follows attends to its keys and values, with positions and images of its own. Visuals are
+encoded once, however often they are shown. The result is what one plain pass per conversation would
+give, gradients included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..models.qwen_vl import Expanded, QwenVL, right_padded
+from ..models.visuals import Visual
+from ..training.ranks import portions
+from .prefix_cache import PrefixCache
+from .records import Passage, Record, passages
+
+Beginning = tuple[tuple[int, ...], tuple[Visual, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What the model makes of the sampled tokens of some records; all (T,), records and turns in order."""
+
+    log_probs: Tensor  # float32, after temperature and ban
+    entropies: Tensor  # float32, nats
+    hidden: Tensor  # (T, H): the last hidden state before each token
+    counts: tuple[int, ...]  # sampled tokens of each record
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefixes:
+    """Beginnings that went through the model: by key their row, and what later tokens need of them."""
+
+    rows: dict[Beginning, int]
+    mask: Tensor  # (P, L) bool
+    after: tuple[int, ...]  # position of the next token
+    last: Tensor  # (P, H) hidden state of the last token
+    layers: tuple[tuple[Tensor, Tensor], ...]  # keys and values, (P, heads, L, D)
+
+
+class Scorer:
+    """Scores the outputs of records under the current weights.
+
+    Args:
+        model: with its tokenizer and store.
+        temperature: of sampling.
+        share: whether equal beginnings go through the model once; False is the plain way, to compare.
+    """
+
+    def __init__(self, model: QwenVL, temperature: float = 1.0, share: bool = True) -> None:
+        self.model, self.temperature, self.share = model, temperature, share
+        self._held: tuple[dict[Visual, Tensor], _Prefixes | None] | None = None
+
+    def __call__(self, records: Sequence[Record]) -> Scored:
+        """Score all outputs.
+
+        Raises:
+            FrameMismatch: ids and visuals of a record contradict each other.
+            ValueError: there is no output in the records.
+        """
+        parts = [(number, part) for number, record in enumerate(records) for part in passages(record)]
+        if not parts:
+            raise ValueError(f"the {len(records)} records hold no output to score")
+        features, prefixes = self._held or self._prepare([part for _, part in parts])
+        begins = [_beginning(part, self.model) if prefixes else ((), ()) for _, part in parts]
+        rows = [prefixes.rows[begin] if prefixes else 0 for begin in begins]
+        expanded = [
+            self.model.expand(
+                part.ids[len(begin[0]) :],
+                part.visuals[len(begin[1]) :],
+                start=prefixes.after[row] if prefixes else 0,
+            )
+            for (_, part), begin, row in zip(parts, begins, rows, strict=True)
+        ]
+        shown = [
+            features[visual]
+            for (_, part), begin in zip(parts, begins, strict=True)
+            for visual in part.visuals[len(begin[1]) :]
+        ]
+        hidden = self._behind(expanded, shown, prefixes, rows)
+        row, place, ids = [], [], []
+        for index, ((number, part), begin) in enumerate(zip(parts, begins, strict=True)):
+            for turn, first, length in part.outputs:
+                first -= len(begin[0])
+                place.append(expanded[index].places[first : first + length])
+                row.append(torch.full((length,), index))
+                ids.append(torch.tensor(records[number].turns[turn].output))
+        chosen = hidden[torch.cat(row).to(hidden.device), torch.cat(place).to(hidden.device)]
+        log_probs, entropies = self.model.log_probs(
+            chosen, torch.cat(ids).to(chosen.device), self.temperature
+        )
+        counts = tuple(record.sampled_tokens for record in records)
+        return Scored(log_probs, entropies, chosen, counts)
+
+    @torch.no_grad()
+    def in_parts(self, records: Sequence[Record], at_once: int) -> Iterator[Scored]:
+        """Score all outputs without gradients, a few records at a time, in order.
+
+        Args:
+            records: as for a call.
+            at_once: records in memory together, with the beginnings of their tasks.
+        """
+        for parts in portions([record.task_id for record in records], at_once):
+            with self.holding(records[parts[0].start : parts[-1].stop]):
+                for part in parts:
+                    yield self(records[part])
+
+    @contextmanager
+    def holding(self, records: Sequence[Record]) -> Iterator[None]:
+        """Score these records in several calls, each with a backward pass of its own.
+
+        Beginnings and visuals go through the model once, before, and are differentiated once, at the end:
+        in between, their keys, values and features are leaves that gather gradients. Memory is that of all
+        the beginnings and of one call.
+        """
+        features, prefixes = self._prepare([part for record in records for part in passages(record)])
+        made: list[Tensor] = []
+        leaves: list[Tensor] = []
+
+        def leaf(tensor: Tensor) -> Tensor:
+            if not tensor.requires_grad:
+                return tensor
+            made.append(tensor)
+            leaves.append(tensor.detach().requires_grad_())
+            return leaves[-1]
+
+        # Beginnings first: their graph is made of the features themselves, not of the leaves.
+        if prefixes:
+            layers = tuple((leaf(keys), leaf(values)) for keys, values in prefixes.layers)
+            prefixes = _Prefixes(prefixes.rows, prefixes.mask, prefixes.after, leaf(prefixes.last), layers)
+        self._held = ({visual: leaf(tensor) for visual, tensor in features.items()}, prefixes)
+        try:
+            yield
+        finally:
+            self._held = None
+        asked = [
+            (tensor, leaf.grad) for tensor, leaf in zip(made, leaves, strict=True) if leaf.grad is not None
+        ]
+        if asked:
+            torch.autograd.backward([tensor for tensor, _ in asked], [grad for _, grad in asked])
+
+    def _prepare(self, parts: Sequence[Passage]) -> tuple[dict[Visual, Tensor], _Prefixes | None]:
+        features = self.model.encode([visual for part in parts for visual in part.visuals])
+        if not self.share:
+            return features, None
+        begins = list(dict.fromkeys(_beginning(part, self.model) for part in parts))
+        expanded = [self.model.expand(*begin) for begin in begins]
+        cache = PrefixCache(self.model.model.config.text_config)
+        shown = [features[visual] for _, visuals in begins for visual in visuals]
+        hidden, mask = self._forward(expanded, shown, cache)
+        last = hidden[torch.arange(len(begins)), mask.sum(1) - 1]
+        layers = tuple((layer.keys, layer.values) for layer in cache.layers)  # type: ignore[union-attr]
+        rows = {begin: row for row, begin in enumerate(begins)}
+        after = tuple(part.after for part in expanded)
+        return features, _Prefixes(rows, mask, after, last, layers)  # type: ignore[arg-type]
+
+    def _behind(
+        self,
+        expanded: Sequence[Expanded],
+        shown: Sequence[Tensor],
+        prefixes: _Prefixes | None,
+        rows: Sequence[int],
+    ) -> Tensor:
+        """(R, L + 1, H): at place t the hidden state before token t of what follows the beginning."""
+        if prefixes is None:
+            hidden, _ = self._forward(expanded, shown, None)
+            # Nothing comes before the first token, which is never a sampled one.
+            return torch.cat([torch.zeros_like(hidden[:, :1]), hidden], 1)
+        index = torch.tensor(rows, device=prefixes.mask.device)
+        cache = PrefixCache(self.model.model.config.text_config, prefixes.layers, index)
+        hidden, _ = self._forward(expanded, shown, cache, prefixes.mask[index])
+        return torch.cat([prefixes.last[index][:, None], hidden], 1)
+
+    def _forward(
+        self,
+        expanded: Sequence[Expanded],
+        shown: Sequence[Tensor],
+        cache: PrefixCache | None,
+        before: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        device = self.model.device
+        ids = right_padded([part.ids for part in expanded], self.model.pad_id).to(device)
+        mask = right_padded([torch.ones_like(part.ids, dtype=torch.bool) for part in expanded]).to(device)
+        positions = right_padded([part.positions.T for part in expanded]).permute(2, 0, 1).to(device)
+        whole = mask if before is None else torch.cat([before, mask], 1)
+        return self.model.hidden(ids, positions, whole, shown, cache), mask
+
+
+def _beginning(part: Passage, model: QwenVL) -> Beginning:
+    """What a passage holds before its first output."""
+    ids = part.ids[: part.outputs[0][1]]
+    return ids, part.visuals[: sum(token == model.vision_ids[0] for token in ids)]
