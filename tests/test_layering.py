@@ -99,3 +99,64 @@ def test_rendering_and_testing_load_no_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
+
+
+AGENTS = PACKAGE.parent / "agents"
+# Rooms of `agents/`, and the files on top of it; each may import itself and those before it.
+ROOMS = (
+    ("training", "demonstrations"),
+    ("models", "compact"),
+    ("engines",),
+    ("vlm",),
+    ("collectors",),
+    ("tools",),
+    ("top",),
+    ("experiments",),
+)
+ROOM_LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
+MODULES = {".".join(path.relative_to(AGENTS).with_suffix("").parts): path for path in AGENTS.rglob("*.py")}
+# What runs inside a vLLM lies beside the engines, and is no part of the package.
+MODULES = {name: path for name, path in MODULES.items() if "__init__" not in name and "plugin" not in name}
+
+
+def agents_imports(module):
+    """Modules of `agents/` that one of them imports, anywhere in it."""
+    package = module.split(".")[:-1]
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.module is None or not node.module.startswith("agents"), (
+                f"{module}: say it relatively"
+            )
+            if node.level:
+                base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
+                for alias in node.names:
+                    names = ".".join(filter(None, base)), ".".join(filter(None, [*base, alias.name]))
+                    yield names[1] if names[1] in MODULES else names[0]
+
+
+def room(module):
+    """The room of a module."""
+    return module.split(".")[0] if "." in module else "top"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_rooms_of_agents_import_one_way(module):
+    for name in agents_imports(module):
+        assert room(name) in ROOM_LEVEL, f"{module}: say in ROOMS where the room of {name} belongs"
+        assert ROOM_LEVEL[room(name)] <= ROOM_LEVEL[room(module)], (
+            f"{module} imports {name}, which is above it"
+        )
+
+
+def test_no_module_of_agents_imports_itself_over_others():
+    done = set()
+
+    def follow(module, path):
+        assert module not in path, " imports ".join([*path[path.index(module) :], module])
+        if module not in done:
+            for name in agents_imports(module):
+                follow(name, [*path, module])
+            done.add(module)
+
+    for module in sorted(MODULES):
+        follow(module, [])

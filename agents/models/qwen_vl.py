@@ -31,6 +31,7 @@ from transformers import (
 from transformers.utils.generic import is_flash_attention_requested
 
 from ..training.ranks import is_first
+from ..training.sharding import Shardable
 from . import frame_attention
 from .checkpoints import named_weights, save_processor
 from .visuals import ChatForm, FrameReader, PatchLayout, Visual, resolve
@@ -65,7 +66,7 @@ class Expanded:
     after: int  # position of the next token
 
 
-class QwenVL(nn.Module):
+class QwenVL(Shardable):
     """A Qwen-VL model with its tokenizer and the store of its frames.
 
     Args:
@@ -96,7 +97,7 @@ class QwenVL(nn.Module):
         self._start, self._image, self._stop, self._video = self.vision_ids
         self._kept: dict[Visual, Tensor] = {}
         self._kept_features, self._kept_of = kept_features, -1
-        self.shards: dict[str, nn.Parameter] = {}  # weights by name, while ranks have shards of them
+        self.shards = {}
         self.encoded_visuals = 0  # counts, for those who want to see that nothing is done twice
         self.forwarded_tokens = 0
 
@@ -133,8 +134,31 @@ class QwenVL(nn.Module):
     def changes(self, part: str = "") -> int:
         """Counts changes in place of weights, of those alone whose names begin so."""
         # What is gathered of shards is another tensor, which nobody changes.
-        weights = self.shards or dict(self.model.named_parameters())
+        weights = self.shards or dict(self.named_parameters())
         return sum(weight._version for name, weight in weights.items() if name.startswith(part))
+
+    # --- over ranks, see `agents.training.sharding` --------------------------------------------
+
+    def layers(self) -> list[nn.Module]:
+        """Decoder layers, and vision blocks where they are trained.
+
+        A frozen vision tower is small, and who has kept a frame's features does not run it.
+        """
+        inner = self.model.model
+        return [*inner.language_model.layers, *(() if self.vision_frozen else inner.visual.blocks)]
+
+    def replicated(self) -> list[nn.Parameter]:
+        """A frozen vision tower."""
+        return list(self.model.model.visual.parameters()) if self.vision_frozen else []
+
+    def entrances(self) -> tuple[str, ...]:
+        """See `Shardable`."""
+        return "hidden", "log_probs", "features"
+
+    def rehearse(self) -> None:
+        """Read one token."""
+        place = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+        self.hidden(place, place.expand(3, 1, 1), torch.ones_like(place, dtype=torch.bool))
 
     def checkpoint_layers(self) -> None:
         """Keep only the inputs of every layer for the backward pass, which then runs it again.
@@ -231,7 +255,7 @@ class QwenVL(nn.Module):
         asked = list(dict.fromkeys(visuals))
         if torch.is_grad_enabled() and not self.vision_frozen:
             return self._encode(asked)
-        if (weights := self.changes("model.visual.")) != self._kept_of:
+        if (weights := self.changes("model.model.visual.")) != self._kept_of:
             self._kept.clear()
             self._kept_of = weights
         self._kept |= self._encode([visual for visual in asked if visual not in self._kept])

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -28,15 +28,37 @@ from torch.utils._pytree import tree_leaves, tree_map_only, tree_map_with_path
 
 from .ranks import from_first, is_first, join, launched, size
 
-if TYPE_CHECKING:
-    from ..models.qwen_vl import QwenVL
+
+class Shardable(nn.Module):
+    """A model that says what of it is divided over ranks.
+
+    Attributes:
+        shards: weights by name, while ranks have shards of them.
+    """
+
+    shards: dict[str, nn.Parameter]
+
+    def layers(self) -> list[nn.Module]:
+        """Modules that are gathered one at a time, in the order in which they are called."""
+        raise NotImplementedError
+
+    def replicated(self) -> list[nn.Parameter]:
+        """Weights that are whole on every rank."""
+        raise NotImplementedError
+
+    def entrances(self) -> tuple[str, ...]:
+        """Names of the methods that use weights and are called from outside."""
+        raise NotImplementedError
+
+    def rehearse(self) -> None:
+        """Call the language model once, on anything."""
+        raise NotImplementedError
 
 
-def shard(model: QwenVL, device: str, compute: torch.dtype | None = None) -> None:
+def shard(model: Shardable, device: str, compute: torch.dtype | None = None) -> None:
     """Divide a model's weights over the ranks, in place; in one process it stays as it is.
 
-    A frozen vision tower is whole on every rank: it is small, and who has kept a frame's features does not
-    run it. All else that is no decoder layer or vision block is gathered together: embeddings, norms, head.
+    What is neither one of its layers nor replicated is gathered together, in the outermost unit.
 
     Args:
         model: with all its adapters, on any device; the same on all ranks, random weights included.
@@ -47,29 +69,26 @@ def shard(model: QwenVL, device: str, compute: torch.dtype | None = None) -> Non
         return
     join(device)
     mesh = init_device_mesh(torch.device(device).type, (size(),))
-    visual = model.model.model.visual
-    blocks = [] if model.vision_frozen else visual.blocks
-    frozen = set(visual.parameters()) if model.vision_frozen else set()
+    frozen = set(model.replicated())
     for weight in frozen:  # not buffers: rotary frequencies stay in float32
         weight.data = weight.data.to(device, compute)
     # Not of inputs, which the model casts as one in bfloat16 does.
     policy = MixedPrecisionPolicy(
         param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    for layer in (*model.model.model.language_model.layers, *blocks):
+    for layer in model.layers():
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False, ignored_params=frozen)
     for unit in _units(model):
         # A sum: losses are weighted for the whole minibatch. Gloo knows no other.
         unit.set_gradient_divide_factor(1.0)
         unit.set_force_sum_reduction_for_comms(True)
-    for method in ("hidden", "log_probs", "features"):
+    for method in model.entrances():
         register_fsdp_forward_method(model, method)
-    model.shards = dict(model.model.named_parameters())
+    model.shards = dict(model.named_parameters())
     # The first call decides which unit is the outermost.
-    place = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     with whole(model):
-        model.hidden(place, place.expand(3, 1, 1), torch.ones_like(place, dtype=torch.bool))
+        model.rehearse()
 
 
 def _units(model: nn.Module) -> list[FSDPModule]:
@@ -77,7 +96,7 @@ def _units(model: nn.Module) -> list[FSDPModule]:
 
 
 @contextmanager
-def whole(model: QwenVL) -> Iterator[None]:
+def whole(model: nn.Module) -> Iterator[None]:
     """Gather all weights, in their type of computing, for calls without gradients."""
     units = _units(model)
     if not units:
