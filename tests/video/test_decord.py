@@ -13,7 +13,7 @@ import pytest
 from clips import RATE
 from forks import in_fork
 
-from videogym.testing.coded_clips import read_code
+from videogym.testing.coded_clips import read_code, write_clip
 from videogym.video import DecodeTimeout, TruncatedVideo, UnreadableVideo, decord_reader, open_video
 
 pytest.importorskip("decord")
@@ -156,3 +156,26 @@ def test_a_missing_decord_says_how_to_get_it(path, monkeypatch):
     installed(monkeypatch)
     with pytest.raises(ImportError, match=r"pip install 'videogym\[decord\]'"):
         open_video(path, backend="decord")
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+@pytest.mark.parametrize("ticks", [90_000, 10**9])
+def test_what_it_shows_wrongly_after_a_keyframe_is_refused(tmp_path, ticks, b_frames):
+    """With B-frames and 10**9 ticks a second decord shows 1 for 0 and 9 for 50; keyframes are right."""
+    path = tmp_path / "fine.mp4"
+    write_clip(
+        path,
+        60,
+        rate=10,
+        codec_options={"g": "12", "bf": str(b_frames), "preset": "ultrafast"},
+        muxer_options={"video_track_timescale": str(ticks)},
+    )
+    wrong = b_frames > 0 and ticks == 10**9
+    try:
+        with open_video(str(path), backend="decord") as video:
+            order = np.random.default_rng(0).permutation(60)
+            shown = [read_code(video.frames_at([i / 10]).pixels[0]) for i in order]
+            assert not wrong and shown == order.tolist()
+    except UnreadableVideo as error:
+        assert wrong, error
+        assert "shows another picture at" in str(error)
