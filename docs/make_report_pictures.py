@@ -107,7 +107,7 @@ def take_pictures(page_of_all: Path, page_of_two: Path) -> None:
             )
             tab.goto(page.resolve().as_uri() + address)
             if opened is not None:
-                tab.locator("summary").nth(opened).click()
+                tab.locator("article summary").nth(opened).click()
             shot = PICTURES / f"report_{name}.png"
             tab.screenshot(path=shot)
             # A quarter of the size, and no difference to the eye.

@@ -389,6 +389,16 @@ def test_a_request_of_the_wrong_shape_costs_nothing(serve, body):
     assert client.view()["turns"] == []
 
 
+def test_what_the_page_names_is_there(serve):
+    """Scripts, style and icon; one of the scripts is that of the keys, which the page tells of."""
+    client = serve()
+    text = client.ask("GET", "")[-1].decode()
+    named = re.findall(r'(?:src|href)="([^"]+)"', text)
+    assert {"play.js", "keys.js", "play.css"} <= set(named)
+    assert [client.ask("GET", name)[0] for name in named] == [200] * len(named)
+    assert all(f"<kbd>{key}</kbd>" in text for key in ("A", "←", "→", "Shift", "Enter"))
+
+
 def test_other_requests_are_refused(serve):
     client = serve()
     json_type = {"Content-Type": "application/json"}

@@ -336,3 +336,113 @@ def test_a_server_that_is_gone_is_said_to_be_so(visit: Open, browser: Any) -> No
     assert "does not answer" in page.inner_text("#problem")
     context.close()
     env.close()
+
+
+# --- without a pointer, and on a phone -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [390, 800])
+def test_the_question_is_in_sight_on_a_narrow_screen(visit: Open, width: int) -> None:
+    """Above the frames when the page opens, and still there when one has scrolled down to them."""
+    page = visit(width=width)
+    question = page.locator("#question").bounding_box()
+    assert question["y"] + question["height"] < page.locator("#stage").bounding_box()["y"]
+    page.locator(".frames button").last.scroll_into_view_if_needed()
+    page.mouse.wheel(0, 2000)
+    page.wait_for_function("() => scrollY > 100")
+    assert 0 <= page.locator("#question").bounding_box()["y"] < 120
+
+
+def test_a_question_that_is_long_leaves_room(visit: Open) -> None:
+    page = visit([replace(TASK, question="Which flag is it? " * 200)], width=390)
+    assert page.locator("#ask").bounding_box()["height"] <= 0.33 * 1000
+
+
+def test_an_episode_by_keys_alone(visit: Open, tmp_path: Path) -> None:
+    """Arrows select 285 to 315 s and move and lengthen it by 6 s each, Enter looks, B and Enter answer."""
+    page = visit()
+    assert "Enter" in page.inner_text("#keys") and page.inner_text("#due-action") == "nothing yet"
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowRight")
+    assert selected(page) == (285, 315)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+ArrowRight")
+    assert selected(page) == (291, 327)
+    page.keyboard.press("ArrowLeft")
+    assert selected(page) == (285, 321) and page.inner_text("#due-action") == "crop 285 to 321 s"
+    page.keyboard.press("Enter")
+    page.locator("#turns li").wait_for()
+    # What was chosen before is not done again by the next press.
+    expect(page.locator("#due-action")).to_have_text("nothing yet")
+    page.keyboard.press("Enter")
+    page.keyboard.press("b")
+    assert page.locator("#options :checked").get_attribute("value") == "B"
+    assert page.inner_text("#due-action") == "answer B"
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#outcome .verdict")
+    assert page.inner_text("#outcome .verdict") == "right"
+    (trace,) = read_traces(tmp_path / "t.jsonl").episodes
+    assert [result.action for paid in trace.turns for result in paid.turn.results][:1] == [Crop(285, 321)]
+    assert len(trace.turns) == 2
+
+
+def test_keys_stay_in_the_video(visit: Open) -> None:
+    page = visit()
+    page.locator("#lanes").focus()
+    for key, expected in (("ArrowLeft", (0, 600)), ("ArrowUp", (0, 600))):
+        page.keyboard.press(key)
+        for _ in range(120):
+            page.keyboard.press(key)
+        start, end = selected(page)
+        assert expected[0] <= start < end <= expected[1]
+    assert selected(page)[0] == 0
+    for _ in range(200):
+        page.keyboard.press("Shift+ArrowLeft")
+    start, end = selected(page)
+    assert start < end
+
+
+def test_what_is_typed_is_text(visit: Open) -> None:
+    """A letter in the thought is no option, an arrow no segment; Ctrl-Enter does it from there too."""
+    page = visit()
+    page.locator("#thought").focus()
+    page.keyboard.type("a b")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+    assert page.locator("#options :checked").count() == 0 and page.input_value("#from") == ""
+    assert page.input_value("#thought") == "a \nb"
+    page.locator(".option").nth(1).click()
+    page.locator("#thought").focus()
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#outcome .verdict")
+
+
+def test_a_strip_of_frames_is_one_stop_of_the_tab_key(visit: Open) -> None:
+    """32 frames in one strip; at most a dozen and a half stops for all of the page."""
+    page = visit()
+    stops = page.evaluate(
+        """() => [...document.querySelectorAll("a, button, input, textarea, summary, [tabindex]")]
+            .filter((one) => one.tabIndex >= 0 && !one.disabled && one.checkVisibility()).length"""
+    )
+    assert stops <= 16
+    buttons = page.locator(".frames button")
+    assert buttons.count() == 32 and page.locator(".frames button[tabindex='0']").count() == 1
+    buttons.first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert page.get_attribute("#shown", "src") == "frames/1/0/2.jpg"
+    assert page.evaluate("document.activeElement.dataset.place") == "0 2"
+    times = view(page)["clips"][0]["times_s"]
+    assert selected(page) == pytest.approx((times[1], times[3]), abs=0.006)
+    # Down to the picture below, and back.
+    page.keyboard.press("ArrowDown")
+    below = page.evaluate("document.activeElement.getBoundingClientRect().x")
+    assert below == pytest.approx(buttons.nth(2).bounding_box()["x"], abs=2)
+    page.keyboard.press("ArrowUp")
+    assert page.evaluate("document.activeElement.dataset.place") == "0 2"
+    page.keyboard.press("End")
+    assert page.evaluate("document.activeElement.dataset.place") == "0 31"
+    assert page.locator(".frames button[tabindex='0']").count() == 1
+    # Enter looks at what the frame has selected.
+    page.keyboard.press("Enter")
+    page.locator("#turns li").wait_for()

@@ -198,7 +198,7 @@ def test_curves_by_hand(tmp_path: Path) -> None:
     """Steps 0, 10, 30 lie at 0, a third and all of the width; what is not finite is a gap."""
     found = curve("x", [(0, 0.0), (10, 5.0), (20, math.nan), (30, 10.0)])
     assert found.path == "M0 100L333 50M1000 0" and (found.low, found.high, found.last) == (0.0, 10.0, 10.0)
-    assert curve("x", [(7, math.inf)]).path == "" and curve("x", [(7, 2.0)]).path == "M500 50h0"
+    assert curve("x", [(7, math.inf)]).path == "" and curve("x", [(7, 2.0)]).path == "M500 50h8"
     long = curve("x", [(step, float(step)) for step in range(10_001)])
     assert long.path.count("L") <= 301 and long.path.endswith("L1000 0")
     assert read_curves(tmp_path) == ()

@@ -8,6 +8,7 @@
   let chosen = null; // selected seconds
   let region = null; // selected part of the picture, fractions of the whole frame
   let staged = null; // the frame shown large: {clip, frame}
+  let meant = ""; // what was chosen last, and Enter will do: "look" or "answer"
   let busy = false;
 
   // --- texts and elements ----------------------------------------------------------------------
@@ -99,6 +100,7 @@
       [part, chosen, region] = [[0, view.duration_s], null, null];
       staged = witness() || staged;
     }
+    meant = "";
     for (const draw of [facts, options, form, strips, turns, outcome, timeline, stage, selection, able]) draw();
   }
 
@@ -119,6 +121,7 @@
       ...view.options.map((option) => {
         const input = el("input", "");
         Object.assign(input, { type: "radio", name: "option", value: option.letter, checked: option.letter === kept && !view.over });
+        input.addEventListener("change", () => mean("answer"));
         const right = view.over && option.letter === view.outcome.right;
         const mine = option.letter === given;
         const marks = [right ? "right" : "", mine ? "your answer" : ""].filter(Boolean).join(", ");
@@ -156,8 +159,24 @@
     $("give").disabled = busy || over;
     $("next").disabled = busy;
     for (const input of document.querySelectorAll("#answer input, #answer textarea, #look input")) input.disabled = over;
+    if (view) mean();
     if (view) $("brings").textContent = late ? "This is the last turn: only an answer counts." : brings();
   }
+
+  // What Enter would do, on its button and in words.
+  function mean(what) {
+    if (what) meant = what;
+    const answer = answered();
+    const look = $("kinds").querySelector("button:not(:disabled)");
+    // When an option is kept from the turn before, Enter alone does not give it.
+    const due = !view || busy ? null : view.over ? $("next") : meant === "look" ? look : meant === "answer" && answer ? $("give") : null;
+    for (const button of [...$("kinds").children, $("give"), $("next")]) button.classList.toggle("due", button === due);
+    const words = due === $("next") ? "next question" : due === $("give") ? `answer ${visible(answer)}` : due ? `${due.value} ${range(...chosen)}` : "nothing yet";
+    $("due-action").textContent = words;
+    return due;
+  }
+
+  const answered = () => (view?.kind === "choice" ? document.querySelector("#options :checked")?.value : $("text").value);
 
   function brings() {
     if (!chosen) return "Select a segment on the timeline, or a frame below.";
@@ -186,21 +205,27 @@
       const buttons = times.map((time, frame) => {
         const image = Object.assign(el("img", ""), { src: picture(number, frame), alt: "", loading: "lazy", draggable: false });
         const button = el("button", "", "", image, clock(time, 1));
-        Object.assign(button, { type: "button", title: `${seconds(time)}: show, and select around it` });
+        Object.assign(button, { type: "button", tabIndex: -1, title: `${seconds(time)}: show, and select around it` });
         button.dataset.place = `${number} ${frame}`;
-        button.addEventListener("click", () => {
-          staged = { clip: number, frame };
-          if (!view.over) around(times, frame);
-          stage();
-        });
+        button.addEventListener("click", () => show(number, frame));
         return button;
       });
       const what = clip.turn ? `turn ${clip.turn}` : "first frames";
       const whole = clip.pictures ? "" : ", which nobody saw: the episode was over";
       const words = ` ${clip.times_s.length} frames${clip.region ? " of a part of the picture" : ""}${whole}`;
-      return el("div", `strip ${tone(clip.turn)}`, "", el("h3", "", what, el("span", "", words)), el("div", "frames", "", ...buttons));
+      const frames = el("div", "frames", "", ...buttons);
+      frames.setAttribute("role", "group");
+      frames.setAttribute("aria-label", `${what}: arrow keys go from frame to frame`);
+      return el("div", `strip ${tone(clip.turn)}`, "", el("h3", "", what, el("span", "", words)), frames);
     });
     $("strips").replaceChildren(...list.reverse());
+  }
+
+  // Show a frame large, and select around it.
+  function show(clip, frame) {
+    staged = { clip, frame };
+    if (!view.over) around(view.clips[clip].times_s.slice(0, view.clips[clip].pictures), frame);
+    stage();
   }
 
   // From the frame before to the frame after: what is between them was not seen yet.
@@ -223,6 +248,11 @@
     outline($("due"), view.over && isEvidence(time) ? view.outcome.evidence_region : null);
     for (const button of document.querySelectorAll(".frames button")) {
       button.classList.toggle("now", button.dataset.place === `${staged.clip} ${staged.frame}`);
+    }
+    // A strip is one stop of the tab key: the frame shown large, or its first.
+    for (const frames of document.querySelectorAll(".frames")) {
+      const stop = frames.querySelector(".now") || frames.firstElementChild;
+      for (const button of frames.children) button.tabIndex = button === stop ? 0 : -1;
     }
     marks();
   }
@@ -332,6 +362,7 @@
     chosen = typed ? [start, end] : [tidy(start), tidy(end)]; // what is typed, the rules judge as it is
     if (!typed) [$("from").value, $("to").value] = chosen;
     $("closer").disabled = false;
+    meant = "look";
     selection();
     able();
   }
@@ -465,7 +496,7 @@
   });
   $("answer").addEventListener("submit", (event) => {
     event.preventDefault();
-    const text = view.kind === "choice" ? document.querySelector("#options :checked")?.value : $("text").value;
+    const text = answered();
     if (text) act({ kind: "answer", text });
     else complain(view.kind === "choice" ? "Choose an option first." : "Write an answer first.");
   });
@@ -474,5 +505,9 @@
     if (!open || window.confirm("Leave this question without an answer?")) play("next", { episode: view.episode });
   });
 
+  $("text").addEventListener("input", () => mean("answer"));
+
+  // What `keys.js` does by keys.
+  window.playPage = { now: () => ({ view, part, chosen }), choose, mean, zoom, show };
   play("episode");
 })();

@@ -28,6 +28,7 @@ _PARTS = {
     "icon.svg": ("icon.svg", "image/svg+xml"),
     "play.css": ("play.css", "text/css; charset=utf-8"),
     "play.js": ("play.js", "text/javascript; charset=utf-8"),
+    "keys.js": ("keys.js", "text/javascript; charset=utf-8"),
 }
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "

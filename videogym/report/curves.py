@@ -77,5 +77,5 @@ def curve(name: str, points: list[tuple[int, float]]) -> Curve:
         else:
             pen = "M"
     if len(places) == 1:
-        places.append("h0")  # a dot
+        places.append("h8")  # a dot
     return Curve(name, "".join(places), first, last, points[0][1], points[-1][1], low, high)
