@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from zoo import ADDRESS, HOSTILE, UNICODE, played, zoo
 
-from videogym import Answer, Crop, VideoQAEnv
+from videogym import Answer, Crop, Segment, VideoQAEnv
 from videogym.cli import main, progress_bar
 from videogym.evaluate import evaluate
 from videogym.grammars import grammar_names
@@ -242,6 +242,46 @@ def test_figures_of_a_run_are_those_of_evaluate(tmp_path: Path) -> None:
     assert f"{100 * accuracy.mean:.1f} % {100 * accuracy.low:.1f}–{100 * accuracy.high:.1f}" in text
     assert f"{reward.mean:.2f} ± {reward.high - reward.mean:.2f}{tiou.mean:.2f}" in text
     assert "31 1 not counted" in text
+    hit = report.hit_rate
+    assert hit is not None
+    said = f"{100 * hit.mean:.1f} % {100 * hit.low:.1f}–{100 * hit.high:.1f}"
+    assert text.index(said) > text.index("hit rate") and f"{said}{reward.mean:.2f} ±" in text
+
+
+def test_the_hit_rate_asks_for_all_evidence(tmp_path: Path) -> None:
+    """Two segments of which the skim shows the first; the second needs a look. None without any."""
+    two = (Segment(300, 330), Segment(301.2, 301.8))
+    assert view(played(Answer("B"), evidence=two)).hit is False
+    assert view(played(Crop(300, 303), Answer("B"), evidence=two)).hit is True
+    assert view(played(Answer("B"), evidence=None)).hit is None
+    text = "".join(write(tmp_path, played(Answer("B"), evidence=two), thumbnails=0).texts)
+    assert "not all of it was shown" in text
+
+
+def test_the_page_explains_its_marks(tmp_path: Path) -> None:
+    page = write(tmp_path, played(Answer("B")), thumbnails=0)
+    assert page.of("details", **{"class": "legend"})
+    for mark in ("right", "wrong", "unjudged", "silent", "cut"):
+        assert page.of("b", **{"class": f"verdict {mark}"}), mark
+
+
+def test_pictures_are_buttons_and_upright_ones_are_as_large(tmp_path: Path) -> None:
+    """16 to 9 both ways: the longer side is 160 pixels of the page, and 256 in what is enlarged."""
+    upright = "synthetic:brief_event?level=0&duration_s=600&seed=2&size=180x320"
+    for video, shape in ((upright, ("90", "160")), (ADDRESS, ("160", "90"))):
+        page = write(tmp_path, played(Answer("B"), video=video), thumbnails=1)
+        (image,) = page.of("img")
+        assert (image["width"], image["height"]) == shape
+        stored = Image.open(io.BytesIO(base64.b64decode(pictures(page)[0])))
+        assert max(stored.size) == 256 and image["alt"] == "frame of the skim at 0 s"
+        assert page.of("button", **{"class": "picture"})
+
+
+def test_what_may_be_cut_short_is_whole_in_its_title(tmp_path: Path) -> None:
+    question, answer = "Which flag? " * 50, "a very long answer " * 20
+    page = write(tmp_path, played(Answer(answer), question=question, kind="open", options=(), answer="B"))
+    titles = [attributes.get("title") for _, attributes in page.tags]
+    assert question in titles and answer in titles
 
 
 def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
