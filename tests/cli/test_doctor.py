@@ -108,7 +108,8 @@ def test_times_of_damage_are_those_of_the_group_of_pictures(tmp_path):
     noise_inside(tmp_path / "noisy.mp4")
     (found,) = examine(str(tmp_path / "noisy.mp4")).findings
     assert "1 of 4 groups" in found.message and "1.67 to 3.33 s" in found.message
-    assert codes(tmp_path / "noisy.mp4", decode="none") == []
+    # The noise lies over the numbers of pictures too, so that some are seen to be missing.
+    assert codes(tmp_path / "noisy.mp4", decode="none") == ["damaged_frames"]
 
 
 def test_a_long_file_is_sampled_unless_all_of_it_is_asked_for(tmp_path):
@@ -126,7 +127,7 @@ def test_a_long_file_is_sampled_unless_all_of_it_is_asked_for(tmp_path):
     missed = [group for group in range(48) if group not in chosen][:3]
     for group in missed:
         for position, size in packets[50 * group + 10 : 50 * group + 40]:
-            data[position + 5 : position + size] = bytes(size - 5)
+            data[position + 16 : position + size] = bytes(max(0, size - 16))  # headers stay whole
     path.write_bytes(data)
     assert codes(path) == []
     whole = examine(str(path), decode="all")

@@ -12,10 +12,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
-from videogym.testing.coded_clips import copy_stream, read_code, write_clip
+from videogym.testing.coded_clips import copy_stream, draw_code, read_code, write_clip
 
 COUNT = 160
 RATE = 30
@@ -98,6 +99,32 @@ def fragmented(folder: Path) -> Clip:
         codec_options=X264,
         muxer_options={"movflags": "frag_keyframe+empty_moov"},
     )
+
+
+def write_packets(
+    path: Path, codec: str, options: dict[str, str], change: Callable[[list[Any]], list[Any]], count: int
+) -> None:
+    """Encode frames at `RATE`, and put into a file what is made of their packets."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=RATE, options=options)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        packets = []
+        for number in range(count):
+            packets += stream.encode(av.VideoFrame.from_ndarray(draw_code(number), format="rgb24"))
+        container.mux(change(packets + stream.encode(None)))
+
+
+def new_packet(packet: Any, data: bytes) -> Any:
+    """A packet with other bytes in the place of another one."""
+    made: Any = av.Packet(data)
+    made.pts, made.dts, made.time_base, made.stream = (
+        packet.pts,
+        packet.dts,
+        packet.time_base,
+        packet.stream,
+    )
+    made.is_keyframe = packet.is_keyframe
+    return made
 
 
 MAKERS: dict[str, Callable[[Path], Clip]] = {

@@ -118,6 +118,11 @@ CAUSES: dict[str, Cause] = {
     # --- good to know ---
     "variable_rate": Cause("note", "Nothing is to be done: frames are found by their times."),
     "rotated": Cause("note", "Nothing is to be done: frames are shown upright."),
+    "missing_frames": Cause(
+        "note",
+        "Packets were lost, or frames left out when it was made. If lost, pictures are smeared up to the "
+        "next keyframe: look at them. Batches mark these frames as damaged.",
+    ),
     "other_streams": Cause(
         "note",
         "Nothing is to be done if the film is shown, as players do. Otherwise copy the stream that is "

@@ -90,9 +90,10 @@ def examine(
     alive()
     with video:
         tried, damage = _decoded(path, video, decode, alive)
+        doubts = list(_of_missing_frames(path, video))
     longest = int(np.bincount(video.table.key_of).max())
     facts = Facts(video.meta, video.table.container, longest, tried)
-    notes = [*_notes(path, facts, video.pts_s), *_of_other_streams(path, facts)]
+    notes = [*doubts, *_notes(path, facts, video.pts_s), *_of_other_streams(path, facts)]
     return Examination(path, (*damage, *notes), facts)
 
 
@@ -177,6 +178,20 @@ def _notes(path: str, facts: Facts, pts_s: NDArray[np.float64]) -> Iterator[Find
         yield finding("rotated", path, f"it is shown turned by {video.rotation} degrees")
 
 
+def _of_missing_frames(path: str, video: _Examined) -> Iterator[Finding]:
+    """Holes in the times of a codec that cannot tell whether later frames refer to what is missing."""
+    doubtful = np.flatnonzero(video.table.doubtful)
+    if len(doubtful):
+        places = doubtful[np.diff(doubtful, prepend=-2) > 1]
+        more = f", and at {len(places) - 1} more places" if len(places) > 1 else ""
+        after_s, codec = video.pts_s[places[0] - 1], video.meta.codec
+        said = (
+            f"frames after {after_s:.2f} s are missing{more}; {codec} does not tell whether the "
+            f"{len(doubtful)} frames from there to the next keyframe refer to them"
+        )
+        yield finding("missing_frames", path, said)
+
+
 def _of_other_streams(path: str, facts: Facts) -> Iterator[Finding]:
     try:
         others = unshown_streams(path, covers=False)
@@ -196,9 +211,13 @@ def _decoded(
     path: str, video: _Examined, how: Decode, alive: Callable[[], None]
 ) -> tuple[int, list[Finding]]:
     """How many frames were tried, and what that showed."""
-    tried, spans = 0, []
-    groups = list(_groups(video.table.key_of, how))
+    key_of = video.table.key_of
+    lost = set(key_of[video.table.lost].tolist())
+    groups = list(_groups(key_of, how))
+    tried, bad = 0, lost.copy()
     for group in groups:
+        if int(key_of[group[0]]) in lost:
+            continue
         tried += len(group)
         try:
             for start in range(0, len(group), _CHUNK):
@@ -208,14 +227,22 @@ def _decoded(
         except VideoChanged as error:
             return tried, [finding("changing", path, str(error))]
         except VideoError:
-            after = int(group[-1]) + 1
-            end_s = video.pts_s[after] if after < len(video.pts_s) else video.meta.duration_s
-            spans.append(_span(video.pts_s[group[0]], end_s))
-    if not spans:
+            bad.add(int(key_of[group[0]]))
+    if not bad:
         return tried, []
+    spans = [_group_span(video, key) for key in sorted(bad)]
     more = f" and {len(spans) - _NAMED} more" if len(spans) > _NAMED else ""
-    said = f"{len(spans)} of {len(groups)} groups of pictures that were tried cannot be decoded: "
+    looked_at = len(lost.union(int(key_of[group[0]]) for group in groups))
+    said = f"{len(spans)} of {looked_at} groups of pictures that were tried cannot be decoded: "
     return tried, [finding("damaged_frames", path, said + "; ".join(spans[:_NAMED]) + more)]
+
+
+def _group_span(video: _Examined, key: int) -> str:
+    """From the first frame of a group of pictures to the end of its last."""
+    places = np.flatnonzero(video.table.key_of == key)
+    after = int(places[-1]) + 1
+    end_s = video.pts_s[after] if after < len(video.pts_s) else video.meta.duration_s
+    return _span(video.pts_s[places[0]], end_s)
 
 
 def _groups(key_of: NDArray[np.int32], how: Decode) -> Iterator[NDArray[np.intp]]:

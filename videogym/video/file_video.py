@@ -25,7 +25,15 @@ from videogym.video.packets import TABLE_FORMAT
 from videogym.video.pixels import View
 from videogym.video.scan import load_or_scan
 from videogym.video.times import ordinals_at
-from videogym.video.types import DecodeTimeout, FrameBatch, Resizer, VideoChanged, VideoError, VideoMeta
+from videogym.video.types import (
+    DecodeTimeout,
+    FrameBatch,
+    Resizer,
+    TruncatedVideo,
+    VideoChanged,
+    VideoError,
+    VideoMeta,
+)
 
 OnError = Literal["raise", "nearest"]
 
@@ -97,7 +105,8 @@ class FileVideo(ABC):
             region: ``(x0, y0, x1, y1)`` in ``[0, 1]``, cut at full resolution before resizing.
             resizer: how pixels are resampled.
             on_error: with ``"nearest"`` a frame that cannot be decoded is replaced by the nearest
-                one of another group of pictures, with its own timestamp and ``damaged`` set.
+                one of another group of pictures, with its own timestamp and ``damaged`` set. What a frame
+                is replaced by does not depend on which others are asked for.
 
         Raises:
             ValueError: a time is not finite, size or region is out of range, or the video is closed.
@@ -110,10 +119,14 @@ class FileVideo(ABC):
                 raise ValueError(f"{self._path}: the video is closed")
             self.require_unchanged()
             shown, pixels = self._read_or_replace(asked, view, on_error)
-        damaged = shown != asked
+        damaged = (shown != asked) | self._table.doubtful[shown]
         if not np.array_equal(places, np.arange(len(places))):
             shown, damaged, pixels = shown[places], damaged[places], pixels[places]
         return FrameBatch(pixels, self._table.pts_s[shown], damaged)
+
+    def doubtful(self, pts_s: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether frames with such times are marked because others are missing before them."""
+        return np.asarray(self._table.doubtful[ordinals_at(self.pts_s, pts_s)])
 
     def require_unchanged(self) -> None:
         """Check that the file is still the one that was opened.
@@ -163,25 +176,29 @@ class FileVideo(ABC):
         self, ordinals: NDArray[np.intp], view: View, on_error: OnError
     ) -> tuple[NDArray[np.intp], NDArray[np.uint8]]:
         try:
-            return ordinals, self._read(ordinals, view)
+            return ordinals, self._read_whole(ordinals, view)
         except (DecodeTimeout, VideoChanged):
             raise
-        except VideoError:
+        except VideoError as error:
             if on_error == "raise":
                 raise
-        groups = np.split(ordinals, np.flatnonzero(np.diff(self._table.key_of[ordinals])) + 1)
-        parts = [self._read_or_nearest(group, view) for group in groups]
+            if len(ordinals) == 1:
+                found, pixels = self._nearest(int(ordinals[0]), view, error)
+                return np.array([found]), pixels
+        # In halves down to single frames: what is given for a frame does not depend on its company.
+        halves = np.array_split(ordinals, 2)
+        parts = [self._read_or_replace(half, view, on_error) for half in halves]
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
-    def _read_or_nearest(
-        self, group: NDArray[np.intp], view: View
-    ) -> tuple[NDArray[np.intp], NDArray[np.uint8]]:
-        """Frames of one group of pictures, or for each of them the nearest outside."""
-        try:
-            return group, self._read(group, view)
-        except VideoError as error:
-            found = [self._nearest(int(ordinal), view, error) for ordinal in group]
-        return np.array([f[0] for f in found]), np.concatenate([f[1] for f in found])
+    def _read_whole(self, ordinals: NDArray[np.intp], view: View) -> NDArray[np.uint8]:
+        """`_read`, but for frames of which it is known that what they refer to was lost."""
+        lost = ordinals[self._table.lost[ordinals]]
+        if len(lost):
+            time_s = self._table.pts_s[lost[0]]
+            raise TruncatedVideo(
+                f"{self._path}: the frame at {time_s:.3f} s cannot be decoded (what it refers to was lost)"
+            )
+        return self._read(ordinals, view)
 
     def _nearest(self, ordinal: int, view: View, error: VideoError) -> tuple[int, NDArray[np.uint8]]:
         """The closest frame at the edge of another group that can be decoded."""
@@ -190,7 +207,7 @@ class FileVideo(ABC):
         distance = np.abs(self._table.pts[outside] - self._table.pts[ordinal])
         for candidate in outside[np.argsort(distance, kind="stable")]:
             try:
-                return int(candidate), self._read(np.array([candidate]), view)
+                return int(candidate), self._read_whole(np.array([candidate]), view)
             except VideoError:
                 continue
         raise error

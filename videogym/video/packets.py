@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from videogym.video.orientation import Orientation
 from videogym.video.types import VideoMeta
 
-TABLE_FORMAT = 2  # part of a sidecar's name; raise it when a field changes its meaning
-_ARRAYS = ("pts", "keys", "key_dts")
+TABLE_FORMAT = 3  # part of a sidecar's name; raise it when a field changes its meaning
+_ARRAYS = ("pts", "key_of", "lost", "doubtful", "keys", "key_dts", "parts")
 _FACTS = ("end", "tick", "width", "height", "codec", "container", "open_groups")
 _RATE_TOLERANCE_S = 1e-3
 
@@ -31,8 +31,14 @@ class PacketTable:
     """Presentation times and decoding entry points of one video stream."""
 
     pts: NDArray[np.int64]  # (num_frames,) ticks of shown frames, strictly ascending
-    keys: NDArray[np.int64]  # (num_keys,) ticks of keyframes, ascending, cut-away ones included
+    key_of: NDArray[np.int32]  # (num_frames,) ordinal of the keyframe from which decoding reaches a frame
+    lost: NDArray[np.bool_]  # (num_frames,) what it refers to was lost: it cannot be shown as it was
+    doubtful: NDArray[np.bool_]  # (num_frames,) this may be so, and its codec cannot tell
+    keys: NDArray[
+        np.int64
+    ]  # (num_keys,) ticks of keyframes as they stand in the file, hidden ones included
     key_dts: NDArray[np.int64]  # (num_keys,) decoding times of the same, ticks
+    parts: NDArray[np.int64]  # ordinals of keyframes at which time runs anew, in a cut without encoding
     end: int  # ticks, end of the last frame
     tick: tuple[int, int]  # seconds in one tick, as a fraction
     width: int  # pixels as stored, before orientation
@@ -76,10 +82,9 @@ class PacketTable:
         tolerance = max(_RATE_TOLERANCE_S, self.tick[0] / self.tick[1]) * 1.000001
         return bool(np.abs(self.pts_s - ideal).max() > tolerance)
 
-    @cached_property
-    def key_of(self) -> NDArray[np.int32]:
-        """(num_frames,) ordinal of the keyframe from which decoding reaches a frame."""
-        return np.maximum(np.searchsorted(self.keys, self.pts, side="right") - 1, 0).astype(np.int32)
+    def first_of_part(self, key: int) -> int:
+        """Ordinal of the first keyframe from which decoding may reach frames of a keyframe."""
+        return int(self.parts[np.searchsorted(self.parts, key, side="right") - 1])
 
     def meta(self, fingerprint: str) -> VideoMeta:
         """The public facts."""

@@ -19,6 +19,7 @@ from av.stream import Discard
 from av.video.frame import PictureType
 from numpy.typing import NDArray
 
+from videogym.video.bitstream import EMPTY, sense_of
 from videogym.video.file_video import FileVideo
 from videogym.video.packets import PacketTable
 from videogym.video.pixels import Renderer, View
@@ -92,6 +93,7 @@ class _Decoder:
         for stream in self._container.streams:
             if stream is not self._stream:
                 stream.discard = Discard.all
+        self._sense = sense_of(table.codec, self._stream.codec_context.extradata)
         self._may_skip = table.codec in _SKIPS_NONREF
         self._seeks_by_dts = table.container == "mpegts"
         self._packets: Iterator[Any] = iter(())
@@ -119,7 +121,7 @@ class _Decoder:
 
     def _group_frames(self, key: int, wanted: dict[int, int]) -> Iterator[tuple[int, Any]]:
         """Frames of one group of pictures, from an earlier keyframe if this one does not lead to them."""
-        start, step = key, 1
+        start, step, first = key, 1, self._table.first_of_part(key)
         while True:
             damage: Exception | None = None
             try:
@@ -131,13 +133,13 @@ class _Decoder:
             if not wanted:
                 return
             # Damage costs one more group, in case the keyframe was none; a search goes on.
-            if start == 0 or (damage and start < key):
+            if start == first or (damage and start < key):
                 time_s = self._table.pts_s[min(wanted.values())]
                 cause = f" ({damage})" if damage else ""
                 raise TruncatedVideo(
                     f"{self._path}: the frame at {time_s:.3f} s cannot be decoded{cause}"
                 ) from damage
-            start, step = max(0, start - step), step * 2
+            start, step = max(first, start - step), step * 2
 
     def _forward(self, start: int, wanted: dict[int, int]) -> Iterator[tuple[int, Any]]:
         """Decode on from a keyframe, or from where we are, until all wanted frames came out.
@@ -155,7 +157,7 @@ class _Decoder:
         for packet in self._packets:
             for frame in self._decode(packet, packet.pts in wanted, key):
                 if self._last_out is None and start > 0:
-                    self._require_entry(frame, key)
+                    self._require_entry(frame, start)
                 self._last_out = frame.pts
                 too_late += frame.pts > last
                 if frame.pts in wanted:
@@ -174,9 +176,11 @@ class _Decoder:
             return True
         return not self._passed.isdisjoint(wanted)
 
-    def _require_entry(self, frame: Any, key: int) -> None:
-        """The keyframe itself must come out first, unless an edit list hides it, and need no other."""
-        is_hidden = self._table.pts[self._table.pts.searchsorted(key)] != key
+    def _require_entry(self, frame: Any, start: int) -> None:
+        """The keyframe itself must come out first, unless it is not shown, and need no other."""
+        key = self._table.keys[start]
+        place = self._table.pts.searchsorted(key)
+        is_hidden = self._table.pts[place] != key or self._table.key_of[place] != start
         if not is_hidden and (frame.pts != key or frame.pict_type in _PREDICTED):
             raise _NoEntry
 
@@ -194,6 +198,8 @@ class _Decoder:
             # Pictures shown before the keyframe may refer to what lies before it; we do without them.
             if packet.pts is not None and packet.pts < key:
                 return []
+            if self._sense(memoryview(packet)) & EMPTY:
+                return []
             raise
         self._stats.decoded += len(frames)
         frames = [frame for frame in frames if frame.pts is not None and frame.pts >= key]
@@ -203,6 +209,9 @@ class _Decoder:
 
     def _seek(self, start: int) -> None:
         """Go to a keyframe; libav's idea of a timestamp differs by container, so look where it lands."""
+        if len(self._table.parts) > 1:
+            self._count_to(start)
+            return
         by_pts, by_dts = self._table.keys, self._table.key_dts
         if self._seeks_by_dts:
             by_pts, by_dts = by_dts, by_pts
@@ -221,12 +230,27 @@ class _Decoder:
 
     def _lands(self, ticks: int, start: int) -> bool:
         """Seek, then drop packets up to a keyframe; false when that one lies after the wanted."""
+        first, packets = self._keyframe_at(ticks)
+        if first is None or first.pts > self._table.keys[start]:
+            return False
+        self._stand(first, packets, start)
+        return True
+
+    def _count_to(self, start: int) -> None:
+        """Go to a keyframe of a file in which time runs anew: seeking cannot tell its parts apart."""
+        first, packets = self._keyframe_at(int(self._table.key_dts[0]))
+        if first is None or first.pts != self._table.keys[0]:
+            raise TruncatedVideo(f"{self._path}: cannot go back to its first keyframe")
+        keyframes = (packet for packet in packets if packet.is_keyframe and packet.pts is not None)
+        self._stand(next(itertools.islice(keyframes, start - 1, None)) if start else first, packets, start)
+
+    def _keyframe_at(self, ticks: int) -> tuple[Any, Iterator[Any]]:
+        """The first keyframe after seeking, or None, and the packets after it."""
         self._container.seek(ticks, stream=self._stream)
         self._stats.seeks += 1
         packets = packets_of(self._container, self._stream)
-        first = next((p for p in packets if p.is_keyframe and p.pts is not None), None)
-        if first is None or first.pts > self._table.keys[start]:
-            return False
-        self._packets = itertools.chain([first], packets)
+        return next((p for p in packets if p.is_keyframe and p.pts is not None), None), packets
+
+    def _stand(self, packet: Any, packets: Iterator[Any], start: int) -> None:
+        self._packets = itertools.chain([packet], packets)
         self._group, self._last_out, self._passed = start, None, set()
-        return True

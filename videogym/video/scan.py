@@ -6,9 +6,7 @@ file is opened for the first time, and is a typed error. Nothing is decoded but 
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from videogym.video.bitstream import sense_of
 from videogym.video.cache import publish_file
 from videogym.video.containers import CONTAINERS
+from videogym.video.headers import Doubled, Headers, Jumps, arrange
 from videogym.video.orientation import orientation_of
 from videogym.video.packets import PacketTable, load_table, save_table
 from videogym.video.types import NoVideoStream, TruncatedVideo, UnreadableVideo
@@ -155,41 +155,9 @@ def scan(path: str) -> PacketTable:
         return _table(container, stream, headers, path)
 
 
-@dataclass
-class _Headers:
-    """What one pass over the packets of a file brings; ticks in decoding order."""
-
-    pts: array[int] = field(default_factory=lambda: array("q"))  # packets that may show a frame
-    durations: array[int] = field(default_factory=lambda: array("q"))  # 0: not told
-    keys: array[int] = field(default_factory=lambda: array("q"))
-    key_dts: array[int] = field(default_factory=lambda: array("q"))
-    first: Any = None  # the first frame that the decoder gives
-    opening: list[int] = field(default_factory=list)  # ticks of the first frames, as they came out
-    open_groups: bool = False  # a frame follows a later keyframe than the first and is shown before it
-    jumps: bool = False  # a keyframe is shown before one that precedes it in the file
-    untimed: int = 0  # packets and first frames without a timestamp
-    cut: bool = False  # the last video packet is incomplete
-    ends: dict[int, int] = field(default_factory=dict)  # largest end of a packet, by stream
-
-    def add(self, packet: Any) -> None:
-        """Note a packet of the video stream."""
-        if packet.pts is None:
-            self.untimed += 1
-            return
-        if packet.is_keyframe:
-            self.jumps |= bool(self.keys) and not packet.is_discard and packet.pts <= self.keys[-1]
-            self.keys.append(packet.pts)
-            self.key_dts.append(packet.pts if packet.dts is None else packet.dts)
-        # Nothing before the first keyframe can be decoded.
-        if self.keys and not packet.is_discard:
-            self.open_groups |= len(self.keys) > 1 and packet.pts < self.keys[-1]
-            self.pts.append(packet.pts)
-            self.durations.append(packet.duration or 0)
-        self.cut = packet.is_corrupt
-
-
-def _read_headers(container: Any, stream: Any) -> _Headers:
-    headers = _Headers()
+def _read_headers(container: Any, stream: Any) -> Headers:
+    codec = stream.codec_context
+    headers = Headers(sense_of(codec.codec.canonical_name, codec.extradata))
     opening = _AVI_OPENING if container.format.name == "avi" else 1
     for packet in packets_of(container):
         if packet.pts is not None:
@@ -200,14 +168,22 @@ def _read_headers(container: Any, stream: Any) -> _Headers:
         if packet.size:
             headers.add(packet)
         if len(headers.opening) < opening and headers.keys:
-            for frame in packet.decode():
+            for frame in _decoded(packet):
                 headers.first = headers.first or frame
                 headers.untimed += frame.pts is None
                 headers.opening.append(frame.pts or 0)
     return headers
 
 
-def _require_complete(container: Any, stream: Any, headers: _Headers, path: str) -> None:
+def _decoded(packet: Any) -> list[Any]:
+    """Frames that a packet brings out; none where it is damaged or refers to lost ones."""
+    try:
+        return list(packet.decode())
+    except av.FFmpegError:
+        return []
+
+
+def _require_complete(container: Any, stream: Any, headers: Headers, path: str) -> None:
     index = stream.index_entries
     promised = index[-1].pos + index[-1].size if len(index) else 0
     if promised > container.size:
@@ -222,34 +198,35 @@ def _require_complete(container: Any, stream: Any, headers: _Headers, path: str)
         raise TruncatedVideo(f"{path}: promises {length_s:.1f} s, its packets end at {end_s:.1f} s")
 
 
-def _table(container: Any, stream: Any, headers: _Headers, path: str) -> PacketTable:
+def _table(container: Any, stream: Any, headers: Headers, path: str) -> PacketTable:
+    codec = stream.codec_context.codec.canonical_name
     if headers.untimed:
         raise UnreadableVideo(f"{path}: some of its frames have no timestamp")
-    if headers.jumps:
-        raise UnreadableVideo(f"{path}: its clock jumps back, as after joining files; remux it")
     # AVI has no presentation times. libav guesses them, wrongly for H.264 with B-frames.
     if headers.opening != sorted(headers.opening):
         raise UnreadableVideo(
             f"{path}: its frames are shown in an order that AVI cannot tell; remux it to MP4"
         )
-    pts = np.frombuffer(headers.pts, dtype=np.int64)
-    order = np.argsort(pts, kind="stable")
-    # What lies before the first decoded frame refers to pictures that were cut away.
-    order = order[pts[order] >= headers.first.pts]
-    shown = pts[order]
-    keys, first_of_each = np.unique(np.frombuffer(headers.keys, dtype=np.int64), return_index=True)
-    if (np.diff(shown) == 0).any():
-        raise UnreadableVideo(f"{path}: two of its frames have the same timestamp")
+    try:
+        frames = arrange(headers, codec)
+    except Jumps:
+        raise UnreadableVideo(f"{path}: its clock jumps back, as after joining files; convert it") from None
+    except Doubled:
+        raise UnreadableVideo(f"{path}: two of its frames have the same timestamp") from None
     return PacketTable(
-        pts=shown,
-        keys=keys,
-        key_dts=np.frombuffer(headers.key_dts, dtype=np.int64)[first_of_each],
-        end=int(shown[-1]) + _last_duration(shown, int(headers.durations[order[-1]]), stream),
+        pts=frames.pts,
+        key_of=frames.key_of,
+        lost=frames.lost,
+        doubtful=frames.doubtful,
+        keys=np.array(headers.keys, dtype=np.int64),
+        key_dts=np.array(headers.key_dts, dtype=np.int64),
+        parts=np.array(headers.parts, dtype=np.int64),
+        end=int(frames.pts[-1]) + _last_duration(frames.pts, frames.last_duration, stream),
         tick=(stream.time_base.numerator, stream.time_base.denominator),
         width=headers.first.width,
         height=headers.first.height,
         orientation=orientation_of(headers.first, path),
-        codec=stream.codec_context.codec.canonical_name,
+        codec=codec,
         container=container.format.name,
         open_groups=headers.open_groups,
     )

@@ -137,7 +137,7 @@ class FrameStore:
         pixels = self._collect(video, key, distinct, view)
         if not np.array_equal(places, np.arange(len(places))):
             pixels = pixels[places]
-        return FrameBatch(pixels, shown, np.zeros(len(shown), dtype=np.bool_))
+        return FrameBatch(pixels, shown, _doubtful(video, shown))
 
     def build_grid(
         self,
@@ -240,6 +240,13 @@ class FrameStore:
 def _pixel_key(video: Video) -> str:
     """Names the pixels of a video."""
     return video.cache_key if isinstance(video, FileVideo) else video.meta.fingerprint
+
+
+def _doubtful(video: Video, pts_s: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The marks that a read of these frames would give them."""
+    if isinstance(video, FileVideo):
+        return video.doubtful(pts_s)
+    return np.zeros(len(pts_s), dtype=np.bool_)
 
 
 def _decode(video: Video, pts_s: NDArray[np.float64], view: View) -> NDArray[np.uint8]:

@@ -69,7 +69,9 @@ class FrameBatch:
 
     pixels: NDArray[np.uint8]  # (N, H, W, 3) RGB
     pts_s: NDArray[np.float64]  # (N,) true presentation times, seconds
-    damaged: NDArray[np.bool_]  # (N,) only ever true with on_error="nearest"
+    # (N,) another frame stands here, which happens with on_error="nearest" alone; or others are missing
+    # before this one, and its codec does not tell whether it refers to them, so that it may be smeared
+    damaged: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.pts_s)
