@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from videogym import FrameStore, Task, get_recipe
 from videogym.datasets import load_tasks, require_unseen
-from videogym.evaluate import Estimate, mean, proportion
+from videogym.grouping import Group, Groups, in_order, require_known, split, table
+from videogym.intervals import Estimate, clustered_mean, clustered_proportion, proportion
 
 from .engines.base import EngineError
 from .tools.traces import traces_of, write_traces
@@ -39,7 +40,16 @@ from .vlm.rollouts import make_chat_env, play_tasks
 
 OPTIONS = (
     *("checkpoint", "recipe", "tasks", "video_root", "episodes", "trained_on", "device", "dtype"),
-    *("video_form", "window", "max_new_tokens", "max_context", "rollouts_at_once", "threads", "server"),
+    *(
+        "video_form",
+        "window",
+        "max_new_tokens",
+        "max_context",
+        "rollouts_at_once",
+        "threads",
+        "server",
+        "by",
+    ),
 )
 _SHARES = ("accuracy", "hit_rate")
 _WORDS = {"hit_rate": "hit rate", "invalid_rate": "turns refused", "cut_rate": "episodes cut"}
@@ -62,6 +72,8 @@ class Config(ChatConfig):
     """Source of the tasks that the model was trained on: it is not evaluated on their videos."""
     server: str = ""
     """URL of a vLLM that samples, see `agents.engines.vllm_server`; empty: the model does."""
+    by: str = ""
+    """Fields of the tasks' metadata by which accuracy is told too, with commas between; empty: none."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant.
@@ -75,6 +87,11 @@ class Config(ChatConfig):
         super().__post_init__()
         if self.episodes < 0:
             raise ValueError(f"episodes must be at least 0, got {self.episodes}")
+
+    @property
+    def names(self) -> list[str]:
+        """The fields of metadata, each once."""
+        return list(dict.fromkeys(name.strip() for name in self.by.split(",") if name.strip()))
 
     @property
     def at_once(self) -> int:
@@ -91,6 +108,7 @@ class Evaluation:
     env: ChatEnv
     tasks: tuple[Task, ...]  # those that can be played
     left_out: dict[str, str]  # task id -> cause, for the others: a bad video, or no room for the question
+    unplayable: tuple[Task, ...] = ()  # those
 
     def play(self, progress: bool = False) -> list[Record]:
         """One episode of every task, in order."""
@@ -112,6 +130,7 @@ def prepare(config: Config) -> Evaluation:
     alone("agents.evaluate")
     get_recipe(config.recipe)  # the cheap questions first
     tasks = load_tasks(config.tasks, config.root)[: config.episodes or None]
+    require_known(config.names, (task.metadata for task in tasks))
     if config.trained_on:
         require_unseen(tasks, load_tasks(config.trained_on, config.root))
     try:
@@ -134,11 +153,12 @@ def prepare(config: Config) -> Evaluation:
         raise ValueError(
             f"none of {len(tasks)} tasks can be played, such as {next(iter(left_out.values()))}"
         )
-    return Evaluation(config, actor, env, playable, left_out)
+    unplayable = tuple(task for task, record in begun if record.cut)
+    return Evaluation(config, actor, env, playable, left_out, unplayable)
 
 
 def estimates(records: Sequence[Record], tasks: Sequence[Task]) -> dict[str, Estimate]:
-    """The figures of `agents.vlm.evaluation.figures` and `hits` with 95 % intervals.
+    """The figures of `agents.vlm.evaluation.figures` and `hits`, with 95 % intervals clustered by video.
 
     Args:
         records: one of every task, in order.
@@ -151,16 +171,48 @@ def estimates(records: Sequence[Record], tasks: Sequence[Task]) -> dict[str, Est
     kept = [record for record in records if not record.cut]
     found = {"cut_rate": proportion(len(records) - len(kept), len(records))}
     rows = [
-        figures([record]) | ({} if record.cut else hits([record], [task]))
+        (figures([record]) | ({} if record.cut else hits([record], [task])), task.video)
         for record, task in zip(records, tasks, strict=True)
     ]
-    for name in dict.fromkeys(name for row in rows for name in row if name != "cut_rate"):
-        values = [row[name] for row in rows if name in row]  # a term can be absent from an episode
-        found[name] = proportion(round(sum(values)), len(values)) if name in _SHARES else mean(values)
+    for name in dict.fromkeys(name for row, _ in rows for name in row if name != "cut_rate"):
+        present = [(row[name], video) for row, video in rows if name in row]  # a term can be absent
+        values, videos = zip(*present, strict=True)
+        if name in _SHARES:
+            found[name] = clustered_proportion([value > 0.5 for value in values], videos)
+        else:
+            found[name] = clustered_mean(values, videos)
     if kept:  # a share of turns, whose number differs from episode to episode
         turns = [turn for record in kept for turn in record.played]
         found["invalid_rate"] = proportion(sum(bool(turn.error) for turn in turns), len(turns))
     return found
+
+
+def grouped(records: Sequence[Record], evaluation: Evaluation, name: str) -> Groups:
+    """The figures by a field of the tasks' metadata; what could not be played is counted in its group."""
+    pairs = list(zip(records, evaluation.tasks, strict=True))
+    members = split(((task.metadata, (record, task)) for record, task in pairs), name)
+    lost = split(((task.metadata, task) for task in evaluation.unplayable), name)
+    made = []
+    for value in dict.fromkeys([*members, *lost]):
+        played, tasks = zip(*members.get(value, []), strict=True) if value in members else ((), ())
+        found = estimates(played, tasks) if played else {}
+        names = ("accuracy", "hit_rate", "reward", "turns")
+        accuracy, hit_rate, reward, turns = (found.get(figure) for figure in names)
+        made.append(
+            Group(
+                value=value,
+                episodes=len(played),
+                videos=len({task.video for task in tasks}),
+                accuracy=accuracy,
+                hit_rate=hit_rate,
+                tiou=None,
+                reward=reward,
+                turns=turns,
+                frames=None,
+                left_out=len(lost.get(value, [])),
+            )
+        )
+    return in_order(name, made)
 
 
 def write(out: Path, records: Sequence[Record], config: Config) -> None:
@@ -222,6 +274,8 @@ def main() -> None:
     write(arguments.out, records, config)
     found = estimates(records, evaluation.tasks)
     sys.stdout.write(told(found, evaluation, len(records)))
+    for name in config.names:
+        sys.stdout.write("\n".join(["", *table(grouped(records, evaluation, name)), ""]))
     sys.stdout.write(f"The episodes are {arguments.out / 'traces.jsonl'}\n")
 
 

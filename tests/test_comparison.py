@@ -121,6 +121,20 @@ def test_pairs_that_all_agree_leave_room_for_doubt():
     )
 
 
+def test_pairs_of_one_video_are_worth_less():
+    a, b = [False] * 8 + [True] * 8, [True] * 8 + [False] * 8
+    plain = share_difference(a, b)
+    # Two videos, in either of which all differ alike: worth two pairs, a design effect of 15 (16 at most).
+    wide = share_difference(a, b, [0] * 8 + [1] * 8)
+    assert (plain.mean, wide.mean) == (0, 0)
+    assert wide.high == approx(min(1, 15**0.5 * plain.high))
+    assert share_difference(a, b, range(16)) == plain
+    # 1, 1, 3, 3 in two videos: sums of what is off are -2 and 2, so the variance of the mean is 2 * 8 / 16.
+    assert mean_difference([0, 0, 0, 0], [1, 1, 3, 3], "aabb").high == approx(
+        2 + 1.959964 * (3**0.5 / 3**0.5)
+    )
+
+
 def test_a_difference_of_means_is_paired():
     # Differences 1, 1, 1: no spread, though either run's values spread.
     found = mean_difference([0, 10, 20], [1, 11, 21])

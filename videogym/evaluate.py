@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
-import numpy as np
 
 from videogym.datasets import load_tasks, require_unseen
+from videogym.grouping import Groups, average, group, require_known, share, table
+from videogym.intervals import Estimate, proportion
+from videogym.intervals import mean as mean
+from videogym.metadata import Metadata
 from videogym.rewards import answered_right, finite, looked_segments
 from videogym.state import WHOLE_FRAME, Clip, Segment, State, Task, intersection_s, merge, region_iou
 from videogym.video import VideoError
@@ -45,24 +47,12 @@ class Episode:
     hit: bool | None  # whether frames of all evidence were shown, see `hits`; None without evidence
     video: str  # fingerprint of what was shown
     task: str  # digest of what was asked and what is right, see `task_digest`
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+    metadata: Mapping[str, Any] = Metadata()  # of the task
 
 
 @dataclass(frozen=True)
 class Report:
-    """Figures of a policy over a set of episodes."""
+    """Figures of a policy over a set of episodes. Intervals are clustered by video, see `intervals`."""
 
     accuracy: Estimate
     hit_rate: Estimate | None  # share of the episodes that were shown all evidence, see `hits`
@@ -77,6 +67,7 @@ class Report:
     faults: int  # episodes with a turn whose frames could not be decoded; left out of all figures
     abstained: int  # episodes whose answer the judge did not judge; left out of accuracy and reward
     episodes: tuple[Episode, ...] = field(repr=False)
+    groups: dict[str, Groups] = field(default_factory=dict)  # by name of a field of metadata
 
     def __str__(self) -> str:
         """A table of the figures, and what was left out of them."""
@@ -101,6 +92,7 @@ class Report:
                 f"{len(self.episodes)} episodes of {self.recipe}, 95 % intervals",
                 *(f"  {name:<{width}}{value or 'not annotated'}" for name, value in named.items()),
                 *(f"{count} {what}" for what, count in left_out.items() if count),
+                *(line for groups in self.groups.values() for line in ("", *table(groups))),
             ]
         )
 
@@ -114,6 +106,7 @@ def evaluate(
     seed: int = 0,
     trained_on: str | Iterable[Task] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    by: str | Sequence[str] = (),
 ) -> Report:
     """Play episodes and report.
 
@@ -131,9 +124,11 @@ def evaluate(
         trained_on: tasks that the policy learned from, or their source for `load_tasks`; it is not
             evaluated on their videos, whatever is asked about them.
         progress: called with (done, total) after every episode.
+        by: names of fields of `Task.metadata` by which figures are grouped too.
 
     Raises:
-        ValueError: there is nothing to evaluate, every video was bad, or no answer was judged.
+        ValueError: there is nothing to evaluate, every video was bad, no answer was judged, or no task has
+            metadata of such a name.
         RewardError: a reward is not a finite number.
         TrainedOnError: tasks ask about videos that were trained on; the message names them, and nothing
             is played.
@@ -145,6 +140,9 @@ def evaluate(
     if trained_on is not None:
         seen = load_tasks(trained_on) if isinstance(trained_on, str) else trained_on
         require_unseen([inner.tasks.by_id(task_id) for task_id in task_ids], seen)
+    names = [by] if isinstance(by, str) else list(dict.fromkeys(by))
+    told = {task_id: inner.tasks.by_id(task_id).metadata for task_id in task_ids} if names else {}
+    require_known(names, told.values())
     played: list[Episode] = []
     bad: dict[str, str] = {}
     call = _with_env(policy, inner)
@@ -165,7 +163,10 @@ def evaluate(
         )
     if all(episode.correct is None for episode in sound):
         raise ValueError(f"no episode could be scored: the judge abstained from all {len(sound)} answers")
-    return _report(sound, inner.recipe.identity, bad, len(played) - len(sound))
+    lost = [told[task_id] for task_id in bad if names]
+    lost += [episode.metadata for episode in played if episode.fault_turns]
+    groups = {name: group(sound, name, lost) for name in names}
+    return _report(sound, inner.recipe.identity, bad, len(played) - len(sound), groups)
 
 
 def _with_env(policy: Policy, env: Any) -> Callable[[Any, dict[str, Any]], Any]:
@@ -222,6 +223,7 @@ def _episode(state: State, correct: bool | None, reward: float, terms: dict[str,
         hit=hits(state.task, state.clips),
         video=state.video.fingerprint,
         task=task_digest(state.task),
+        metadata=state.task.metadata,
     )
 
 
@@ -268,53 +270,35 @@ def hits(task: Task, clips: Sequence[Clip]) -> bool | None:
     return all(any(segment.contains(time_s) for time_s in times_s) for segment in task.evidence)
 
 
-def _report(episodes: list[Episode], recipe: str, bad: dict[str, str], faults: int) -> Report:
+def _report(
+    episodes: list[Episode], recipe: str, bad: dict[str, str], faults: int, groups: dict[str, Groups]
+) -> Report:
     turns = sum(e.turns for e in episodes)
     judged = [e for e in episodes if e.correct is not None]
     names = sorted({name for e in episodes for name in e.terms})
     return Report(
-        accuracy=proportion(sum(bool(e.correct) for e in judged), len(judged)),
-        hit_rate=_optional_proportion([e.hit for e in episodes]),
-        tiou=_optional_mean([e.tiou for e in episodes]),
-        reward=mean([e.reward for e in judged]),
-        turns=mean([e.turns for e in episodes]),
-        frames=mean([e.frames for e in episodes]),
+        accuracy=_known(share(judged, lambda e: e.correct)),
+        hit_rate=share(episodes, lambda e: e.hit),
+        tiou=average(episodes, lambda e: e.tiou),
+        reward=_known(average(judged, lambda e: e.reward)),
+        turns=_known(average(episodes, lambda e: e.turns)),
+        frames=_known(average(episodes, lambda e: e.frames)),
         invalid_rate=proportion(sum(e.invalid_turns for e in episodes), turns),
-        terms={name: mean([e.terms[name] for e in episodes if name in e.terms]) for name in names},
+        terms={name: _term(episodes, name) for name in names},
         recipe=recipe,
         bad_videos=bad,
         faults=faults,
         abstained=len(episodes) - len(judged),
         episodes=tuple(episodes),
+        groups=groups,
     )
 
 
-def proportion(successes: int, count: int) -> Estimate:
-    """Share of successes with Wilson's 95 % score interval, which stays inside [0, 1].
-
-    >>> str(proportion(9, 10))
-    '0.900 [0.596, 0.982]'
-    """
-    z = 1.959964
-    share = successes / count
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), count)
+def _term(episodes: list[Episode], name: str) -> Estimate:
+    return _known(average(episodes, lambda e: e.terms.get(name)))
 
 
-def mean(values: Sequence[float]) -> Estimate:
-    """Mean with its normal 95 % interval; the interval of a single value is the value."""
-    array = np.asarray(values, dtype=np.float64)
-    centre = float(array.mean())
-    half = 1.959964 * float(array.std(ddof=1)) / math.sqrt(len(array)) if len(array) > 1 else 0.0
-    return Estimate(centre, centre - half, centre + half, len(array))
-
-
-def _optional_proportion(values: Sequence[bool | None]) -> Estimate | None:
-    present = [value for value in values if value is not None]
-    return proportion(sum(present), len(present)) if present else None
-
-
-def _optional_mean(values: Sequence[float | None]) -> Estimate | None:
-    present = [value for value in values if value is not None]
-    return mean(present) if present else None
+def _known(estimate: Estimate | None) -> Estimate:
+    if estimate is None:
+        raise ValueError("no episode has this figure")
+    return estimate

@@ -19,6 +19,7 @@ import av
 import gymnasium
 
 from videogym.evaluate import Episode, Report
+from videogym.metadata import Metadata, MetadataError
 from videogym.traces import RecordTraces
 
 VERSION = 1  # of the format on disk
@@ -33,6 +34,7 @@ _TYPES: dict[str, tuple[type, ...]] = {  # by the text of an annotation of `Epis
     "float": _NUMBER,
     "float | None": (*_NUMBER, type(None)),
     "dict[str, float]": (dict,),
+    "Mapping[str, Any]": (dict,),
 }
 
 
@@ -93,8 +95,12 @@ def result_text(report: Report, run: Mapping[str, Any]) -> str:
     """A result as JSON: first what was run, then the figures, then a line for each episode."""
     figures = {name: value for name, value in asdict(report).items() if name != "episodes"}
     head = {MARK: VERSION, "run": run, "episodes": len(report.episodes), **figures}
-    rows = ",\n    ".join(json.dumps(asdict(episode)) for episode in report.episodes)
+    rows = ",\n    ".join(json.dumps(_row(episode)) for episode in report.episodes)
     return f'{json.dumps(head, indent=2)[:-2]},\n  "played": [\n    {rows}\n  ]\n}}'
+
+
+def _row(episode: Episode) -> dict[str, Any]:
+    return asdict(episode) | {"metadata": Metadata(episode.metadata).to_json()}
 
 
 def read_result(path: str | os.PathLike[str]) -> Result:
@@ -132,7 +138,14 @@ def _result(row: Any) -> Result:
 def _episode(row: Any, place: str) -> Episode:
     if not isinstance(row, dict):
         raise ResultError(f"field {place!r} must be an object, got {row!r:.80}")
-    return Episode(**{f.name: _typed(row, f.name, _TYPES[str(f.type)], place) for f in fields(Episode)})
+    row = {"metadata": {}, **row}  # results of before there was metadata lack it
+    found = {f.name: _typed(row, f.name, _TYPES[str(f.type)], place) for f in fields(Episode)}
+    for term in found["terms"]:
+        _typed(found["terms"], term, _NUMBER, f"{place}.terms")
+    try:
+        return Episode(**found | {"metadata": Metadata(found["metadata"])})
+    except MetadataError as error:
+        raise ResultError(f"field '{place}.metadata': {error}") from error
 
 
 def _typed(row: Mapping[str, Any], name: str, types: tuple[type, ...], place: str = "") -> Any:
@@ -144,7 +157,4 @@ def _typed(row: Mapping[str, Any], name: str, types: tuple[type, ...], place: st
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         names = " or ".join("null" if one is type(None) else one.__name__ for one in types)
         raise ResultError(f"field {where!r} must be {names}, got {value!r:.80}")
-    if isinstance(value, dict) and types == _TYPES["dict[str, float]"] and place:
-        for key in value:
-            _typed(value, key, _NUMBER, where)
     return value

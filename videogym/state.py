@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from videogym.metadata import Metadata, MetadataError
 from videogym.video.types import VideoMeta
 
 ActionKind = Literal["select", "crop", "answer"]
@@ -101,6 +102,7 @@ class Task:
 
     Raises:
         ValueError: the fields contradict each other; the message names the task and the field.
+        MetadataError: ``metadata`` is no JSON; a `ValueError` too.
     """
 
     task_id: str
@@ -113,8 +115,16 @@ class Task:
     source: str = ""  # data set or family the task comes from
     # Where in the frames of the evidence a detail lies that only a crop of it shows; None: nowhere.
     evidence_region: Region | None = field(default=None, repr=False)
+    # Whatever else is told of it, any JSON object: duration class, domain, question type. It groups figures
+    # and is in no observation. It may repeat the truth.
+    metadata: Mapping[str, Any] = field(default=Metadata(), repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.metadata, Metadata):
+            try:
+                object.__setattr__(self, "metadata", Metadata(self.metadata))
+            except MetadataError as error:
+                raise MetadataError(f"task {self.task_id!r}: {error}") from error
         if not self.task_id or not self.video or not self.question:
             raise ValueError(f"task {self.task_id!r}: task_id, video and question must not be empty")
         if self.evidence_region is not None and not self.evidence:

@@ -19,6 +19,7 @@ from agents.vlm.evaluation import figures, hits
 from agents.vlm.records import Record, read_records
 from videogym.comparison import compare, read_side
 from videogym.datasets import load_tasks, write_tasks
+from videogym.intervals import proportion
 from videogym.report import write_report
 from videogym.traces import read_traces
 
@@ -139,6 +140,35 @@ def test_figures_are_those_of_the_records(
     write(tmp_path, records, evaluation.config)
     side = read_side(tmp_path)
     assert side.accuracy == accuracy and side.unscored == 1
+
+
+def test_figures_are_grouped_by_what_is_told_of_tasks(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Right, right and wrong, the first two of one topic; one more task that could not be played."""
+    right = answers(3)
+    wrong = next(one for one in (ANSWER, ANSWER.replace("B", "A")) if one != right[2])
+    evaluation, records = scripted(
+        monkeypatch, checkpoints["qwen2_5_vl"], [[right[0]], [right[1]], [wrong]]
+    )
+    topics = ("a", "a", ["b", "c"])
+    tasks = [replace(t, metadata={"topic": of}) for t, of in zip(evaluation.tasks, topics, strict=True)]
+    told_of = replace(evaluation, tasks=tuple(tasks), unplayable=(replace(tasks[0], task_id="lost"),))
+    groups = evaluate.grouped(records, told_of, "topic").groups
+    assert [(one.value, one.episodes, one.left_out) for one in groups] == [
+        ("a", 2, 1),
+        ("b", 1, 0),
+        ("c", 1, 0),
+    ]
+    assert [one.accuracy and one.accuracy.mean for one in groups] == [1, 0, 0]
+    # Two questions about one video are worth one.
+    shared = replace(told_of, tasks=tuple(replace(task, video=tasks[0].video) for task in tasks))
+    assert evaluate.grouped(records, shared, "topic").groups[0].accuracy == replace(
+        proportion(1, 1), count=2
+    )
+    write_tasks(tmp_path / "t.jsonl", tasks)
+    with pytest.raises(ValueError, match="no task has metadata 'topics'; there is: topic"):
+        prepare(config(checkpoints["qwen2_5_vl"], 3, tasks=str(tmp_path / "t.jsonl"), by="topic, topics"))
 
 
 def test_all_cut_is_said_and_kept(

@@ -68,6 +68,31 @@ def test_the_figures_by_hand(capsys):
     assert found["a"]["episodes"] == 6 and found["partings"] is None
 
 
+def test_figures_by_group(capsys):
+    """Tasks of two topics; by traces and by results, in words and in JSON."""
+    tasks = [replace(task, metadata={"topic": "abb"[i % 3]}) for i, task in enumerate(load_tasks(TASKS))]
+    write_tasks("t.jsonl", tasks)
+    right = {}
+    for name in ("oracle", "random"):
+        assert main(["eval", name, "--tasks", "t.jsonl", "--traces", f"{name}_t.jsonl", "--json"]) == 0
+        Path(f"{name}_t.json").write_text(capsys.readouterr().out)
+        right[name] = {one.task.task_id: one.correct for one in read_traces(f"{name}_t.jsonl").episodes}
+    of_a = [task.task_id for task in tasks if task.metadata["topic"] == "a"]
+    share = sum(right["random"][task_id] for task_id in of_a) / 2
+    for suffix in ("json", "jsonl"):
+        files = [f"random_t.{suffix}", f"oracle_t.{suffix}"]
+        found = json.loads(told(capsys, *files, "--by", "topic", "--json"))["groups"]["topic"]
+        assert [(one["value"], one["tasks"]) for one in found] == [("b", 4), ("a", 2)]
+        assert found[1]["figures"]["accuracy"]["a"]["mean"] == share
+        assert found[1]["figures"]["accuracy"]["difference"]["mean"] == 1 - share
+        said = told(capsys, *files, "--by", "topic").splitlines()
+        at = said.index("Accuracy by topic")
+        assert said[at + 1].split() == ["tasks", "A", "B", "B", "-", "A"]
+        assert [line.split()[:2] for line in said[at + 2 : at + 4]] == [["b", "4"], ["a", "2"]]
+    assert main(["diff", *files, "--by", "topics"]) == 2
+    assert "no task has metadata 'topics'; there is: topic" in capsys.readouterr().err
+
+
 def test_another_recipe_is_told_field_by_field(capsys):
     arguments = ["eval", "oracle", "--tasks", TASKS, "--recipe", "VIDEO_MTR/code", "--traces", "mtr.jsonl"]
     assert main(arguments) == 0

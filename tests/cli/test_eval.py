@@ -5,6 +5,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,28 @@ def test_a_bad_video_is_listed_and_left_out(capsys):
     said = capsys.readouterr().out
     assert said.startswith("1 episodes of") and "1 tasks left out" in said and "b.mp4: not a video" in said
     assert "temporal IoU    not annotated" in said
+
+
+def test_figures_by_group(capsys):
+    tasks = [
+        replace(task, metadata={"topic": "ab"[i % 2], "n": i}) for i, task in enumerate(load_tasks(TASKS))
+    ]
+    write_tasks("t.jsonl", tasks)
+    assert main(["eval", "oracle", "--tasks", "t.jsonl", "--by", "topic", "--by", "n"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("topic "))
+    assert [line.split()[:4] for line in lines[at + 1 : at + 3]] == [
+        ["a", "3", "3", "1.000"],
+        ["b", "3", "3", "1.000"],
+    ]
+    assert main(["eval", "oracle", "--tasks", "t.jsonl", "--by", "topic", "--json"]) == 0
+    groups = json.loads(capsys.readouterr().out)["groups"]["topic"]["groups"]
+    assert [(one["value"], one["episodes"], one["accuracy"]["mean"]) for one in groups] == [
+        ("a", 3, 1.0),
+        ("b", 3, 1.0),
+    ]
+    assert main(["eval", "oracle", "--tasks", "t.jsonl", "--by", "topics"]) == 2
+    assert "no task has metadata 'topics'; there is: n, topic" in capsys.readouterr().err
 
 
 def test_evaluating_on_what_was_trained_on_is_refused(capsys):

@@ -8,10 +8,11 @@ The rows are made up, in the shape in which each data set is published.
 from __future__ import annotations
 
 import csv
+import datetime
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from videogym.datasets import READERS, TaskFileError, load_tasks
+from videogym.metadata import Metadata
 from videogym.state import Segment, Task
 from videogym.testing.dataset_suite import check_tasks
 
@@ -125,6 +127,7 @@ SAMPLES = {
             answer="B",
             evidence=(Segment(10, 12), Segment(3000, 3010.5)),
             source="cg-bench",
+            metadata={"duration": 3600.2, "domain": "Life", "sub_category": "x"},
         ),
         "row 2 (line 27)",  # as the file is written here, a value a line
     ),
@@ -178,6 +181,7 @@ SAMPLES = {
             options=("eats", "cooks", "sews", "sings", "C. reads"),
             answer="E",
             source="egoschema",
+            metadata={"question_idx": "0"},
         ),
         "row 2",
     ),
@@ -214,6 +218,14 @@ SAMPLES = {
             options=("A chair", "A lamp", "7"),
             answer="C",
             source="longvideobench",
+            metadata={
+                "video_id": "86CxyhFV9MI",
+                "position": [854],
+                "subtitle_path": "86CxyhFV9MI_en.json",
+                "duration_group": 600,
+                "starting_timestamp_for_subtitles": 0,
+                "duration": 190.16,
+            },
         ),
         "row 2 (line 21)",
     ),
@@ -256,6 +268,7 @@ SAMPLES = {
             answer="Olive oil.",
             evidence=(Segment(101.5, 120.0),),
             source="longvt",
+            metadata={"index": 12, "split": "train"},
         ),
         "row 2",
     ),
@@ -336,6 +349,7 @@ SAMPLES = {
             answer="D",
             evidence=(Segment(15, 3739),),
             source="lvbench",
+            metadata={"type": "tv", "question_type": ["key information retrieval"]},
         ),
         "line 2, question 1",
     ),
@@ -361,6 +375,7 @@ SAMPLES = {
             options=("2", "4", "8", "1"),
             answer="B",
             source="mlvu",
+            metadata={"duration": 480.0, "question_type": "count"},
         ),
         "row 2 (line 15)",
     ),
@@ -414,6 +429,13 @@ SAMPLES = {
             answer="C",
             evidence=(Segment(20.9, 22.7), Segment(58.5, 63.6)),
             source="nextgqa",
+            metadata={
+                "frame_count": "1906",
+                "width": "640",
+                "height": "480",
+                "type": "CH",
+                "duration": 64.0,
+            },
         ),
         "line 3",
     ),
@@ -447,6 +469,7 @@ SAMPLES = {
             answer="[[0.0, 16.0], [20.0, 24.0]]",
             evidence=(Segment(0, 16), Segment(20, 24)),
             source="qvhighlights",
+            metadata={"duration": 126},
         ),
         "line 2",
     ),
@@ -481,6 +504,7 @@ SAMPLES = {
             options=OPTIONS,
             answer="C",
             source="video-mme",
+            metadata={"video_id": "001", "duration": "short"},
         ),
         "row 2",
     ),
@@ -511,6 +535,11 @@ SAMPLES = {
             options=OPTIONS,
             answer="B",
             source="video-mmmu",
+            metadata={
+                "question_type": "multiple-choice",
+                "subject": "Art_Theory",
+                "discipline": "Art and Design",
+            },
         ),
         "row 2",
     ),
@@ -561,6 +590,74 @@ def test_the_fields_of_a_row_become_those_of_a_task(name: str, tmp_path: Path) -
 def test_every_reader_keeps_the_contract_of_tasks(name: str, tmp_path: Path) -> None:
     path = write(name, tmp_path)
     check_tasks(lambda: load_tasks(f"{name}:{path}"))
+
+
+PLAIN = {"topic": "sport", "level": 3, "share": 0.5, "hard": True, "tags": ["a", "b"], "numbers": [1, 2]}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_whatever_else_a_row_tells_is_metadata(name: str, tmp_path: Path) -> None:
+    """Texts, numbers, truth values and lists of such, in any format; the rest stops nothing."""
+    if name == "nextgqa":  # a table of texts
+        told: dict[str, Any] = {"topic": "sport", "level": "3"}
+        path = write_csv(tmp_path / "val.csv", [row | told for row in SAMPLES[name].rows])
+        write_nextgqa(tmp_path / "test.csv", list(SAMPLES[name].rows))  # for what stands beside
+        files = [path]
+    else:
+        told = PLAIN
+        rest = {
+            "long": "x" * 1001,
+            "none": None,
+            "nan": float("nan"),
+            "inside": {"x": 1},
+            "most": [0] * 101,
+        }
+        rows = [row | told | rest for row in SAMPLES[name].rows]
+        files = [write_json((tmp_path / SAMPLES[name].file).with_suffix(".json"), rows)]
+        if name != "mlvu":  # whose candidates are of several types, which no table holds
+            blobs = [row | {"blob": b"x", "day": datetime.date(2026, 1, 1)} for row in rows]
+            files += [write_parquet((tmp_path / SAMPLES[name].file).with_suffix(".parquet"), blobs)]
+    for file in files:
+        kept = load_tasks(f"{name}:{file}")[0].metadata
+        assert {field: kept.get(field) for field in told} == Metadata(told), file
+        assert not {"long", "none", "nan", "inside", "most", "blob", "day"} & set(kept), file
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_nothing_is_told_twice(name: str, tmp_path: Path) -> None:
+    """What a field of the task is made of is not metadata too, least of all the truth."""
+    task = load_tasks(f"{name}:{write(name, tmp_path)}")[0]
+    told = json.dumps(Metadata(task.metadata).to_json())
+    for text in (task.question, *task.options, task.answer if task.kind == "open" else "?"):
+        assert json.dumps(text) not in told
+    assert "answer" not in told
+
+
+def test_of_a_lecture_subject_discipline_and_track_are_known(tmp_path: Path) -> None:
+    row = SAMPLES["video-mmmu"].rows[0]
+    for name in ("Perception", "other"):
+        (tmp_path / name).mkdir()
+        ids = ("dev_Energy_and_Power_3", "new_Juggling_1", "17")
+        path = write_json(tmp_path / name / "test.json", [row | {"id": task_id} for task_id in ids])
+        known = [
+            {"subject": "Energy_and_Power", "discipline": "Tech and Engineering"},
+            {"subject": "Juggling"},
+            {},
+        ]
+        track = {"track": "perception"} if name == "Perception" else {}
+        for task, told in zip(load_tasks(f"video-mmmu:{path}"), known, strict=True):
+            assert task.metadata == {"question_type": "multiple-choice", **told, **track}
+
+
+def test_what_is_known_of_a_video_is_told_of_its_questions(tmp_path: Path) -> None:
+    questions = [
+        {"uid": "0", "question": "Who?\n(A) Ann\n(B) Bo", "answer": "A", "question_type": ["a", "b"]}
+    ]
+    line = {"key": "k", "type": "tv", "video_info": {"duration_minutes": 33.5, "fps": 30}, "qa": questions}
+    (task,) = load_tasks(f"lvbench:{write_jsonl(tmp_path / 'v.jsonl', [line])}")
+    assert task.metadata == {
+        "type": "tv", "duration_minutes": 33.5, "fps": 30, "question_type": ("a", "b")
+    }  # fmt: skip
 
 
 def message(asked: Any, said: str) -> dict[str, Any]:
@@ -693,7 +790,8 @@ def test_whatever_a_field_holds_it_is_read_or_named(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of times that cannot be read
-            assert load_tasks(f"{name}:{path}")[0] == sample.task
+            task = load_tasks(f"{name}:{path}")[0]
+        assert replace(task, metadata=sample.task.metadata) == sample.task
     except TaskFileError as error:
         assert error.path == str(path)
         assert error.place

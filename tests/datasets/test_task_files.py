@@ -24,6 +24,7 @@ from videogym.datasets import (
     read_tasks,
     write_tasks,
 )
+from videogym.metadata import Metadata
 from videogym.state import Segment, Task, TaskKind
 from videogym.testing.dataset_suite import check_tasks
 
@@ -78,6 +79,8 @@ def test_keeps_the_contract_of_tasks(tmp_path: Path) -> None:
 
 
 NAN, INF = float("nan"), float("inf")
+MISSPELT = {"anser" if name == "answer" else name: value for name, value in CHOICE.items()}
+NO_OPTIONS = {name: value for name, value in CHOICE.items() if name != "options"}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +92,21 @@ NAN, INF = float("nan"), float("inf")
         ),
         ("'answer' is missing", {k: v for k, v in CHOICE.items() if k != "answer"}),
         ("options", {k: v for k, v in CHOICE.items() if k != "options"}),
-        ("'colour' is unknown", CHOICE | {"colour": "red"}),
+        ("'answer' is missing; is 'anser' meant to be 'answer'?", MISSPELT),
+        ("2 to 26 options, got 0; is 'option' meant to be 'options'?", NO_OPTIONS | {"option": ["x", "y"]}),
+        ("metadata 'share' must be JSON", CHOICE | {"share": NAN}),
+        ("metadata 'a.b[1]' must be JSON", CHOICE | {"metadata": {"a": {"b": [1, INF]}}}),
+        ("metadata 'half' must be JSON", CHOICE | {"half": "\ud800"}),
+        ("metadata 'large' must be JSON", CHOICE | {"large": 10**400}),
+        (
+            "is nested deeper than 16",
+            b'{"a":' + b"[" * 40 + b"]" * 40 + b"," + json.dumps(CHOICE).encode()[1:],
+        ),
+        ("'metadata' must be an object, got 'sports'", CHOICE | {"metadata": "sports"}),
+        (
+            "'topic' stands in the line and in its 'metadata'",
+            CHOICE | {"topic": 1, "metadata": {"topic": 1}},
+        ),
         ("'task_id' must be non-empty text, got 7", CHOICE | {"task_id": 7}),
         ("'video' must be non-empty text, got ''", CHOICE | {"video": ""}),
         ("'question' must be non-empty text", CHOICE | {"question": "  "}),
@@ -136,6 +153,55 @@ def test_a_fault_is_named_by_file_line_and_field(says: str, row: Any, tmp_path: 
     assert str(caught.value).startswith(f"{path}: line 3: ")
 
 
+def test_unknown_fields_are_kept_as_metadata(tmp_path: Path) -> None:
+    told = {"category": "sports", "duration": "long", "tags": ["a", 1, None], "source_url": "x", "level": 2}
+    path = write_rows(
+        tmp_path / "tasks.jsonl", OPEN | told, NUMERIC | {"metadata": told, "own": {"x": [1]}}
+    )
+    first, second = read_tasks(path)
+    assert first.metadata == Metadata(told) and first.metadata["tags"] == ("a", 1, None)
+    assert second.metadata == Metadata(told | {"own": {"x": [1]}})
+    assert first == replace(second, task_id="b", video="/abs/clip.mp4", question="Who?", kind="open",
+                            answer="Ann", metadata=told)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("anser", "answer"),
+        ("Answer", "answer"),
+        ("awnser", "answer"),
+        ("option", "options"),
+        ("Evidence", "evidence"),
+        ("evidences", "evidence"),
+        ("quesiton", "question"),
+        ("task-id", "task_id"),
+        ("taskId", "task_id"),
+        ("videos", "video"),
+        ("kinds", "kind"),
+        ("evidenceRegion", "evidence_region"),
+        ("meta_data", "metadata"),
+        ("sorce", "source"),
+    ],
+)
+def test_a_name_that_is_nearly_a_field_is_kept_and_told(name: str, known: str, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "tasks.jsonl", OPEN, CHOICE | {name: 1}, NUMERIC | {name: 1})
+    says = f"tasks.jsonl: field '{name}' \\(line 2 and 1 more\\) is kept as metadata; is '{known}' meant"
+    with pytest.warns(UserWarning, match=says):
+        tasks = read_tasks(path)
+    assert [task.metadata for task in tasks] == [{}, {name: 1}, {name: 1}]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["category", "duration", "question_type", "question_id", "task_type", "video_id", "caption", "captions",
+     "domain", "answer_type", "resource", "score", "type", "id", "kind_of_video", "level", "tags"],
+)  # fmt: skip
+def test_a_name_of_its_own_is_kept_without_a_word(name: str, tmp_path: Path) -> None:
+    (task,) = read_tasks(write_rows(tmp_path / "tasks.jsonl", OPEN | {name: "x"}))
+    assert task.metadata == {name: "x"}
+
+
 def test_a_repeated_id_names_both_lines(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "tasks.jsonl", CHOICE, OPEN, CHOICE | {"question": "Another?"})
     with pytest.raises(TaskFileError, match=r"line 3: the id 'a' is already that of line 1"):
@@ -169,6 +235,9 @@ def test_the_error_survives_a_worker_process(tmp_path: Path) -> None:
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip)
 texts |= st.sampled_from(["\u2028a\u0085b\x1c", "</answer>", '"\\', "<|im_end|>", "ⅰ é 中"])
 segments = st.builds(lambda a, b: Segment(a, a + b), st.floats(0, 1e5), st.floats(0.001, 1e5))
+plain = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | texts
+plain |= st.floats(allow_nan=False, allow_infinity=False)
+json_values = st.recursive(plain, lambda v: st.lists(v, max_size=2) | st.dictionaries(texts, v, max_size=2))
 
 
 @st.composite
@@ -192,6 +261,7 @@ def some_tasks(draw: st.DrawFn) -> list[Task]:
                 answer=draw(answers.get(kind, texts)),
                 evidence=draw(st.none() | st.lists(segments, min_size=1, max_size=3).map(tuple)),
                 source=draw(st.just("") | texts),
+                metadata=draw(st.dictionaries(texts, json_values, max_size=3)),
             )
         )
     return tasks

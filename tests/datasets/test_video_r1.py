@@ -38,6 +38,7 @@ TASK = Task(
     answer="C",
     evidence=(Segment(20.9, 22.7), Segment(23.8, 26.0)),
     source="nextgqa",
+    metadata={"data_type": "video", "problem_type": "multiple choice", "duration": 64, "reward": 0.5},
 )
 
 

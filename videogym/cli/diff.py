@@ -7,13 +7,15 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from videogym.cli.options import add_command
+from videogym.cli.options import add_command, add_groups
 from videogym.cli.terminal import printable
 from videogym.comparison import Comparison, Side, compare, read_side
 from videogym.comparison.compare import p_value, signed
+from videogym.comparison.paired import PairGroup
 from videogym.comparison.partings import WORDS
 
 _NAMED = 3  # tasks that are named
+_MOST_GROUPS = 40  # that are written
 _WIDTH = 60  # characters of a value that fits beside another one
 
 
@@ -32,12 +34,13 @@ def add_diff(commands: Any) -> None:
     )
     parser.add_argument("a", metavar="A", help="traces, a folder of such, or a result")
     parser.add_argument("b", metavar="B", help="what it is compared with")
+    add_groups(parser)
     parser.add_argument("--json", action="store_true", help="the comparison as one JSON object")
     parser.set_defaults(run=_diff)
 
 
 def _diff(arguments: argparse.Namespace) -> int:
-    found = compare(read_side(arguments.a), read_side(arguments.b))
+    found = compare(read_side(arguments.a), read_side(arguments.b), tuple(dict.fromkeys(arguments.by)))
     lines = [json.dumps(found.to_json(), indent=2)] if arguments.json else _lines(found)
     print("\n".join(lines))
     return 0
@@ -52,6 +55,9 @@ def _lines(found: Comparison) -> Iterator[str]:
     yield from _task_lines(found)
     yield from ("", f"Figures on the common tasks ({len(found.common)}), 95 % intervals")
     yield from _figure_lines(found)
+    for name, of_name in found.groups.items():
+        yield from ("", f"Accuracy by {printable(name)}")
+        yield from _group_lines(of_name)
     yield from ("", "Where episodes of one task first differ")
     yield from _parting_lines(found)
     yield from ("", found.conclusion)
@@ -124,10 +130,7 @@ def _figure_lines(found: Comparison) -> Iterator[str]:
         name = printable(figure.name if figure in found.figures else f"  {figure.name}")
         fewer = "" if figure.a.count == len(found.common) else f"  ({figure.a.count} tasks)"
         rows.append((name, str(figure.a), str(figure.b), signed(figure) + fewer))
-    wide = [max(len(row[column]) for row in rows) for column in range(3)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, wide, strict=False)]
-        yield "  " + "  ".join([*cells, row[-1]])
+    yield from _columns(rows)
     for letter, names in zip("AB", found.terms_of_one, strict=True):
         if names:
             yield f"  only {letter} is paid: {printable(', '.join(names))}"
@@ -136,6 +139,24 @@ def _figure_lines(found: Comparison) -> Iterator[str]:
         yield f"  right in A alone {test.only_a}, in B alone {test.only_b}: exact McNemar {p_value(test.p)}"
     if not found.same_recipe:
         yield "  rewards of different recipes are different things"
+
+
+def _group_lines(of_name: Sequence[PairGroup]) -> Iterator[str]:
+    rows: list[tuple[str, ...]] = [("", "tasks", "A", "B", "B - A")]
+    for one in of_name[:_MOST_GROUPS]:
+        accuracy = next((figure for figure in one.figures if figure.name == "accuracy"), None)
+        told = ("", "", "none judged") if accuracy is None else (accuracy.a, accuracy.b, signed(accuracy))
+        rows.append((printable(one.value), str(one.tasks), *map(str, told)))
+    yield from _columns(rows)
+    if len(of_name) > _MOST_GROUPS:
+        yield f"  and {len(of_name) - _MOST_GROUPS} more groups"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    wide = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, wide, strict=False)]
+        yield "  " + "  ".join([*cells, row[-1]])
 
 
 def _parting_lines(found: Comparison) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import gymnasium
 
-from videogym.cli.options import add_command, add_episodes
+from videogym.cli.options import add_command, add_episodes, add_groups
 from videogym.cli.terminal import printable, progress_bar
 from videogym.env import VideoQAEnv
 from videogym.evaluate import Policy, Report, evaluate
@@ -70,6 +70,7 @@ def add_eval(commands: Any) -> None:
         default="pyav",
         help="decodes files (default: %(default)s)",
     )
+    add_groups(parser)
     parser.add_argument(
         "--json", action="store_true", help="settings, figures and episodes as one JSON object, see `diff`"
     )
@@ -96,6 +97,7 @@ def _eval(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             trained_on=arguments.trained_on,
             progress=progress_bar("episodes"),
+            by=arguments.by,
         )
     finally:
         env.close()

@@ -67,3 +67,14 @@ def add_episodes(parser: argparse.ArgumentParser) -> None:
         "--recipe", default="DEFAULT", metavar="NAME", help="of the episodes (default: %(default)s)"
     )
     parser.add_argument("--traces", metavar="FILE", help="JSONL file to which every episode is appended")
+
+
+def add_groups(parser: argparse.ArgumentParser) -> None:
+    """By what figures are grouped; see `videogym.grouping`."""
+    parser.add_argument(
+        "--by",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="figures by this field of the tasks' metadata too, e.g. duration; may be repeated",
+    )

@@ -5,21 +5,24 @@ Nothing here says why; it says what differs, how sure that is, and what cannot b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from videogym.comparison.paired import (
     Figure,
     McNemar,
     Pair,
+    PairGroup,
     discordance,
     figures,
+    groups,
     term_figures,
 )
 from videogym.comparison.partings import Parting, partings
 from videogym.comparison.settings import Settings, differences
 from videogym.comparison.sides import ComparisonError, Side
+from videogym.grouping import require_known
 
 LEVEL = 0.05  # below which p is taken for a difference
 _NAMED = 3  # settings that the conclusion names
@@ -43,6 +46,7 @@ class Comparison:
     terms: tuple[Figure, ...]  # sums of reward terms over an episode
     mcnemar: McNemar | None  # of the answers; None where none was judged
     partings: tuple[Parting, ...] | None  # None: one of the two holds no turns
+    groups: Mapping[str, tuple[PairGroup, ...]] = field(default_factory=dict)  # by a field of metadata
 
     @property
     def same_recipe(self) -> bool:
@@ -78,21 +82,41 @@ class Comparison:
             "terms_of_one": dict(zip(("a", "b"), map(list, self.terms_of_one), strict=True)),
             "mcnemar": None if self.mcnemar is None else asdict(self.mcnemar),
             "partings": None if self.partings is None else {p.kind: list(p.tasks) for p in self.partings},
+            "groups": {
+                name: [
+                    {
+                        "value": one.value,
+                        "tasks": one.tasks,
+                        "figures": {f.name: _row(f) for f in one.figures},
+                    }
+                    for one in of_name
+                ]
+                for name, of_name in self.groups.items()
+            },
             "conclusion": self.conclusion,
         }
 
 
-def compare(a: Side, b: Side) -> Comparison:
+def compare(a: Side, b: Side, by: Sequence[str] = ()) -> Comparison:
     """Compare two runs. Differences are B - A.
 
+    Args:
+        a: the one.
+        b: the other.
+        by: names of fields of the tasks' metadata by which figures are grouped too.
+
     Raises:
-        ComparisonError: no task was played by both.
+        ComparisonError: no task was played by both, or none has metadata of such a name.
     """
     common = tuple(task_id for task_id in a.episodes if task_id in b.episodes)
     if not common:
         ids = [f"{len(side.episodes)} such as {next(iter(side.episodes))!r}" for side in (a, b)]
         raise ComparisonError(f"no task was played by both: {a.name} has {ids[0]}, {b.name} has {ids[1]}")
     pairs: list[Pair] = [(a.episodes[task_id], b.episodes[task_id]) for task_id in common]
+    try:
+        require_known(by, (one.metadata for pair in pairs for one in pair))
+    except ValueError as error:
+        raise ComparisonError(str(error)) from error
     both = a.traces and b.traces
     return Comparison(
         a=a,
@@ -107,6 +131,7 @@ def compare(a: Side, b: Side) -> Comparison:
         terms=term_figures(pairs),
         mcnemar=discordance(pairs),
         partings=partings((a.traces[i], b.traces[i]) for i in common) if both else None,
+        groups={name: groups(pairs, name) for name in by},
     )
 
 

@@ -6,14 +6,15 @@ Differences are B - A. Knows numbers only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from videogym.evaluate import Episode, Estimate, mean, proportion
+from videogym.evaluate import Episode
+from videogym.grouping import NOTHING, split
+from videogym.intervals import Estimate, Z, clustered_mean, clustered_proportion, design_effect
 
-_Z = 1.959964
 T = TypeVar("T")
 Pair = tuple[Episode, Episode]  # of one task: A's and B's
 
@@ -53,7 +54,9 @@ def mcnemar(only_a: int, only_b: int) -> McNemar:
     return McNemar(only_a, only_b, min(1.0, 2 * tail / 2**count))
 
 
-def share_difference(a: Sequence[bool], b: Sequence[bool]) -> Estimate:
+def share_difference(
+    a: Sequence[bool], b: Sequence[bool], clusters: Sequence[Hashable] | None = None
+) -> Estimate:
     """Difference of two paired shares with an adjusted Wald 95 % interval.
 
     The interval is honest for few pairs, and has a width where all pairs agree.
@@ -61,6 +64,8 @@ def share_difference(a: Sequence[bool], b: Sequence[bool]) -> Estimate:
     Args:
         a: one truth value a pair, at least one.
         b: in the same order.
+        clusters: to which each pair belongs, its video; None: each to its own. Pairs of one widen the
+            interval by their design effect.
 
     Returns:
         Mean B - A; the interval lies in [-1, 1].
@@ -73,14 +78,19 @@ def share_difference(a: Sequence[bool], b: Sequence[bool]) -> Estimate:
     only_a = sum(x and not y for x, y in pairs)
     only_b = sum(y and not x for x, y in pairs)
     p_a, p_b = ((count + 1) / (len(pairs) + 2) for count in (only_a, only_b))
-    half = _Z * math.sqrt((p_a + p_b - (p_b - p_a) ** 2) / (len(pairs) + 2))
+    half = Z * math.sqrt((p_a + p_b - (p_b - p_a) ** 2) / (len(pairs) + 2))
+    if clusters is not None:
+        half *= math.sqrt(design_effect([float(y) - float(x) for x, y in pairs], clusters))
     low, high = max(-1.0, p_b - p_a - half), min(1.0, p_b - p_a + half)
     return Estimate((only_b - only_a) / len(pairs), low, high, len(pairs))
 
 
-def mean_difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
-    """Mean of B - A over pairs with its normal 95 % interval, see `videogym.evaluate.mean`."""
-    return mean([y - x for x, y in zip(a, b, strict=True)])
+def mean_difference(
+    a: Sequence[float], b: Sequence[float], clusters: Sequence[Hashable] | None = None
+) -> Estimate:
+    """Mean of B - A over pairs with its normal 95 % interval; ``clusters`` as in `share_difference`."""
+    differences = [y - x for x, y in zip(a, b, strict=True)]
+    return clustered_mean(differences, range(len(differences)) if clusters is None else clusters)
 
 
 _SHARES: dict[str, Callable[[Episode], bool | None]] = {
@@ -123,23 +133,44 @@ def discordance(pairs: Sequence[Pair]) -> McNemar | None:
     return mcnemar(sum(a and not b for a, b in judged), sum(b and not a for a, b in judged))
 
 
+@dataclass(frozen=True, slots=True)
+class PairGroup:
+    """Pairs whose tasks share a value of some field."""
+
+    value: str
+    tasks: int
+    figures: tuple[Figure, ...]
+
+
+def groups(pairs: Sequence[Pair], name: str) -> tuple[PairGroup, ...]:
+    """Figures of pairs by a field of their tasks' metadata, the largest group first.
+
+    A result of before there was metadata tells none; then the other side's counts.
+    """
+    members = split(((a.metadata or b.metadata, (a, b)) for a, b in pairs), name)
+    made = [PairGroup(value, len(of), figures(of)) for value, of in members.items()]
+    return tuple(sorted(made, key=lambda one: (one.value == NOTHING, -one.tasks, one.value)))
+
+
 def _share(name: str, read: Callable[[Episode], bool | None], pairs: Sequence[Pair]) -> Figure | None:
     present = _present(read, pairs)
     if not present:
         return None
-    a, b = ([pair[side] for pair in present] for side in (0, 1))
-    return Figure(name, proportion(sum(a), len(a)), proportion(sum(b), len(b)), share_difference(a, b))
+    a, b, videos = zip(*present, strict=True)
+    one, other = (clustered_proportion(side, videos) for side in (a, b))
+    return Figure(name, one, other, share_difference(a, b, videos))
 
 
 def _mean(name: str, read: Callable[[Episode], float | None], pairs: Sequence[Pair]) -> Figure | None:
     present = _present(read, pairs)
     if not present:
         return None
-    a, b = ([pair[side] for pair in present] for side in (0, 1))
-    return Figure(name, mean(a), mean(b), mean_difference(a, b))
+    a, b, videos = zip(*present, strict=True)
+    one, other = (clustered_mean(side, videos) for side in (a, b))
+    return Figure(name, one, other, mean_difference(a, b, videos))
 
 
-def _present(read: Callable[[Episode], T | None], pairs: Sequence[Pair]) -> list[tuple[T, T]]:
-    """Values of the pairs in which both have one."""
-    values = ((read(a), read(b)) for a, b in pairs)
-    return [(a, b) for a, b in values if a is not None and b is not None]
+def _present(read: Callable[[Episode], T | None], pairs: Sequence[Pair]) -> list[tuple[T, T, str]]:
+    """Values of the pairs in which both have one, and the video of each pair."""
+    values = ((read(a), read(b), a.video) for a, b in pairs)
+    return [(a, b, video) for a, b, video in values if a is not None and b is not None]

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from videogym.evaluate import Episode, Estimate, hits, proportion, task_digest, union_iou
+from videogym.evaluate import Episode, Estimate, hits, task_digest, union_iou
+from videogym.grouping import share
 from videogym.recipes import get_recipe
 from videogym.results import MARK, Result, read_result
 from videogym.traces import Trace, Traces, read_traces
@@ -40,8 +41,7 @@ class Side:
     @property
     def accuracy(self) -> Estimate | None:
         """Share of right answers, of all that were judged."""
-        judged = [episode.correct for episode in self.episodes.values() if episode.correct is not None]
-        return proportion(sum(judged), len(judged)) if judged else None
+        return share(self.episodes.values(), lambda episode: episode.correct)
 
 
 def read_side(path: str | os.PathLike[str]) -> Side:
@@ -155,6 +155,7 @@ def episode_of(trace: Trace) -> Episode:
         hit=hits(trace.task, trace.clips),
         video=trace.video.fingerprint,
         task=task_digest(trace.task),
+        metadata=trace.task.metadata,
     )
 
 

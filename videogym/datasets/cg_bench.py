@@ -12,7 +12,7 @@ From ``cgbench.json`` or ``cgbench_mini.json``, or the same rows as parquet.
 | `clue_intervals` | `evidence`, seconds |
 | `duration` | seconds, checked against the intervals; may be absent |
 
-Subtitles are not read.
+The other plain fields are `metadata`: `duration`, `domain`, `sub_category`. Subtitles are not read.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from videogym.datasets.fields import (
     unpacked,
     video_of,
 )
+from videogym.datasets.row_metadata import metadata_of
 from videogym.datasets.rows import Row, collect, read_rows
 from videogym.datasets.tasks import TaskList, check_evidence
 from videogym.state import Task
 
 FIELDS = ("qid", "video_uid", "question", "choices", "right_answer", "clue_intervals", "duration")
+USED = (*FIELDS[:-1], "answer")  # which is the text of the right option
 
 
 def read_cg_bench(path: str | os.PathLike[str]) -> TaskList:
@@ -55,6 +57,7 @@ def _read_row(line: Row) -> Task:
         answer=text_of(row, "right_answer").strip(),
         evidence=segments_of(row, "clue_intervals"),
         source="cg-bench",
+        metadata=metadata_of(row, USED),
     )
     if row.get("duration") is not None:
         check_evidence(task, seconds_of(row, "duration"))

@@ -10,9 +10,9 @@ From the authors' text files, ``charades_sta_train.txt`` and ``charades_sta_test
 | `caption` | `question` |
 
 Task ids are the file's name and the number of the row or line. There is no answer beside the times, see
-`videogym.datasets.moments`. Some times end after their video; such a task is found when the video is
-opened (`videogym.datasets.check_videos`). A row whose time does not end after it begins asks for nothing;
-it is left out and counted in a warning.
+`videogym.datasets.moments`. Other plain fields of a table are `metadata`. Some times end after their video;
+such a task is found when the video is opened (`videogym.datasets.check_videos`). A row whose time does not
+end after it begins asks for nothing; it is left out and counted in a warning.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from pathlib import Path
 
 from videogym.datasets.fields import pair, segment, text_of, unpacked, video_of
 from videogym.datasets.moments import moment_task
+from videogym.datasets.row_metadata import metadata_of
 from videogym.datasets.rows import Row, collect, read_bytes, read_rows
 from videogym.datasets.tasks import TaskFileError, TaskList
 from videogym.state import Task
 
+FIELDS = ("video", "caption", "timestamp")
 _LINE = re.compile(r"(\S+) (\S+) (\S+?)##(.+)")
 
 
@@ -39,7 +41,7 @@ def read_charades_sta(path: str | os.PathLike[str]) -> TaskList:
         TaskFileError: the file cannot be read or a line is invalid.
     """
     is_text = Path(path).suffix.lower() == ".txt"
-    rows = _lines(Path(path)) if is_text else read_rows(path, ("video", "caption", "timestamp"))
+    rows = _lines(Path(path)) if is_text else read_rows(path, FIELDS)
     empty: list[str] = []
     tasks = collect(path, rows, lambda row: _read_row(row, empty))
     if empty:
@@ -77,4 +79,5 @@ def _read_row(line: Row, empty: list[str]) -> Task | None:
         query=text_of(row, "caption"),
         evidence=(segment(row.get("timestamp"), "timestamp"),),
         source="charades-sta",
+        metadata=metadata_of(row, FIELDS),
     )

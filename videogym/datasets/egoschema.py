@@ -10,7 +10,7 @@ or from the tables of the mirror for lmms-eval.
 | `option 0` ... `option 4`, or `option` of a table | `options`, without letters |
 | `subset_answers.json`, or `answer` of a table | index of the right option |
 
-Questions without a public answer are left out. There is no evidence.
+Other plain fields are `metadata`. Questions without a public answer are left out. There is no evidence.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from videogym.datasets.fields import Fields, id_of, letter_at, options_of, text_of, unpacked, video_of
+from videogym.datasets.row_metadata import metadata_of
 from videogym.datasets.rows import Row, collect, files_of, read_object, read_rows
 from videogym.datasets.tasks import TaskList
 from videogym.state import Task
@@ -65,6 +66,7 @@ def _read_row(line: Row, answers: dict[str, Any] | None) -> Task | None:
         options=options,
         answer=letter_at(answer, options, "answer"),
         source="egoschema",
+        metadata=metadata_of(row, FIELDS),
     )
 
 

@@ -10,8 +10,9 @@ From its file ``lvb_val.json``, or from a table whose options are columns, as on
 | `candidates`, or `option0` ... `option4` with `"N/A"` for none | `options` |
 | `correct_choice` | index of the right option |
 
-The test files have no `correct_choice`. `position` tells frames of an unknown rate, so there is no
-evidence. Subtitles are not read: a task has no place for them.
+The other plain fields are `metadata`: `duration`, `duration_group`, `question_category`, `topic_category`,
+`level` and what else there is. The test files have no `correct_choice`. `position` tells frames of an
+unknown rate, so there is no evidence. Subtitles are not read: a task has no place for them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from videogym.datasets.fields import (
     unpacked,
     video_of,
 )
+from videogym.datasets.row_metadata import metadata_of
 from videogym.datasets.rows import Row, collect, read_rows
 from videogym.datasets.tasks import TaskList
 from videogym.state import Task
@@ -56,6 +58,7 @@ def _read_row(line: Row) -> Task:
         options=options,
         answer=letter_at(row.get("correct_choice"), options, "correct_choice"),
         source="longvideobench",
+        metadata=metadata_of(row, FIELDS),
     )
 
 

@@ -15,6 +15,8 @@ user message are `video` and `question`, without the instruction and the path th
 `<answer>` of the last assistant message is `answer`. What the assistant says is kept beside the task; its
 crops are what a model did and no evidence. Rows that show no video are left out and counted in a warning.
 
+The other plain fields of a row and of its `extra_info` are `metadata`.
+
 Task ids are the file's name and the number of the row. All tasks are open: LongVT has its answers judged by
 their meaning.
 """
@@ -38,6 +40,7 @@ from videogym.datasets.fields import (
     video_of,
 )
 from videogym.datasets.moments import moment_task
+from videogym.datasets.row_metadata import metadata_of
 from videogym.datasets.rows import Row, collect, read_rows
 from videogym.datasets.tasks import TaskFileError, TaskList
 from videogym.state import Task
@@ -118,8 +121,11 @@ def _read_rl(line: Row) -> Task:
     truth = object_of(row, "reward_model").get("ground_truth")
     question, source = text_of(extra, "question"), text_of(row, "data_source")
     task_id, video = line.name, video_of(videos[0], "video")
+    metadata = metadata_of(row, (*RL_FIELDS, "prompt")) | metadata_of(
+        extra, ("question", "answer", "video_segment")
+    )
     if isinstance(truth, list):
-        return moment_task(task_id, video, question, (segment(truth, "ground_truth"),), source)
+        return moment_task(task_id, video, question, (segment(truth, "ground_truth"),), source, metadata)
     given = extra.get("video_segment")
     return Task(
         task_id=task_id,
@@ -129,6 +135,7 @@ def _read_rl(line: Row) -> Task:
         answer=text_of({"ground_truth": truth}, "ground_truth"),
         evidence=None if given is None else (segment(given, "video_segment"),),
         source=source,
+        metadata=metadata,
     )
 
 
@@ -155,6 +162,7 @@ def _read_sft(line: Row) -> Trace | None:
         kind="open",
         answer=text_of({"<answer>": answers[-1].strip()}, "<answer>"),
         source="longvt-sft",
+        metadata=metadata_of(line.fields, ("messages",)),
     )
     return Trace(task, outputs)
 

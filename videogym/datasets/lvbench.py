@@ -12,6 +12,9 @@ for lmms-eval has it.
 | `answer` | the letter |
 | `time_reference` | `evidence`: `01:05-01:20, 1:02:03-1:02:10`; absent, null, empty or `N/A`: none |
 
+The other plain fields of a question, of its line and of the `video_info` in it are `metadata`:
+`question_type` (a list), `type`, `duration_minutes`.
+
 Times are whole seconds; one that ends in the second in which it begins lasts that second. A time that reads
 otherwise is left out and a warning says where: the question stands without it.
 """
@@ -34,6 +37,7 @@ from videogym.datasets.fields import (
     unpacked,
     video_of,
 )
+from videogym.datasets.row_metadata import metadata_of
 from videogym.datasets.rows import Row, collect, read_rows
 from videogym.datasets.tasks import TaskFileError, TaskList
 from videogym.state import Segment, Task
@@ -67,8 +71,12 @@ def _questions(path: str | os.PathLike[str]) -> Iterator[Row]:
             questions = objects_of(line.fields, "qa")
         except ValueError as error:
             raise TaskFileError(line.path, line.place, str(error)) from error
+        info = line.fields.get("video_info")
+        of_video = metadata_of(line.fields, FIELDS) | metadata_of(
+            info if isinstance(info, dict) else {}, ()
+        )
         for i, question in enumerate(questions, start=1):
-            fields = {"key": line.fields.get("key"), **question}
+            fields = {**of_video, "key": line.fields.get("key"), **question}
             yield line._replace(place=f"{line.place}, question {i}", fields=fields)
 
 
@@ -92,6 +100,7 @@ def _read_row(line: Row, unread: list[str]) -> Task:
         answer=text_of(row, "answer").strip(),
         evidence=evidence,
         source="lvbench",
+        metadata=metadata_of(row, FIELDS),
     )
 
 

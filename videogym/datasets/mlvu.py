@@ -17,8 +17,8 @@ or from the tables of the mirrors for lmms-eval:
 | `question` | `question`, and `options` in its lines `(A) ...`, `(B) ...` |
 | `answer` | the letter |
 
-`question_id` is the `task_id`, without it the file's name and the number of the row. `scoring_points` are
-left alone. There is no evidence.
+`question_id` is the `task_id`, without it the file's name and the number of the row. The other plain fields
+are `metadata`: `duration`, `question_type`; `scoring_points` are left alone. There is no evidence.
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ from videogym.datasets.fields import (
     unpacked,
     video_of,
 )
+from videogym.datasets.row_metadata import metadata_of
 from videogym.datasets.rows import Row, collect, read_rows
 from videogym.datasets.tasks import TaskList
 from videogym.state import Task
 
 FIELDS = ("question_id", "video", "video_name", "question", "candidates", "answer")
+USED = (*FIELDS, "scoring_points")
 
 
 def read_mlvu(path: str | os.PathLike[str]) -> TaskList:
@@ -65,6 +67,7 @@ def _read_row(line: Row) -> Task:
         options=options,
         answer=letter_of_text(row, "answer", options) if options else text_of(row, "answer"),
         source="mlvu",
+        metadata=metadata_of(line.fields, USED),
     )
 
 
@@ -78,4 +81,5 @@ def _mirrored(line: Row, task_id: str) -> Task:
         options=options,
         answer=text_of(line.fields, "answer").strip(),
         source="mlvu",
+        metadata=metadata_of(line.fields, USED),
     )

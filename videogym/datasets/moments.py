@@ -7,7 +7,7 @@ Comparing texts says nothing about such an answer; `judge_moments` compares time
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from videogym.datasets.fields import segment
@@ -17,7 +17,14 @@ from videogym.state import Segment, Task, intersection_s, merge
 QUESTION = "When does this happen in the video? {query}\nAnswer with [[start, end], ...] in seconds."
 
 
-def moment_task(task_id: str, video: str, query: str, evidence: Sequence[Segment], source: str) -> Task:
+def moment_task(
+    task_id: str,
+    video: str,
+    query: str,
+    evidence: Sequence[Segment],
+    source: str,
+    metadata: Mapping[str, Any] | None = None,
+) -> Task:
     """An open task that asks when a sentence holds.
 
     Raises:
@@ -33,6 +40,7 @@ def moment_task(task_id: str, video: str, query: str, evidence: Sequence[Segment
         answer=json.dumps([[s.start_s, s.end_s] for s in evidence]),
         evidence=tuple(evidence),
         source=source,
+        metadata=metadata or {},
     )
 
 

@@ -10,7 +10,8 @@ and ``gsub_test.json`` the times, ``map_vid_vidorID.json`` the places of the vid
 | `question`, `a0` ... `a4` | `question`, `options` |
 | `answer` | the letter of the first option that reads so |
 | `location` of `gsub_*.json` | `evidence`, seconds |
-| `duration` of `gsub_*.json` | seconds, for filters |
+| `duration` of `gsub_*.json` | seconds, for filters, and `metadata` |
+| `type` and the other columns | `metadata` |
 
 `train.csv` has no times. NExT-QA's own files, whose answer is an index, are another format.
 """
@@ -32,11 +33,13 @@ from videogym.datasets.fields import (
     text_of,
     video_of,
 )
+from videogym.datasets.row_metadata import metadata_of
 from videogym.datasets.rows import Row, collect, read_object, read_rows
 from videogym.datasets.tasks import TaskFileError, TaskList
 from videogym.state import Segment, Task
 
 OPTIONS = ("a0", "a1", "a2", "a3", "a4")
+USED = ("video_id", "qid", "question", "answer", *OPTIONS)
 VIDEO_MAP = "map_vid_vidorID.json"
 
 
@@ -99,6 +102,7 @@ def _read_row(line: Row, beside: _Beside, keep: Keep | None) -> Task | None:
         answer=letter_of_text(row, "answer", options),
         evidence=evidence,
         source="nextgqa",
+        metadata=metadata_of(row, USED) | ({"duration": duration_s} if duration_s else {}),
     )
 
 

@@ -24,7 +24,8 @@ def parquet_rows(path: Path, fields: Sequence[str] = ()) -> Iterator[tuple[str, 
 
     Args:
         path: the file.
-        fields: columns to read, where the file has them; empty: all.
+        fields: columns to read, where the file has them, beside all that hold texts, numbers, truth values
+            or lists of such; empty: all.
 
     Raises:
         TaskFileError: the file cannot be read, or holds none of the columns.
@@ -34,14 +35,18 @@ def parquet_rows(path: Path, fields: Sequence[str] = ()) -> Iterator[tuple[str, 
     try:
         with parquet.ParquetFile(path) as file:
             known = file.schema_arrow.names
-            columns = [name for name in fields if name in known] if fields else known
-            if not columns:
+            if fields and not set(fields) & set(known):
                 problem = f"none of the fields {', '.join(fields)} is in it; it has {', '.join(known)}"
                 raise TaskFileError(path, "", problem)
+            columns = [
+                column.name
+                for column in file.schema_arrow
+                if not fields or column.name in fields or _is_plain(pyarrow, column.type)
+            ]
             number = 0
             for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
                 for start in range(0, batch.num_rows, _CHUNK):
-                    for row in _values(path, batch.slice(start, _CHUNK), number):
+                    for row in _values(path, batch.slice(start, _CHUNK), number, fields):
                         number += 1
                         yield f"row {number}", row
     except OSError as error:
@@ -50,10 +55,24 @@ def parquet_rows(path: Path, fields: Sequence[str] = ()) -> Iterator[tuple[str, 
         raise TaskFileError(path, "", f"not parquet that can be read: {error}") from error
 
 
-def _values(path: Path, batch: Any, before: int) -> list[dict[str, Any]]:
+def _is_plain(pyarrow: Any, kind: Any) -> bool:
+    """Whether a column holds texts, numbers, truth values or lists of such."""
+    types = pyarrow.types
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return not types.is_nested(kind.value_type) and _is_plain(pyarrow, kind.value_type)
+    if types.is_dictionary(kind):
+        return _is_plain(pyarrow, kind.value_type)
+    tests = (types.is_string, types.is_large_string, types.is_integer, types.is_floating, types.is_boolean)
+    return any(test(kind) for test in (*tests, types.is_decimal))
+
+
+def _values(path: Path, batch: Any, before: int, fields: Sequence[str]) -> list[dict[str, Any]]:
     try:
         return batch.to_pylist()  # type: ignore[no-any-return]
     except UnicodeDecodeError as error:
+        asked = [name for name in batch.schema.names if name in fields]
+        if fields and len(asked) < batch.num_columns:  # what nobody asked for stops nothing
+            return _values(path, batch.select(asked), before, fields)
         place = f"rows {before + 1} to {before + batch.num_rows}"
         raise TaskFileError(path, place, f"a text is not UTF-8: {error.reason}") from error
 

@@ -11,7 +11,8 @@ times. There is no answer beside them, see `videogym.datasets.moments`.
 | `relevant_windows` | `evidence`, seconds |
 | `duration` | seconds, checked against the windows |
 
-`relevant_clip_ids` and `saliency_scores` are left alone.
+The other plain fields, `duration` among them, are `metadata`; `relevant_clip_ids` and `saliency_scores` are
+left alone.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ import os
 from videogym.datasets.curation import Keep
 from videogym.datasets.fields import id_of, seconds_of, segments_of, text_of, video_of
 from videogym.datasets.moments import moment_task
+from videogym.datasets.row_metadata import metadata_of
 from videogym.datasets.rows import Row, collect, read_rows
 from videogym.datasets.tasks import TaskList, check_evidence
 from videogym.state import Task
+
+USED = ("qid", "vid", "query", "relevant_windows", "relevant_clip_ids", "saliency_scores")
 
 
 def read_qvhighlights(path: str | os.PathLike[str], *, keep: Keep | None = None) -> TaskList:
@@ -46,7 +50,12 @@ def _read_row(line: Row, keep: Keep | None) -> Task | None:
     if keep is not None and not keep(evidence, duration_s):
         return None
     task = moment_task(
-        id_of(row, "qid"), video_of(row, "vid"), text_of(row, "query"), evidence, "qvhighlights"
+        id_of(row, "qid"),
+        video_of(row, "vid"),
+        text_of(row, "query"),
+        evidence,
+        "qvhighlights",
+        metadata_of(row, USED),
     )
     check_evidence(task, duration_s)
     return task

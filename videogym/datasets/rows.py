@@ -47,7 +47,8 @@ def read_rows(path: str | os.PathLike[str], fields: Sequence[str] = ()) -> Itera
 
     Args:
         path: the file or folder.
-        fields: columns to take from parquet files, where reading all may cost; empty: all.
+        fields: columns to take from parquet files beside the plain ones, where reading all may cost;
+            empty: all.
 
     Raises:
         TaskFileError: a file cannot be read, or a row is no object.

@@ -11,25 +11,41 @@
 | `evidence` | `[[start_s, end_s], ...]` in seconds of the video; absent or `null`: not annotated |
 | `source` | text, where the task comes from; may be absent |
 | `evidence_region` | `[x0, y0, x1, y1]`, the place of a detail that only a crop shows; may be absent |
+| `metadata` | an object of whatever else is told of the task; may be absent |
 
-Nothing else is allowed in a line, and nothing is repaired: the first fault raises `TaskFileError`.
+Any other field is metadata too, e.g. `category`; it is read as if it stood in `metadata`. A name that is
+nearly one of the above, `anser`, is kept like that and a warning tells of it. Nothing is repaired: the
+first fault raises `TaskFileError`.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import warnings
 from collections.abc import Iterable
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, get_args
 
-from videogym.datasets.fields import answer_of, choice_of, region_of, segments_of, text_of, texts_of
+from videogym.datasets.fields import (
+    answer_of,
+    choice_of,
+    object_of,
+    region_of,
+    segments_of,
+    text_of,
+    texts_of,
+)
 from videogym.datasets.rows import Row, collect, json_rows
 from videogym.datasets.tasks import TaskList
+from videogym.metadata import Metadata
 from videogym.state import Task, TaskKind
 
 REQUIRED = ("task_id", "video", "question", "kind", "answer")
-OPTIONAL = ("options", "evidence", "source", "evidence_region")
+OPTIONAL = ("options", "evidence", "source", "evidence_region", "metadata")
+_NEAR = 0.8  # above which share of common letters names of about one length are taken for each other
 
 
 def read_tasks(path: str | os.PathLike[str]) -> TaskList:
@@ -38,7 +54,35 @@ def read_tasks(path: str | os.PathLike[str]) -> TaskList:
     Raises:
         TaskFileError: the file cannot be read, or a line is not a valid task.
     """
-    return collect(path, json_rows(path, lines=True), _read_line)
+    strange: dict[str, list[str]] = {}  # where each unknown name that is nearly a known one stands
+    tasks = collect(path, json_rows(path, lines=True), lambda line: _read_line(line, strange))
+    for name, places in strange.items():
+        told = f"field {name!r} ({places[0]}{f' and {len(places) - 1} more' if places[1:] else ''})"
+        kept = f"{told} is kept as metadata; is {meant(name)!r} meant?"
+        warnings.warn(f"{os.fspath(path)}: {kept}", stacklevel=2)
+    return tasks
+
+
+@functools.lru_cache(maxsize=1024)
+def meant(name: str) -> str | None:
+    """The field of a task file that an unknown name is nearly called like, if any.
+
+    >>> meant("anser"), meant("Option"), meant("task-id"), meant("category"), meant("question_type")
+    ('answer', 'options', 'task_id', None, None)
+    """
+    plain = _plain(name)
+    likeness = {
+        known: SequenceMatcher(None, plain, _plain(known), autojunk=False).ratio()
+        for known in (*REQUIRED, *OPTIONAL)
+        if abs(len(plain) - len(_plain(known))) <= 1
+    }
+    best = max(likeness, key=lambda known: likeness[known], default="")
+    return best if best and likeness[best] > _NEAR else None
+
+
+def _plain(name: str) -> str:
+    """A name without case and what stands between its words."""
+    return "".join(character for character in name.casefold() if character.isalnum())
 
 
 def write_tasks(path: str | os.PathLike[str], tasks: Iterable[Task]) -> None:
@@ -61,6 +105,7 @@ def _row(task: Task) -> dict[str, Any]:
     evidence = None if task.evidence is None else [[s.start_s, s.end_s] for s in task.evidence]
     # Left out where there is none: most files know no regions.
     region = {} if task.evidence_region is None else {"evidence_region": [*task.evidence_region.as_tuple()]}
+    metadata = {"metadata": Metadata(task.metadata).to_json()} if task.metadata else {}
     return {
         "task_id": task.task_id,
         "video": task.video,
@@ -71,14 +116,29 @@ def _row(task: Task) -> dict[str, Any]:
         "evidence": evidence,
         "source": task.source,
         **region,
+        **metadata,
     }
 
 
-def _read_line(line: Row) -> Task:
+def _read_line(line: Row, strange: dict[str, list[str]]) -> Task:
     row = line.fields
-    if unknown := sorted(set(row) - {*REQUIRED, *OPTIONAL}):
-        raise ValueError(f"field {unknown[0]!r} is unknown; known: {', '.join((*REQUIRED, *OPTIONAL))}")
+    unknown = {name: value for name, value in row.items() if name not in (*REQUIRED, *OPTIONAL)}
+    near = [name for name in unknown if meant(name) is not None]
+    try:
+        task = _task(row, unknown)
+    except ValueError as error:
+        hints = ", ".join(f"is {name!r} meant to be {meant(name)!r}?" for name in near)
+        raise ValueError(f"{error}; {hints}" if near else str(error)) from error
+    for name in near:
+        strange.setdefault(name, []).append(line.place)
+    return task
+
+
+def _task(row: dict[str, Any], unknown: dict[str, Any]) -> Task:
     kind = choice_of(row, "kind", get_args(TaskKind))
+    told = object_of(row, "metadata") if row.get("metadata") is not None else {}
+    if twice := sorted(told.keys() & unknown.keys()):
+        raise ValueError(f"field {twice[0]!r} stands in the line and in its 'metadata'")
     return Task(
         task_id=text_of(row, "task_id"),
         video=text_of(row, "video"),
@@ -91,4 +151,5 @@ def _read_line(line: Row) -> Task:
         evidence_region=region_of(row, "evidence_region")
         if row.get("evidence_region") is not None
         else None,
+        metadata=told | unknown,
     )

@@ -10,8 +10,8 @@ From its parquet file (``videomme/test-00000-of-00001.parquet``), or the same ro
 | `options` | `["A. ...", "B. ...", ...]`, the letters are cut off |
 | `answer` | the letter |
 
-`duration` is a category (short, medium, long), no number of seconds. There is no evidence; subtitles are
-not read.
+The other plain fields are `metadata`: `duration`, a category (short, medium, long), `domain`,
+`sub_category`, `task_type` and what else there is. There is no evidence; subtitles are not read.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 
 from videogym.datasets.fields import id_of, options_of, text_of, unpacked, video_of
+from videogym.datasets.row_metadata import metadata_of
 from videogym.datasets.rows import Row, collect, read_rows
 from videogym.datasets.tasks import TaskList
 from videogym.state import Task
@@ -45,4 +46,5 @@ def _read_row(line: Row) -> Task:
         options=options_of(row, "options"),
         answer=text_of(row, "answer").strip(),
         source="video-mme",
+        metadata=metadata_of(row, FIELDS),
     )

@@ -13,8 +13,8 @@
 | `duration` | seconds, checked against the windows; may be absent or null |
 | `data_source` | `source`; may be absent |
 
-Other fields are left alone. `relevant_sample_frames` holds indices into a pool that only its sampler
-knows, so it cannot serve as evidence: where it stands without `relevant_windows` a warning says so.
+The other plain fields are `metadata`. `relevant_sample_frames` holds indices into a pool that only its
+sampler knows, so it cannot serve as evidence: where it stands without `relevant_windows` a warning says so.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from videogym.datasets.fields import (
     text_of,
     texts_of,
 )
+from videogym.datasets.row_metadata import metadata_of
 from videogym.datasets.rows import Row, collect, json_rows
 from videogym.datasets.tasks import TaskList, check_evidence
 from videogym.state import Task, TaskKind
@@ -45,6 +46,10 @@ KINDS: dict[str, TaskKind] = {
     "free-form": "open",
     "OCR": "open",
 }
+USED = (
+    *("problem_id", "problem", "options", "solution", "path", "data_source"),
+    *("relevant_windows", "relevant_sample_frames"),
+)
 _SOLUTION = re.compile(r"\s*<answer>(.*?)</answer>\s*", re.DOTALL)
 _PREFIX = re.compile(r"^\./(Evaluation/)?")
 
@@ -83,6 +88,7 @@ def _read_row(line: Row) -> Task:
         answer=answer_of(kind, _solution(row)),
         evidence=segments_of(row, "relevant_windows") if row.get("relevant_windows") is not None else None,
         source=text_of(row, "data_source", empty=True) if "data_source" in row else "",
+        metadata=metadata_of(row, USED),
     )
     if row.get("duration") is not None:
         check_evidence(task, seconds_of(row, "duration"))

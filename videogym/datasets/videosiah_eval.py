@@ -9,7 +9,7 @@ From its parquet file, or the same rows as JSON.
 | `answer` | `answer` |
 
 Task ids are the file's name and the number of the row. The answers are sentences, so that a judge is needed
-that compares what they mean. There is no evidence.
+that compares what they mean. Other plain fields are `metadata`. There is no evidence.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 
 from videogym.datasets.fields import id_of, text_of, video_of
+from videogym.datasets.row_metadata import metadata_of
 from videogym.datasets.rows import Row, collect, read_rows
 from videogym.datasets.tasks import TaskList
 from videogym.state import Task
@@ -42,4 +43,5 @@ def _read_row(line: Row) -> Task:
         kind="open",
         answer=id_of(row, "answer"),
         source="videosiah-eval",
+        metadata=metadata_of(row, FIELDS),
     )

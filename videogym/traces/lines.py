@@ -4,7 +4,7 @@ r"""A trace as a line of JSON, and back.
 |---|---|
 | `version` | 1 |
 | `run`, `recipe` | name of the run, where it is missing that of the file; identity of the recipe |
-| `task` | as a line of a task file, with every field |
+| `task` | as a line of a task file, with every field; `metadata` where there is any |
 | `video` | `duration_s`, `width`, `height`, `fingerprint` and the other facts of `VideoMeta` |
 | `skim` | a clip: `times_s`, and `region` as `[x0, y0, x1, y1]` or `null` |
 | `turns` | `text` (`null` for a structured action), `well_formed`, `results`, `fault`, `reward`, `terms` |
@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any, get_args
 
+from videogym.metadata import Metadata
 from videogym.state import (
     Action,
     Answer,
@@ -81,7 +82,9 @@ def to_line(trace: Trace) -> bytes:
 
 def _task_row(task: Task) -> dict[str, Any]:
     evidence = None if task.evidence is None else [[s.start_s, s.end_s] for s in task.evidence]
-    return {**asdict(task), "evidence": evidence, "evidence_region": _box(task.evidence_region)}
+    row = {**asdict(task), "evidence": evidence, "evidence_region": _box(task.evidence_region)}
+    del row["metadata"]
+    return row | ({"metadata": Metadata(task.metadata).to_json()} if task.metadata else {})
 
 
 def _clip_row(clip: Clip) -> dict[str, Any]:
@@ -185,6 +188,7 @@ def _task(row: _Row) -> Task:
         evidence=evidence,
         source=_text(row, "source"),
         evidence_region=_region(row, "evidence_region"),
+        metadata=_object(row.get("metadata", {}), "metadata"),
     )
 
 
