@@ -170,7 +170,7 @@ def audit_output(
         EngineError: it was interrupted, or contradicts what was asked.
     """
     if finish_reason not in ("stop", "length"):
-        raise EngineError(f"vLLM did not finish an output, its reason is {finish_reason!r}")
+        raise EngineError(f"vLLM did not finish an output, its reason is {finish_reason!r:.80}")
     if finish_reason == "stop" and ids[-1:] != [sampling.end_id]:
         raise EngineError(f"vLLM ended an output by {finish_reason!r}, its last id is {ids[-1:]}")
     if banned := set(ids) & set(sampling.banned):
@@ -205,11 +205,11 @@ def span_versions(
         expected = UNVERSIONED if pushed is None else f"{sender}{pushed}"
         if span["version"] != expected:
             raise EngineError(
-                f"vLLM samples with weights of version {span['version']!r}, not {expected!r}: it was "
+                f"vLLM samples with weights of version {span['version']!r:.80}, not {expected!r}: it was "
                 "restarted, or something else pushes to it"
             )
-        if span["start"] != len(versions):
-            raise EngineError(f"vLLM's versions have a gap or an overlap: {list(spans or ())}")
+        if span["start"] != len(versions) or not span["start"] <= span["end"] <= number:
+            raise EngineError(f"vLLM's versions have a gap or an overlap: {list(spans or ())!r:.300}")
         versions += [pushed or 0] * (span["end"] - span["start"])
     if len(versions) != number:
         raise EngineError(f"vLLM's versions cover {len(versions)} of {number} ids")

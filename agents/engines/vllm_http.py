@@ -8,17 +8,19 @@ tokenised twice, and the frames themselves as PNG, so that no pixel changes on t
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import io
 import json
 import secrets
 import shutil
 import socket
+import ssl
 import tempfile
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,8 +32,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from videogym.judging import masked
+
 from ..models.checkpoints import named_weights
 from ..models.visuals import FrameReader, PatchLayout, Visual
+from ..training.staging import locked, remove, whole_folder
 from .base import Context, EngineError, Output, Sampling
 from .vllm_common import (
     Prompt,
@@ -50,6 +55,8 @@ WATCH_S = 1.0  # between looks at the server's process while answers are awaited
 HEALTH_S = 5.0  # between questions for its health
 CONNECT_S = 10.0  # for a server to take a connection
 MESSAGE_LENGTH = 600  # of a server's error that is passed on
+MAX_ANSWER_BYTES = 64 << 20  # ids and log-probs of the longest context have a tenth
+FOLDER = "videogym-weights-"  # and what `tempfile` adds
 WEIGHTS_FILE = "weights.safetensors"
 DEVELOPMENT = "; start it with VLLM_SERVER_DEV_MODE=1 in its environment"
 HINTS = {
@@ -80,7 +87,7 @@ class HTTPEngine:
 
     Raises:
         EngineError: the server is out of reach for ``deadline_s``, or its version is untested.
-        ValueError: the URL is not one of HTTP.
+        ValueError: the URL is not one of HTTP, or holds a password, a query or a fragment.
     """
 
     def __init__(
@@ -100,23 +107,28 @@ class HTTPEngine:
         self.url = server.url if isinstance(server, Server) else server.rstrip("/")
         self._address = urllib.parse.urlsplit(self.url)
         if self._address.scheme not in ("http", "https") or not self._address.hostname:
-            raise ValueError(f"a server's URL starts with http:// or https://, got {self.url!r}")
+            raise ValueError(f"a server's URL starts with http:// or https://, got {masked(self.url)!r}")
+        if "@" in self._address.netloc or self._address.query or self._address.fragment:
+            raise ValueError("a server's URL ends with its path and holds no password: use api_key")
         self._store, self._layout = store, layout
         self._own_folder = transfer_folder is None
+        self._held = contextlib.ExitStack()
         self._folder = Path(transfer_folder).absolute() if transfer_folder else None
         self._transfer_dtype, self._deadline_s = transfer_dtype, deadline_s
+        self._key = api_key or ""
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._lock = threading.Lock()  # a push must not meet a request that is in flight
         self._pool = ThreadPoolExecutor(concurrency, "vllm-request")
-        self._open: set[http.client.HTTPConnection] = set()
+        self._open: set[socket.socket] = set()
         self._stopping = threading.Event()
         self._pushed: int | None = None
         self._sender = f"{secrets.token_hex(4)}-"  # before versions: two trainers count alike
         self._probed = False
         self._unusable: str | None = None
         try:
-            version = self._run([lambda: self._call("GET", "/version")])[0]["version"]
-            check_version(version, allow_untested)
+            answer = self._run([lambda: self._call("GET", "/version")])[0]
+            with self._understood("/version"):
+                check_version(str(answer["version"]), allow_untested)
         except EngineError:
             self.close()
             raise
@@ -147,17 +159,18 @@ class HTTPEngine:
 
         Raises:
             EngineError: the server did not take them; it samples nothing until a push succeeds.
+            OSError: they cannot be written, as on a full disk; the server has the ones before.
             ValueError: the version is negative, or the model is wrapped.
         """
         if version < 0:
             raise ValueError(f"a version is not negative, got {version}")
         with self._lock:
-            self._folder = self._folder or Path(tempfile.mkdtemp(prefix="videogym-weights-"))
-            self._folder.mkdir(parents=True, exist_ok=True)
-            path = self._folder / WEIGHTS_FILE
+            path = (self._folder or self._own()) / "weights" / WEIGHTS_FILE
             try:
                 weights = named_weights(model, self._transfer_dtype)
-                save_file({name: tensor.cpu().contiguous() for name, tensor in weights}, path)
+                with whole_folder(path.parent) as staged:
+                    named = {name: tensor.cpu().contiguous() for name, tensor in weights}
+                    save_file(named, staged / path.name)
                 self._unusable = (
                     f"the weights of version {version} did not reach {self.url}; push them again"
                 )
@@ -168,7 +181,7 @@ class HTTPEngine:
                 self._control("/finish_weight_update", {"weight_version": f"{self._sender}{version}"})
                 self._control("/resume")
             finally:
-                path.unlink(missing_ok=True)
+                shutil.rmtree(path.parent, ignore_errors=True)
             self._pushed, self._unusable = version, None
 
     def close(self) -> None:
@@ -176,6 +189,19 @@ class HTTPEngine:
         self._pool.shutdown(cancel_futures=True)
         if self._own_folder and self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
+        self._held.close()
+
+    def _own(self) -> Path:
+        """A folder for this engine, locked as long as it lives; those of dead ones are removed."""
+        parent = Path(tempfile.gettempdir())
+        for left in parent.glob(f"{FOLDER}*"):
+            with contextlib.suppress(OSError):  # locked: its engine lives; or somebody else's
+                with locked(left):
+                    remove(left)
+        self._folder = Path(tempfile.mkdtemp(prefix=FOLDER))
+        with contextlib.suppress(OSError):  # where nothing can be locked, nothing is removed either
+            self._held.enter_context(locked(self._folder))
+        return self._folder
 
     # --- requests ----------------------------------------------------------------------------
 
@@ -183,12 +209,14 @@ class HTTPEngine:
         """Learn whether it samples at all, and from one token whether log-probs are of what is sampled."""
         if self._probed:
             return
-        if self._run([lambda: self._call("GET", "/is_paused")])[0]["is_paused"]:
+        paused = self._run([lambda: self._call("GET", "/is_paused")])[0].get("is_paused")
+        if paused is not False:
             raise EngineError(f"{self.url} was left in the middle of an update of its weights; push them")
         params = {**sampling_params(sampling, 1), "logit_bias": {sampling.end_id: 1e9}}
         answer = self._run([lambda: self._generate([sampling.end_id], [], params)])[0]
-        log_prob = answer["choices"][0]["logprobs"]["content"][0]["logprob"]
-        if abs(log_prob) > 1e-6:
+        with self._understood("a probe"):
+            log_prob = float(answer["choices"][0]["logprobs"]["content"][0]["logprob"])
+        if not abs(log_prob) <= 1e-6:
             raise EngineError(
                 f"{self.url} reports log-probs before temperature and bans: a token that had to come has "
                 f"{log_prob}; start it with --logprobs-mode processed_logprobs"
@@ -201,10 +229,20 @@ class HTTPEngine:
                 uris[visual] = png_uri(frame)
         params = sampling_params(sampling, prompt.max_tokens)
         answer = self._generate(prompt.ids, [uris[visual] for visual in prompt.visuals], params)
+        with self._understood("a context"):
+            return self._read(answer, prompt, sampling)
+
+    def _read(self, answer: dict[str, Any], prompt: Prompt, sampling: Sampling) -> Output:
         ranges = [(r["offset"], r["length"]) for r in (answer["mm_placeholders"] or {}).get("image", [])]
         audit_prompt(prompt, answer["prompt_token_ids"], ranges)
         (choice,) = answer["choices"]
         content = choice["logprobs"]["content"]
+        if not 0 < len(choice["token_ids"]) <= sampling.max_new_tokens:
+            raise EngineError(
+                f"{self.url} gave {len(choice['token_ids'])} ids, asked for 1 to {sampling.max_new_tokens}"
+            )
+        if not all(type(token) is int and 0 <= token < 1 << 31 for token in choice["token_ids"]):
+            raise EngineError(f"{self.url} gave ids that are none")
         if [token["token_id"] for token in content] != choice["token_ids"]:
             raise EngineError(f"{self.url} gave log-probs of other ids than it sampled")
         spans, number = choice["weight_versions"], len(choice["token_ids"])
@@ -236,6 +274,15 @@ class HTTPEngine:
         repeat = path.startswith("/pause")
         self._run([lambda: self._call("POST", path, body, repeat=repeat)])
 
+    @contextlib.contextmanager
+    def _understood(self, what: str) -> Iterator[None]:
+        """An answer of another form than vLLM's is an error of the engine, whatever its form is."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            why = masked(f"{type(error).__name__}: {error}", self._key, MESSAGE_LENGTH)
+            raise EngineError(f"{self.url} gave {what} no answer of vLLM's form: {why}") from error
+
     # --- transport ---------------------------------------------------------------------------
 
     def _run(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
@@ -261,8 +308,8 @@ class HTTPEngine:
             self._stopping.set()
             for future in futures:
                 future.cancel()
-            for connection in list(self._open):
-                _hang_up(connection)
+            for open_socket in list(self._open):
+                _hang_up(open_socket)
             wait(futures)
 
     def _call(
@@ -279,18 +326,31 @@ class HTTPEngine:
                 failed_at = failed_at or now
                 self._raise_if_dead()
                 if self._stopping.is_set() or not repeat or now - failed_at >= self._deadline_s:
+                    why = f"{type(error).__name__}: {self._said(str(error))}"
                     raise EngineError(
-                        f"{method} {self.url}{path} failed for {now - failed_at:.0f} s "
-                        f"({type(error).__name__}: {error}); is `vllm serve` running there, and reachable?"
+                        f"{method} {self.url}{path} failed for {now - failed_at:.0f} s ({why}); "
+                        "is `vllm serve` running there, and reachable?"
                     ) from error
                 self._stopping.wait(min(1.0, self._deadline_s / 10))
         if status != 200:
             hint = HINTS.get(path.split("?")[0], "") if status in (403, 404) else ""
             if status >= 500 and self._server is not None:
                 hint = f"; see {self._server.log_path}"
-            raise EngineError(f"{method} {self.url}{path} answered {status}: {_message(text)}{hint}")
-        answer: dict[str, Any] = json.loads(text)
+            said = self._said(_message(text))
+            raise EngineError(f"{method} {self.url}{path} answered {status}: {said}{hint}")
+        try:
+            answer = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise EngineError(f"{method} {self.url}{path} answered what is no JSON: {error}") from error
+        if not isinstance(answer, dict):
+            raise EngineError(
+                f"{method} {self.url}{path} answered no JSON object but {self._said(repr(answer))}"
+            )
         return answer
+
+    def _said(self, text: str) -> str:
+        """A server's words on one line, short and without the key."""
+        return masked(" ".join(text[: 16 * MESSAGE_LENGTH].split()), self._key, MESSAGE_LENGTH)
 
     def _once(
         self, method: str, path: str, payload: bytes | None, timeout_s: float | None = None
@@ -299,18 +359,40 @@ class HTTPEngine:
             http.client.HTTPSConnection if self._address.scheme == "https" else http.client.HTTPConnection
         )
         connection = kind(self._address.hostname or "", self._address.port, timeout=CONNECT_S)
-        self._open.add(connection)
+        connection.connect()
+        reached = connection.sock  # of which the connection lets go while an answer is still read from it
+        self._open.add(reached)
         try:
-            connection.connect()
-            # An answer may take long; `_run` watches the server meanwhile.
-            connection.sock.settimeout(timeout_s)
+            reached.settimeout(timeout_s or self._deadline_s)
             headers = {"Content-Type": "application/json", **self._headers}
             connection.request(method, self._address.path + path, payload, headers)
-            response = connection.getresponse()
-            return response.status, response.read()
+            # An answer may take long to begin; `_run` watches the server meanwhile.
+            reached.settimeout(timeout_s)
+            if timeout_s is None and not isinstance(reached, ssl.SSLSocket):
+                reached.recv(1, socket.MSG_PEEK)
+            return self._received(connection, reached, timeout_s or self._deadline_s)
         finally:
-            self._open.discard(connection)
+            self._open.discard(reached)
+            reached.close()
             connection.close()
+
+    def _received(
+        self, connection: http.client.HTTPConnection, reached: socket.socket, limit_s: float
+    ) -> tuple[int, bytes]:
+        """An answer that has begun: whole within a time and a size, whatever trickles."""
+        late = threading.Timer(limit_s, _hang_up, (reached,))
+        late.daemon = True
+        late.start()
+        try:
+            response = connection.getresponse()
+            content = response.read(MAX_ANSWER_BYTES + 1)
+        finally:
+            late.cancel()
+        if len(content) > MAX_ANSWER_BYTES:
+            raise EngineError(f"{self.url} answered with more than {MAX_ANSWER_BYTES} bytes")
+        if response.length:  # `read` with a size tells of a missing end only so
+            raise http.client.IncompleteRead(content, response.length)
+        return response.status, content
 
     def _answers(self) -> bool:
         """Whether the server is well; False if it does not answer."""
@@ -319,7 +401,8 @@ class HTTPEngine:
         except (OSError, http.client.HTTPException):
             return False
         if status != 200:
-            raise EngineError(f"{self.url} is ill: its health is {status} {_message(text)}")
+            said = self._said(_message(text))
+            raise EngineError(f"{self.url} is ill: its health is {status} {said}")
         return True
 
     def _raise_if_dead(self) -> None:
@@ -334,11 +417,10 @@ def png_uri(frame: NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _hang_up(connection: http.client.HTTPConnection) -> None:
-    """Wake the thread that waits for this connection."""
+def _hang_up(reached: socket.socket) -> None:
+    """Wake the thread that waits for an answer."""
     try:
-        if connection.sock is not None:
-            connection.sock.shutdown(socket.SHUT_RDWR)
+        reached.shutdown(socket.SHUT_RDWR)
     except OSError:  # it has ended by itself
         pass
 
@@ -348,6 +430,6 @@ def _message(text: bytes) -> str:
     try:
         error = json.loads(text)["error"]
         message = str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         message = text.decode(errors="replace") or "nothing"
-    return message[:MESSAGE_LENGTH]
+    return message

@@ -56,6 +56,7 @@ from ..demonstrations.scenes import WORDS
 from ..models.visuals import FrameReader
 from ..training.options import quiet_libraries
 from ..training.run import TrainingRun, end_with_parent
+from ..training.staging import whole_file
 from ..vlm.actor import ChatActor
 from ..vlm.config import ChatConfig
 from ..vlm.evaluation import figures, greedy, hits
@@ -182,9 +183,8 @@ def result(path: Path, made_by: str, make: Callable[[], dict[str, Any]]) -> dict
     identity = hashlib.sha256(made_by.encode()).hexdigest()[:16]
     if not path.exists():
         values = make() | {"made_by": identity}
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(values, indent=1) + "\n")
-        part.replace(path)
+        with whole_file(path) as file:
+            file.write((json.dumps(values, indent=1) + "\n").encode())
     read: dict[str, Any] = json.loads(path.read_text())
     if read["made_by"] != identity:
         raise ValueError(

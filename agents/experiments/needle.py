@@ -40,6 +40,7 @@ from ..compact.run import TASKS, RunConfig, make_compact, make_env
 from ..train_ppo import Config, train
 from ..training.archive import load_archive
 from ..training.options import quiet_libraries
+from ..training.staging import whole_file
 
 TEST_TASKS = TASKS.format(count=400, split="test")
 PAPER = get_recipe("VIDEO_MTR/paper")
@@ -81,9 +82,8 @@ def run_seed(
         cold = replace(COLD, seed=seed)
         row["cold"] = _ppo(make_compact(cold), cold, out / f"cold-{seed}", progress)
         row["cold_curve"] = _curve(out / f"cold-{seed}")
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(row))
-    part.replace(path)
+    with whole_file(path) as file:
+        file.write(json.dumps(row).encode())
     return row
 
 

@@ -35,8 +35,10 @@ from ..compact.discrete import Acting
 from ..compact.imitation import ImitationConfig, teach
 from ..compact.network import CompactPolicy
 from ..compact.run import RunConfig, make_compact, make_env
+from ..training.archive import load_archive, write_archive
 from ..training.options import quiet_libraries
 from ..training.run import end_with_parent
+from ..training.staging import whole_file
 from .study_cells import _PAPER, _TINY, CONDITIONS, CURVES, Cell, cell_path, read_cell
 from .study_report import report
 
@@ -66,10 +68,8 @@ def run_cell(name: str, seed: int, out: Path, confidence: float = 0.0, progress:
     loop(config, policy, folder, progress=progress)  # type: ignore[arg-type]  # each takes its own config
     cell = _measure(name, config, confidence, policy, folder, time.monotonic() - started)
     path = cell_path(out, name, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(cell.__dict__))
-    part.replace(path)
+    with whole_file(path) as file:
+        file.write(json.dumps(cell.__dict__).encode())
     return cell
 
 
@@ -86,15 +86,12 @@ def taught(config: RunConfig, folder: Path, progress: bool = False) -> CompactPo
         seed=config.seed,
     )
     name = "-".join(map(str, (lesson.rules.name.replace("/", "_"), *config.windows, config.seed)))
-    path = folder / f"{name}.pt"
+    path = folder / name
     if not path.exists():
         envs = [make_env(lesson, lesson.tasks) for _ in range(64)]
         teach(policy, envs, LESSON, config.seed, "oracle", progress)
-        folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}")
-        torch.save(policy.state_dict(), part)
-        part.replace(path)
-    policy.load_state_dict(torch.load(path, weights_only=True))
+        write_archive(path, {"policy": policy.state_dict()}, {})
+    load_archive(path, {"policy": policy})
     return policy
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
@@ -32,6 +33,7 @@ from transformers.utils.generic import is_flash_attention_requested
 
 from ..training.ranks import is_first
 from ..training.sharding import Shardable
+from ..training.staging import whole_folder
 from . import frame_attention
 from .checkpoints import named_weights, save_processor
 from .visuals import ChatForm, FrameReader, PatchLayout, Visual, resolve
@@ -110,11 +112,18 @@ class QwenVL(Shardable):
         In float32 sampled and recomputed log-probabilities agree to 1e-5; in bfloat16 to some hundredths.
 
         Raises:
-            WrongCheckpoint: it is of another family, or its tokenizer lacks Qwen-VL's special tokens.
+            WrongCheckpoint: it is of another family, its weights are damaged, or its tokenizer lacks
+                Qwen-VL's special tokens.
+            OSError: there is none, or none with weights in safetensors. No pickle is ever loaded.
         """
-        family = _family(AutoConfig.from_pretrained(name).model_type)
-        model = _FAMILIES[family][0].from_pretrained(name, dtype=dtype)
-        return cls(model, AutoTokenizer.from_pretrained(name), store, **kwargs)
+        # Else a checkpoint of an unknown type would ask at the terminal whether its code may run.
+        plain = {"trust_remote_code": False}
+        family = _family(AutoConfig.from_pretrained(name, **plain).model_type)
+        try:
+            model = _FAMILIES[family][0].from_pretrained(name, dtype=dtype, use_safetensors=True)
+        except SafetensorError as error:
+            raise WrongCheckpoint(f"{name}: its weights are damaged: {error}") from error
+        return cls(model, AutoTokenizer.from_pretrained(name, **plain), store, **kwargs)
 
     def chat_form(self, video: bool = False) -> ChatForm:
         """How conversations are laid out for this family: one image per frame, or its form of a video."""
@@ -383,13 +392,17 @@ class QwenVL(Shardable):
         """Write an ordinary checkpoint with tokenizer and processor; adapters go into the weights.
 
         Of several ranks the first writes, and all must ask for it.
+
+        Raises:
+            OSError: it cannot be written, as on a full disk; an earlier one in the folder is as it was.
         """
         weights = {name: weight.cpu() for name, weight in named_weights(self.model) if is_first()}
         if not is_first():
             return
-        self.model.save_pretrained(folder, state_dict=weights)
-        self.tokenizer.save_pretrained(folder)
-        save_processor(folder, self.layout)
+        with whole_folder(folder) as unfinished:
+            self.model.save_pretrained(unfinished, state_dict=weights)
+            self.tokenizer.save_pretrained(unfinished)
+            save_processor(unfinished, self.layout)
 
 
 def _run_again(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

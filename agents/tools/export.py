@@ -29,6 +29,7 @@ from videogym import FrameStore
 
 from ..models.qwen_vl import token_ids
 from ..models.visuals import FrameReader, Visual, resolve
+from ..training.staging import sweep, whole_file
 from ..vlm.records import Record, fingerprint, read_records
 
 Format = Literal["trl", "llama_factory", "ms_swift"]
@@ -102,6 +103,7 @@ class FrameFiles:
     def __init__(self, folder: Path, store: FrameReader) -> None:
         self._folder, self._store = folder, store
         folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
 
     def path(self, visual: Visual) -> str:
         """Where a frame is, relative to the folder's parent."""
@@ -109,7 +111,8 @@ class FrameFiles:
         path = self._folder / f"{name}.png"
         if not path.exists():
             (frames,) = resolve(self._store, [visual])
-            Image.fromarray(frames[0]).save(path)
+            with whole_file(path, sweeps=False) as file:
+                Image.fromarray(frames[0]).save(file, "PNG")
         return f"{self._folder.name}/{path.name}"
 
 
@@ -167,11 +170,12 @@ def export(
     """
     files = FrameFiles(out / "frames", store)
     count = 0
-    with (out / "data.jsonl").open("w", encoding="utf-8") as file:
+    with whole_file(out / "data.jsonl") as file:
         for record in records:
             if record.cut:
                 continue
-            file.write(json.dumps(row(record, tokenizer, files, form), ensure_ascii=False) + "\n")
+            line = json.dumps(row(record, tokenizer, files, form), ensure_ascii=False) + "\n"
+            file.write(line.encode())
             count += 1
     if form == "llama_factory":
         stanza = {
@@ -186,7 +190,8 @@ def export(
                 "system_tag": "system",
             },
         }
-        (out / "dataset_info.json").write_text(json.dumps({"videogym": stanza}, indent=2) + "\n")
+        with whole_file(out / "dataset_info.json") as file:
+            file.write((json.dumps({"videogym": stanza}, indent=2) + "\n").encode())
     return count
 
 
@@ -201,7 +206,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for data and frames")
     parser.add_argument("--video-root", help="folder below which the videos lie, as in training")
     arguments = parser.parse_args()
-    tokenizer = AutoTokenizer.from_pretrained(arguments.checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(arguments.checkpoint, trust_remote_code=False)
     arguments.out.mkdir(parents=True, exist_ok=True)
     records = tqdm(read_records(arguments.records, tokenizer=fingerprint(tokenizer)), "episodes")
     store = FrameStore(video_root=arguments.video_root)

@@ -11,7 +11,6 @@ what the run was trained on, then ``videogym report grpo.jsonl``.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from videogym import Recipe, VideoError, VideoQAEnv, get_recipe
 from videogym.traces import Trace, to_line
 from videogym.traces.replay import ReplayError, replayed
 
+from ..training.staging import whole_file
 from ..vlm.records import Record, RecordError, read_records
 
 
@@ -73,13 +73,8 @@ def write_traces(path: Path, traces: Iterable[Trace]) -> None:
     Raises:
         Exception: what making the traces raises, or an `OSError`; then nothing is left.
     """
-    unfinished = path.with_suffix(".part")
-    try:
-        with unfinished.open("wb") as file:
-            file.writelines(to_line(trace) for trace in traces)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.writelines(to_line(trace) for trace in traces)
 
 
 def main() -> int:

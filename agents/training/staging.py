@@ -26,8 +26,12 @@ _STAGED = re.compile(r"\..+\.[0-9a-f]{16}\.part")
 
 
 @contextlib.contextmanager
-def whole_file(path: str | Path) -> Iterator[BinaryIO]:
+def whole_file(path: str | Path, *, sweeps: bool = True) -> Iterator[BinaryIO]:
     """Write a file, in place of one that was there; its folder is made when missing.
+
+    Args:
+        path: its final name.
+        sweeps: whether to `sweep` its folder first, which takes a look at all that is in it.
 
     Raises:
         OSError: it cannot be written, as on a full disk; the error names it. What was there is still
@@ -35,6 +39,9 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if sweeps:
+            sweep(path.parent)
         staged, handle = _stage(path, folder=False)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -59,6 +66,8 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
         staged, handle = _stage(path, folder=True)
         try:
             yield staged
@@ -115,8 +124,6 @@ def remove(path: Path) -> None:
 
 def _stage(path: Path, folder: bool) -> tuple[Path, int]:
     """A name of our own, empty and locked, and the handle that holds the lock."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sweep(path.parent)
     while True:
         staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
         if folder:

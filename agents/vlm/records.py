@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, Literal
 from transformers import PreTrainedTokenizerBase
 
 from ..models.visuals import WHOLE_FRAME, Visual
+from ..training.staging import sweep, whole_file
 
 VERSION = 1  # of the format on disk
 Kind = Literal["rollout", "demonstration"]
@@ -210,14 +210,13 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     A training run writes one file an iteration, so that an iteration which is done again after a stop
     replaces its records, and none is lost or there twice.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text("".join(f"{to_json(record)}\n" for record in records), encoding="utf-8")
-    os.replace(unfinished, path)
+    with whole_file(path) as file:
+        file.writelines(f"{to_json(record)}\n".encode() for record in records)
 
 
 def forget_records(folder: Path, iteration: int) -> None:
     """Remove the files of an iteration and of all later ones: another run left them, or they are redone."""
+    sweep(folder)
     for path in folder.glob("*.jsonl"):
         if path.stem.isdigit() and int(path.stem) >= iteration:
             path.unlink()

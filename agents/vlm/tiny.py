@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from videogym.grammars import get_grammar
 
 from ..demonstrations.evidence import Demonstrator, Script
 from ..models.tiny_qwen import build_tiny_qwen
+from ..training.staging import whole_folder
 from .config import ChatConfig
 
 
@@ -25,11 +25,8 @@ def tiny_checkpoint(folder: Path, config: ChatConfig, script: Script | None = No
     """
     if not (folder / "config.json").exists():
         env = VideoQAEnv(config.tasks, config.rules, video_root=config.root)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+        with whole_folder(folder) as unfinished:
             build_tiny_qwen(unfinished, corpus(env, script), seed=config.seed, **sizes)
-            Path(unfinished).chmod(0o755)  # temporary folders are closed to others
-            Path(unfinished).rename(folder)
-            Path(unfinished).mkdir()
     return folder
 
 

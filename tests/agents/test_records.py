@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -276,3 +277,16 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str, complaint: str) -> No
     with pytest.raises(RecordError, match=r"records\.jsonl, line 2: ") as refusal:
         list(read_records(path))
     assert complaint in str(refusal.value)
+
+
+def test_records_that_cannot_be_written_leave_nothing(tmp_path: Path) -> None:
+    """What is there stays; half a file does not."""
+    path = tmp_path / "records" / "000000.jsonl"
+
+    def failing() -> Iterator[Record]:
+        raise OSError(28, "No space left on device")
+        yield
+
+    with pytest.raises(OSError, match=r"000000\.jsonl"):
+        write_records(path, failing())
+    assert list(path.parent.iterdir()) == []

@@ -1,5 +1,7 @@
 """Scoring: what was sampled is what is trained, shared beginnings change nothing, and are computed once."""
 
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from rounding import assert_close, assert_equal_gradients
+from safetensors.torch import load_file
 from small_chat import (
     FAMILIES,
     FORMS,
@@ -26,9 +29,10 @@ from small_chat import (
 )
 from torch import Tensor
 
-from agents.models.qwen_vl import FrameMismatch, QwenVL
+from agents.models.qwen_vl import FrameMismatch, QwenVL, WrongCheckpoint
 from agents.vlm.records import Record, TurnRecord, passages
 from agents.vlm.scoring import Scorer
+from videogym import FrameStore
 
 
 def score(model: QwenVL, records: Sequence[Record], share: bool = True) -> Tensor:
@@ -409,3 +413,21 @@ def _gradients_and_bytes(
     weights_bytes = {p.untyped_storage().data_ptr() for p in model.parameters()}
     total = sum(size for place, size in storages.items() if place not in weights_bytes)
     return gradients(model, loss), total
+
+
+def test_a_checkpoint_in_pickles_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """Weights of an old form of checkpoint are code of whoever wrote them."""
+    folder = shutil.copytree(checkpoints["qwen2_5_vl"], tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        QwenVL.from_pretrained(str(folder), FrameStore())
+
+
+def test_damaged_weights_are_named(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """Not shown as an error of a library."""
+    folder = shutil.copytree(checkpoints["qwen2_5_vl"], tmp_path / "model")
+    os.truncate(folder / "model.safetensors", 1000)
+    with pytest.raises(WrongCheckpoint, match="weights are damaged"):
+        QwenVL.from_pretrained(str(folder), FrameStore())

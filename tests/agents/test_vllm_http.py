@@ -1,10 +1,13 @@
 """`HTTPEngine` without vLLM: requests, recorded real answers, and servers that fail in every way."""
 
+# ruff: noqa: D103
+
 import base64
 import io
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -25,7 +28,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from agents.engines.base import Context, EngineError, Sampling
-from agents.engines.vllm_common import span_versions
+from agents.engines.vllm_common import prepare, span_versions
 from agents.engines.vllm_http import HTTPEngine, png_uri
 from agents.engines.vllm_server import serve
 from agents.models.checkpoints import named_weights, save_processor
@@ -681,4 +684,218 @@ def test_a_server_that_is_killed_is_noticed_before_the_deadline(
         engine.generate([TEXT], SAMPLING)
     assert time.monotonic() - began < 5.0
     hanging.set()
+    engine.close()
+
+
+# --- answers of any size and form --------------------------------------------------------------
+
+
+class Raw:
+    """A server that says what it is told to, byte by byte if need be."""
+
+    def __init__(self, parts: Callable[[str], Iterator[bytes]]) -> None:
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
+        self.parts = parts
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                taken, _ = self.listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._say, args=(taken,), daemon=True).start()
+
+    def _say(self, taken: socket.socket) -> None:
+        with taken:
+            path = taken.recv(1 << 16).split(b" ")[1].decode()
+            try:
+                for part in self.parts(path):
+                    taken.sendall(part)
+            except OSError:
+                pass
+
+
+@pytest.mark.parametrize(
+    "head", [b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n", b""]
+)
+def test_an_answer_that_trickles_is_given_up(head: bytes) -> None:
+    """Headers, a body of known length or one until the end: each byte comes in time, the whole never."""
+
+    def parts(path: str) -> Iterator[bytes]:
+        if path == "/health":
+            yield b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+            return
+        yield head or b"HTTP/1.1 200 OK\r\nX-Endless: "
+        while True:
+            yield b" "
+            time.sleep(0.05)
+
+    server, before = Raw(parts), time.monotonic()
+    with pytest.raises(EngineError):
+        engine_of(server.url, deadline_s=0.5)
+    assert time.monotonic() - before < 30
+    assert not [t for t in threading.enumerate() if t.name.startswith("vllm-request")]
+    server.listening.close()
+
+
+def test_an_endless_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.engines.vllm_http.MAX_ANSWER_BYTES", 1 << 20)
+
+    def parts(path: str) -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\n\r\n"
+        while True:
+            yield b" " * (1 << 16)
+
+    server = Raw(parts)
+    with pytest.raises(EngineError, match="more than 1048576 bytes"):
+        engine_of(server.url)
+    server.listening.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"null", b"7", b'"text"', b"[" * 100_000, b"\xff", b"{}", b'{"version": {}}'],
+    ids=repr,
+)
+def test_an_answer_of_another_form_is_an_error_of_the_engine(body: bytes) -> None:
+    def parts(path: str) -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+    server = Raw(parts)
+    with pytest.raises(EngineError) as caught:
+        engine_of(server.url)
+    assert len(str(caught.value)) < 1000
+    server.listening.close()
+
+
+ODD: list[Any] = [None, 7, -1, 10**400, 1e300, float("nan"), "text", [], [[]], {}, True]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("choices",),
+        ("choices", 0),
+        ("choices", 0, "token_ids"),
+        ("choices", 0, "token_ids", 0),
+        ("choices", 0, "logprobs"),
+        ("choices", 0, "logprobs", "content"),
+        ("choices", 0, "logprobs", "content", 0),
+        ("choices", 0, "logprobs", "content", 0, "token_id"),
+        ("choices", 0, "logprobs", "content", 0, "logprob"),
+        ("choices", 0, "weight_versions"),
+        ("choices", 0, "weight_versions", 0),
+        ("choices", 0, "weight_versions", 0, "end"),
+        ("choices", 0, "finish_reason"),
+        ("prompt_token_ids",),
+        ("mm_placeholders",),
+        ("mm_placeholders", "image"),
+        ("mm_placeholders", "image", 0),
+        ("mm_placeholders", "image", 0, "length"),
+    ],
+    ids=lambda place: ".".join(map(str, place)),
+)
+def test_any_field_of_any_form_is_an_error_of_the_engine(
+    place: tuple[Any, ...], odd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands in place of a field, an output comes of it only where it is none of the odd ones."""
+    given = next(e for e in RECORDED if (e["request"] or {}).get("token_ids") == list(IMAGES.ids))
+    answer = json.loads(json.dumps(given["answer"]))
+    at = answer
+    for key in place[:-1]:
+        at = at[key]
+    if at[place[-1]] == odd or (place[-1] == "logprob" and odd == -1):
+        return  # as it should be, or might be
+    at[place[-1]] = odd
+    engine = HTTPEngine.__new__(HTTPEngine)
+    vars(engine).update(url="http://vllm", _key="", _pushed=None, _sender="")
+    monkeypatch.setattr(engine, "_generate", lambda *_: answer)
+    (prompt,) = prepare([IMAGES], SAMPLING, Frames(), LAYOUT)
+    with pytest.raises(EngineError) as caught:
+        engine._output(prompt, SAMPLING, {})
+    assert len(str(caught.value)) < 1000
+
+
+def test_more_ids_than_were_asked_for_are_no_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = next(e for e in RECORDED if (e["request"] or {}).get("token_ids") == list(IMAGES.ids))
+    engine = HTTPEngine.__new__(HTTPEngine)
+    vars(engine).update(url="http://vllm", _key="", _pushed=None, _sender="")
+    monkeypatch.setattr(engine, "_generate", lambda *_: given["answer"])
+    few = replace(SAMPLING, max_new_tokens=3)
+    (prompt,) = prepare([IMAGES], few, Frames(), LAYOUT)
+    with pytest.raises(EngineError, match="gave 12 ids, asked for 1 to 3"):
+        engine._output(prompt, few, {})
+
+
+def test_the_key_is_in_no_error(start: Callable[[Handler], Served]) -> None:
+    key = "sk-SECRET-0123456789"
+
+    def answer(method: str, path: str, body: Any) -> Answer:
+        return (200, {"version": "0.32.0"}) if path == "/version" else (400, {"error": f"bad key {key}"})
+
+    engine = engine_of(start(answer).url, api_key=key)
+    with pytest.raises(EngineError, match=r"bad key \[key\]"):
+        engine.generate([TEXT], SAMPLING)
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:secret-word@127.0.0.1:1", "http://127.0.0.1:1/?key=secret-word"]
+)
+def test_a_url_with_a_secret_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(ValueError, match="api_key") as caught:
+        engine_of(url)
+    assert "secret-word" not in str(caught.value)
+
+
+# --- the folder of pushed weights --------------------------------------------------------------
+
+LEFT = """
+import os, signal, sys, tempfile
+from agents.engines.vllm_http import HTTPEngine
+import contextlib
+engine = HTTPEngine.__new__(HTTPEngine)
+engine._held = contextlib.ExitStack()
+print(engine._own(), flush=True)
+(engine._folder / "weights.safetensors").write_bytes(b"half")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_weights_of_a_killed_trainer_go_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[[Handler], Served]
+) -> None:
+    """Those of a live one, and what only looks alike, stay."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    subprocess.run([sys.executable, "-c", LEFT], check=False, timeout=100)
+    (left,) = tmp_path.iterdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("precious")
+    (tmp_path / "videogym-weights-link").symlink_to(tmp_path / "mine")
+    one, other = engine_of(start(version_only).url), engine_of(start(version_only).url)
+    first, second = one._own(), other._own()
+    assert not left.exists() and first.exists() and second.exists()
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "precious"
+    one.close()
+    other.close()
+    assert not first.exists() and not second.exists()
+
+
+def test_a_full_disk_stops_a_push_with_a_typed_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[[Handler], Served]
+) -> None:
+    from safetensors import SafetensorError
+
+    def full(*_: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("agents.engines.vllm_http.save_file", full)
+    engine = engine_of(start(version_only).url, transfer_folder=tmp_path)
+    with pytest.raises(OSError, match="No space left"):
+        engine.push(torch.nn.Linear(1, 1), 1)
+    assert list(tmp_path.iterdir()) == []
     engine.close()

@@ -9,6 +9,7 @@ from videogym.grammars.longvt_transcript import parse_verdict_code, parse_verdic
 from videogym.judging.endpoint import ChatEndpoint, EndpointError, NoReply, Reply
 from videogym.judging.language_model import RUBRIC, LanguageModelJudge, Tally
 from videogym.judging.log import Judgement, JudgementLog, JudgementLogError
+from videogym.judging.masking import masked
 from videogym.judging.recipe import with_judge
 from videogym.judging.rules import JudgeByKind, NumericJudge, TokenF1Judge, token_f1
 from videogym.rewards import Judge, judge_lenient, judge_letter
@@ -30,6 +31,7 @@ __all__ = [
     "TokenF1Judge",
     "judge_lenient",
     "judge_letter",
+    "masked",
     "parse_verdict_code",
     "parse_verdict_strict",
     "token_f1",
