@@ -256,3 +256,42 @@ def test_two_processes_read_one_grid(path, decoded):
 def test_a_grid_needs_times_or_a_rate(path, request_):
     with FrameStore() as store, pytest.raises(ValueError, match=r"grid|fps"):
         store.build_grid(path, size=SIZE, **request_)
+
+
+# --- what others put into a shared cache -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [".a.tmp", f".a.npz.{'0' * 16}.tmp"])
+@pytest.mark.parametrize("plant", ["link", "link inside", "folder inside", "other names", "file"])
+def test_sweeping_removes_nothing_but_what_a_builder_made(path, cache_dir, tmp_path, name, plant):
+    victim = tmp_path / "home"
+    (victim / "more").mkdir(parents=True)
+    for file in (victim / "thesis.tex", victim / "pixels.npy", victim / "more" / "id_rsa"):
+        file.write_text("precious")
+        os.utime(file, (1e9, 1e9))
+    os.utime(victim, (1e9, 1e9))
+    for folder in (cache_dir / "tables", cache_dir / "grids"):
+        planted = folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if plant == "link":
+            planted.symlink_to(victim)
+        elif plant == "file":
+            planted = planted.with_name(".mine.tmp")
+            planted.write_text("precious")
+        else:
+            planted.mkdir()
+            if plant == "link inside":
+                (planted / "pixels.npy").symlink_to(victim / "pixels.npy")
+            elif plant == "folder inside":
+                (planted / "pixels.npy").mkdir()
+            else:
+                (planted / "thesis.tex").write_text("precious")
+                os.utime(planted / "thesis.tex", (1e9, 1e9))
+        os.utime(planted, (1e9, 1e9), follow_symlinks=False)
+    before = sorted(p for p in tmp_path.rglob("*"))
+    with FrameStore() as store:
+        store.build_grid(path, times_s=TIMES[:2], size=SIZE)
+    assert not {*before} - {*tmp_path.rglob("*")}
+    assert all(
+        file.read_text() == "precious" for file in (victim / "thesis.tex", victim / "more" / "id_rsa")
+    )

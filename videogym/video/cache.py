@@ -6,15 +6,19 @@ half of one, whoever else builds it and whenever a builder is killed. Knows noth
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 _STALE_S = 3600.0
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")  # what `_temporary` makes
 
 
 def cache_root() -> Path:
@@ -77,14 +81,35 @@ def _temporary(path: Path) -> Path:
 
 
 def _sweep(leftover: Path) -> None:
-    """Remove what a killed builder left; a live one writes more often than once an hour."""
-    try:
-        inside = list(leftover.iterdir()) if leftover.is_dir() else []
-        newest = max(entry.stat().st_mtime for entry in (leftover, *inside))
-        if time.time() - newest < _STALE_S:
+    """Remove what a killed builder left; a live one writes more often than once an hour.
+
+    Others may write into a shared cache: no link is followed, and what no builder makes is left alone, as is
+    what belongs to somebody else.
+    """
+    with contextlib.suppress(OSError):  # its builder, or another sweeper, was at it in the same moment
+        if stat.S_ISREG(leftover.lstat().st_mode):
+            if _TEMPORARY.fullmatch(leftover.name) and _is_stale(leftover.lstat()):
+                leftover.unlink()
             return
-        for entry in inside:
-            entry.unlink()
-        leftover.rmdir() if leftover.is_dir() else leftover.unlink()
-    except OSError:
-        pass  # its builder, or another sweeper, was at it in the same moment
+        # Held open: a folder that is swapped for a link meanwhile is not followed.
+        folder = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            names = os.listdir(folder)
+            inside = [os.stat(name, dir_fd=folder, follow_symlinks=False) for name in names]
+            arrays = all(name.endswith(".npy") for name in names)  # of a grid
+            if (
+                not arrays
+                or not all(stat.S_ISREG(entry.st_mode) for entry in inside)
+                or not all(map(_is_stale, (os.fstat(folder), *inside)))
+            ):
+                return
+            for name in names:
+                os.unlink(name, dir_fd=folder)
+        finally:
+            os.close(folder)
+        leftover.rmdir()
+
+
+def _is_stale(found: os.stat_result) -> bool:
+    """Whether it is this user's, and was written to more than an hour ago."""
+    return found.st_uid == os.geteuid() and time.time() - found.st_mtime >= _STALE_S
