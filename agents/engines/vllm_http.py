@@ -384,14 +384,15 @@ class HTTPEngine:
         late.daemon = True
         late.start()
         try:
-            response = connection.getresponse()
-            content = response.read(MAX_ANSWER_BYTES + 1)
+            with connection.getresponse() as response:
+                content = response.read(MAX_ANSWER_BYTES + 1)
+                missing = response.length or 0
         finally:
             late.cancel()
         if len(content) > MAX_ANSWER_BYTES:
             raise EngineError(f"{self.url} answered with more than {MAX_ANSWER_BYTES} bytes")
-        if response.length:  # `read` with a size tells of a missing end only so
-            raise http.client.IncompleteRead(content, response.length)
+        if missing:  # `read` with a size tells of a missing end only so
+            raise http.client.IncompleteRead(content, missing)
         return response.status, content
 
     def _answers(self) -> bool:

@@ -14,6 +14,7 @@ from forks import fork, status
 
 from videogym.video import FrameStore, open_video
 from videogym.video.cache import cache_root
+from videogym.video.grid import write_grid
 
 SIZE = (80, 48)
 TIMES = [i / RATE for i in range(0, 160, 4)]
@@ -295,3 +296,125 @@ def test_sweeping_removes_nothing_but_what_a_builder_made(path, cache_dir, tmp_p
     assert all(
         file.read_text() == "precious" for file in (victim / "thesis.tex", victim / "more" / "id_rsa")
     )
+
+
+# --- damage --------------------------------------------------------------------------------------------
+
+
+def test_no_bit_of_a_table_ends_a_run(path, cache_dir):
+    """Every third byte of an archive with one bit changed: the video opens, and says what it said."""
+    with open_video(path) as video:
+        meta, pts_s = video.meta, video.pts_s
+    (sidecar,) = (cache_dir / "tables").iterdir()
+    whole = sidecar.read_bytes()
+    for place in range(0, len(whole), 3):
+        sidecar.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with open_video(path) as video:
+            assert video.meta == meta and np.array_equal(video.pts_s, pts_s)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pts": np.zeros(0, np.int64)},
+        {"pts": np.array([3, 2, 1])},
+        {"pts": np.zeros((2, 2), np.int64)},
+        {"keys": np.array([0.5])},
+        {"tick": (1, 0)},
+        {"width": "wide"},
+        {"end": -1},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_table_that_cannot_be_one_is_made_again(path, cache_dir, change):
+    with open_video(path) as video:
+        meta = video.meta
+    (sidecar,) = (cache_dir / "tables").iterdir()
+    with np.load(sidecar) as stored:
+        facts = {name: stored[name] for name in stored.files}
+    with open(sidecar, "wb") as file:
+        np.savez(file, **{**facts, **change})
+    with open_video(path) as video:
+        assert video.meta == meta
+
+
+def _change_a_byte(folder):
+    with open(folder / "pixels.npy", "r+b") as file:
+        file.seek(-7, os.SEEK_END)
+        byte = file.read(1)[0]
+        file.seek(-7, os.SEEK_END)
+        file.write(bytes([byte ^ 1]))
+
+
+def _change_the_shape(folder):
+    pixels = np.load(folder / "pixels.npy")
+    np.save(folder / "pixels.npy", pixels[:, :1, :1])
+
+
+def _change_the_times(folder):
+    np.save(folder / "pts_s.npy", np.load(folder / "pts_s.npy")[::-1])
+
+
+def _shift_the_times(folder):
+    np.save(folder / "pts_s.npy", np.load(folder / "pts_s.npy") + 1.0)
+
+
+def _swap_frames(folder):
+    pixels = np.load(folder / "pixels.npy")
+    np.save(folder / "pixels.npy", pixels[::-1])
+
+
+def _cut(folder):
+    os.truncate(folder / "pixels.npy", 5000)
+
+
+def _no_sums(folder):
+    (folder / "sums.npy").unlink()
+
+
+def _no_frames(folder):
+    np.save(folder / "pts_s.npy", np.zeros(0))
+
+
+CHANGES = [_change_a_byte, _change_the_shape, _change_the_times, _shift_the_times]
+CHANGES += [_swap_frames, _cut, _no_sums, _no_frames]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_damaged_grid_is_never_served_and_made_again(path, decoded, change, caplog):
+    with FrameStore(lru_bytes=0) as store:
+        folder = store.build_grid(path, times_s=TIMES, size=SIZE)
+    change(folder)
+    with FrameStore(lru_bytes=0) as store:
+        assert np.array_equal(store.frames(path, TIMES, size=SIZE).pixels, decoded)
+        assert "damaged and not used" in caplog.text
+        assert store.build_grid(path, times_s=TIMES, size=SIZE) == folder
+    assert np.array_equal(np.load(folder / "pixels.npy"), decoded)
+    caplog.clear()
+    with FrameStore(lru_bytes=0) as store:
+        assert np.array_equal(store.frames(path, TIMES, size=SIZE).pixels, decoded)
+        assert not caplog.text
+
+
+@pytest.mark.parametrize("change", [_cut, _change_a_byte])
+def test_a_grid_that_is_damaged_while_it_is_open_is_not_served(path, decoded, change, caplog):
+    """Cut while it was mapped, it ended the process."""
+    with FrameStore(lru_bytes=0) as store:
+        folder = store.build_grid(path, times_s=TIMES, size=SIZE)
+        assert np.array_equal(store.frames(path, TIMES, size=SIZE).pixels, decoded)
+        change(folder)
+        assert np.array_equal(store.frames(path, TIMES, size=SIZE).pixels, decoded)
+    assert "damaged and not used" in caplog.text
+
+
+def test_a_grid_of_another_video_is_not_served(path, cache_dir, decoded, caplog):
+    """Whole in itself, in the folder of this one."""
+    with FrameStore(lru_bytes=0) as store:
+        folder = store.build_grid(path, times_s=TIMES, size=SIZE)
+        other = folder.parent.with_name("other-64x36-bicubic") / folder.name
+        write_grid(other.parent, np.load(folder / "pts_s.npy"), iter([255 - decoded]))
+    for name in ("pixels.npy", "sums.npy", "pts_s.npy"):
+        (folder / name).write_bytes((other / name).read_bytes())
+    with FrameStore(lru_bytes=0) as store:
+        assert np.array_equal(store.frames(path, TIMES, size=SIZE).pixels, decoded)
+    assert "damaged and not used" in caplog.text

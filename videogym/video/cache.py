@@ -83,8 +83,8 @@ def _temporary(path: Path) -> Path:
 def _sweep(leftover: Path) -> None:
     """Remove what a killed builder left; a live one writes more often than once an hour.
 
-    Others may write into a shared cache: no link is followed, and what no builder makes is left alone, as is
-    what belongs to somebody else.
+    Others may write into a shared cache: no link is followed, and what no builder makes, or belongs to
+    somebody else, is left alone.
     """
     with contextlib.suppress(OSError):  # its builder, or another sweeper, was at it in the same moment
         if stat.S_ISREG(leftover.lstat().st_mode):

@@ -1,16 +1,24 @@
-"""A grid: frames of one video at one size, decoded once and shared by every process that maps them.
+"""A grid: frames of one video at one size, decoded once and shared by every process that reads them.
 
 Raw uint8 in a ``.npy`` file, so that pages are shared and a frame is bit-identical to a decoded one.
-A grid serves only the very timestamps it holds. Knows nothing about decoding: its maker hands it frames.
+A grid serves only the very timestamps it holds, and a frame only while its checksum is the one that was
+stored: a grid that is damaged, or of another video, costs a warning and the decoding it would have spared.
+Read, not mapped: a file that is cut meanwhile is then an error and not a killed process. Knows nothing
+about decoding: its maker hands it frames.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,24 +26,44 @@ from numpy.typing import NDArray
 from videogym.video.cache import publish_folder
 from videogym.video.pixels import View
 
+log = logging.getLogger(__name__)
+
+
+class DamagedGrid(ValueError):
+    """A grid is not what was written."""
+
 
 class Grid:
     """An open grid, read-only.
 
     Args:
         folder: where `write_grid` put it.
+        size: ``(width, height)`` that its frames must have; None takes any.
 
     Raises:
-        ValueError: the files do not belong together or are damaged.
+        DamagedGrid: the files are damaged, do not belong together, or are of another grid.
         OSError: they cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._pts_s = np.load(folder / "pts_s.npy", allow_pickle=False)
-        mapped = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
-        self._pixels = mapped.view(np.ndarray)  # rows of a memmap are slow to make
-        if mapped.dtype != np.uint8 or mapped.shape[:1] != self._pts_s.shape:
-            raise ValueError(f"{folder}: damaged grid")
+    def __init__(self, folder: Path, size: tuple[int, int] | None = None) -> None:
+        self.folder = folder
+        try:
+            self._pts_s = np.load(folder / "pts_s.npy", allow_pickle=False)
+            self._sums = np.load(folder / "sums.npy", allow_pickle=False)
+            with open(folder / "pixels.npy", "rb") as file:
+                shape, dtype, length = _shape_of(file)
+                self._start = file.tell()
+        except (ValueError, EOFError, SyntaxError, TypeError) as error:
+            raise DamagedGrid(f"its files cannot be read: {error}") from error
+        count = len(self._pts_s) if self._pts_s.ndim == 1 and len(self._pts_s) else -1
+        frame = shape[1:] if size is None else (size[1], size[0], 3)
+        if shape != (count, *frame) or len(shape) != 4 or shape[3] != 3 or dtype != np.uint8:
+            raise DamagedGrid(f"its pixels have the shape {shape} and are {dtype}")
+        self._frame_bytes = math.prod(frame)
+        if self._sums.shape != (count,) or length != self._start + count * self._frame_bytes:
+            raise DamagedGrid("its files have other lengths")
+        if self._pts_s.dtype != np.float64 or folder.name != _name(self._pts_s):
+            raise DamagedGrid("its times are not those that it was made for")
 
     def fill(
         self, pixels: NDArray[np.uint8], pts_s: NDArray[np.float64], missing: NDArray[np.intp]
@@ -49,12 +77,58 @@ class Grid:
 
         Returns:
             The places that still do.
+
+        Raises:
+            DamagedGrid: a frame is not the one that was stored.
+            OSError: it cannot be read.
         """
         rows = np.minimum(np.searchsorted(self._pts_s, pts_s[missing]), len(self._pts_s) - 1)
         held = self._pts_s[rows] == pts_s[missing]
-        for place, row in zip(missing[held].tolist(), rows[held].tolist(), strict=True):
-            pixels[place] = self._pixels[row]
+        if held.any():
+            with open(self.folder / "pixels.npy", "rb", buffering=0) as file:
+                for place, row in zip(missing[held].tolist(), rows[held].tolist(), strict=True):
+                    self._read(file, row, pixels[place])
         return missing[~held]
+
+    def require_whole(self) -> None:
+        """Check every frame.
+
+        Raises:
+            DamagedGrid: one is not the one that was stored.
+            OSError: it cannot be read.
+        """
+        frame = np.empty(self._frame_bytes, dtype=np.uint8)
+        with open(self.folder / "pixels.npy", "rb", buffering=0) as file:
+            for row in range(len(self._pts_s)):
+                self._read(file, row, frame)
+
+    def _read(self, file: FileIO, row: int, frame: NDArray[np.uint8]) -> None:
+        content = os.pread(file.fileno(), self._frame_bytes, self._start + row * self._frame_bytes)
+        if len(content) != self._frame_bytes or self._sums[row] != _sum(
+            self.folder, content, self._pts_s[row]
+        ):
+            raise DamagedGrid(f"frame {row} is not the one that was stored")
+        frame[...] = np.frombuffer(content, dtype=np.uint8).reshape(frame.shape)
+
+
+def _shape_of(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Shape and type that an array's file tells, whose data is next, and the file's bytes."""
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("another version of its format")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if fortran:
+        raise ValueError("another order of its axes")
+    return shape, dtype, os.fstat(file.fileno()).st_size
+
+
+def _name(pts_s: NDArray[np.float64]) -> str:
+    """What the folder of a grid of some times is called."""
+    return hashlib.blake2b(pts_s.tobytes(), digest_size=8).hexdigest()
+
+
+def _sum(folder: Path, content: Any, pts_s: float) -> int:
+    """Checksum of a frame, of its time, and of the video, size and resizer that it is of."""
+    return zlib.crc32(content, zlib.crc32(f"{folder.parent.name} {float(pts_s)!r}".encode()))
 
 
 class Grids:
@@ -85,25 +159,51 @@ class Grids:
         known = self._opened.get(folder)
         if known is None or known[0] != changed_ns:
             entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
-            grids = [grid for grid in map(_open, entries) if grid is not None]
+            grids = [grid for entry in entries if (grid := _open(entry, view.size)) is not None]
             known = self._opened[folder] = (changed_ns, grids)
         return known[1]
 
+    def fill(
+        self,
+        key: str,
+        view: View,
+        pixels: NDArray[np.uint8],
+        pts_s: NDArray[np.float64],
+        missing: NDArray[np.intp],
+    ) -> NDArray[np.intp]:
+        """Copy the frames that some grid holds, see `Grid.fill`; a damaged grid is told and forgotten."""
+        for grid in tuple(self.of(key, view)):
+            try:
+                missing = grid.fill(pixels, pts_s, missing)
+            except (OSError, DamagedGrid) as error:
+                warn_damaged(grid.folder, error)
+                self.of(key, view).remove(grid)
+        return missing
+
     def clear(self) -> None:
-        """Let go of all files."""
+        """Let go of all grids."""
         self._opened.clear()
 
 
-def _open(folder: Path) -> Grid | None:
-    """The grid in a folder; None when there is none or it is damaged, and decoding stands in for it."""
+def _open(folder: Path, size: tuple[int, int] | None = None) -> Grid | None:
+    """The grid in a folder; None, and a warning, where it is damaged, and decoding stands in for it."""
     try:
-        return Grid(folder)
-    except (OSError, ValueError, EOFError):
+        return Grid(folder, size)
+    except (OSError, DamagedGrid) as error:
+        if folder.exists():
+            warn_damaged(folder, error)
         return None
+
+
+def warn_damaged(folder: Path, error: Exception) -> None:
+    """Say that a grid is not used."""
+    log.warning("%s is damaged and not used; `videogym index` makes it again: %s", folder, error)
 
 
 def write_grid(parent: Path, pts_s: NDArray[np.float64], batches: Iterator[NDArray[np.uint8]]) -> Path:
     """Store frames so that they appear all at once or not at all.
+
+    A grid that is there already is read through, and made again where it is damaged.
 
     Args:
         parent: folder of all grids of one video, size and resizer.
@@ -113,24 +213,35 @@ def write_grid(parent: Path, pts_s: NDArray[np.float64], batches: Iterator[NDArr
     Returns:
         The grid's folder.
     """
-    folder = parent / hashlib.blake2b(pts_s.tobytes(), digest_size=8).hexdigest()
-    was_there = folder.exists()
-    if _open(folder) is None:
-        if was_there:  # damaged; one that appeared since is another builder's, and whole
-            shutil.rmtree(folder, ignore_errors=True)
-        publish_folder(folder, lambda temporary: _fill(temporary, pts_s, batches))
+    folder = parent / _name(pts_s)
+    was_there = os.path.lexists(folder)
+    try:
+        if was_there:
+            Grid(folder).require_whole()
+            return folder
+    except (OSError, DamagedGrid) as error:
+        # One that appears meanwhile is another builder's, and whole.
+        warn_damaged(folder, error)
+        folder.unlink() if folder.is_symlink() or not folder.is_dir() else shutil.rmtree(folder)
+    publish_folder(folder, lambda temporary: _fill(temporary, folder, pts_s, batches))
     return folder
 
 
-def _fill(folder: Path, pts_s: NDArray[np.float64], batches: Iterator[NDArray[np.uint8]]) -> None:
-    np.save(folder / "pts_s.npy", pts_s)
+def _fill(
+    temporary: Path, folder: Path, pts_s: NDArray[np.float64], batches: Iterator[NDArray[np.uint8]]
+) -> None:
+    np.save(temporary / "pts_s.npy", pts_s)
+    sums: list[int] = []
     # Written, not mapped: a full disk is then an error and not a killed process.
-    with open(folder / "pixels.npy", "wb") as file:
+    with open(temporary / "pixels.npy", "wb") as file:
         for number, pixels in enumerate(batches):
             if number == 0:
                 shape = (len(pts_s), *pixels.shape[1:])
                 header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
-            file.write(np.ascontiguousarray(pixels).data)
+            for frame in np.ascontiguousarray(pixels):
+                sums.append(_sum(folder, frame.data, pts_s[len(sums)]))
+                file.write(frame.data)
         file.flush()
         os.fsync(file.fileno())
+    np.save(temporary / "sums.npy", np.array(sums, dtype=np.uint32))

@@ -7,8 +7,6 @@ nothing about files of video: `videogym.video.scan` reads them.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -122,6 +120,25 @@ def load_table(sidecar: Path) -> PacketTable | None:
             facts = {name: stored[name].tolist() for name in _FACTS}
             turned = Orientation(*map(bool, stored["orientation"]))
             facts["tick"] = tuple(facts["tick"])
-            return PacketTable(**facts, **{name: stored[name] for name in _ARRAYS}, orientation=turned)
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error):
+            table = PacketTable(**facts, **{name: stored[name] for name in _ARRAYS}, orientation=turned)
+            return table if _is_sound(table) else None
+    except Exception:  # zipfile and numpy raise a dozen types at damaged files, RuntimeError among them
         return None
+
+
+def _is_sound(table: PacketTable) -> bool:
+    """Whether a stored table can be one: what is not, another program wrote or a bit has changed."""
+    numbers = (table.end, *table.tick, table.width, table.height)
+    arrays = [getattr(table, name) for name in _ARRAYS]
+    return (
+        all(type(number) is int and abs(number) < 1 << 62 for number in numbers)
+        and len(table.tick) == 2
+        and min(table.tick) > 0
+        and min(table.width, table.height) > 0
+        and all(array.dtype == np.int64 and array.ndim == 1 and len(array) for array in arrays)
+        and len(table.keys) == len(table.key_dts)
+        and bool((np.diff(table.pts) > 0).all() and (np.diff(table.keys) > 0).all())
+        and table.end > int(table.pts[-1])
+        and all(type(name) is str for name in (table.codec, table.container))
+        and type(table.open_groups) is bool
+    )

@@ -224,8 +224,7 @@ class FrameStore:
         width, height = view.output_size(video.meta.width, video.meta.height)
         pixels = np.empty((len(pts_s), height, width, 3), dtype=np.uint8)
         missing = np.arange(len(pts_s))
-        for grid in self._grids.of(key, view):
-            missing = grid.fill(pixels, pts_s, missing)
+        missing = self._grids.fill(key, view, pixels, pts_s, missing)
         with self._owned_lock():
             missing = missing[[not self._frames.copy((key, pts_s[i], view), pixels[i]) for i in missing]]
         for start in range(0, len(missing), _BATCH):
