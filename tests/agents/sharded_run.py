@@ -178,6 +178,7 @@ def facts(job: dict[str, Any], actor: ChatActor, optimizer: torch.optim.Optimize
     collector = make_collector(make_config(job), actor, groups=2, group_size=2)
     collector.sync()
     records = collector.collect(1000)
+    sampled = stored(records)
     scored = actor.scorer(records)  # with gradients: layer by layer
     scored.log_probs.sum().backward()
     return {
@@ -185,8 +186,8 @@ def facts(job: dict[str, Any], actor: ChatActor, optimizer: torch.optim.Optimize
         "all_weights": sum(weight.nbytes for weight in weights),
         "moments": sum(map(held, moments)),
         "all_moments": sum(moment.nbytes for moment in moments),
-        "gap": float((scored.log_probs.detach() - stored(records)).abs().max()),
-        "tokens": len(stored(records)),
+        "gap": float(((scored.log_probs.detach() - sampled).abs() / (1 + sampled.abs())).max()),
+        "tokens": len(sampled),
         "collected": [f"{record.group}/{record.number}" for record in records],
     }
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from rounding import GRADIENT
+from rounding import GRADIENT, ROUNDING
 from safetensors.torch import load_file
 from sharded_run import GRPO, SFT, make_actor, make_config, train
 from small_chat import FAMILIES, build
@@ -24,7 +24,7 @@ from agents.training.ranks import Portion, divided, everyones, from_first, share
 from agents.vlm.records import read_records, write_records
 
 HERE = Path(__file__).parent
-CLOSE = 1e-5  # weights after some steps; they move by ten times as much
+CLOSE = 1e-5  # weights after some steps: they differ by 6e-8, and move by ten times as much
 JOBS: list[dict[str, Any]] = [
     {"name": "sft", "family": "qwen3_vl", "loop": "sft", "changes": {}},
     {"name": "stopped", "family": "qwen3_vl", "loop": "sft", "changes": {}, "stop": 3},
@@ -93,7 +93,7 @@ def test_two_ranks_end_with_the_weights_of_one_process(
 
 
 def test_each_rank_holds_half_and_scores_what_was_sampled(folder: Path) -> None:
-    """Bytes of weights and moments add up to those of one process; log-probabilities agree to 1e-5."""
+    """Bytes of weights and moments add up to those of one process; log-probabilities agree."""
     for job in JOBS:
         found = [json.loads((folder / job["name"] / f"facts.{rank}.json").read_text()) for rank in range(2)]
         for name in ("weights", "moments"):
@@ -105,7 +105,7 @@ def test_each_rank_holds_half_and_scores_what_was_sampled(folder: Path) -> None:
             == found[1]["collected"]
             == [f"{group}/{number}" for group in ("1000.0.0", "1000.0.1") for number in range(2)]
         )
-        assert all(one["tokens"] > 20 and one["gap"] < 1e-5 for one in found)
+        assert all(one["tokens"] > 20 and one["gap"] < ROUNDING["rtol"] for one in found)
 
 
 def test_records_of_all_ranks_are_in_one_file_an_iteration(folder: Path) -> None:

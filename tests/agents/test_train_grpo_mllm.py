@@ -284,4 +284,5 @@ def test_reward_rises(make: Callable[[], ChatActor], tmp_path: Path) -> None:
     config = replace(config, at_once=16, lr=5e-3, kl=0.0, eval_every=10, checkpoint_every=10)
     train(config, make(), tmp_path)
     rewards = curve(tmp_path, "reward")
+    # Other kernels sample other episodes, as other seeds do: 0.20 to 0.36 over three of those.
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.1, [round(value, 2) for value in rewards]

@@ -159,4 +159,5 @@ def test_it_learns(tmp_path: Path) -> None:
     trained = evaluate(Acting(policy), held_out, task_ids=ids)
     skim = evaluate(SkimOnly(0), held_out.unwrapped, task_ids=ids)
     assert skim.accuracy.mean < 0.4
+    # Wide: other kernels play other episodes, as other seeds do. Those reach 0.82 to 0.94 against 0.32.
     assert trained.accuracy.mean > skim.accuracy.mean + 0.15, f"{trained.accuracy} against {skim.accuracy}"
