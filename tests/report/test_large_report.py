@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import re
+import shutil
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -172,6 +173,34 @@ def test_what_others_keep_in_the_folder_stays(tmp_path: Path) -> None:
     write_report(Traces(many(20), 0), page, thumbnails=0)
     write_report(Traces(many(3), 0), page, thumbnails=0)
     assert sorted(os.listdir(folder)) == ["0" * 32, "notes.txt"] and os.listdir(elsewhere) == ["kept"]
+
+
+def test_what_a_killed_removal_left_is_not_taken_for_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer is killed while it removes the data of before; then the content of before comes again."""
+    page, one, other = tmp_path / "r.html", Traces(many(20), 0), Traces(many(21), 0)
+    write_report(one, page, thumbnails=0)
+    really = shutil.rmtree
+
+    def half(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.parent.name != "r.files":
+            return really(path, *arguments, **options)
+        next(path.glob("part-*.js")).unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", half)
+    with pytest.raises(KeyboardInterrupt):
+        write_report(other, page, thumbnails=0)
+    monkeypatch.setattr(shutil, "rmtree", really)
+    write_report(one, page, thumbnails=0)
+    told = book(page)
+    articles = [
+        a for i in range(len(told["starts"])) for a in read(tmp_path / told["folder"] / f"part-{i}.js")
+    ]
+    assert len(articles) == 20
+    write_report(other, page, thumbnails=0)
+    assert len(list((tmp_path / "r.files").iterdir())) == 1
 
 
 @pytest.mark.parametrize("failing", [1, 3, 6, 8, 9])  # files and the page are each synced once

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_DIGEST = re.compile(r"[0-9a-f]{32}")  # names of the folders that are made here, and of no other
+_DIGEST = re.compile(r"[0-9a-f]{32}")  # names of the folders that are made here, and of no other,
+_GOING = re.compile(r"\.[0-9a-f]{32}\.going")  # and what is left of them while they are removed
 
 
 def data_folder(page: Path) -> Path:
@@ -80,10 +81,19 @@ def _move_in(made: Path, place: Path) -> None:
 
 
 def _forget_data(folder: Path, kept: str | None) -> None:
-    """Remove data that no page reads any more, and the folder if that was all."""
-    for entry in folder.iterdir():
-        if _DIGEST.fullmatch(entry.name) and entry.name != kept and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
+    """Remove data that no page reads any more, and the folder if that was all.
+
+    What goes loses its name first: a name of content stands for all of it, also when this is killed.
+    """
+    for going in [entry for entry in folder.iterdir() if _GOING.fullmatch(entry.name)]:
+        shutil.rmtree(going, ignore_errors=True)
+    for entry in [entry for entry in folder.iterdir() if _DIGEST.fullmatch(entry.name)]:
+        if entry.name == kept or entry.is_symlink():
+            continue
+        going = entry.with_name(f".{entry.name}.going")
+        with suppress(OSError):  # what cannot be removed may stay
+            os.rename(entry, going)
+            shutil.rmtree(going)
     with suppress(OSError):  # something of somebody else's is in it
         folder.rmdir()
 
