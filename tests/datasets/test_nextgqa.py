@@ -149,3 +149,15 @@ def test_the_published_counts() -> None:
     train = Path(DATA, "qvhighlights", "highlight_train_release.jsonl")
     assert len(read_qvhighlights(train)) == 7218
     assert len(read_qvhighlights(train, keep=video_mtr_keeps)) == 6152
+
+
+def test_spans_that_start_before_their_video_count_from_its_start(tmp_path: Path) -> None:
+    """As 36 of the published test file do; such a row passes the filter by what lies in the video."""
+    times: Times = {"early": (31, [[-0.1, 11.0]]), "half": (30, [[-5, 15]]), "less": (30, [[-5, 14.9]])}
+    path = write(tmp_path, "test", times)
+    with pytest.warns(UserWarning, match="3 spans start before their video and are read from 0"):
+        tasks = read_nextgqa(path)
+    assert tasks.by_id("early_0").evidence == (Segment(0, 11),)
+    with pytest.warns(UserWarning, match="3 spans"):
+        kept = read_nextgqa(path, keep=video_mtr_keeps)
+    assert [task.task_id for task in kept] == ["early_0", "less_0"]

@@ -678,7 +678,6 @@ FAULTS = [
     ("cg-bench", {"clue_intervals": []}, "field 'clue_intervals' must be a non-empty list"),
     ("cg-bench", {"duration": 0.5, "clue_intervals": [[0.6, 1]]}, "lies outside its video of 0.5 s"),
     ("charades-sta", {"timestamp": [1.0, 2.0, 3.0]}, "field 'timestamp' must be [start_s, end_s]"),
-    ("charades-sta", {"timestamp": [-3.0, 2.0]}, "field 'timestamp': segment needs 0 <= start_s < end_s"),
     ("charades-sta", {"timestamp": [3.0, -2.0]}, "field 'timestamp': segment needs 0 <= start_s < end_s"),
     ("charades-sta", {"caption": " "}, "field 'caption' must be non-empty text"),
     ("egoschema", {"answer": "5"}, "field 'answer' must be a whole number from 0 to 4, got 5"),
@@ -721,10 +720,8 @@ FAULTS = [
     ("lvbench", {"question": "Who?\n(A) Ann\n(C) Bo"}, "got the letters 'AC'"),
     ("lvbench", {"question": "Who?"}, "got the letters ''"),
     ("lvbench", {"key": None}, "field 'key' must be non-empty text, got None"),
-    ("mlvu", {"answer": "3"}, "field 'answer' must be the text of one of the options, got '3'"),
     ("mlvu", {"video": "https://x.org/a.mp4"}, "field 'video' must be a path to a local file"),
     ("mlvu", {"video": "synthetic:brief_event"}, "field 'video' must be a path to a local file"),
-    ("nextgqa", {"answer": "4"}, "field 'answer' must be the text of one of the options, got '4'"),
     ("nextgqa", {"video_id": "1"}, "gsub_val.json, video 1: field '1' is missing"),
     ("nextgqa", {"question": ""}, "field 'question' must be non-empty text, got ''"),
     ("qvhighlights", {"relevant_windows": MISSING}, "field 'relevant_windows' is missing"),
@@ -747,6 +744,97 @@ def test_a_fault_is_named_by_file_place_and_field(
         load_tasks(f"{name}:{path}")
     assert str(caught.value).startswith(f"{path}: {SAMPLES[name].second}: ")
     assert says in str(caught.value)
+
+
+LEFT_OUT = [
+    ("mlvu", {"answer": "3"}, "field 'answer' must be the text of one of the options, got '3'"),
+    (
+        "mlvu",
+        {"candidates": ["1", ""], "answer": "1"},
+        "field 'candidates' holds an empty text, got ['1', '']",
+    ),
+    (
+        "mlvu",
+        {"candidates": [" ", "2"], "answer": "2"},
+        "field 'candidates' holds an empty text, got [' ', '2']",
+    ),
+    ("mlvu", {"candidates": [], "question_type": "ego"}, "field 'candidates' is empty"),
+    ("nextgqa", {"answer": "4"}, "field 'answer' must be the text of one of the options, got '4'"),
+    (
+        "charades-sta",
+        {"timestamp": [3.0, 3.0]},
+        "field 'timestamp' does not end after it begins, got [3, 3]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "why"), LEFT_OUT)
+def test_a_published_row_that_cannot_be_a_task_is_listed_and_not_the_end(
+    name: str, change: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    path, place = write(name, tmp_path, change), SAMPLES[name].second.partition(" (")[0]
+    with pytest.warns(UserWarning, match=f"1 of 2 rows cannot be tasks and are left out: {place}.*: field"):
+        tasks = READERS[name](str(path))
+    assert list(tasks) == [SAMPLES[name].task]
+    assert [(one.path, one.why) for one in tasks.left_out] == [(path, why)]
+
+
+def test_rows_of_a_mirror_that_cannot_be_tasks_are_listed_too(tmp_path: Path) -> None:
+    asked = "Who?\n(A) Ann\n(B) {}"
+    rows = [
+        {"video_name": "a.mp4", "question": asked.format(text), "answer": answer, "question_type": "ego"}
+        for text, answer in [("Bo", "B"), ("", "A"), ("Bo", "C")] * 6
+    ]
+    path = write_json(tmp_path / "mirror.json", rows)
+    with pytest.warns(UserWarning, match=r"12 of 18 rows .*; and 2 more, see TaskList\.left_out"):
+        tasks = READERS["mlvu"](str(path))
+    assert [task.answer for task in tasks] == ["B"] * 6 and len(tasks.left_out) == 12
+
+
+def test_candidates_are_missing_where_a_question_is_open(tmp_path: Path) -> None:
+    row = {"video": "a.mp4", "question": "What?", "candidates": [], "answer": "Ann sings."}
+    rows = [row | {"question_type": kind} for kind in ("subPlot", "summary")]
+    assert [task.kind for task in load_tasks(f"mlvu:{write_json(tmp_path / '8.json', rows)}")] == [
+        "open"
+    ] * 2
+
+
+def test_a_file_of_nothing_but_such_rows_is_refused(tmp_path: Path) -> None:
+    row = SAMPLES["mlvu"].rows[1] | {"answer": "none of them"}
+    path = write_json(tmp_path / "4_count.json", [row])
+    with pytest.warns(UserWarning, match="1 of 1 rows"), pytest.raises(TaskFileError, match="no task"):
+        READERS["mlvu"](str(path))
+
+
+EARLY: list[tuple[str, dict[str, Any], list[tuple[float, float]]]] = [
+    ("cg-bench", {"clue_intervals": [[-0.1, 0.5], [-2, 1]]}, [(0, 0.5), (0, 1)]),
+    ("charades-sta", {"timestamp": [-0.1, 11.0]}, [(0, 11)]),
+    ("qvhighlights", {"relevant_windows": [[-1, 2], [4, 6]]}, [(0, 2), (4, 6)]),
+    ("longvt-rl", {"extra_info": {"question": "Who?", "video_segment": [-0.5, 3.0]}}, [(0, 3)]),
+    ("longvt-rl", {"reward_model": {"ground_truth": [-0.5, 3.0]}}, [(0, 3)]),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "spans"), EARLY)
+def test_a_span_that_starts_before_its_video_is_read_from_0(
+    name: str, change: dict[str, Any], spans: list[tuple[float, float]], tmp_path: Path
+) -> None:
+    sample = SAMPLES[name]
+    rows = [sample.rows[0], sample.rows[1] | change]
+    path = write_json((tmp_path / sample.file).with_suffix(".json"), rows)
+    early = sum(start == 0 for start, _ in spans)
+    with pytest.warns(
+        UserWarning, match=f"{early} spans start before their video and are read from 0, the"
+    ):
+        task = load_tasks(f"{name}:{path}")[1]
+    assert task.evidence == tuple(Segment(*span) for span in spans)
+
+
+@pytest.mark.parametrize("span", [[-2.0, -1.0], [-2.0, 0.0], [-1.0, float("nan")], [5.0, -3.0]])
+def test_a_span_that_is_not_in_its_video_at_all_is_refused(span: list[float], tmp_path: Path) -> None:
+    path = write("cg-bench", tmp_path, {"clue_intervals": [[0, 1], span]})
+    with pytest.raises(TaskFileError, match=r"row 2 .*: field 'clue_intervals\[1\]': segment"):
+        load_tasks(f"cg-bench:{path}")
 
 
 def test_every_reader_is_tried_with_faults() -> None:

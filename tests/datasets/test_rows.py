@@ -319,7 +319,7 @@ def test_charades_is_read_from_its_text_files(tmp_path: Path) -> None:
     assert (first.task_id, first.video) == ("charades_sta_test-1", "3MSZA.mp4")
     assert "person turn ## a light on." in first.question
     assert (second.task_id, second.evidence) == ("charades_sta_test-3", (Segment(0, 10),))
-    for line in ("3MSZA 24.3##x", "3MSZA a b##x", "3MSZA 1 2##", "3MSZA 1 nan##x", "3MSZA -2 1##x"):
+    for line in ("3MSZA 24.3##x", "3MSZA a b##x", "3MSZA 1 2##", "3MSZA 1 nan##x", "3MSZA -2 -1##x"):
         path.write_text(f"3MSZA 24.3 30.4##x\n{line}\n")
         with pytest.raises(TaskFileError, match=f"{path}: line 2: "):
             load_tasks(f"charades-sta:{path}")
@@ -328,7 +328,7 @@ def test_charades_is_read_from_its_text_files(tmp_path: Path) -> None:
 def test_charades_rows_that_ask_for_nothing_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "charades_sta_train.txt"
     path.write_text("A 1 2##x\nA 3 3##x\nA 4 3##x\n")
-    says = "2 of 3 rows have times that do not end after they begin and are left out, the first in line 2"
+    says = "2 of 3 rows cannot be tasks and are left out: line 2: field 'timestamp' does not end"
     with pytest.warns(UserWarning, match=says):
         assert [task.task_id for task in load_tasks(f"charades-sta:{path}")] == ["charades_sta_train-1"]
 

@@ -22,8 +22,8 @@ import os
 from videogym.datasets.fields import (
     id_of,
     options_of,
+    published_segments,
     seconds_of,
-    segments_of,
     text_of,
     unpacked,
     video_of,
@@ -55,7 +55,7 @@ def _read_row(line: Row) -> Task:
         kind="choice",
         options=options_of(row, "choices"),
         answer=text_of(row, "right_answer").strip(),
-        evidence=segments_of(row, "clue_intervals"),
+        evidence=published_segments(line, row, "clue_intervals"),
         source="cg-bench",
         metadata=metadata_of(row, USED),
     )

@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from videogym.datasets.fields import pair, segment, text_of, unpacked, video_of
+from videogym.datasets.fields import from_zero, pair, segment, text_of, unpacked, video_of
 from videogym.datasets.moments import moment_task
 from videogym.datasets.row_metadata import metadata_of
-from videogym.datasets.rows import Row, collect, read_bytes, read_rows
+from videogym.datasets.rows import Row, RowLeftOut, collect, read_bytes, read_rows
 from videogym.datasets.tasks import TaskFileError, TaskList
 from videogym.state import Task
 
@@ -42,13 +41,7 @@ def read_charades_sta(path: str | os.PathLike[str]) -> TaskList:
     """
     is_text = Path(path).suffix.lower() == ".txt"
     rows = _lines(Path(path)) if is_text else read_rows(path, FIELDS)
-    empty: list[str] = []
-    tasks = collect(path, rows, lambda row: _read_row(row, empty))
-    if empty:
-        count = len(empty) + len(tasks)
-        left = f"{len(empty)} of {count} rows have times that do not end after they begin and are left out"
-        warnings.warn(f"{os.fspath(path)}: {left}, the first in {empty[0]}", stacklevel=2)
-    return tasks
+    return collect(path, rows, _read_row)
 
 
 def _lines(path: Path) -> Iterator[Row]:
@@ -67,17 +60,16 @@ def _lines(path: Path) -> Iterator[Row]:
         yield Row(path, place, number, fields)
 
 
-def _read_row(line: Row, empty: list[str]) -> Task | None:
+def _read_row(line: Row) -> Task:
     row = unpacked(line.fields, "timestamp")
     start_s, end_s = pair(row.get("timestamp"), "timestamp")
     if 0 <= end_s <= start_s:
-        empty.append(line.place)
-        return None
+        raise RowLeftOut(f"field 'timestamp' does not end after it begins, got [{start_s:g}, {end_s:g}]")
     return moment_task(
         task_id=line.name,
         video=video_of(row, "video"),
         query=text_of(row, "caption"),
-        evidence=(segment(row.get("timestamp"), "timestamp"),),
+        evidence=(segment(from_zero(line, row.get("timestamp")), "timestamp"),),
         source="charades-sta",
         metadata=metadata_of(row, FIELDS),
     )

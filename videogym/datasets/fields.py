@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from videogym.datasets.rows import parse_json
+from videogym.datasets.rows import Row, RowLeftOut, parse_json
 from videogym.state import Region, Segment, TaskKind
 from videogym.video.containers import VIDEO_SUFFIXES
 
@@ -247,13 +247,13 @@ def letter_of_text(row: Fields, name: str, options: Sequence[str]) -> str:
     """Letter of the first option that reads like the field.
 
     Raises:
-        ValueError: none does.
+        RowLeftOut: none does, as in some published rows.
     """
     text = id_of(row, name).strip()
     for letter, option in zip(_LETTERS, options, strict=False):
         if option.strip() == text:
             return letter
-    raise ValueError(f"field {name!r} must be the text of one of the options, got {short(text)}")
+    raise RowLeftOut(f"field {name!r} must be the text of one of the options, got {short(text)}")
 
 
 # --- evidence ----------------------------------------------------------------------------------
@@ -270,6 +270,33 @@ def segments_of(row: Fields, name: str) -> tuple[Segment, ...]:
         problem = "must be a non-empty list of [start_s, end_s], or null where nothing is annotated"
         raise ValueError(f"field {name!r} {problem}, got {short(values)}")
     return tuple(segment(value, f"{name}[{i}]") for i, value in enumerate(values))
+
+
+def published_segments(line: Row, row: Fields, name: str) -> tuple[Segment, ...]:
+    """A field that is a list of ``[start_s, end_s]``, as annotators left them.
+
+    A span that starts before its video is read from 0 and noted in ``line.early``.
+
+    Raises:
+        ValueError: it is something else, or a segment is inverted, before the video or not finite.
+    """
+    values = row.get(name)
+    if not isinstance(values, list):
+        return segments_of(row, name)  # says what is wrong
+    return segments_of({name: [from_zero(line, value) for value in values]}, name)
+
+
+def from_zero(line: Row, value: Any) -> Any:
+    """The same span from 0 if it starts before its video and ends in it; anything else as it is."""
+    try:
+        start_s, end_s = pair(value, "")
+    except ValueError:
+        return value  # to be refused by whoever reads it
+    if not start_s < 0 < end_s:
+        return value
+    if isinstance(line.early, list):
+        line.early.append(line.place)
+    return [0.0, end_s]
 
 
 def segment(value: Any, name: str) -> Segment:

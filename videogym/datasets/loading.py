@@ -86,9 +86,10 @@ def _with_files(tasks: TaskList, video_root: str | os.PathLike[str]) -> TaskList
     """The same tasks, those whose video is found with its path below the folder."""
     check = find_videos(tasks, video_root)
     if not check.problems:
-        return check.tasks
+        return TaskList(check.tasks, tasks.left_out)
     named = "; ".join(str(problem) for problem in check.problems[:3])
     more = "" if len(check.problems) <= 3 else f"; and {len(check.problems) - 3} more, see check_videos"
     warnings.warn(f"videos that are not found in {os.fspath(video_root)}: {named}{more}", stacklevel=3)
     paths = {task.task_id: task.video for task in check.tasks}
-    return TaskList(replace(task, video=paths.get(task.task_id, task.video)) for task in tasks)
+    found = (replace(task, video=paths.get(task.task_id, task.video)) for task in tasks)
+    return TaskList(found, tasks.left_out)

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 
 from videogym.datasets.fields import (
     Fields,
+    from_zero,
     object_of,
     objects_of,
     segment,
@@ -125,7 +126,8 @@ def _read_rl(line: Row) -> Task:
         extra, ("question", "answer", "video_segment")
     )
     if isinstance(truth, list):
-        return moment_task(task_id, video, question, (segment(truth, "ground_truth"),), source, metadata)
+        moment = segment(from_zero(line, truth), "ground_truth")
+        return moment_task(task_id, video, question, (moment,), source, metadata)
     given = extra.get("video_segment")
     return Task(
         task_id=task_id,
@@ -133,7 +135,7 @@ def _read_rl(line: Row) -> Task:
         question=question,
         kind="open",
         answer=text_of({"ground_truth": truth}, "ground_truth"),
-        evidence=None if given is None else (segment(given, "video_segment"),),
+        evidence=None if given is None else (segment(from_zero(line, given), "video_segment"),),
         source=source,
         metadata=metadata,
     )

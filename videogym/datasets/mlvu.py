@@ -6,7 +6,7 @@ From its own JSON files (``json/1_plotQA.json`` to ``json/9_summary.json``, one 
 |---|---|
 | `video` | `video`, in a folder of the file's name: `1_plotQA/...` |
 | `question` | `question` |
-| `candidates` | `options`; absent or empty: an open question |
+| `candidates` | `options`; absent, or empty where the question is of an open type: an open question |
 | `answer` | the letter of the first option that reads so; of an open question the answer |
 
 or from the tables of the mirrors for lmms-eval:
@@ -19,6 +19,9 @@ or from the tables of the mirrors for lmms-eval:
 
 `question_id` is the `task_id`, without it the file's name and the number of the row. The other plain fields
 are `metadata`: `duration`, `question_type`; `scoring_points` are left alone. There is no evidence.
+
+A row with an empty candidate, or whose answer is none of them, is left out; a warning lists such rows. Six
+of the 2,175 published choices are like that.
 """
 
 from __future__ import annotations
@@ -30,16 +33,18 @@ from videogym.datasets.fields import (
     inline_options,
     letter_of_text,
     options_of,
+    short,
     text_of,
     unpacked,
     video_of,
 )
 from videogym.datasets.row_metadata import metadata_of
-from videogym.datasets.rows import Row, collect, read_rows
+from videogym.datasets.rows import Row, RowLeftOut, collect, read_rows
 from videogym.datasets.tasks import TaskList
 from videogym.state import Task
 
 FIELDS = ("question_id", "video", "video_name", "question", "candidates", "answer")
+OPEN = ("subPlot", "summary")  # types of questions without candidates
 USED = (*FIELDS, "scoring_points")
 
 
@@ -58,7 +63,12 @@ def _read_row(line: Row) -> Task:
     if "video_name" in line.fields:
         return _mirrored(line, task_id)
     row = unpacked(line.fields, "candidates")
-    options = options_of(row, "candidates") if row.get("candidates") else ()
+    candidates = row.get("candidates")
+    if isinstance(candidates, list) and "" in [str(text).strip() for text in candidates]:
+        raise RowLeftOut(f"field 'candidates' holds an empty text, got {short(candidates)}")
+    if candidates in ([], "") and row.get("question_type") not in (None, *OPEN):
+        raise RowLeftOut("field 'candidates' is empty")
+    options = options_of(row, "candidates") if candidates else ()
     return Task(
         task_id=task_id,
         video=video_of(row, "video", folder=line.path.stem),
@@ -73,13 +83,20 @@ def _read_row(line: Row) -> Task:
 
 def _mirrored(line: Row, task_id: str) -> Task:
     question, options = inline_options(text_of(line.fields, "question"), "question")
+    answer = text_of(line.fields, "answer").strip()
+    if "" in options:
+        raise RowLeftOut(f"field 'question' has an empty option, got {short(options)}")
+    if len(answer) == 1 and answer not in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(options)]:
+        raise RowLeftOut(
+            f"field 'answer' must be the letter of one of {len(options)} options, got {answer!r}"
+        )
     return Task(
         task_id=task_id,
         video=video_of(line.fields, "video_name"),
         question=question,
         kind="choice",
         options=options,
-        answer=text_of(line.fields, "answer").strip(),
+        answer=answer,
         source="mlvu",
         metadata=metadata_of(line.fields, USED),
     )

@@ -13,7 +13,8 @@ and ``gsub_test.json`` the times, ``map_vid_vidorID.json`` the places of the vid
 | `duration` of `gsub_*.json` | seconds, for filters, and `metadata` |
 | `type` and the other columns | `metadata` |
 
-`train.csv` has no times. NExT-QA's own files, whose answer is an index, are another format.
+A span that starts before its video, of which the published test file has 36, is read from 0, and a warning
+counts them. `train.csv` has no times. NExT-QA's own files, whose answer is an index, are another format.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from videogym.datasets.fields import (
     id_of,
     letter_of_text,
     object_of,
+    published_segments,
     seconds_of,
-    segments_of,
     text_of,
     video_of,
 )
@@ -89,7 +90,7 @@ def _beside(file: Path) -> _Beside:
 def _read_row(line: Row, beside: _Beside, keep: Keep | None) -> Task | None:
     row = line.fields
     video, question = id_of(row, "video_id"), id_of(row, "qid")
-    evidence, duration_s = _times(beside, video, question)
+    evidence, duration_s = _times(line, beside, video, question)
     if keep is not None and not (evidence and keep(evidence, duration_s)):
         return None
     options = tuple(text_of(row, name) for name in OPTIONS)
@@ -106,13 +107,17 @@ def _read_row(line: Row, beside: _Beside, keep: Keep | None) -> Task | None:
     )
 
 
-def _times(beside: _Beside, video: str, question: str) -> tuple[tuple[Segment, ...] | None, float]:
+def _times(
+    line: Row, beside: _Beside, video: str, question: str
+) -> tuple[tuple[Segment, ...] | None, float]:
     """Evidence of a question and length of its video, seconds."""
     if beside.times is None:
         return None, 0.0
     try:
         of_video = object_of(beside.times, video)
         location, duration_s = object_of(of_video, "location"), seconds_of(of_video, "duration")
-        return segments_of(location, question) if question in location else None, duration_s
+        if question not in location:
+            return None, duration_s
+        return published_segments(line, location, question), duration_s
     except ValueError as error:
         raise ValueError(f"{beside.times_name}, video {video}: {error}") from error

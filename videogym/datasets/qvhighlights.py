@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 
 from videogym.datasets.curation import Keep
-from videogym.datasets.fields import id_of, seconds_of, segments_of, text_of, video_of
+from videogym.datasets.fields import id_of, published_segments, seconds_of, text_of, video_of
 from videogym.datasets.moments import moment_task
 from videogym.datasets.row_metadata import metadata_of
 from videogym.datasets.rows import Row, collect, read_rows
@@ -41,12 +41,12 @@ def read_qvhighlights(path: str | os.PathLike[str], *, keep: Keep | None = None)
     Raises:
         TaskFileError: the file cannot be read or a row is invalid.
     """
-    return collect(path, read_rows(path), lambda row: _read_row(row, keep))
+    return collect(path, read_rows(path), lambda line: _read_row(line, keep))
 
 
 def _read_row(line: Row, keep: Keep | None) -> Task | None:
     row = line.fields
-    evidence, duration_s = segments_of(row, "relevant_windows"), seconds_of(row, "duration")
+    evidence, duration_s = published_segments(line, row, "relevant_windows"), seconds_of(row, "duration")
     if keep is not None and not keep(evidence, duration_s):
         return None
     task = moment_task(

@@ -12,15 +12,22 @@ import io
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from videogym.datasets.parquet import parquet_rows
-from videogym.datasets.tasks import TaskFileError, TaskList
+from videogym.datasets.tasks import LeftOut, TaskFileError, TaskList
 from videogym.state import Task
 
+
+class RowLeftOut(ValueError):
+    """A row cannot be a task, as some published rows cannot; the others are read without it."""
+
+
 Placed = tuple[str, dict[str, Any]]  # place in the file, fields
+_LISTED = 10  # rows that a warning lists
 _FORMATS = (".json", ".jsonl", ".csv", ".parquet")
 _SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -32,6 +39,7 @@ class Row(NamedTuple):
     place: str  # e.g. "line 12"
     number: int  # from 1 in every file
     fields: dict[str, Any]
+    early: Sequence[str] = ()  # places of spans that start before their video, when `collect` reads
 
     @property
     def name(self) -> str:
@@ -96,15 +104,23 @@ def collect(
     Args:
         path: what was asked for, for messages.
         rows: from `read_rows`.
-        read: makes a task of a row, or None to leave it out; raises `ValueError` that names the field.
+        read: makes a task of a row, or None to leave it out; raises `ValueError` that names the field, or
+            `RowLeftOut` for a row that others do without: such are listed in a warning and counted.
 
     Raises:
         TaskFileError: a row is invalid or repeats an id, or there is no task.
     """
     tasks: dict[str, tuple[Row, Task]] = {}
+    left_out: list[LeftOut] = []
+    early: list[str] = []
+    count = 0
     for row in rows:
+        count += 1
         try:
-            task = read(row)
+            task = read(row._replace(early=early))
+        except RowLeftOut as error:
+            left_out.append(LeftOut(row.path, row.place, str(error)))
+            continue
         except ValueError as error:
             raise TaskFileError(row.path, row.place, str(error)) from error
         if task is None:
@@ -115,9 +131,23 @@ def collect(
             problem = f"the id {task.task_id!r} is already that of {where}; ids must be unique"
             raise TaskFileError(row.path, row.place, problem)
         tasks[task.task_id] = (row._replace(fields={}), task)
+    _tell(path, left_out, early, count)
     if not tasks:
         raise TaskFileError(path, "", "there is no task in the file")
-    return TaskList(task for _, task in tasks.values())
+    return TaskList((task for _, task in tasks.values()), left_out)
+
+
+def _tell(
+    path: str | os.PathLike[str], left_out: Sequence[LeftOut], early: Sequence[str], count: int
+) -> None:
+    if left_out:
+        listed = "; ".join(map(str, left_out[:_LISTED]))
+        more = f"; and {len(left_out) - _LISTED} more, see TaskList.left_out" if left_out[_LISTED:] else ""
+        told = f"{len(left_out)} of {count} rows cannot be tasks and are left out: {listed}{more}"
+        warnings.warn(f"{os.fspath(path)}: {told}", stacklevel=4)
+    if early:
+        told = f"{len(early)} spans start before their video and are read from 0, the first in {early[0]}"
+        warnings.warn(f"{os.fspath(path)}: {told}", stacklevel=4)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:

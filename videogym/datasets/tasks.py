@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import overload
 
 from videogym.state import Rules, Task
@@ -33,6 +35,18 @@ class TaskFileError(ValueError):
 
     def __reduce__(self) -> tuple[type[TaskFileError], tuple[str, str, str]]:
         return type(self), (self.path, self.place, self.problem)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row of a file that is no task, and why."""
+
+    path: Path
+    place: str  # e.g. "line 12"
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.why}"
 
 
 class Tasks(Sequence[Task]):
@@ -67,13 +81,15 @@ class TaskList(Tasks):
 
     Args:
         tasks: with unique ids.
+        left_out: rows of their file that are none.
 
     Raises:
         ValueError: two tasks share an id.
     """
 
-    def __init__(self, tasks: Iterable[Task]) -> None:
+    def __init__(self, tasks: Iterable[Task], left_out: Iterable[LeftOut] = ()) -> None:
         self._tasks = tuple(tasks)
+        self.left_out = tuple(left_out)
         self._positions = {task.task_id: i for i, task in enumerate(self._tasks)}
         if len(self._positions) < len(self._tasks):
             repeated = next(t.task_id for i, t in enumerate(self._tasks) if self._positions[t.task_id] != i)

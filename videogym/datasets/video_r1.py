@@ -28,8 +28,8 @@ from videogym.datasets.fields import (
     answer_of,
     choice_of,
     id_of,
+    published_segments,
     seconds_of,
-    segments_of,
     split_letters,
     text_of,
     texts_of,
@@ -86,7 +86,9 @@ def _read_row(line: Row) -> Task:
         kind=kind,
         options=_options(row) if kind == "choice" else (),
         answer=answer_of(kind, _solution(row)),
-        evidence=segments_of(row, "relevant_windows") if row.get("relevant_windows") is not None else None,
+        evidence=published_segments(line, row, "relevant_windows")
+        if row.get("relevant_windows") is not None
+        else None,
         source=text_of(row, "data_source", empty=True) if "data_source" in row else "",
         metadata=metadata_of(row, USED),
     )
