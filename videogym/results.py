@@ -110,6 +110,8 @@ def read_result(path: str | os.PathLike[str]) -> Result:
         ResultError: it cannot be read, or is none of this version; the message names the field.
     """
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe may have no writer
+            raise ResultError("cannot be read: not a regular file")
         with open(path, encoding="utf-8") as file:
             row = json.load(file)
         return _result(row)

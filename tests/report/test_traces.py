@@ -310,6 +310,45 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
         read_traces(tmp_path / name)
 
 
+@pytest.mark.parametrize("command", ["report", "diff", "eval"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
+def test_what_has_no_end_is_refused_in_one_line(tmp_path: Path, command: str, kind: str) -> None:
+    """A device, a pipe that nobody writes to, and a terabyte of zeros, in a process that may hang."""
+    path = tmp_path / "t.jsonl"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.touch()
+        os.truncate(path, 1 << 40)
+    arguments = {
+        "report": [str(path), "--out", str(tmp_path / "r.html"), "--thumbnails", "0"],
+        "diff": [str(path), str(path)],
+        "eval": ["oracle", "--tasks", str(path)],
+    }[command]
+    done = subprocess.run(
+        [sys.executable, "-m", "videogym", command, *arguments], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and str(path) in done.stderr
+    if kind != "sparse":
+        assert "not a regular file" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["width", "height", "num_frames", "rotation", "avg_fps", "duration_s"])
+@pytest.mark.parametrize("value", [10**400, -(10**400), 1e300, 2**80])
+def test_a_number_that_no_video_has_is_named(tmp_path: Path, name: str, value: float) -> None:
+    row = json.loads(to_line(played(Answer("B"))))
+    row["video"][name] = (
+        value if name in ("avg_fps", "duration_s") or isinstance(value, int) else int(value)
+    )
+    (tmp_path / "t.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(TraceError, match=rf"line 1: field '{name}' must be at most ") as caught:
+        read_traces(tmp_path / "t.jsonl")
+    assert len(str(caught.value)) < 300
+
+
 def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match=r"no \*\.jsonl"):
         read_traces(tmp_path)

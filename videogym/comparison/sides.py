@@ -64,8 +64,12 @@ def read_side(path: str | os.PathLike[str]) -> Side:
 def _start(path: str) -> bytes:
     """The first bytes of a file, which tell its kind."""
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe may have no writer
+            raise ComparisonError(f"{path}: cannot be read: not a regular file")
         with open(path, "rb") as file:
             return file.read(80)
+    except ComparisonError:
+        raise
     except (OSError, ValueError) as error:  # a path can hold a zero byte
         why = getattr(error, "strerror", None) or error
         raise ComparisonError(f"{path}: cannot be read: {why}") from error

@@ -28,6 +28,7 @@ class RowLeftOut(ValueError):
 
 Placed = tuple[str, dict[str, Any]]  # place in the file, fields
 _LISTED = 10  # rows that a warning lists
+_LARGEST = 1 << 36  # bytes; rows are read into memory
 _FORMATS = (".json", ".jsonl", ".csv", ".parquet")
 _SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -156,8 +157,15 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     Raises:
         TaskFileError: it cannot be read.
     """
+    path = Path(path)
     try:
-        return Path(path).read_bytes()
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a device has no end, a pipe no writer
+            raise TaskFileError(path, "", "cannot be read: not a regular file")
+        if path.is_file() and path.stat().st_size > _LARGEST:
+            raise TaskFileError(path, "", f"cannot be read: larger than {_LARGEST >> 30} GiB")
+        return path.read_bytes()
+    except MemoryError as error:
+        raise TaskFileError(path, "", "cannot be read: too large for the memory") from error
     except OSError as error:
         raise TaskFileError(path, "", f"cannot be read: {error.strerror or error}") from error
 

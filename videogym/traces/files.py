@@ -16,6 +16,7 @@ from pathlib import Path
 from videogym.traces.lines import HEAD, TraceError, from_line, to_line
 from videogym.traces.trace import Trace
 
+_LONGEST = 1 << 26  # bytes of a line; an episode of 500 turns of 512 frames is a tenth of it
 _BLOCK = 1 << 16  # bytes read at a time on the way back to the last line end
 
 
@@ -169,9 +170,15 @@ def read_traces(path: str | os.PathLike[str]) -> Traces:
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
+        if path.exists() and not path.is_file():  # a device has no end, a pipe perhaps no writer
+            raise TraceError(f"{path}: cannot be read: not a regular file")
         with path.open("rb") as file:  # in bytes, where nothing but a line feed ends a line
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(lambda: file.readline(_LONGEST + 1), b""), start=1):
+                if len(line) > _LONGEST:
+                    raise TraceError(f"{path}: line {number}: longer than {_LONGEST} bytes, no trace")
                 if line.strip():
                     yield number, line
+    except TraceError:
+        raise
     except (OSError, ValueError) as error:  # a path can hold a zero byte
         raise TraceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error

@@ -47,6 +47,9 @@ from videogym.video import VideoMeta
 
 VERSION = 1  # of the format on disk
 HEAD = f'{{"version": {VERSION}, "run": "'.encode()  # what every line begins with
+_LONGEST_S = 1e9  # seconds, as in task files
+_WIDEST = 1 << 20  # pixels, more than any codec has
+_MOST = 1e15  # frames, frames a second, degrees
 _NOT_FINITE = ("nan", "inf", "-inf")
 _Row = Mapping[str, Any]
 
@@ -206,7 +209,12 @@ def _video(row: _Row) -> VideoMeta:
         "bool": bool,
     }  # by the text of an annotation
     facts = {f.name: _typed(_field(row, f.name), f.name, types[str(f.type)]) for f in fields(VideoMeta)}
-    if not 0 < facts["duration_s"] < math.inf:
+    bounds = {"duration_s": _LONGEST_S, "width": _WIDEST, "height": _WIDEST, "num_frames": _MOST}
+    for name, most in (bounds | {"avg_fps": _MOST, "rotation": _MOST}).items():
+        # Compared as it is: a whole number of JSON may be too large for a float, and for a message.
+        if not abs(facts[name]) <= most:
+            raise TraceError(f"field {name!r} must be at most {most:g}, got {_short(facts[name])}")
+    if not facts["duration_s"] > 0:
         raise TraceError(f"field 'duration_s' must be seconds above 0, got {facts['duration_s']}")
     if min(facts["width"], facts["height"]) < 1:
         raise TraceError(f"a frame has at least one pixel, got {facts['width']} x {facts['height']}")
