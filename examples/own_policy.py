@@ -16,6 +16,7 @@ from agents.compact.discrete import Acting, DiscretePolicy
 from agents.compact.run import make_env
 from agents.train_ppo import Config, train
 from videogym import FrameStore, evaluate
+from videogym.cli.terminal import progress_bar
 
 
 class MeanColours(DiscretePolicy):
@@ -60,7 +61,7 @@ config = Config(
     eval_every=60,
 )
 policy, env = MeanColours(sum(config.windows)), make_env(config, config.eval_tasks)
-before = evaluate(Acting(policy), env, episodes=200).accuracy
-train(config, policy, Path(tempfile.mkdtemp()))
-after = evaluate(Acting(policy), env, episodes=200).accuracy
+before = evaluate(Acting(policy), env, episodes=200, progress=progress_bar("episodes")).accuracy
+train(config, policy, Path(tempfile.mkdtemp()), progress=True)
+after = evaluate(Acting(policy), env, episodes=200, progress=progress_bar("episodes")).accuracy
 print(f"right answers before training {before}, after {after}")

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import videogym
+from videogym.cli.terminal import progress_bar
 from videogym.testing.policies import Oracle, Random
 from videogym.video.synthetic import encode
 
@@ -29,6 +30,6 @@ row = {
 
 env = videogym.VideoQAEnv(str(folder / "tasks.jsonl"), video_root=str(folder))
 for name, policy in {"random": Random(seed=0), "oracle": Oracle()}.items():
-    report = videogym.evaluate(policy, env)
+    report = videogym.evaluate(policy, env, progress=progress_bar("episodes"))
     print(f"{name:7} accuracy {report.accuracy}  frames {report.frames.mean:.0f}")
 env.close()
