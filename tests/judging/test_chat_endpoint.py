@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import datetime
 import email.utils
 import functools
 import gzip
+import json
 import pickle
 import random
 import socket
@@ -23,7 +25,7 @@ from chat_server import Act, chat_server, hangs_up, says, sends, trickles, waits
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videogym.judging import ChatEndpoint, EndpointError, NoReply, Reply
+from videogym.judging import ChatEndpoint, EndpointError, NoReply, Reply, masked
 from videogym.judging.endpoint import MAX_REPLY_BYTES, retry_after_s
 
 KEY = "sk-secret-0123456789"
@@ -316,3 +318,81 @@ def test_retry_after_in_seconds_and_as_a_date() -> None:
     wait_s = retry_after_s(email.utils.format_datetime(later, usegmt=True))
     assert wait_s is not None and 85 < wait_s <= 90
     assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+
+
+# --- keys and sizes in what comes back ---------------------------------------------------------
+
+
+def shapes() -> list[str]:
+    """How a server may repeat a key."""
+    encoded = base64.b64encode(f"Bearer {KEY}".encode()).decode()
+    quoted = "".join(f"%{byte:02X}" for byte in KEY.encode())
+    return [
+        KEY,
+        f"Bearer {KEY}",
+        KEY.upper(),
+        KEY[:-2],
+        KEY[4:],
+        f"{KEY[:8]}...{KEY[-4:]}",
+        encoded,
+        quoted,
+        KEY.encode().hex(),
+    ]
+
+
+@pytest.mark.parametrize("shape", shapes())
+def test_a_reply_that_repeats_the_key_is_kept_without_it(
+    shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with chat_server(says(f"you sent {shape}\nJudgement: 1")) as server:
+        reply = endpoint(server.url).ask(REQUEST)
+    assert reply.complete and "[key]" in reply.text and reply.text.endswith("Judgement: 1")
+    assert not any(piece in reply.text for piece in (shape, KEY[:9], KEY[-9:]))
+
+
+def test_a_reply_that_is_no_text_is_told_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    body = json.dumps({"choices": [{"message": {"content": [{"text": KEY * 9}]}}]})
+    with chat_server(sends(body)) as server, pytest.raises(NoReply) as caught:
+        endpoint(server.url, deadline_s=0.3).ask(REQUEST)
+    assert KEY not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_reply_that_is_longer_than_was_asked_for_is_cut() -> None:
+    """It counts as no whole reply, and three megabytes of it are not stored."""
+    with chat_server(says("a" * 3_000_000 + "\nJudgement: 1")) as server:
+        reply = endpoint(server.url).ask({**REQUEST, "max_tokens": 1024})
+    assert not reply.complete and len(reply.text) == 1000
+
+
+def test_the_name_of_a_model_is_short_and_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    body = {"model": KEY + "m" * 9999, "choices": [{"message": {"content": "1"}, "finish_reason": "stop"}]}
+    with chat_server(sends(json.dumps(body))) as server:
+        reply = endpoint(server.url).ask(REQUEST)
+    assert reply.model.startswith("[key]mmm") and len(reply.model) <= 300
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_nothing_is_left_of_a_request_at_its_deadline(head: bool) -> None:
+    """Neither thread nor connection, whatever trickles."""
+    with chat_server(functools.partial(trickles, head=head)) as server:
+        with pytest.raises(NoReply, match="deadline"):
+            endpoint(server.url, deadline_s=0.3).ask(REQUEST)
+        assert not [thread for thread in threading.enumerate() if thread.name == "chat-endpoint"]
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://me:secret-word@host/v1", "http://host/v1?key=secret-word", "http://host/v1#secret-word"]
+)
+def test_an_address_with_a_secret_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(ValueError, match=r"url must") as caught:
+        ChatEndpoint(url)
+    assert "secret-word" not in str(caught.value)
+
+
+def test_words_that_are_no_key_stay() -> None:
+    assert masked("EMPTY is the answer", "EMPTY") == "EMPTY is the answer"
+    assert masked("a secretary, not a key", KEY) == "a secretary, not a key"
+    assert masked(f"{'a' * 295}{KEY}", KEY, 300) == "a" * 295 + "[key]"

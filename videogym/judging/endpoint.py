@@ -8,6 +8,7 @@ and retries under one deadline for all of them would be ours either way.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import email.utils
 import json
@@ -15,6 +16,7 @@ import logging
 import math
 import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -23,10 +25,15 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 from videogym.judging.log import Reply
+from videogym.judging.masking import masked
 
 MAX_WAIT_S = 20.0  # between two attempts, where the server does not say
 MAX_REPLY_BYTES = 4 << 20
 MESSAGE_CHARS = 300  # of a server's error that is passed on
+TOKEN_CHARS = 32  # of a reply's text for each token that was asked for; words of more are not a reply's
+LEAST_CHARS = 4096  # of a reply's text that are always taken
+KEPT_CHARS = 1000  # of the text of a reply that is longer
+LEAVE_S = 1.0  # for a thread to end whose connection was closed
 MISTAKES = (401, 403, 404, 405)  # wrong key, address or model: no later attempt can succeed
 PASSING = (408, 409, 425, 429)  # and all from 500 on
 CUT = ("length", "content_filter")  # finish reasons of a reply that is not whole
@@ -63,7 +70,8 @@ class ChatEndpoint:
     Args:
         url: up to ``/v1``, e.g. ``"http://127.0.0.1:8000/v1"``.
         key_variable: environment variable that holds the key, read at every request. The key is never
-            kept, logged or shown. Where the variable is not set, none is sent.
+            kept, logged or shown, and is masked where a server repeats it, see `masked`. Where the variable
+            is not set, none is sent.
         deadline_s: seconds for one reply, with all attempts and waits. A server that asks for a longer
             wait is waited for until then, which keeps callers from pressing it.
         first_wait_s: before the second attempt; doubled each time up to 20 s, and shortened at random so
@@ -73,7 +81,8 @@ class ChatEndpoint:
 
     Raises:
         ImportError: httpx2 is not installed.
-        ValueError: the address is not one of HTTP or holds a password, or a number is out of range.
+        ValueError: the address is not one of HTTP, or holds a password, a query or a fragment; or a number
+            is out of range.
     """
 
     def __init__(
@@ -89,11 +98,14 @@ class ChatEndpoint:
         try:
             address = httpx2.URL(url)
         except (httpx2.InvalidURL, TypeError) as error:
-            raise ValueError(f"url must be an address of HTTP, got {url!r}: {error}") from None
+            shown = masked(repr(url))
+            raise ValueError(f"url must be an address of HTTP, got {shown}: {masked(str(error))}") from None
         if address.userinfo:
             raise ValueError(f"url must not hold a password; put the key into ${key_variable}")
         if address.scheme not in ("http", "https") or not address.host:
-            raise ValueError(f"url must start with http:// or https://, got {url!r}")
+            raise ValueError(f"url must start with http:// or https://, got {masked(url)!r}")
+        if address.query or address.fragment:
+            raise ValueError(f"url must end with its path; put the key into ${key_variable}")
         for name, value in (("deadline_s", deadline_s), ("first_wait_s", first_wait_s)):
             if not 0.0 < value < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {value}")
@@ -125,7 +137,8 @@ class ChatEndpoint:
                 were left without a reply.
         """
         try:
-            reply = self._insist(json.dumps(request).encode())
+            most = max(LEAST_CHARS, TOKEN_CHARS * int(request.get("max_tokens") or 0))
+            reply = self._insist(json.dumps(request).encode(), most)
         except NoReply as failure:
             self._unanswered += 1
             if self._unanswered >= self.give_up_after:
@@ -137,7 +150,7 @@ class ChatEndpoint:
         self._unanswered = 0
         return reply
 
-    def _insist(self, content: bytes) -> Reply:
+    def _insist(self, content: bytes, most: int) -> Reply:
         """Attempt until there is a reply, the failure is final, or the deadline has passed."""
         self._http()  # made before the clock starts: reading certificates takes a while
         until = time.monotonic() + self.deadline_s
@@ -146,7 +159,7 @@ class ChatEndpoint:
         cause: NoReply | None = None
         while True:
             try:
-                return self._attempt(content, until)
+                return self._attempt(content, until, most)
             except NoReply as failure:
                 if not failure.passing:
                     raise
@@ -159,28 +172,33 @@ class ChatEndpoint:
             log.info("asking again: %s", cause)
             backoff_s = min(2 * backoff_s, MAX_WAIT_S)
 
-    def _attempt(self, content: bytes, until: float) -> Reply:
-        # In a thread of its own: timeouts of the client are per read and do not cover the resolver. One
-        # that is left behind ends with its connection.
+    def _attempt(self, content: bytes, until: float, most: int) -> Reply:
+        # In a thread of its own: timeouts of the client are per read and do not cover the resolver, the
+        # only thing in which a thread can be left behind.
+        line = _Line()
         future: Future[tuple[int, Mapping[str, str], bytes]] = Future()
 
         def exchange() -> None:
             try:
-                future.set_result(self._exchange(content, until))
+                future.set_result(self._exchange(content, until, line))
             except BaseException as error:
                 future.set_exception(error)
 
-        threading.Thread(target=exchange, daemon=True, name="chat-endpoint").start()
+        thread = threading.Thread(target=exchange, daemon=True, name="chat-endpoint")
+        thread.start()
         try:
             status, headers, body = future.result(max(0.0, until - time.monotonic()))
         except FutureTimeout:
+            line.hang_up()
+            thread.join(LEAVE_S)
             raise self._late() from None
-        return self._read(status, headers, body)
+        return self._read(status, headers, body, most)
 
-    def _exchange(self, content: bytes, until: float) -> tuple[int, Mapping[str, str], bytes]:
+    def _exchange(self, content: bytes, until: float, line: _Line) -> tuple[int, Mapping[str, str], bytes]:
         """Send and receive; a reply that comes byte by byte is left at the deadline."""
         httpx2 = _httpx2()
-        headers = {"Content-Type": "application/json"}
+        # Nothing compressed, of which a little can be very much.
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if key := self._key():
             headers["Authorization"] = f"Bearer {key}"
         body = bytearray()
@@ -191,6 +209,7 @@ class ChatEndpoint:
                 content=content,
                 headers=headers,
                 timeout=max(1e-3, until - time.monotonic()),
+                extensions={"trace": line.watch},
             ) as response:
                 for chunk in response.iter_bytes():
                     body += chunk
@@ -220,9 +239,9 @@ class ChatEndpoint:
             raise EndpointError(f"the key in ${self.key_variable} holds characters no header can hold")
         return key
 
-    def _read(self, status: int, headers: Mapping[str, str], body: bytes) -> Reply:
+    def _read(self, status: int, headers: Mapping[str, str], body: bytes, most: int) -> Reply:
         if 200 <= status < 300:
-            return _reply(body)
+            return self._reply(body, most)
         said = f"HTTP {status}: {self._safe(body.decode('utf-8', 'replace'))}"
         if status < 400 or status in MISTAKES:
             raise EndpointError(
@@ -240,22 +259,55 @@ class ChatEndpoint:
 
     def _safe(self, text: str) -> str:
         """A server's words, short and without the key, which some servers repeat."""
-        key = self._key()
-        return (text.replace(key, "[key]") if key else text)[:MESSAGE_CHARS]
+        return masked(text, self._key(), MESSAGE_CHARS)
+
+    def _reply(self, body: bytes, most: int) -> Reply:
+        """What a completion says, without the key; one that is longer than it can be counts as cut."""
+        text, finish, model = self._completion(body)
+        cut = finish in CUT or len(text) > most
+        said = masked(text, self._key(), KEPT_CHARS if len(text) > most else None)
+        return Reply(said, not cut, self._safe(model))
+
+    def _completion(self, body: bytes) -> tuple[str, Any, str]:
+        try:
+            completion = json.loads(body)
+            choice = completion["choices"][0]
+            text, finish = choice["message"].get("content"), choice.get("finish_reason")
+            model = str(completion.get("model") or "")
+        except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+            why = self._safe(f"{type(error).__name__}: {error}")
+            raise NoReply("malformed", f"not a chat completion: {why}") from None
+        if isinstance(text, str):
+            return text, finish, model
+        if finish in CUT:
+            return "", finish, model
+        raise NoReply("malformed", f"the completion's content is {self._safe(repr(text))}, not a text")
 
 
-def _reply(body: bytes) -> Reply:
-    try:
-        completion = json.loads(body)
-        choice = completion["choices"][0]
-        text, finish = choice["message"].get("content"), choice.get("finish_reason")
-        model = str(completion.get("model") or "")
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        raise NoReply("malformed", f"not a chat completion: {type(error).__name__}: {error}") from None
-    cut = finish in CUT
-    if not isinstance(text, str) and not cut:
-        raise NoReply("malformed", f"the completion's content is {text!r}, not a text")
-    return Reply(text if isinstance(text, str) else "", not cut, model)
+class _Line:
+    """The connection of one request, which another thread can close."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: Any = None
+        self._over = False
+
+    def watch(self, event: str, info: Mapping[str, Any]) -> None:
+        """Note the socket; httpx2 tells of what it does."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            with self._lock:
+                self._socket = info["return_value"].get_extra_info("socket")
+                over = self._over
+            if over:
+                self.hang_up()
+
+    def hang_up(self) -> None:
+        """Wake who waits for an answer, now or as soon as there is a connection."""
+        with self._lock:
+            self._over, reached = True, self._socket
+        if reached is not None:
+            with contextlib.suppress(OSError):  # it has ended by itself
+                reached.shutdown(socket.SHUT_RDWR)
 
 
 def retry_after_s(value: str) -> float | None:

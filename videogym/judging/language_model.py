@@ -67,7 +67,7 @@ class LanguageModelJudge:
 
     | code | meaning |
     |---|---|
-    | `cut` | the reply stopped at ``max_tokens`` or at a filter |
+    | `cut` | the reply stopped at ``max_tokens`` or at a filter, or is longer than ``max_tokens`` can be |
     | `format` | ``parser`` found no verdict in the reply |
     | `not_stored` | there is no endpoint, and the log has no reply |
 
