@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from videogym import FrameStore, State, VideoQAEnv
+from videogym.actions import Answer, Crop
 from videogym.rendering import render_rgb
-from videogym.state import Answer, Clip, Crop
+from videogym.state import Clip
 from videogym.testing.policies import Oracle
 
 PICTURE = Path(__file__).parent / "pictures" / "episode.gif"

@@ -78,8 +78,8 @@ def test_the_text_form_by_hand():
     assert lines[0] == "task  DEFAULT  turn 3/6  ·  48/96 frames  ·  answered"
     assert lines[1:4] == ["Which?", "  A. red", "  B. blue"]
     # 64 columns for 600 s: 300 to 330 s are columns 32 to 35, each with frames.
-    assert lines[5] == f"turn 1  |{' ' * 32}....{' ' * 28}| crop 300.0 to 330.0 s, 16 frames"
-    assert lines[6].endswith("| crop 9.0 to 3.0 s (order: The end must be after the start, got 9 to 3 s.)")
+    assert lines[5] == f"turn 1  |{' ' * 32}....{' ' * 28}| crop 300 to 330 s, 16 frames"
+    assert lines[6].endswith("| crop 9 to 3 s (order: The end must be after the start, got 9 to 3 s.)")
     assert lines[7].endswith("| answer B")
 
 

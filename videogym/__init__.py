@@ -2,11 +2,13 @@
 
 import gymnasium as _gymnasium
 
+from videogym.actions import Answer, Crop, Select
 from videogym.env import Snapshot, VideoQAEnv
 from videogym.evaluate import evaluate
+from videogym.geometry import Region, Segment
 from videogym.recipes import Recipe, get_recipe
 from videogym.rewards import RewardError, Term
-from videogym.state import Answer, Crop, Invalid, Move, Region, Rules, Segment, Select, State, Task
+from videogym.state import Invalid, Move, Rules, State, Task
 from videogym.video import FrameStore, VideoError, open_video
 from videogym.wrappers import DiscreteActions, TextActions
 

@@ -8,7 +8,6 @@ videos, the random generator and the current state.
 from __future__ import annotations
 
 import copy
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.spaces import Dict, Discrete
 from numpy.typing import NDArray
 
 from videogym.actions import begin, play, play_fault
@@ -39,8 +38,7 @@ from videogym.rewards import (
     looked_segments,
     score,
 )
-from videogym.spaces import UnicodeText
-from videogym.state import Action, Answer, Clip, Crop, Invalid, Move, Rules, Select, State, Task
+from videogym.state import Action, Clip, Invalid, Move, Rules, State, Task, action_kinds
 from videogym.video import (
     Backend,
     FrameBatch,
@@ -439,14 +437,9 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
 
 def action_space(rules: Rules) -> Dict:
     """The structured action space of a recipe's rules."""
-    spaces: dict[str, Any] = {
-        "kind": Discrete(len(rules.actions)),
-        "segment": Box(0.0, 1.0, (2,), np.float64),
-        "option": Discrete(MAX_OPTIONS),
-        "answer": UnicodeText(rules.max_answer_chars),
-    }
-    if rules.regions:
-        spaces["region"] = Box(0.0, 1.0, (4,), np.float32)
+    spaces: dict[str, Any] = {"kind": Discrete(len(rules.actions))}
+    for kind in rules.actions:
+        spaces |= action_kinds()[kind].spaces(rules)
     return Dict(spaces)
 
 
@@ -460,11 +453,11 @@ def as_move(action: Any, state: State) -> Move:
     """
     if isinstance(action, Move):
         return action
-    if isinstance(action, Select | Crop | Answer | Invalid):
+    if isinstance(action, Action):
         return Move((action,))
     if not isinstance(action, dict) or "kind" not in action:
         raise ValueError(
-            f"an action is a dict with 'kind', a Select, Crop, Answer or Move, got {type(action).__name__}"
+            f"an action is a dict with 'kind', a Crop, Select, Answer or Move, got {type(action).__name__}"
         )
     try:
         return Move((_structured_action(action, state),))
@@ -476,31 +469,7 @@ def _structured_action(action: dict[str, Any], state: State) -> Action:
     kinds, kind = state.rules.actions, int(action["kind"])
     if not 0 <= kind < len(kinds):
         return Invalid("unknown_action", f"kind must be 0 to {len(kinds) - 1}, got {kind}.")
-    if kinds[kind] == "answer":
-        return Answer(_answer_text(action, state.task))
-    start_s, end_s = (_seconds(float(share), state.video.duration_s) for share in action["segment"])
-    if kinds[kind] == "select":
-        return Select(start_s, end_s)
-    region = tuple(float(value) for value in action["region"]) if state.rules.regions else None
-    return Crop(start_s, end_s, region)  # type: ignore[arg-type]  # four values, by the space
-
-
-def _seconds(share: float, duration_s: float) -> float:
-    """Seconds of a share of the video, cut to microseconds.
-
-    A presentation time divided by the duration and multiplied again can land an ulp late, past the
-    very frame that was meant; cut down to a microsecond it does not.
-    """
-    time_s = share * duration_s
-    microseconds = time_s * 1e6 + 1e-3
-    return math.floor(microseconds) / 1e6 if math.isfinite(microseconds) else time_s
-
-
-def _answer_text(action: dict[str, Any], task: Task) -> str:
-    if task.kind != "choice":
-        return str(action["answer"])
-    option = int(action["option"])
-    return task.letters[option] if 0 <= option < len(task.letters) else f"option {option}"
+    return action_kinds()[kinds[kind]].from_structured(action, state)
 
 
 def _as_tasks(tasks: str | Sequence[Task], video_root: str | None) -> Tasks:

@@ -16,12 +16,13 @@ from typing import Any
 import gymnasium
 
 from videogym.datasets import load_tasks, require_unseen
+from videogym.geometry import WHOLE_FRAME, Segment, intersection_s, merge, region_iou
 from videogym.grouping import Groups, average, group, require_known, share, table
 from videogym.intervals import Estimate, proportion
 from videogym.intervals import mean as mean
 from videogym.metadata import Metadata
 from videogym.rewards import answered_right, finite, looked_segments
-from videogym.state import WHOLE_FRAME, Clip, Segment, State, Task, intersection_s, merge, region_iou
+from videogym.state import Clip, State, Task
 from videogym.video import VideoError
 
 Policy = Callable[..., Any]

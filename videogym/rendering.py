@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from videogym.geometry import Segment
 from videogym.observations import WHOLE_FRAME
 from videogym.rewards import turn_segments
-from videogym.state import Answer, Clip, Crop, Result, Segment, Select, State, Turn
+from videogym.state import Clip, Invalid, Result, State, Turn
 from videogym.video import FrameStore, VideoError, fit_within, letterbox, region_box
 
 WIDTH, HEIGHT = 960, 360
@@ -209,15 +210,9 @@ def _turn_words(turn: Turn) -> str:
 
 def _result_words(result: Result) -> str:
     action, clip = result.action, result.clip
-    if isinstance(action, Select | Crop):
-        kind = "select" if isinstance(action, Select) else "crop"
-        words = f"{kind} {action.start_s:.1f} to {action.end_s:.1f} s"
-        if clip is not None and clip.region is not None:
-            words += " in " + ", ".join(f"{value:.2f}" for value in clip.region.as_tuple())
-        if clip is not None:
-            words += f", {len(clip.times_s)} frames"
-    else:
-        words = f"answer {action.text}" if isinstance(action, Answer) else "not an action"
+    words = "not an action" if isinstance(action, Invalid) else f"{action.kind} {action.label()}".rstrip()
+    if clip is not None:
+        words += f", {len(clip.times_s)} frames"
     return words if result.error is None else f"{words} ({result.error.code}: {result.error.reason})"
 
 

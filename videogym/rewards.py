@@ -14,20 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from videogym.answers import option_named, same_text, with_plain_signs
+from videogym.geometry import WHOLE_FRAME, Region, Segment, region_iou, segment_iou
 from videogym.grammars import longvt_transcript
-from videogym.state import (
-    WHOLE_FRAME,
-    Clip,
-    Crop,
-    Region,
-    Segment,
-    Select,
-    State,
-    Task,
-    Turn,
-    region_iou,
-    segment_iou,
-)
+from videogym.state import Clip, State, Task, Turn
 
 TermFunction = Callable[[State, State], float | None]
 Judge = Callable[[Task, str], float | None]  # verdict in [0, 1]; None: the judge abstains
@@ -376,11 +365,8 @@ def looked_segments(state: State) -> tuple[Segment, ...]:
 
 def turn_segments(state: State, turn: Turn) -> tuple[Segment, ...]:
     """`looked_segments` of one turn."""
-    return tuple(
-        Segment(result.action.start_s, min(result.action.end_s, state.video.duration_s))
-        for result in turn.results
-        if result.clip is not None and isinstance(result.action, Select | Crop)
-    )
+    shown = (r.action.segment(state.video.duration_s) for r in turn.results if r.clip is not None)
+    return tuple(segment for segment in shown if segment is not None)
 
 
 def looked_regions(state: State) -> tuple[Region, ...]:

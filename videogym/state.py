@@ -8,86 +8,28 @@ are the only unit of time and regions are fractions of the full frame. Frame ind
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from videogym.geometry import Region, Segment
 from videogym.metadata import Metadata, MetadataError
 from videogym.video.types import VideoMeta
 
-ActionKind = Literal["select", "crop", "answer"]
 TaskKind = Literal["choice", "open", "numeric"]
 Ending = Literal["", "answered", "turn_limit", "call_limit", "malformed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Half-open interval ``[start_s, end_s)`` of a video, in seconds.
-
-    Raises:
-        ValueError: a bound is not finite, the start is negative, or the end is not after the start.
-    """
-
-    start_s: float
-    end_s: float
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.start_s) and math.isfinite(self.end_s)):
-            raise ValueError(f"segment bounds must be finite, got [{self.start_s}, {self.end_s})")
-        if self.start_s < 0 or self.end_s <= self.start_s:
-            raise ValueError(f"segment needs 0 <= start_s < end_s, got [{self.start_s}, {self.end_s})")
-
-    @property
-    def length_s(self) -> float:
-        """Length in seconds, always positive."""
-        return self.end_s - self.start_s
-
-    def contains(self, time_s: float) -> bool:
-        """Whether the instant lies inside; the end itself does not."""
-        return self.start_s <= time_s < self.end_s
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """Box ``(x0, y0, x1, y1)`` as fractions of the full frame, origin at the top left.
-
-    Raises:
-        ValueError: a coordinate lies outside ``[0, 1]``, is not finite, or the box has no area.
-    """
-
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-
-    def __post_init__(self) -> None:
-        box = (self.x0, self.y0, self.x1, self.y1)
-        if not all(math.isfinite(v) and 0.0 <= v <= 1.0 for v in box):
-            raise ValueError(f"region coordinates must lie in [0, 1], got {box}")
-        if self.x0 >= self.x1 or self.y0 >= self.y1:
-            raise ValueError(f"region needs x0 < x1 and y0 < y1, got {box}")
-
-    def __iter__(self) -> Iterator[float]:
-        """The four coordinates, so that a region can stand where they are expected."""
-        return iter(self.as_tuple())
-
-    def as_tuple(self) -> tuple[float, float, float, float]:
-        """The four coordinates, for a reader that wants plain numbers."""
-        return (self.x0, self.y0, self.x1, self.y1)
-
-    @property
-    def area(self) -> float:
-        """Share of the frame, above 0 and at most 1."""
-        return (self.x1 - self.x0) * (self.y1 - self.y0)
 
 
 # "A. red", "A) red", "A: red" and "(A) red", and the same with small letters.
 _LETTERED = re.compile(r"\s*(?:\(([A-Za-z])\)|([A-Za-z])[.):])\s+(\S.*)", re.DOTALL)
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-WHOLE_FRAME = Region(0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -177,7 +119,7 @@ class Rules:
     A `Recipe` holds one. All counts are frames, turns or calls; rates are frames a second.
     """
 
-    actions: tuple[ActionKind, ...]
+    actions: tuple[str, ...]  # kinds of action, see `Action.kind`
     max_turns: int
     skim_frames: int  # frames shown first; with skim_fps a cap, without it the exact number
     clip_frames: int  # at most so many frames for one select or crop
@@ -237,47 +179,122 @@ class Clip:
     region: Region | None = None
 
 
+class Action:
+    """One thing a policy can do. A kind of action is a frozen dataclass below this class.
+
+    Its fields are what the policy asked for, unchecked. Whatever is done with an action asks the class
+    itself: the transition (`refusal`, `clip`), structured spaces (`spaces`, `from_structured`), tool
+    calls (`parameters`, `from_arguments`, `arguments`), and all that shows an episode to a person
+    (`label`, `segment`). So a kind that is defined in any file works everywhere once it is imported and
+    a recipe's `Rules.actions` names it. `videogym.actions` holds ours; kinds that show frames extend
+    `videogym.actions.Look`.
+
+    Raises:
+        ValueError: at definition, another class already has this kind.
+    """
+
+    __slots__ = ()
+    kind: ClassVar[str]  # its name in rules, tool calls and traces
+    purpose: ClassVar[str] = ""  # what it does, in a sentence, for the schema of the tool
+    optional: ClassVar[frozenset[str]] = frozenset()  # arguments that a tool call may leave out
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Note the kind, so that rules and traces can name it."""
+        super().__init_subclass__(**kwargs)
+        if "kind" not in cls.__dict__:
+            return
+        known = _KINDS.get(cls.kind)
+        # A dataclass with slots is made twice, and a module can be loaded again.
+        if known is not None and (known.__module__, known.__qualname__) != (
+            cls.__module__,
+            cls.__qualname__,
+        ):
+            raise ValueError(
+                f"the action kind {cls.kind!r} is taken by {known.__module__}.{known.__qualname__}"
+            )
+        _KINDS[cls.kind] = cls
+
+    @property
+    def answer_text(self) -> str | None:
+        """The answer that this action gives and ends the episode with; None: it gives none."""
+        return None
+
+    def refusal(self, state: State, turn: Turn) -> Invalid | None:
+        """Why it may not be executed after the results of ``turn`` so far; None: it may."""
+        return None
+
+    def clip(self, state: State, turn: Turn, pts_s: NDArray[np.float64]) -> Clip | Invalid | None:
+        """Frames that it shows, or why there are none; None: it is no look.
+
+        Args:
+            state: before the turn.
+            turn: results of the turn so far; parallel looks share one budget.
+            pts_s: (num_frames,) presentation times of the video, seconds.
+        """
+        return None
+
+    def label(self) -> str:
+        """What was asked for, in a few words for a person; "" if the kind says all."""
+        return ""
+
+    def segment(self, duration_s: float) -> Segment | None:
+        """The seconds that it looks at, as far as they lie in a video of this length; None: none."""
+        return None
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of the tool call that asks for it, as JSON values.
+
+        Raises:
+            ValueError: no tool call asks for it.
+        """
+        raise ValueError(f"no words for {self}: it is not an action of a policy")
+
+    @classmethod
+    def parameters(cls, rules: Rules) -> dict[str, Any]:
+        """Arguments of its tool call and their JSON schemas; those not in `optional` are required."""
+        return {}
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any], rules: Rules) -> Action:
+        """The action of a tool call with these arguments, or `Invalid` for values of a wrong type.
+
+        Args:
+            arguments: JSON values; unknown and missing ones have been refused.
+            rules: of the episode.
+        """
+        return cls()
+
+    @classmethod
+    def spaces(cls, rules: Rules) -> dict[str, gymnasium.Space[Any]]:
+        """Keys of the structured action space that it reads, beside ``kind``."""
+        return {}
+
+    @classmethod
+    def from_structured(cls, values: Mapping[str, Any], state: State) -> Action:
+        """The action of a structured one.
+
+        Raises:
+            KeyError: a key of `spaces` is missing.
+        """
+        return cls()
+
+
+_KINDS: dict[str, type[Action]] = {}
+
+
+def action_kinds() -> Mapping[str, type[Action]]:
+    """All kinds of action that have been imported, by name."""
+    return MappingProxyType(_KINDS)
+
+
 @dataclass(frozen=True, slots=True)
-class Invalid:
+class Invalid(Action):
     """An output or action that changes nothing but spends the turn; the policy is told why."""
+
+    kind: ClassVar[str] = "invalid"
 
     code: str  # short and stable, e.g. "format", "range", "budget"
     reason: str  # a sentence the policy can act on
-
-
-@dataclass(frozen=True, slots=True)
-class Select:
-    """Show frames of the pool that lie in a segment (Video-MTR's retrieve). Seconds, unchecked."""
-
-    start_s: float
-    end_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Crop:
-    """Resample a segment from the source at the recipe's ``crop_fps``, optionally inside a region.
-
-    Without a region this is LongVT's ``crop_video``. Seconds and fractions, unchecked. A `Region` is taken
-    too and kept as its four coordinates.
-    """
-
-    start_s: float
-    end_s: float
-    region: Sequence[float] | Region | None = None  # x0, y0, x1, y1
-
-    def __post_init__(self) -> None:
-        if isinstance(self.region, Region):
-            object.__setattr__(self, "region", self.region.as_tuple())
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """End the episode with an option letter or a free text."""
-
-    text: str
-
-
-Action = Select | Crop | Answer | Invalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,15 +349,13 @@ class Turn:
     @property
     def calls(self) -> int:
         """Looks that a well-formed output asked for, whatever came of them."""
-        return sum(not isinstance(r.action, Answer) for r in self.results) if self.well_formed else 0
+        return sum(r.action.answer_text is None for r in self.results) if self.well_formed else 0
 
     @property
     def answer(self) -> str | None:
         """Text of the accepted answer, if this turn gave one."""
-        return next(
-            (r.action.text for r in self.results if isinstance(r.action, Answer) and r.error is None),
-            None,
-        )
+        given = (result.action.answer_text for result in self.results if result.error is None)
+        return next((text for text in given if text is not None), None)
 
 
 @dataclass(frozen=True)
@@ -394,54 +409,3 @@ class State:
     def turns_left(self) -> int:
         """Turns the rules still allow."""
         return max(0, self.rules.max_turns - len(self.turns))
-
-
-def intersection_s(segments: Sequence[Segment], others: Sequence[Segment]) -> float:
-    """Seconds covered by both unions; overlaps inside one list count once."""
-    return _length_s(merge(segments)) + _length_s(merge(others)) - _length_s(merge([*segments, *others]))
-
-
-def merge(segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    """The same seconds as disjoint segments in ascending order; touching ones become one."""
-    merged: list[Segment] = []
-    for segment in sorted(segments, key=lambda s: (s.start_s, s.end_s)):
-        if merged and segment.start_s <= merged[-1].end_s:
-            merged[-1] = Segment(merged[-1].start_s, max(merged[-1].end_s, segment.end_s))
-        else:
-            merged.append(segment)
-    return tuple(merged)
-
-
-def segment_iou(chosen: Segment, other: Segment) -> float:
-    """Temporal intersection over union of two segments.
-
-    Returns:
-        A value in ``[0, 1]``; 0.0 when they only touch.
-
-    >>> segment_iou(Segment(10, 20), Segment(15, 25))
-    0.3333333333333333
-    """
-    inter = min(chosen.end_s, other.end_s) - max(chosen.start_s, other.start_s)
-    if inter <= 0:
-        return 0.0
-    return inter / (chosen.length_s + other.length_s - inter)
-
-
-def region_iou(chosen: Region, other: Region) -> float:
-    """Intersection over union of two regions.
-
-    Returns:
-        A value in ``[0, 1]``; 0.0 when they only touch.
-
-    >>> region_iou(Region(0.0, 0.0, 0.5, 0.5), Region(0.25, 0.0, 0.75, 0.5))
-    0.3333333333333333
-    """
-    wide = min(chosen.x1, other.x1) - max(chosen.x0, other.x0)
-    high = min(chosen.y1, other.y1) - max(chosen.y0, other.y0)
-    if wide <= 0 or high <= 0:
-        return 0.0
-    return wide * high / (chosen.area + other.area - wide * high)
-
-
-def _length_s(segments: Sequence[Segment]) -> float:
-    return sum(segment.length_s for segment in segments)

@@ -16,12 +16,14 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from videogym.actions import Answer
 from videogym.env import VideoQAEnv
+from videogym.geometry import WHOLE_FRAME, Region
 from videogym.grammars import Grammar, get_grammar
 from videogym.grammars.conversation import question_text
 from videogym.grammars.longvt import video_name
 from videogym.grammars.tool_calls import write_call
-from videogym.state import WHOLE_FRAME, Answer, Clip, Invalid, Move, Region, State
+from videogym.state import Clip, Invalid, Move, State
 from videogym.video import VideoError
 from videogym.video.sampling import smart_resize
 

@@ -16,12 +16,13 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, Text
 from numpy.typing import NDArray
 
+from videogym.actions import Answer, Crop, Select
 from videogym.datasets import TaskList
 from videogym.env import VideoQAEnv
 from videogym.grammars import Grammar, Message, get_grammar
 from videogym.observations import Observation, observation_space
 from videogym.spaces import UnicodeText
-from videogym.state import Action, Answer, Crop, Select, State, Task
+from videogym.state import Action, State, Task
 
 MAX_PROMPT_CHARS = 65_536
 

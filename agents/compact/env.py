@@ -21,8 +21,8 @@ from torchrl.envs.gym_like import BaseInfoDictReader
 from torchrl.modules import ProbabilisticActor
 
 from videogym import DiscreteActions, Snapshot, State, VideoError
+from videogym.geometry import segment_iou
 from videogym.rewards import finite, turn_segments
-from videogym.state import segment_iou
 
 from .discrete import Checked, DiscretePolicy, PolicyError
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from videogym import Segment, State
-from videogym.state import intersection_s
+from videogym.geometry import intersection_s
 from videogym.wrappers import window_bounds_s
 
 from .network import Arrays, CompactPolicy, CompactReader, stack_contexts

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from videogym import Answer, Invalid, Segment, State
+from videogym import Answer, Segment, State
+from videogym.actions import Look
 from videogym.grammars import Grammar
 from videogym.grammars.longvt import LongVT, video_name
 from videogym.grammars.longvt_calls import CROP_VIDEO
@@ -272,7 +273,7 @@ def _looks(state: State) -> list[Span]:
     spans: list[Span] = []
     for turn in state.turns:
         for result in turn.results:
-            if result.clip is not None and not isinstance(result.action, Answer | Invalid):
+            if result.clip is not None and isinstance(result.action, Look):
                 spans.append(_unit_span(state, Segment(result.action.start_s, result.action.end_s)))
     return spans
 

@@ -16,8 +16,9 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from agents.models.tiny_qwen import SPECIAL_TOKENS, TOOL_TOKENS, train_tokenizer
 from agents.models.visuals import ChatForm
 from agents.vlm.chat import Chat
+from videogym.actions import Crop, Select
 from videogym.grammars import Grammar, Message, TextPart, get_grammar, grammar_names
-from videogym.state import Clip, Crop, Invalid, Result, Select, State, Turn
+from videogym.state import Clip, Invalid, Result, State, Turn
 from videogym.testing.grammar_suite import example_state
 
 FRAME = "<|vision_start|><|image_pad|><|vision_end|>"

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import videogym
-from videogym.state import Answer, Select
+from videogym.actions import Answer, Select
 
 STEPS = 200
 IMPORT_CODE = (

@@ -12,8 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from videogym.actions import Answer, Crop, Select
 from videogym.grammars import Grammar, get_grammar, grammar_names
-from videogym.state import Action, Answer, Crop, Invalid, Select, State, TaskKind
+from videogym.state import Action, Invalid, State, TaskKind
 from videogym.testing.grammar_suite import check_parsing, example_state, fuzz_texts
 
 KINDS: tuple[TaskKind, ...] = ("choice", "open", "numeric")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from videogym.cli import main
 from videogym.cli.look import contact_sheet
-from videogym.state import Segment
+from videogym.geometry import Segment
 from videogym.testing.coded_clips import read_code
 from videogym.video import open_video
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from videogym.actions import begin, play, play_fault
+from videogym.geometry import Segment
 from videogym.recipes import Recipe
 from videogym.rewards import Score, score
-from videogym.state import Action, Invalid, Move, Segment, State, Task
+from videogym.state import Action, Invalid, Move, State, Task
 from videogym.video.types import VideoMeta
 
 UNREADABLE = Move((Invalid("format", "Not readable."),), text="?", well_formed=False)

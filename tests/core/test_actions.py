@@ -12,10 +12,11 @@ from hand_episodes import UNREADABLE, Hand, choice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videogym.actions import begin, play
+from videogym.actions import Answer, Crop, Select, begin, play
+from videogym.geometry import Region, Segment, intersection_s, merge
 from videogym.grammars import get_grammar
 from videogym.recipes import DEFAULT, LONGVT, VIDEO_MTR, get_recipe
-from videogym.state import Answer, Crop, Invalid, Move, Region, Segment, Select, intersection_s, merge
+from videogym.state import Invalid, Move
 from videogym.video.sampling import even_indices_by_time, pool_indices
 from videogym.video.types import VideoMeta
 

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videogym import DiscreteActions, RewardError, TextActions, VideoQAEnv, evaluate, get_recipe
+from videogym.actions import Answer, Crop, Select
 from videogym.answers import folded, letter_named, option_named, plain, same_text, with_plain_signs
 from videogym.grammars import get_grammar
 from videogym.rewards import AnswerTerm, Term, answered_right, judge_lenient, judge_letter
-from videogym.state import Answer, Crop, Move, Select
+from videogym.state import Move
 
 RECIPES = ("DEFAULT", "LONGVT/paper", "LONGVT/code", "VIDEO_MTR/paper", "VIDEO_MTR/code")
 

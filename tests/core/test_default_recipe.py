@@ -6,8 +6,9 @@ import pytest
 from hand_episodes import UNREADABLE, Hand, choice
 from pytest import approx
 
+from videogym.actions import Answer, Crop, Select
+from videogym.geometry import Region
 from videogym.recipes import DEFAULT, LONGVT, VIDEO_MTR
-from videogym.state import Answer, Crop, Region, Select
 
 RIGHT, WRONG = Answer("B"), Answer("C")
 EXACT, WHOLE = Crop(100, 110), Crop(0, 600)

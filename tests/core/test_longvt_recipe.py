@@ -11,10 +11,11 @@ import pytest
 from hand_episodes import UNREADABLE, Hand, choice
 from pytest import approx
 
+from videogym.actions import Answer, Crop
 from videogym.grammars import get_grammar
 from videogym.grammars.longvt import video_name
 from videogym.recipes import LONGVT, LONGVT_CODE, longvt
-from videogym.state import Answer, Crop, Move
+from videogym.state import Move
 
 TASK = choice([(10, 20)])
 

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest import approx
 
+from videogym.actions import Answer, Crop
+from videogym.geometry import Segment, segment_iou
 from videogym.recipes import DEFAULT, LONGVT, LONGVT_CODE
 from videogym.rewards import (
     AnswerTerm,
@@ -27,7 +29,7 @@ from videogym.rewards import (
     judge_letter,
     looked_segments,
 )
-from videogym.state import Answer, Clip, Crop, Segment, segment_iou
+from videogym.state import Clip
 
 CHOICE = choice(options=("a red flag", "Blue.", "x", "y"), answer="A")
 NUMBER = choice(kind="numeric", options=(), answer="3.14")

@@ -11,9 +11,9 @@ from hand_episodes import Hand, choice
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from videogym.actions import Crop, Select
 from videogym.recipes import VIDEO_MTR_CODE, get_recipe
 from videogym.rewards import relevant_pool
-from videogym.state import Crop, Select
 from videogym.video.sampling import (
     linspace_floored,
     linspace_rounded,

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest import approx
 
+from videogym.actions import Answer, Select
 from videogym.recipes import VIDEO_MTR, VIDEO_MTR_CODE, video_mtr
-from videogym.state import Answer, Select
 
 GOOD = Select(20, 28)  # frames 20 to 27 of the relevant 20 to 29: IoU 8/10
 RIGHT, WRONG = Answer("B"), Answer("C")

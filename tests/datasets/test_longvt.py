@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from videogym.datasets import TaskFileError, judge_moments, load_tasks, moment_task, read_longvt_traces
-from videogym.state import Segment, Task
+from videogym.geometry import Segment
+from videogym.state import Task
 
 RL = {
     "data_source": "longvt",

@@ -23,7 +23,7 @@ from videogym.datasets import (
     read_qvhighlights,
     video_mtr_keeps,
 )
-from videogym.state import Segment
+from videogym.geometry import Segment
 
 COLUMNS = ("video_id", "question", "answer", "qid", "type", "a0", "a1", "a2", "a3", "a4")
 Times = dict[str, tuple[float, list[list[float]]]]

@@ -23,8 +23,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from videogym.datasets import READERS, TaskFileError, load_tasks
+from videogym.geometry import Segment
 from videogym.metadata import Metadata
-from videogym.state import Segment, Task
+from videogym.state import Task
 from videogym.testing.dataset_suite import check_tasks
 
 Rows = list[dict[str, Any]]

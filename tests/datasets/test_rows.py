@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from videogym.datasets import TaskFileError, load_tasks, read_cg_bench, read_mlvu, read_video_mme
 from videogym.datasets.fields import inline_options, options_of, video_of
 from videogym.datasets.rows import read_rows
-from videogym.state import Segment
+from videogym.geometry import Segment
 
 ROW = {
     "qid": "1",

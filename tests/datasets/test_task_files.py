@@ -24,8 +24,9 @@ from videogym.datasets import (
     read_tasks,
     write_tasks,
 )
+from videogym.geometry import Segment
 from videogym.metadata import Metadata
-from videogym.state import Segment, Task, TaskKind
+from videogym.state import Task, TaskKind
 from videogym.testing.dataset_suite import check_tasks
 
 CHOICE = {

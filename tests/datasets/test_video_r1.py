@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from videogym.datasets import TaskFileError, load_tasks
-from videogym.state import Segment, Task
+from videogym.geometry import Segment
+from videogym.state import Task
 from videogym.testing.dataset_suite import check_tasks
 
 # NExT-GQA val, question 7, as Video-MTR's training file would hold it.

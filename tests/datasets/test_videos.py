@@ -14,7 +14,8 @@ import pytest
 
 from videogym import VideoQAEnv
 from videogym.datasets import VideoProblem, check_videos, find_videos, load_tasks
-from videogym.state import Segment, Task
+from videogym.geometry import Segment
+from videogym.state import Task
 from videogym.testing.coded_clips import write_clip
 from videogym.video.containers import CONTAINERS, VIDEO_SUFFIXES
 

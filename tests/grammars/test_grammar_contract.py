@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
+from videogym.actions import Answer, Crop, Select
 from videogym.grammars import Grammar, Message, TextPart, get_grammar, grammar_names
 from videogym.grammars.native import Native
-from videogym.state import Action, Answer, Crop, Invalid, Move, Result, Select, State, TaskKind, Turn
+from videogym.state import Action, Invalid, Move, Result, State, TaskKind, Turn
 from videogym.testing.grammar_suite import HOSTILE, check_grammar, check_prompt_tags, example_state
 
 TAGS = {

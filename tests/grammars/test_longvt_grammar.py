@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from videogym.actions import Answer, Crop
 from videogym.grammars import FramePart, Message, TextPart, get_grammar
 from videogym.grammars.longvt import video_name
 from videogym.grammars.longvt_calls import read_turn
-from videogym.state import Answer, Clip, Crop, Ending, Invalid, Move, Result, State, Turn
+from videogym.state import Clip, Ending, Invalid, Move, Result, State, Turn
 from videogym.testing.grammar_suite import example_state
 
 CODE, STRICT = get_grammar("longvt/code"), get_grammar("longvt/strict")

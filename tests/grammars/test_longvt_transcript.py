@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from videogym.actions import Answer, Crop
 from videogym.grammars import longvt_transcript as transcripts
-from videogym.state import Answer, Clip, Crop, Invalid, Result, Turn
+from videogym.state import Clip, Invalid, Result, Turn
 from videogym.testing.grammar_suite import example_state
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "conformance"

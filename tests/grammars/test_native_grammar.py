@@ -11,8 +11,10 @@ from typing import Any
 import jsonschema
 import pytest
 
+from videogym.actions import Answer, Crop, Select
+from videogym.geometry import Region
 from videogym.grammars import FramePart, get_grammar
-from videogym.state import Answer, Clip, Crop, Invalid, Move, Region, Result, Select, Turn
+from videogym.state import Clip, Invalid, Move, Result, Turn
 from videogym.testing.grammar_suite import example_state
 
 NATIVE = get_grammar("native")

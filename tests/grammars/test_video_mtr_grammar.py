@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from videogym.actions import Answer, Select
 from videogym.grammars import FramePart, get_grammar
 from videogym.grammars.blocks import after_thought, bodies
 from videogym.grammars.video_mtr import probe
-from videogym.state import Answer, Clip, Invalid, Result, Select, Turn
+from videogym.state import Clip, Invalid, Result, Turn
 from videogym.testing.grammar_suite import example_state
 
 CODE, STRICT = get_grammar("video_mtr/code"), get_grammar("video_mtr/strict")

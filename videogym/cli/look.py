@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from videogym.cli.options import add_command
 from videogym.cli.terminal import printable
-from videogym.state import Segment
+from videogym.geometry import Segment
 from videogym.video import Video, fit_within, open_video
 from videogym.video.scan import unshown_streams
 

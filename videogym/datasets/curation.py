@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from videogym.state import Segment, merge
+from videogym.geometry import Segment, merge
 
 Keep = Callable[[Sequence[Segment], float], bool]  # (evidence, duration_s) -> whether to read the row
 

@@ -14,7 +14,8 @@ from decimal import Decimal
 from typing import Any
 
 from videogym.datasets.rows import Row, RowLeftOut, parse_json
-from videogym.state import Region, Segment, TaskKind
+from videogym.geometry import Region, Segment
+from videogym.state import TaskKind
 from videogym.video.containers import VIDEO_SUFFIXES
 
 Fields = dict[str, Any]

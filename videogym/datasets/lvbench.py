@@ -40,7 +40,8 @@ from videogym.datasets.fields import (
 from videogym.datasets.row_metadata import metadata_of
 from videogym.datasets.rows import Row, collect, read_rows
 from videogym.datasets.tasks import TaskFileError, TaskList
-from videogym.state import Segment, Task
+from videogym.geometry import Segment
+from videogym.state import Task
 
 FIELDS = ("key", "qa", "uid", "video_path", "question", "options", "answer", "time_reference")
 _CLOCK = r"(?:(\d{1,2}):)?(\d{1,3}):(\d{2})"

@@ -12,7 +12,8 @@ from typing import Any
 
 from videogym.datasets.fields import segment
 from videogym.datasets.rows import parse_json
-from videogym.state import Segment, Task, intersection_s, merge
+from videogym.geometry import Segment, intersection_s, merge
+from videogym.state import Task
 
 QUESTION = "When does this happen in the video? {query}\nAnswer with [[start, end], ...] in seconds."
 

@@ -37,7 +37,8 @@ from videogym.datasets.fields import (
 from videogym.datasets.row_metadata import metadata_of
 from videogym.datasets.rows import Row, collect, read_object, read_rows
 from videogym.datasets.tasks import TaskFileError, TaskList
-from videogym.state import Segment, Task
+from videogym.geometry import Segment
+from videogym.state import Task
 
 OPTIONS = ("a0", "a1", "a2", "a3", "a4")
 USED = ("video_id", "qid", "question", "answer", *OPTIONS)

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from videogym.state import Region, Segment, TaskKind
+from videogym.geometry import Region, Segment
+from videogym.state import TaskKind
 from videogym.video.synthetic import Script
 from videogym.video.synthetic.address import Family
 from videogym.video.synthetic.script import DIRECTIONS, MAX_COUNT, Event, Scene

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from videogym.state import Action, Move, Region, Rules, State
+from videogym.geometry import Region
+from videogym.state import Action, Move, Rules, State
 
 Role = Literal["system", "user", "assistant", "tool"]
 

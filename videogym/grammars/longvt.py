@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+from videogym.actions import Answer, Crop
 from videogym.grammars.base import Message, Part, TextPart
 from videogym.grammars.blocks import THINK, exactly_one
 from videogym.grammars.conversation import frame_parts, is_replied, question_text
@@ -27,7 +28,7 @@ from videogym.grammars.longvt_calls import (
     read_turn,
 )
 from videogym.grammars.tool_calls import TOOL_CALL, TOOL_RESPONSE, TOOLS, load_call, tools_text, write_call
-from videogym.state import Action, Answer, Crop, Invalid, Move, Result, Rules, State, Task, Turn
+from videogym.state import Action, Invalid, Move, Result, Rules, State, Task, Turn
 
 MAX_PARALLEL_CALLS = 5  # further calls of one turn are dropped in silence, as the rollout does
 _UNREAD = ("format", "malformed_call")  # codes of outputs in which no call and no answer was found

@@ -10,9 +10,10 @@ import json
 import math
 from typing import Any, Literal, NamedTuple
 
+from videogym.actions import Crop
 from videogym.grammars.blocks import bodies
 from videogym.grammars.tool_calls import TOOL_CALL, Call
-from videogym.state import Crop, Invalid
+from videogym.state import Invalid
 
 ANSWER = "answer"
 CROP_VIDEO = "crop_video"

@@ -7,7 +7,6 @@ told and asked in seconds, and every refusal says what to write instead.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,27 +14,9 @@ from videogym.grammars.base import Message, Part, TextPart
 from videogym.grammars.blocks import THINK
 from videogym.grammars.conversation import frame_parts, is_replied, question_text
 from videogym.grammars.tool_calls import TOOL_CALL, TOOL_RESPONSE, TOOLS, load_call, tools_text, write_call
-from videogym.state import Action, Answer, Crop, Invalid, Move, Rules, Select, State, Turn
+from videogym.state import Action, Invalid, Move, Rules, State, Turn, action_kinds
 
 _OPENING, _CLOSING = f"<{TOOL_CALL}>", f"</{TOOL_CALL}>"
-_TIMES = {
-    "start_s": {"type": "number", "description": "Start in seconds, not negative"},
-    "end_s": {"type": "number", "description": "End in seconds, after the start"},
-}
-_REGION = {
-    "type": "array",
-    "items": {"type": "number"},
-    "minItems": 4,
-    "maxItems": 4,
-    "description": "Part of the picture to enlarge: [x0, y0, x1, y1] in fractions of its width and height, "
-    "origin at the top left. Left out: the whole picture.",
-}
-_TEXT = {"type": "string", "description": "The answer: the letter of an option, a number or a short text"}
-_PURPOSE = {
-    "select": "Show some of the candidate frames that lie between two times.",
-    "crop": "Show new frames of the video between two times.",
-    "answer": "Give the final answer. This ends the episode.",
-}
 
 
 @dataclass(frozen=True)
@@ -51,7 +32,7 @@ class Native:
 
     def tools(self, rules: Rules) -> list[dict[str, Any]]:
         """One function for each action of the rules."""
-        return [_schema(kind, rules) for kind in rules.actions]
+        return [_schema(action_kinds()[kind], rules) for kind in rules.actions]
 
     def parse(self, text: str, state: State) -> Move:
         """One action whose arguments have the types of the schema, or why there is none.
@@ -67,7 +48,9 @@ class Native:
         Raises:
             ValueError: the rules do not offer this action, or the thought would hide it.
         """
-        text = (f"<{THINK}>{thought}</{THINK}>\n" if thought else "") + _words(action)
+        text = (f"<{THINK}>{thought}</{THINK}>\n" if thought else "") + write_call(
+            action.kind, action.arguments()
+        )
         if self.parse(text, state).actions != (action,):
             raise ValueError(f"{self.name} has no words for {action} after the thought {thought!r}")
         return text
@@ -100,34 +83,20 @@ class Native:
             return ""
 
 
-def _schema(kind: str, rules: Rules) -> dict[str, Any]:
-    properties = _properties(kind, rules)
+def _schema(kind: type[Action], rules: Rules) -> dict[str, Any]:
+    properties = kind.parameters(rules)
     parameters = {
         "type": "object",
         "properties": properties,
-        "required": [key for key in properties if key != "region"],
+        "required": _required(kind, properties),
         "additionalProperties": False,
     }
-    function = {"name": kind, "description": _PURPOSE[kind], "parameters": parameters}
+    function = {"name": kind.kind, "description": kind.purpose, "parameters": parameters}
     return {"type": "function", "function": function}
 
 
-def _properties(kind: str, rules: Rules) -> dict[str, Any]:
-    if kind == "answer":
-        return {"text": _TEXT}
-    return {**_TIMES, "region": _REGION} if kind == "crop" and rules.regions else _TIMES
-
-
-def _words(action: Action) -> str:
-    if isinstance(action, Invalid):
-        raise ValueError(f"no words for {action}: it is not an action of a policy")
-    if isinstance(action, Answer):
-        return write_call("answer", {"text": action.text})
-    times = {"start_s": float(action.start_s), "end_s": float(action.end_s)}
-    if isinstance(action, Select):
-        return write_call("select", times)
-    region = {} if action.region is None else {"region": [float(v) for v in action.region]}
-    return write_call("crop", {**times, **region})
+def _required(kind: type[Action], properties: dict[str, Any]) -> list[str]:
+    return [name for name in properties if name not in kind.optional]
 
 
 def _read(text: str, rules: Rules) -> Action:
@@ -149,43 +118,17 @@ def _read(text: str, rules: Rules) -> Action:
         return Invalid(
             "unknown_tool", f"There is no such function here; call {' or '.join(rules.actions)}."
         )
-    return _read_arguments(call.name, call.arguments, rules)
+    return _read_arguments(action_kinds()[call.name], call.arguments, rules)
 
 
-def _read_arguments(kind: str, arguments: dict[str, Any], rules: Rules) -> Action:
-    properties = _properties(kind, rules)
-    if any(key not in properties for key in arguments):
-        return Invalid("unknown_argument", f"{kind} takes {', '.join(properties)} and nothing else.")
-    missing = [key for key in properties if key not in arguments and key != "region"]
+def _read_arguments(kind: type[Action], arguments: dict[str, Any], rules: Rules) -> Action:
+    properties = kind.parameters(rules)
+    if any(name not in properties for name in arguments):
+        return Invalid("unknown_argument", f"{kind.kind} takes {', '.join(properties)} and nothing else.")
+    missing = [name for name in _required(kind, properties) if name not in arguments]
     if missing:
-        return Invalid("required", f"{kind} needs {' and '.join(missing)}.")
-    if kind == "answer":
-        answer = arguments["text"]
-        return Answer(answer) if isinstance(answer, str) else Invalid("type", "text must be a string.")
-    times = _numbers([arguments["start_s"], arguments["end_s"]])
-    if times is None:
-        return Invalid("type", "start_s and end_s must be finite numbers of seconds.")
-    if kind == "select":
-        return Select(times[0], times[1])
-    if "region" not in arguments:
-        return Crop(times[0], times[1])
-    region = _numbers(arguments["region"])
-    if region is None or len(region) != 4:
-        return Invalid("type", "region must be a list of four numbers from 0 to 1: [x0, y0, x1, y1].")
-    return Crop(times[0], times[1], (region[0], region[1], region[2], region[3]))
-
-
-def _numbers(values: object) -> list[float] | None:
-    """The values as finite floats, or None if they are not a list of finite JSON numbers."""
-    if not isinstance(values, list) or any(
-        isinstance(v, bool) or not isinstance(v, int | float) for v in values
-    ):
-        return None
-    try:
-        numbers = [float(value) for value in values]
-    except OverflowError:
-        return None
-    return numbers if all(math.isfinite(number) for number in numbers) else None
+        return Invalid("required", f"{kind.kind} needs {' and '.join(missing)}.")
+    return kind.from_arguments(arguments, rules)
 
 
 def _first_observation(state: State) -> tuple[Part, ...]:

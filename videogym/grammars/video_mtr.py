@@ -17,10 +17,11 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from videogym.actions import Answer, Select
 from videogym.grammars.base import FramePart, Message, Part, TextPart
 from videogym.grammars.blocks import THINK, after_thought, exactly_one
 from videogym.grammars.conversation import is_replied
-from videogym.state import Action, Answer, Clip, Invalid, Move, Rules, Select, State, Task, TaskKind, Turn
+from videogym.state import Action, Clip, Invalid, Move, Rules, State, Task, TaskKind, Turn
 
 ANSWER: Final = "answer"
 RETRIEVE: Final = "retrieve"

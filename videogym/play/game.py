@@ -16,9 +16,10 @@ from PIL import Image
 
 from videogym.actions import begin
 from videogym.env import VideoQAEnv
+from videogym.geometry import WHOLE_FRAME, Region
 from videogym.grammars import get_grammar
 from videogym.rewards import answered_right, score
-from videogym.state import WHOLE_FRAME, Action, Answer, Clip, Crop, Move, Region, Result, Select, State
+from videogym.state import Action, Clip, Move, Result, Rules, State
 from videogym.video import UnfitVideo, VideoError
 from videogym.video.sampling import smart_resize
 
@@ -64,6 +65,11 @@ class Game:
             self._begin(next(i for i, task in enumerate(inner.tasks) if task.task_id == first))
 
     # --- what a person does ----------------------------------------------------------------------
+
+    @property
+    def rules(self) -> Rules:
+        """Those of every episode."""
+        return self._inner.recipe.rules
 
     def act(self, episode: int, turn: int, action: Action, thought: str = "") -> None:
         """Play one turn.
@@ -130,7 +136,10 @@ class Game:
                 **_rules(state),
                 "clips": self._clips(state),
                 "turns": [
-                    {"results": [_result(r) for r in turn.results], "fault": turn.fault}
+                    {
+                        "results": [_result(r, state.video.duration_s) for r in turn.results],
+                        "fault": turn.fault,
+                    }
                     for turn in state.turns
                 ],
                 "over": state.terminated,
@@ -287,14 +296,11 @@ def _rules(state: State) -> dict[str, Any]:
     }
 
 
-def _result(result: Result) -> dict[str, Any]:
+def _result(result: Result, duration_s: float) -> dict[str, Any]:
     action, error = result.action, result.error
-    row: dict[str, Any] = {"kind": type(action).__name__.lower()}
-    if isinstance(action, Select | Crop):
-        row |= {"start_s": action.start_s, "end_s": action.end_s}
-        row["region"] = action.region if isinstance(action, Crop) else None
-    elif isinstance(action, Answer):
-        row["text"] = action.text
+    asked = action.segment(duration_s)
+    row: dict[str, Any] = {"kind": action.kind, "label": action.label()}
+    row["segment"] = None if asked is None else [asked.start_s, asked.end_s]
     row["frames"] = len(result.clip.times_s) if result.clip else 0
     row["error"] = None if error is None else {"code": error.code, "reason": error.reason}
     return row

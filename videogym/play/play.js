@@ -337,8 +337,8 @@
     for (const [start, end] of view.over ? view.outcome.evidence : []) mark("band", start, end, 0, bottom);
     for (const time of view.pool_s) mark("pool", time, null, 0, 5);
     view.turns.forEach((turn, i) => {
-      for (const result of turn.results.filter((one) => one.start_s !== undefined && one.start_s < one.end_s)) {
-        mark(`block ${tone(i + 1)}${result.error || turn.fault ? " refused" : ""}`, result.start_s, result.end_s, 8 + LANE * (i + 1), 14);
+      for (const result of turn.results.filter((one) => one.segment)) {
+        mark(`block ${tone(i + 1)}${result.error || turn.fault ? " refused" : ""}`, ...result.segment, 8 + LANE * (i + 1), 14);
       }
     });
     view.clips.forEach((clip, number) => {
@@ -443,10 +443,8 @@
       ...view.turns.map((turn, i) => {
         const line = el("li", tone(i + 1), "", el("b", "", i + 1));
         for (const result of turn.results) {
-          const part = result.region ? ` in ${result.region.map((side) => Number(side.toFixed(3))).join(", ")}` : "";
-          const frames = result.error ? "" : `, ${result.frames} frames`;
-          const look = result.start_s !== undefined ? `${range(result.start_s, result.end_s)}${part}${frames}` : "";
-          line.append(el("span", "", `${result.kind} ${look || result.text || ""}`));
+          const frames = result.frames ? `, ${result.frames} frames` : "";
+          line.append(el("span", "", `${result.kind} ${result.label}${frames}`));
           if (result.error) line.append(el("span", "refusal", `refused: ${result.error.reason}`));
         }
         if (turn.fault) line.append(el("span", "refusal", `no frames: ${turn.fault}`));

@@ -7,7 +7,6 @@ that neither other users of the machine nor pages of the web can play or read al
 from __future__ import annotations
 
 import json
-import math
 import re
 import secrets
 import sys
@@ -15,10 +14,10 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
-from typing import Any, cast
+from typing import Any
 
 from videogym.play.game import Game, Refused, Stale
-from videogym.state import Action, Answer, Crop, Select
+from videogym.state import Action, Invalid, Rules, action_kinds
 from videogym.video import VideoError
 
 MAX_BODY = 200_000  # bytes of a request: a thought and an answer
@@ -149,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "next":
             game.next_episode(episode)
         else:
-            game.act(episode, _whole(body, "turn"), _action(body), _text(body, "thought"))
+            game.act(episode, _whole(body, "turn"), _action(body, game.rules), _text(body, "thought"))
         self._send_json(game.view())
 
     def _body(self) -> Mapping[str, Any]:
@@ -199,27 +198,24 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _action(body: Mapping[str, Any]) -> Action:
+def _action(body: Mapping[str, Any], rules: Rules) -> Action:
     """The action of a request; whether it makes sense is judged when it is played.
 
     Raises:
         Problem: a field is missing or has another type.
     """
-    kind = body.get("kind")
-    if kind == "answer":
-        return Answer(_text(body, "text"))
-    if kind not in ("select", "crop"):
-        raise Problem(HTTPStatus.BAD_REQUEST, "kind must be select, crop or answer")
-    start_s, end_s = _number(body, "start_s"), _number(body, "end_s")
-    if kind == "select":
-        return Select(start_s, end_s)
-    sides = body.get("region")
-    if sides is None:
-        return Crop(start_s, end_s)
-    if not isinstance(sides, list) or len(sides) != 4:
-        raise Problem(HTTPStatus.BAD_REQUEST, "region must be null or [x0, y0, x1, y1]")
-    region = tuple(_number({"region": side}, "region") for side in sides)
-    return Crop(start_s, end_s, cast("tuple[float, float, float, float]", region))
+    kind = action_kinds().get(_text(body, "kind"))
+    if kind is None or issubclass(kind, Invalid):
+        raise Problem(HTTPStatus.BAD_REQUEST, f"kind must be {' or '.join(rules.actions)}")
+    names = kind.parameters(rules)
+    arguments = {name: body[name] for name in names if body.get(name) is not None}
+    missing = [name for name in names if name not in arguments and name not in kind.optional]
+    if missing:
+        raise Problem(HTTPStatus.BAD_REQUEST, f"{kind.kind} needs {' and '.join(missing)}")
+    action = kind.from_arguments(arguments, rules)
+    if isinstance(action, Invalid):
+        raise Problem(HTTPStatus.BAD_REQUEST, action.reason)
+    return action
 
 
 def _whole(body: Mapping[str, Any], name: str) -> int:
@@ -227,17 +223,6 @@ def _whole(body: Mapping[str, Any], name: str) -> int:
     if type(value) is not int:
         raise Problem(HTTPStatus.BAD_REQUEST, f"{name} must be a whole number")
     return value
-
-
-def _number(body: Mapping[str, Any], name: str) -> float:
-    value = body.get(name)
-    try:
-        number = float(value) if type(value) in (int, float) else math.nan  # type: ignore[arg-type]
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise Problem(HTTPStatus.BAD_REQUEST, f"{name} must be a finite number")
-    return number
 
 
 def _text(body: Mapping[str, Any], name: str) -> str:

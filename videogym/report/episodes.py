@@ -13,9 +13,10 @@ from typing import Literal
 
 from videogym.answers import option_named
 from videogym.evaluate import hits, union_iou
+from videogym.geometry import Region, Segment, segment_iou
 from videogym.report.thumbnails import Strip, Thumbnails
 from videogym.report.timeline import Tick, axis, clock, seconds, span, tick_path
-from videogym.state import Action, Answer, Crop, Region, Result, Segment, Select, segment_iou
+from videogym.state import Result
 from videogym.traces import Trace, TurnTrace
 
 Verdict = Literal["right", "wrong", "unjudged", "silent", "cut"]
@@ -249,19 +250,8 @@ def _turn_view(
 def _action_view(result: Result) -> ActionView:
     code, reason = (result.error.code, result.error.reason) if result.error else ("", "")
     frames = f", {len(result.clip.times_s)} frames" if result.clip else ""
-    kind = type(result.action).__name__.lower()
-    return ActionView(kind, _words(result.action) + frames, code, reason)
-
-
-def _words(action: Action) -> str:
-    if isinstance(action, Answer):
-        return action.text
-    if not isinstance(action, Select | Crop):
-        return ""  # what it was meant to be is in the text and in the reason
-    words = _range(action.start_s, action.end_s)
-    if isinstance(action, Crop) and action.region is not None:
-        words += f" in the region {', '.join(f'{side:g}' for side in action.region)}"
-    return words
+    action = result.action  # what an unreadable one was meant to be is in the text and in the reason
+    return ActionView(action.kind, action.label() + frames, code, reason)
 
 
 def _blocks(trace: Trace, number: int, results: Sequence[Result]) -> Iterator[Block]:
@@ -269,13 +259,10 @@ def _blocks(trace: Trace, number: int, results: Sequence[Result]) -> Iterator[Bl
     duration_s = trace.video.duration_s
     for result in results:
         action = result.action
-        if not isinstance(action, Select | Crop) or not math.isfinite(action.start_s + action.end_s):
+        asked = action.segment(duration_s)
+        if asked is None:
             continue
-        start_s, end_s = max(action.start_s, 0.0), min(action.end_s, duration_s)
-        if start_s >= end_s:
-            continue
-        asked = Segment(start_s, end_s)
-        title = f"turn {number}: {type(action).__name__.lower()} {_words(action)}"
+        title = f"turn {number}: {action.kind} {action.label()}"
         if result.error is not None:
             title += f"; refused ({result.error.code})"
         elif trace.task.evidence:

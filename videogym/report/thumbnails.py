@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from videogym.state import Clip, Region, Task
+from videogym.geometry import Region
+from videogym.state import Clip, Task
 from videogym.video import FrameStore, VideoError, VideoMeta, fit_within, region_box
 
 SIZE = 256  # longer side of a picture, pixels: what is seen when it is enlarged,

@@ -21,8 +21,10 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
+from videogym.actions import Answer, Crop, Select
 from videogym.env import VideoQAEnv
-from videogym.state import Action, Answer, Crop, Rules, Segment, Select, Task
+from videogym.geometry import Segment
+from videogym.state import Action, Rules, Task
 from videogym.wrappers import TextActions
 
 Env = gymnasium.Env[Any, Any]

@@ -13,8 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from videogym.actions import Answer
+from videogym.geometry import Segment
 from videogym.grammars.base import FramePart, Grammar, Message, TextPart
-from videogym.state import Action, Answer, Clip, Invalid, Move, Rules, Segment, State, Task, TaskKind
+from videogym.state import Action, Clip, Invalid, Move, Rules, State, Task, TaskKind
 from videogym.video.types import VideoMeta
 
 HOSTILE = (

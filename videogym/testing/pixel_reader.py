@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from videogym.actions import Answer
 from videogym.env import VideoQAEnv
 from videogym.evaluate import Policy
 from videogym.observations import Observation
-from videogym.state import Action, Answer, Clip, State
+from videogym.state import Action, Clip, State
 from videogym.testing.policies import random_answer
 from videogym.video import FrameStore, region_box
 from videogym.video.sampling import smart_resize

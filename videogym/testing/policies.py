@@ -14,20 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from videogym.actions import Answer, Crop, Select
 from videogym.env import VideoQAEnv
+from videogym.geometry import WHOLE_FRAME, Region, Segment, region_iou
 from videogym.observations import Observation
 from videogym.rewards import looked_regions, looked_segments
-from videogym.state import (
-    WHOLE_FRAME,
-    Action,
-    Answer,
-    Crop,
-    Region,
-    Segment,
-    Select,
-    State,
-    region_iou,
-)
+from videogym.state import Action, State
 
 
 class Oracle:

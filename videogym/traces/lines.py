@@ -23,25 +23,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields
-from typing import Any, get_args
+from dataclasses import MISSING, asdict, fields
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
+from videogym.actions import Look
+from videogym.geometry import Region, Segment
 from videogym.metadata import Metadata
-from videogym.state import (
-    Action,
-    Answer,
-    Clip,
-    Crop,
-    Ending,
-    Invalid,
-    Region,
-    Result,
-    Segment,
-    Select,
-    Task,
-    TaskKind,
-    Turn,
-)
+from videogym.state import Action, Clip, Ending, Invalid, Result, Task, TaskKind, Turn, action_kinds
 from videogym.traces.trace import Trace, TurnTrace
 from videogym.video import VideoMeta
 
@@ -119,13 +108,14 @@ def _result_row(result: Result) -> dict[str, Any]:
 
 
 def _action_row(action: Action) -> dict[str, Any]:
-    kind = {"kind": type(action).__name__.lower()}
-    if isinstance(action, Answer | Invalid):
-        return kind | asdict(action)
-    times = kind | {"start_s": _written(action.start_s), "end_s": _written(action.end_s)}
-    if isinstance(action, Select):
-        return times
-    return times | {"region": None if action.region is None else [_written(v) for v in action.region]}
+    values = {f.name: getattr(action, f.name) for f in fields(action)}  # type: ignore[arg-type]  # a dataclass
+    return {"kind": action.kind} | {name: _plain_value(value) for name, value in values.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain_value(item) for item in value]
+    return _written(value) if isinstance(value, float) else value
 
 
 def _written(value: float) -> float | str:
@@ -161,7 +151,7 @@ def from_line(line: bytes, run: str | None = None) -> Trace:
             cut=_text(row, "cut"),
             correct=None if _field(row, "correct") is None else _flag(row, "correct"),
         )
-        _ = trace.looks  # executed looks lie in the video, or this raises
+        _check_looks(trace)
         return trace
     except TraceError:
         raise
@@ -171,6 +161,13 @@ def from_line(line: bytes, run: str | None = None) -> Trace:
         raise TraceError(f"not JSON: {error}") from error
     except (ValueError, OverflowError, RecursionError) as error:
         raise TraceError(str(error)) from error
+
+
+def _check_looks(trace: Trace) -> None:
+    results = (result for paid in trace.turns for result in paid.turn.results)
+    for action in (result.action for result in results if result.clip is not None):
+        if isinstance(action, Look) and action.segment(trace.video.duration_s) is None:
+            raise TraceError(f"an executed look must lie in the video, got {action}")
 
 
 def _no_constant(name: str) -> float:
@@ -265,18 +262,26 @@ def _result(value: Any, name: str) -> Result:
 
 
 def _action(row: _Row) -> Action:
-    kind = _one_of(row, "kind", ("select", "crop", "answer", "invalid"))
-    if kind == "answer":
-        return Answer(_text(row, "text"))
-    if kind == "invalid":
-        return _invalid(row)
-    start_s, end_s = (_real(_field(row, name), name) for name in ("start_s", "end_s"))
-    if kind == "select":
-        return Select(start_s, end_s)
-    if _field(row, "region") is None:
-        return Crop(start_s, end_s)
-    # Unchecked, as the policy asked for it.
-    return Crop(start_s, end_s, tuple(_real(side, "region") for side in _list(row, "region")))  # type: ignore[arg-type]
+    """An action as the policy asked for it, unchecked; a field that has a default may be missing."""
+    kind = action_kinds()[_one_of(row, "kind", tuple(action_kinds()))]
+    types = get_type_hints(kind)
+    values = {
+        f.name: _value(_field(row, f.name), f.name, types[f.name])
+        for f in fields(kind)  # type: ignore[arg-type]  # a dataclass
+        if f.name in row or f.default is MISSING
+    }
+    return kind(**values)
+
+
+def _value(value: Any, name: str, kind: Any) -> Any:
+    """A field of an action, by its annotation."""
+    if value is None and NoneType in get_args(kind):
+        return None
+    if kind in (str, int, bool):
+        return _typed(value, name, kind)
+    if kind is float:
+        return _real(value, name)
+    return tuple(_real(item, name) for item in _typed(value, name, list))
 
 
 def _invalid(row: _Row) -> Invalid:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from videogym.state import Clip, Crop, Ending, Segment, Select, State, Task, Turn
+from videogym.geometry import Segment
+from videogym.state import Clip, Ending, State, Task, Turn
 from videogym.video import VideoMeta
 
 
@@ -63,11 +64,8 @@ class Trace:
 
 def looks_of(turn: Turn, duration_s: float) -> tuple[Segment, ...]:
     """Segments of a turn's executed looks, as asked, cut at the end of the video."""
-    return tuple(
-        Segment(result.action.start_s, min(result.action.end_s, duration_s))
-        for result in turn.results
-        if result.clip is not None and isinstance(result.action, Select | Crop)
-    )
+    shown = (result.action.segment(duration_s) for result in turn.results if result.clip is not None)
+    return tuple(segment for segment in shown if segment is not None)
 
 
 def trace_of(

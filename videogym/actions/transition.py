@@ -1,0 +1,132 @@
+"""The transition of an episode: its first state, and the state after a turn. Pure functions.
+
+`play` is the whole transition of an episode. An action that cannot be executed changes nothing but
+spends the turn and says why; it never raises. Pixels, rewards and text are not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videogym.actions.look import Look, window_times
+from videogym.state import Action, Clip, Ending, Invalid, Move, Result, Rules, State, Task, Turn
+from videogym.video.sampling import (
+    even_indices_by_time,
+    linspace_floored,
+    pool_indices,
+)
+from videogym.video.types import VideoMeta
+
+_Show = Callable[[Turn, Action], Clip | Invalid | None]
+
+
+def begin(task: Task, video: VideoMeta, pts_s: NDArray[np.float64], rules: Rules, recipe_id: str) -> State:
+    """The first state of an episode: its pool drawn and its skim shown.
+
+    Args:
+        task: the question.
+        video: facts about the task's video.
+        pts_s: (num_frames,) presentation times of all its frames.
+        rules: sampling and limits.
+        recipe_id: identity of the recipe, kept for `State`.
+
+    Raises:
+        ValueError: the video is too short to be skimmed, or longer than the rules allow.
+    """
+    if video.duration_s > rules.max_duration_s:
+        raise ValueError(f"the video lasts {video.duration_s:g} s, at most {rules.max_duration_s:g} s fit")
+    pool: tuple[float, ...] = ()
+    if rules.pool_frames:
+        indices = pool_indices(video.num_frames, video.duration_s, rules.pool_frames, rules.pool_fps)
+        pool = tuple(pts_s[indices].tolist())
+    return State(task, video, rules, recipe_id, pool, Clip(_skim_times(video, pts_s, rules, pool)))
+
+
+def _skim_times(
+    video: VideoMeta, pts_s: NDArray[np.float64], rules: Rules, pool: tuple[float, ...]
+) -> tuple[float, ...]:
+    if rules.skim_fps:
+        return window_times(video, pts_s, rules.skim_frames, rules.skim_fps)
+    times = pool or pts_s
+    if video.is_vfr and not pool:
+        indices = even_indices_by_time(pts_s, rules.skim_frames)
+    else:
+        indices = linspace_floored(0, len(times) - 1, rules.skim_frames)
+    return tuple(float(times[i]) for i in indices)
+
+
+def play(state: State, move: Move, pts_s: NDArray[np.float64]) -> State:
+    """The state after one turn.
+
+    Args:
+        state: a running episode.
+        move: what the policy put out.
+        pts_s: (num_frames,) presentation times of the episode's video.
+
+    Raises:
+        ValueError: the episode has already ended.
+    """
+    return _play(state, move, lambda turn, action: action.clip(state, turn, pts_s))
+
+
+def play_fault(state: State, move: Move, fault: str) -> State:
+    """The state after one turn whose frames could not be had: nothing shown, nothing paid, the turn spent.
+
+    What needs no frames, such as an answer, is played as in `play`; a turn without a look has no fault.
+
+    Args:
+        state: a running episode.
+        move: what the policy put out.
+        fault: why, for the log; the policy is only told that the frames are missing.
+
+    Raises:
+        ValueError: the episode has already ended.
+    """
+    missing = Invalid("fault", "These frames could not be decoded; look elsewhere or answer.")
+    after = _play(state, move, lambda turn, action: missing if isinstance(action, Look) else None)
+    turn = after.turns[-1]
+    if all(result.error is not missing for result in turn.results):
+        return after
+    return replace(after, turns=(*state.turns, replace(turn, fault=fault)))
+
+
+def _play(state: State, move: Move, show: _Show) -> State:
+    if state.terminated:
+        raise ValueError(f"the episode ended with {state.ending!r}; call reset before the next step")
+    turn = Turn((), move.text, move.well_formed)
+    for action in move.actions:
+        # Parallel looks share one budget, so each is judged after those before it.
+        turn = replace(turn, results=(*turn.results, _execute(state, turn, action, show)))
+    after = replace(state, turns=(*state.turns, turn))
+    return replace(after, ending=_ending(after))
+
+
+def _execute(state: State, turn: Turn, action: Action, show: _Show) -> Result:
+    if isinstance(action, Invalid):
+        return Result(action, error=action)
+    if turn.answer is not None:
+        return Result(action, error=Invalid("after_answer", "Nothing is executed after an answer."))
+    if action.kind not in state.rules.actions:
+        known = ", ".join(state.rules.actions)
+        return Result(
+            action, error=Invalid("unknown_action", f"There is no {action.kind} here; use {known}.")
+        )
+    outcome = action.refusal(state, turn) or show(turn, action)
+    if isinstance(outcome, Invalid):
+        return Result(action, error=outcome)
+    return Result(action, clip=outcome)
+
+
+def _ending(state: State) -> Ending:
+    turn, rules = state.turns[-1], state.rules
+    if turn.answer is not None:
+        return "answered"
+    if rules.malformed == "end" and not turn.well_formed and not turn.valid:
+        return "malformed"
+    if state.turns_left == 0:
+        return "turn_limit"
+    return "call_limit" if rules.max_calls is not None and state.calls_made >= rules.max_calls else ""

@@ -1,0 +1,125 @@
+"""Where a look can go: segments of time and regions of the frame, and how far two of them overlap.
+
+Seconds are the only unit of time; regions are fractions of the full frame, whatever its pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Half-open interval ``[start_s, end_s)`` of a video, in seconds.
+
+    Raises:
+        ValueError: a bound is not finite, the start is negative, or the end is not after the start.
+    """
+
+    start_s: float
+    end_s: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.start_s) and math.isfinite(self.end_s)):
+            raise ValueError(f"segment bounds must be finite, got [{self.start_s}, {self.end_s})")
+        if self.start_s < 0 or self.end_s <= self.start_s:
+            raise ValueError(f"segment needs 0 <= start_s < end_s, got [{self.start_s}, {self.end_s})")
+
+    @property
+    def length_s(self) -> float:
+        """Length in seconds, always positive."""
+        return self.end_s - self.start_s
+
+    def contains(self, time_s: float) -> bool:
+        """Whether the instant lies inside; the end itself does not."""
+        return self.start_s <= time_s < self.end_s
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Box ``(x0, y0, x1, y1)`` as fractions of the full frame, origin at the top left.
+
+    Raises:
+        ValueError: a coordinate lies outside ``[0, 1]``, is not finite, or the box has no area.
+    """
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def __post_init__(self) -> None:
+        box = (self.x0, self.y0, self.x1, self.y1)
+        if not all(math.isfinite(v) and 0.0 <= v <= 1.0 for v in box):
+            raise ValueError(f"region coordinates must lie in [0, 1], got {box}")
+        if self.x0 >= self.x1 or self.y0 >= self.y1:
+            raise ValueError(f"region needs x0 < x1 and y0 < y1, got {box}")
+
+    def __iter__(self) -> Iterator[float]:
+        """The four coordinates, so that a region can stand where they are expected."""
+        return iter(self.as_tuple())
+
+    def as_tuple(self) -> tuple[float, float, float, float]:
+        """The four coordinates, for a reader that wants plain numbers."""
+        return (self.x0, self.y0, self.x1, self.y1)
+
+    @property
+    def area(self) -> float:
+        """Share of the frame, above 0 and at most 1."""
+        return (self.x1 - self.x0) * (self.y1 - self.y0)
+
+
+WHOLE_FRAME = Region(0.0, 0.0, 1.0, 1.0)
+
+
+def intersection_s(segments: Sequence[Segment], others: Sequence[Segment]) -> float:
+    """Seconds covered by both unions; overlaps inside one list count once."""
+    return _length_s(merge(segments)) + _length_s(merge(others)) - _length_s(merge([*segments, *others]))
+
+
+def merge(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """The same seconds as disjoint segments in ascending order; touching ones become one."""
+    merged: list[Segment] = []
+    for segment in sorted(segments, key=lambda s: (s.start_s, s.end_s)):
+        if merged and segment.start_s <= merged[-1].end_s:
+            merged[-1] = Segment(merged[-1].start_s, max(merged[-1].end_s, segment.end_s))
+        else:
+            merged.append(segment)
+    return tuple(merged)
+
+
+def segment_iou(chosen: Segment, other: Segment) -> float:
+    """Temporal intersection over union of two segments.
+
+    Returns:
+        A value in ``[0, 1]``; 0.0 when they only touch.
+
+    >>> segment_iou(Segment(10, 20), Segment(15, 25))
+    0.3333333333333333
+    """
+    inter = min(chosen.end_s, other.end_s) - max(chosen.start_s, other.start_s)
+    if inter <= 0:
+        return 0.0
+    return inter / (chosen.length_s + other.length_s - inter)
+
+
+def region_iou(chosen: Region, other: Region) -> float:
+    """Intersection over union of two regions.
+
+    Returns:
+        A value in ``[0, 1]``; 0.0 when they only touch.
+
+    >>> region_iou(Region(0.0, 0.0, 0.5, 0.5), Region(0.25, 0.0, 0.75, 0.5))
+    0.3333333333333333
+    """
+    wide = min(chosen.x1, other.x1) - max(chosen.x0, other.x0)
+    high = min(chosen.y1, other.y1) - max(chosen.y0, other.y0)
+    if wide <= 0 or high <= 0:
+        return 0.0
+    return wide * high / (chosen.area + other.area - wide * high)
+
+
+def _length_s(segments: Sequence[Segment]) -> float:
+    return sum(segment.length_s for segment in segments)
