@@ -157,6 +157,8 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         cache_dir: folder of packet tables and of frame grids made by `FrameStore.build_grid`, shared by
             processes; None means ``$VIDEOGYM_CACHE`` or ``~/.cache/videogym``.
         open_videos: most videos kept open; raise it where one environment plays many episodes in turn.
+        deadline_s: seconds after which opening a video, or decoding a frame of it, is given up, see
+            `videogym.video.open_video`; such a video is a bad one.
         on_bad_video: what `reset` does with a task whose video cannot be used: ``"raise"``, or
             ``"skip"`` to draw another one and count it.
         privileged: put the ground truth into `info` and into pictures.
@@ -184,6 +186,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         backend: Backend = "pyav",
         cache_dir: str | None = None,
         open_videos: int = 8,
+        deadline_s: float = 60.0,
         on_bad_video: Literal["raise", "skip"] = "raise",
         privileged: bool = False,
         render_mode: str | None = None,
@@ -195,7 +198,11 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         self.recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
         self.tasks = _as_tasks(tasks, video_root)
         self.store = FrameStore(
-            cache_dir=cache_dir, backend=backend, video_root=video_root, open_videos=open_videos
+            cache_dir=cache_dir,
+            backend=backend,
+            video_root=video_root,
+            deadline_s=deadline_s,
+            open_videos=open_videos,
         )
         self.observe, self.frame_size = observe, _check_size(frame_size)
         self.on_bad_video, self.privileged, self.render_mode = on_bad_video, privileged, render_mode

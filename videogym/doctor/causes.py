@@ -100,6 +100,11 @@ CAUSES: dict[str, Cause] = {
     ),
     "tilted": Cause("error", "Have the pictures turned for good.", _ENCODE),
     "too_short": Cause("error", "An episode needs two frames. Take it out of the tasks."),
+    "too_large": Cause(
+        "error",
+        "If it is the video that you expect, make its pictures smaller: ffmpeg -vf scale=1920:-2. What "
+        "is larger than 8K, or has an index of a gigabyte, is mostly made to do harm.",
+    ),
     "too_long": Cause(
         "error",
         "An episode takes a day at most. Its clock may be wrong; otherwise cut it, or raise max_duration_s "

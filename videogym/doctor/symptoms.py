@@ -15,7 +15,15 @@ import av
 
 from videogym.doctor.causes import Finding, finding
 from videogym.doctor.first_bytes import what_it_seems
-from videogym.video import NoVideoStream, TruncatedVideo, UnreadableVideo, VideoChanged, VideoError
+from videogym.video import (
+    DecodeTimeout,
+    NoVideoStream,
+    TruncatedVideo,
+    UnreadableVideo,
+    VideoChanged,
+    VideoError,
+    VideoTooLarge,
+)
 from videogym.video.orientation import orientation_of
 from videogym.video.scan import open_container, packets_of, video_stream
 
@@ -60,6 +68,8 @@ def why_refused(path: str, error: VideoError) -> Finding:
         (VideoChanged, "changing"),
         (NoVideoStream, "no_video_stream"),
         (TruncatedVideo, "truncated"),
+        (DecodeTimeout, "hang"),
+        (VideoTooLarge, "too_large"),
     ):
         if isinstance(error, kind):
             return finding(code, path, said)

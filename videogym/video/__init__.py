@@ -16,6 +16,7 @@ from videogym.video.types import (
     VideoError,
     VideoMeta,
     VideoNotFound,
+    VideoTooLarge,
 )
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "VideoError",
     "VideoMeta",
     "VideoNotFound",
+    "VideoTooLarge",
     "fit_within",
     "letterbox",
     "open_video",

@@ -25,7 +25,8 @@ def open_video(
         backend: who decodes files. ``"decord"``, which runs in a child process, and ``"torchcodec"``
             need the extras of their names and refuse files on which they are not exact.
         cache_dir: where packet tables are kept; None means ``$VIDEOGYM_CACHE`` or ``~/.cache/videogym``.
-        deadline_s: seconds that decord may take to open or for any 8 frames before it is killed.
+        deadline_s: seconds after which opening a file is given up (the first time 0.1 s more for each MB),
+            and decoding: any one frame by PyAV, any 8 by decord. torchcodec decodes without one.
 
     Returns:
         A video; close it, or use it in a ``with``.
@@ -33,6 +34,8 @@ def open_video(
     Raises:
         ValueError: an unknown backend.
         ImportError: the backend's package is missing or does not load, or decord is decord2.
+        DecodeTimeout: the file was not opened in time.
+        VideoTooLarge: it asks for more than a gigabyte to be opened, or has pictures larger than 8K.
         VideoError: the file is missing or is not a usable video.
     """
     if backend not in get_args(Backend):
@@ -48,5 +51,5 @@ def open_video(
     if backend == "torchcodec":
         from videogym.video.torchcodec_reader import TorchCodecVideo
 
-        return TorchCodecVideo(source, cache_dir=cache_dir)
-    return PyAVVideo(source, cache_dir=cache_dir)
+        return TorchCodecVideo(source, cache_dir=cache_dir, deadline_s=deadline_s)
+    return PyAVVideo(source, cache_dir=cache_dir, deadline_s=deadline_s)

@@ -62,8 +62,8 @@ class DecordVideo(FileVideo):
 
     def __init__(self, path: str, *, cache_dir: str | Path | None = None, deadline_s: float = 60.0) -> None:
         require_decord()
-        super().__init__(path, cache_dir=cache_dir)
-        self._options["deadline_s"] = self._deadline_s = deadline_s
+        super().__init__(path, cache_dir=cache_dir, deadline_s=deadline_s)
+        self._deadline_s = deadline_s
         self._child: _Child | None = None
         self._renderer = Renderer(Orientation(), (self._meta.width, self._meta.height))
         self._require_exact()
@@ -122,7 +122,7 @@ class DecordVideo(FileVideo):
             )
         if self._table.open_groups:
             raise self._refusal("it decodes open groups of pictures wrongly")
-        with PyAVVideo(self._path, cache_dir=self._options["cache_dir"]) as exact:
+        with PyAVVideo(self._path, **self._options) as exact:
             for ordinals in _probes(self._table.key_of):
                 probe = self._table.pts_s[ordinals].tolist()
                 due, shown = (_sample(video.frames_at(probe).pixels) for video in (exact, self))

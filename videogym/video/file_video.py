@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from videogym.video.beginnings import refuse_list
 from videogym.video.cache import cache_root
+from videogym.video.first_opening import load_or_scan
 from videogym.video.identity import fingerprint, identify, require_unchanged
 from videogym.video.packets import TABLE_FORMAT
 from videogym.video.pixels import View
-from videogym.video.scan import load_or_scan
 from videogym.video.times import ordinals_at
 from videogym.video.types import (
     DecodeTimeout,
@@ -35,6 +35,7 @@ from videogym.video.types import (
     VideoMeta,
 )
 
+_LONGEST_S = 86_400.0
 OnError = Literal["raise", "nearest"]
 
 
@@ -46,6 +47,8 @@ class FileVideo(ABC):
     Args:
         path: the file; a relative path is resolved now.
         cache_dir: where packet tables are kept; None means `cache_root`.
+        deadline_s: seconds that opening it may take, and 0.1 s more for each MB the first time; and that
+            decoding may take, see `open_video`.
 
     Raises:
         VideoError: the file is missing or is not a usable video.
@@ -54,15 +57,18 @@ class FileVideo(ABC):
     backend: ClassVar[str]
     _closed = True  # until the constructor has worked
 
-    def __init__(self, path: str, *, cache_dir: str | Path | None = None) -> None:
+    def __init__(self, path: str, *, cache_dir: str | Path | None = None, deadline_s: float = 60.0) -> None:
+        if not 0 < deadline_s <= _LONGEST_S:
+            raise ValueError(f"deadline_s must be above 0 and at most {_LONGEST_S:g} s, got {deadline_s}")
         self._path = os.path.abspath(path)
-        self._options: dict[str, Any] = {"cache_dir": cache_dir}
+        self._options: dict[str, Any] = {"cache_dir": cache_dir, "deadline_s": deadline_s}
         self._identity = identify(self._path)
         refuse_list(self._path)
         content = fingerprint(self._path, self._identity.size)
         key = f"{content}-{self._identity.mtime_ns:x}-av{av.__version__}"
         folder = cache_root() if cache_dir is None else Path(cache_dir)
-        self._table = load_or_scan(self._path, folder / "tables" / f"{key}-{TABLE_FORMAT}.npz")
+        sidecar = folder / "tables" / f"{key}-{TABLE_FORMAT}.npz"
+        self._table = load_or_scan(self._path, sidecar, deadline_s)
         require_unchanged(self._path, self._identity)
         self._cache_key = f"{key}-{self.backend}"
         self._meta = self._table.meta(content)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,3 +142,22 @@ def _is_sound(table: PacketTable) -> bool:
         and all(type(name) is str for name in (table.codec, table.container))
         and type(table.open_groups) is bool
     )
+
+
+def pack_table(table: PacketTable) -> tuple[dict[str, Any], bytes]:
+    """A table for another process: what JSON can say, and the arrays one after the other."""
+    arrays = [getattr(table, name) for name in _ARRAYS]
+    facts = {name: getattr(table, name) for name in _FACTS} | {"orientation": astuple(table.orientation)}
+    kinds = [[array.dtype.str, array.nbytes] for array in arrays]
+    return facts | {"arrays": kinds}, b"".join(array.tobytes() for array in arrays)
+
+
+def unpack_table(facts: dict[str, Any], body: bytes) -> PacketTable:
+    """The table that `pack_table` packed."""
+    told: dict[str, Any] = {name: facts[name] for name in _FACTS}
+    start = 0
+    for name, (kind, size) in zip(_ARRAYS, facts["arrays"], strict=True):
+        told[name] = np.frombuffer(body[start : start + size], np.dtype(kind)).copy()
+        start += size
+    told |= {"tick": tuple(facts["tick"]), "orientation": Orientation(*facts["orientation"])}
+    return PacketTable(**told)

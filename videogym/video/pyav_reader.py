@@ -8,6 +8,7 @@ their timestamps, never by counting.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from videogym.video.file_video import FileVideo
 from videogym.video.packets import PacketTable
 from videogym.video.pixels import Renderer, View
 from videogym.video.scan import open_container, packets_of, video_stream
-from videogym.video.types import TruncatedVideo
+from videogym.video.types import DecodeTimeout, TruncatedVideo
 
 # Decoders that drop exactly the frames nothing refers to; libdav1d would drop wanted ones.
 _SKIPS_NONREF = ("h264", "hevc")
@@ -52,15 +53,15 @@ class PyAVVideo(FileVideo):
 
     backend = "pyav"
 
-    def __init__(self, path: str, *, cache_dir: str | Path | None = None) -> None:
-        super().__init__(path, cache_dir=cache_dir)
+    def __init__(self, path: str, *, cache_dir: str | Path | None = None, deadline_s: float = 60.0) -> None:
+        super().__init__(path, cache_dir=cache_dir, deadline_s=deadline_s)
         self.stats = Stats()
         self._decoder: _Decoder | None = None
         self._renderer = Renderer(self._table.orientation, (self._table.width, self._table.height))
 
     def _read(self, ordinals: NDArray[np.intp], view: View) -> NDArray[np.uint8]:
         if self._decoder is None:
-            self._decoder = _Decoder(self._path, self._table, self.stats)
+            self._decoder = _Decoder(self._path, self._table, self.stats, self._options["deadline_s"])
         width, height = view.output_size(self._meta.width, self._meta.height)
         pixels = np.empty((len(ordinals), height, width, 3), dtype=np.uint8)
         rows = {int(ordinal): row for row, ordinal in enumerate(ordinals)}
@@ -86,8 +87,9 @@ class _NoEntry(Exception):
 class _Decoder:
     """An open file, a decoder, and where it stands."""
 
-    def __init__(self, path: str, table: PacketTable, stats: Stats) -> None:
+    def __init__(self, path: str, table: PacketTable, stats: Stats, deadline_s: float) -> None:
         self._path, self._table, self._stats = path, table, stats
+        self._deadline_s, self._due = deadline_s, 0.0
         self._container = open_container(path)
         self._stream = video_stream(self._container, path)
         for stream in self._container.streams:
@@ -115,7 +117,9 @@ class _Decoder:
 
         Raises:
             TruncatedVideo: one of them cannot be had.
+            DecodeTimeout: one of them took longer than the deadline.
         """
+        self._due = time.monotonic() + self._deadline_s
         for key, group in itertools.groupby(ordinals, key=lambda i: int(self._table.key_of[i])):
             yield from self._group_frames(key, {int(self._table.pts[i]): i for i in group})
 
@@ -162,6 +166,7 @@ class _Decoder:
                 too_late += frame.pts > last
                 if frame.pts in wanted:
                     yield wanted.pop(frame.pts), frame
+                    self._due = time.monotonic() + self._deadline_s
             if not wanted:
                 newest = self._last_out or 0
                 self._passed = {pts for pts in self._passed if pts > newest}
@@ -248,9 +253,17 @@ class _Decoder:
         """The first keyframe after seeking, or None, and the packets after it."""
         self._container.seek(ticks, stream=self._stream)
         self._stats.seeks += 1
-        packets = packets_of(self._container, self._stream)
+        packets = self._in_time(packets_of(self._container, self._stream))
         return next((p for p in packets if p.is_keyframe and p.pts is not None), None), packets
 
     def _stand(self, packet: Any, packets: Iterator[Any], start: int) -> None:
         self._packets = itertools.chain([packet], packets)
         self._group, self._last_out, self._passed = start, None, set()
+
+    def _in_time(self, packets: Iterator[Any]) -> Iterator[Any]:
+        for packet in packets:
+            if time.monotonic() > self._due:
+                raise DecodeTimeout(
+                    f"{self._path}: a frame was not decoded within {self._deadline_s:.1f} s"
+                )
+            yield packet

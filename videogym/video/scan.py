@@ -7,7 +7,6 @@ file is opened for the first time, and is a typed error. Nothing is decoded but 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import av
@@ -15,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videogym.video.bitstream import sense_of
-from videogym.video.cache import publish_file
 from videogym.video.containers import CONTAINERS
 from videogym.video.headers import Doubled, Headers, Jumps, arrange
 from videogym.video.orientation import orientation_of
-from videogym.video.packets import PacketTable, load_table, save_table
-from videogym.video.types import NoVideoStream, TruncatedVideo, UnreadableVideo
+from videogym.video.packets import PacketTable
+from videogym.video.types import NoVideoStream, TruncatedVideo, UnreadableVideo, VideoTooLarge
+
+MOST_PIXELS = 8192 * 4352  # 8K, of which a decoder may keep a dozen and more
 
 _COVER = av.stream.Disposition.attached_pic
 _DEFAULT = av.stream.Disposition.default
@@ -28,24 +28,6 @@ _DEFAULT = av.stream.Disposition.default
 _TELL_LENGTH = ("matroska,webm", "avi", "flv", "asf", "ogg")
 _MISSING_END_S = 1.0
 _AVI_OPENING = 8  # frames whose order is looked at
-
-
-def load_or_scan(path: str, sidecar: Path) -> PacketTable:
-    """The table from its sidecar, else from the file; then the sidecar is written if it can be.
-
-    A sidecar that is damaged is made again. A cache that cannot be written only costs time.
-
-    Raises:
-        VideoError: the file is not a usable video.
-    """
-    table = load_table(sidecar)
-    if table is None:
-        table = scan(path)
-        try:
-            publish_file(sidecar, lambda file: save_table(file, table))
-        except OSError:
-            pass
-    return table
 
 
 def open_container(path: str) -> Any:
@@ -57,6 +39,7 @@ def open_container(path: str) -> Any:
     try:
         return av.open(
             path,
+            options={"max_pixels": str(MOST_PIXELS)},  # of frames that are decoded to find out what it is
             container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"},
             metadata_errors="replace",
         )
@@ -70,6 +53,7 @@ def video_stream(container: Any, path: str) -> Any:
     Raises:
         NoVideoStream: there is none, or only a cover picture.
         UnreadableVideo: there is no decoder for it.
+        VideoTooLarge: its pictures are.
     """
     stream = _best_stream(container)
     if stream is None:
@@ -78,10 +62,15 @@ def video_stream(container: Any, path: str) -> Any:
         raise UnreadableVideo(f"{path}: no decoder for its video stream")
     stream.codec_context.thread_count = 1
     stream.codec_context.thread_type = "NONE"
+    if _pixel_count(stream) > MOST_PIXELS:
+        size = f"{stream.width}x{stream.height}"
+        raise VideoTooLarge(f"{path}: pictures of {size}, at most {MOST_PIXELS} pixels are decoded")
+    options = {"max_pixels": str(MOST_PIXELS)}  # whatever size a later frame tells
     if stream.codec_context.name == "hevc":
         # Otherwise a damaged slice is patched with guessed pixels and nobody is told. The H.264 decoder
         # tells by itself, and with this option also calls the start of an open group damaged.
-        stream.codec_context.options = {"err_detect": "explode"}
+        options["err_detect"] = "explode"
+    stream.codec_context.options = options
     return stream
 
 

@@ -40,7 +40,7 @@ class FrameStore:
         lru_bytes: most bytes of frames kept in this process; 0 keeps none.
         backend: who decodes files.
         video_root: relative sources lie below it and nothing outside it is opened; None: no limit.
-        deadline_s: seconds that decord may take to open or for any 8 frames before it is killed.
+        deadline_s: seconds after which opening or decoding is given up, see `open_video`.
         open_videos: most videos kept open; a reader holds some megabytes.
     """
 

@@ -34,6 +34,7 @@ class TorchCodecVideo(FileVideo):
     Args:
         path: the file; a relative path is resolved now.
         cache_dir: where packet tables are kept; None means the default.
+        deadline_s: seconds that opening the file for the first time may take. Decoding has no deadline.
         seek_mode: ``"exact"``. There is no other: ``"approximate"`` computes the place of a frame from the
             average rate and returns wrong frames where the rate varies.
 
@@ -45,11 +46,18 @@ class TorchCodecVideo(FileVideo):
 
     backend = "torchcodec"
 
-    def __init__(self, path: str, *, cache_dir: str | Path | None = None, seek_mode: str = "exact") -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        cache_dir: str | Path | None = None,
+        deadline_s: float = 60.0,
+        seek_mode: str = "exact",
+    ) -> None:
         if seek_mode != "exact":
             raise ValueError(f"seek_mode must be 'exact', got {seek_mode!r}: others return wrong frames")
         self._decoder_class = import_decoder()
-        super().__init__(path, cache_dir=cache_dir)
+        super().__init__(path, cache_dir=cache_dir, deadline_s=deadline_s)
         self._decoder: Any = None
         self._renderer = Renderer(Orientation(), (self._meta.width, self._meta.height))
         tick, base = self._table.tick
@@ -112,7 +120,7 @@ class TorchCodecVideo(FileVideo):
             )
         second_group = self._table.key_of.searchsorted(self._table.key_of[0], side="right")
         probe = self._table.pts_s[min(int(second_group), len(self._table.pts) - 1)].tolist()
-        with PyAVVideo(self._path, cache_dir=self._options["cache_dir"]) as exact:
+        with PyAVVideo(self._path, **self._options) as exact:
             due = exact.frames_at([probe]).pixels
         shown = self.frames_at([probe]).pixels.astype(np.int16)
         # A mirrored picture, say, is shown turned.

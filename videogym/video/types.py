@@ -36,6 +36,10 @@ class TruncatedVideo(VideoError):
     """The file ends, or is damaged, before frames that its index promises."""
 
 
+class VideoTooLarge(VideoError):
+    """Opening or decoding it takes more memory than a video is given."""
+
+
 class UnfitVideo(VideoError):
     """The video is sound but does not fit its task or recipe, e.g. evidence beyond its end."""
 
@@ -45,7 +49,7 @@ class VideoChanged(VideoError):
 
 
 class DecodeTimeout(VideoError):
-    """A decoder did not return within its deadline and was killed."""
+    """A file was not opened, or a frame of it not decoded, within the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
