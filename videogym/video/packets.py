@@ -19,7 +19,9 @@ from videogym.video.orientation import Orientation
 from videogym.video.types import VideoMeta
 
 TABLE_FORMAT = 3  # part of a sidecar's name; raise it when a field changes its meaning
-_ARRAYS = ("pts", "key_of", "lost", "doubtful", "keys", "key_dts", "parts")
+_OF_FRAMES = {"pts": np.int64, "key_of": np.int32, "lost": np.bool_, "doubtful": np.bool_}
+_OF_KEYS = {"keys": np.int64, "key_dts": np.int64}
+_ARRAYS: dict[str, Any] = {**_OF_FRAMES, **_OF_KEYS, "parts": np.int64}
 _FACTS = ("end", "tick", "width", "height", "codec", "container", "open_groups")
 _RATE_TOLERANCE_S = 1e-3
 
@@ -129,15 +131,20 @@ def load_table(sidecar: Path) -> PacketTable | None:
 def _is_sound(table: PacketTable) -> bool:
     """Whether a stored table can be one: what is not, another program wrote or a bit has changed."""
     numbers = (table.end, *table.tick, table.width, table.height)
-    arrays = [getattr(table, name) for name in _ARRAYS]
+    arrays = {name: getattr(table, name) for name in _ARRAYS}
+    if not all(array.dtype == _ARRAYS[name] and array.ndim == 1 for name, array in arrays.items()):
+        return False
+    sizes = {len(arrays[name]) for name in _OF_FRAMES}, {len(arrays[name]) for name in _OF_KEYS}
     return (
         all(type(number) is int and abs(number) < 1 << 62 for number in numbers)
         and len(table.tick) == 2
         and min(table.tick) > 0
         and min(table.width, table.height) > 0
-        and all(array.dtype == np.int64 and array.ndim == 1 and len(array) for array in arrays)
-        and len(table.keys) == len(table.key_dts)
-        and bool((np.diff(table.pts) > 0).all() and (np.diff(table.keys) > 0).all())
+        and all(len(size) == 1 and 0 not in size for size in sizes)
+        and bool((np.diff(table.pts) > 0).all() and (np.diff(table.parts) > 0).all())
+        and 0 <= table.key_of.min() <= table.key_of.max() < len(table.keys)
+        and len(table.parts) > 0
+        and 0 == table.parts[0] <= table.parts[-1] < len(table.keys)
         and table.end > int(table.pts[-1])
         and all(type(name) is str for name in (table.codec, table.container))
         and type(table.open_groups) is bool
