@@ -23,14 +23,13 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.data.replay_buffers.samplers import SamplerWithoutReplacement
 from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.llm import MCAdvantage
-from tqdm import tqdm
 
 from .collectors.episodes import make_collector
 from .compact.discrete import DiscretePolicy
 from .compact.env import make_actor
-from .compact.run import Run, RunConfig, command_line, episode_figures, mean_return, scalars
+from .compact.run import HeldOut, RunConfig, command_line, episode_figures, mean_return, scalars
 from .training.releveling import TurnRewards
-from .training.run import gradient_step, mean_rows
+from .training.run import TrainingRun, mean_rows, optimizer_step
 
 LOSS_KEYS = ("inputs", "action", "action_log_prob", "advantage")
 
@@ -61,7 +60,7 @@ class Config(RunConfig):
     """Gradients are scaled down to this norm."""
 
 
-def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = False) -> Run:
+def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = False) -> TrainingRun:
     """Train a policy in place.
 
     Args:
@@ -88,22 +87,15 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
     )
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=config.lr)
-    run = Run(config, out, policy, optimizer, rewards)
+    run = TrainingRun(config, out, policy, optimizer, rewards, HeldOut(config, policy))
     collector = make_collector(config, policy, actor, config.group_size)
     buffer = TensorDictReplayBuffer(
         storage=LazyTensorStorage(config.episodes * collector.max_turns),
         sampler=SamplerWithoutReplacement(),
         batch_size=config.minibatch,
     )
-    bar = tqdm(
-        run.iterations(),
-        total=config.iterations,
-        initial=run.first_iteration,
-        desc="grpo",
-        disable=not progress,
-    )
     try:
-        for iteration in bar:
+        for iteration in run.iterations(progress):
             optimizer.param_groups[0]["lr"] = config.lr * (1.0 - iteration / config.iterations)
             with run.span("collect"):
                 collector.sync()
@@ -114,11 +106,19 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
                 turns, kept = advantages(config, batch, compare)
             figures["trained_reward"] = mean_return(batch)
             figures["groups_with_contrast"] = kept
+            updates = []
             with run.span("loss"):
                 if turns is not None:
-                    figures |= update(config, loss_module, parameters, optimizer, buffer, turns)
-            run.end_iteration(iteration, int((~batch["waiting"]).sum()), figures)
-            bar.set_postfix(success=f"{figures['success']:.2f}", reward=f"{figures['reward']:.2f}")
+                    buffer.extend(turns)
+                for _ in range(config.epochs if turns is not None else 0):
+                    for minibatch in buffer:
+                        losses = loss_module(minibatch)
+                        loss = losses["loss_objective"] + losses["loss_entropy"]
+                        loss.backward()
+                        optimizer_step(parameters, optimizer, loss.item(), config.max_grad_norm)
+                        updates.append(scalars(losses))
+                buffer.empty()
+            run.end_iteration(iteration, int((~batch["waiting"]).sum()), figures | mean_rows(updates))
     finally:
         collector.close()
     return run
@@ -161,27 +161,6 @@ def advantages(
         weight = len(turns) / (len(groups) * config.group_size * turns["turns"])
         turns["advantage"] = turns["advantage"] * weight
     return turns.select(*LOSS_KEYS), kept
-
-
-def update(
-    config: Config,
-    loss_module: ClipPPOLoss,
-    parameters: list[torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    buffer: TensorDictReplayBuffer,
-    turns: TensorDictBase,
-) -> dict[str, float]:
-    """Some passes over the turns of a batch; returns means over its gradient steps."""
-    buffer.extend(turns)
-    rows = []
-    for _ in range(config.epochs):
-        for minibatch in buffer:
-            losses = loss_module(minibatch)
-            loss = losses["loss_objective"] + losses["loss_entropy"]
-            gradient_step(loss, parameters, optimizer, config.max_grad_norm)
-            rows.append(scalars(losses))
-    buffer.empty()
-    return mean_rows(rows)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ their group, where LongVT trains on them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,24 +23,19 @@ from typing import Literal
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
-from torchrl.data import LazyStackStorage, ReplayBuffer
-from torchrl.data.replay_buffers import SamplerWithoutReplacement
-from torchrl.objectives.llm import MCAdvantage
-from tqdm import tqdm
+from torchrl.objectives.llm import GRPOLoss
 
 from .collectors.rollouts import RolloutKind, make_collector
-from .training.losses import ChatGRPOLoss
-from .training.ranks import everyones, is_first
-from .training.run import Span, TrainingRun, mean_rows, untimed
+from .training.losses import ScoredPolicy, kl_to_reference, loss_metrics
+from .training.run import TrainingRun, mean_over_ranks, mean_rows, optimizer_step
 from .vlm.actor import ChatActor
+from .vlm.batch import RolloutBatch, complete_groups, group_advantage
 from .vlm.command import command_line
 from .vlm.config import ChatConfig
 from .vlm.evaluation import figures, held_out
 from .vlm.policy import first_policy, sharded, trained
-from .vlm.records import Record, forget_records, write_records
-from .vlm.update import as_batch, backward, step
-
-NO_CONTRAST = 1e-3  # an advantage as small as this is rounding: real ones are near 1
+from .vlm.records import RolloutFiles
+from .vlm.scoring import MicroBatch
 
 
 @dataclass(frozen=True)
@@ -98,23 +92,9 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     parameters = trained(sharded(config, actor.model))
     optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
     run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), held_out(config, actor))
-    if is_first():
-        forget_records(out / "records", run.first_iteration)
+    files = RolloutFiles(out / "records", run.first_iteration)
     actor.version = run.first_iteration  # records of a run that was gone on with say what they would have
-    loss_module = ChatGRPOLoss(
-        actor,
-        clip_epsilon=(config.clip_low, config.clip_high),
-        entropy_bonus=False,
-        aggregation=config.aggregation,
-        kl_to_ref_coeff=config.kl or None,
-    )
-    bar = tqdm(
-        run.iterations(),
-        total=config.iterations,
-        initial=run.first_iteration,
-        desc="grpo",
-        disable=not progress,
-    )
+    loss_module = make_loss(config, actor.model.device)
     collector = make_collector(
         config,
         actor,
@@ -126,96 +106,61 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     )
     with closing(collector):
         collector.sync()
-        for iteration in bar:
-            records = collector.collect(iteration)
-            if is_first():
-                write_records(out / "records" / f"{iteration:06d}.jsonl", records)
-            values = figures(records)
+        for iteration in run.iterations(progress):
+            rollouts = collector.collect(iteration)
+            files.write(iteration, rollouts)
             # Before they are scored: frames of the others may be gone for good.
-            whole = whole_groups(records)
+            batch = RolloutBatch(complete_groups(rollouts), actor.model)
             with run.span("reference"):
-                minibatches = (
-                    with_advantages(config, as_batch(whole, actor, reference, config.at_once))
-                    if whole
-                    else []
-                )
-            values["groups"] = sum(len(minibatch) for minibatch in minibatches) / config.group_size
-            rows = []
-            for minibatch in minibatches:
-                rows.append(
-                    gradient_step(config, actor, loss_module, parameters, optimizer, minibatch, run.span)
-                )
+                if reference is not None:
+                    batch.set("reference", reference.log_probs(batch.records, config.at_once))
+            batch.set_advantage(group_advantage(batch.returns, config.group_size))
+            if not config.kl:  # a divergence holds the policy back also where nothing is compared
+                batch = batch.with_contrast(config.group_size)
+            updates = []
+            for minibatch in batch.split(config.minibatch_groups * config.group_size):
+                total, parts = 0.0, []
+                with run.span("update"):
+                    for micro in actor.scorer.micro_batches(minibatch.records, config.at_once):
+                        loss, metrics = grpo_loss(config, loss_module, minibatch.tensors(micro), micro)
+                        loss.backward()
+                        total += loss.item()
+                        parts += [metrics] if micro.active else []
+                    step = optimizer_step(parameters, optimizer, total, config.max_grad_norm)
+                updates.append(step | mean_over_ranks(parts))
             collector.sync()
-            run.end_iteration(
-                iteration, sum(len(record.played) for record in records), values | mean_rows(rows)
-            )
-            bar.set_postfix(reward=f"{values.get('reward', float('nan')):.2f}")
+            values = figures(rollouts) | {"groups": len(batch) / config.group_size}
+            turns = sum(len(record.played) for record in rollouts)
+            run.end_iteration(iteration, turns, values | mean_rows(updates))
     return run
 
 
-def whole_groups(records: Sequence[Record]) -> list[Record]:
-    """Rollouts of the groups in which none was cut from outside."""
-    cut = {record.group for record in records if record.cut}
-    return [record for record in records if record.group not in cut]
-
-
-def with_advantages(
-    config: Config, batch: TensorDictBase | Sequence[TensorDictBase]
-) -> list[TensorDictBase]:
-    """Minibatches of whole groups, with ``(R - mean) / std`` over the group; groups without contrast go.
-
-    Where a divergence is paid for they stay: they still hold the policy back.
-    """
-    buffer = ReplayBuffer(
-        storage=LazyStackStorage(len(batch)),
-        sampler=SamplerWithoutReplacement(shuffle=False),
-        transform=MCAdvantage(
-            config.group_size, rewards_key=("next", "episode_reward"), trajectory_return="sum"
-        ),
-        batch_size=config.group_size,
+def make_loss(config: Config, device: torch.device) -> GRPOLoss:
+    """TorchRL's loss, of policies that have been scored already."""
+    return GRPOLoss(
+        ScoredPolicy(),
+        clip_epsilon=(config.clip_low, config.clip_high),
+        entropy_bonus=False,
+        aggregation=config.aggregation,
+        masking_strategy="rlhf",  # sampled tokens of all turns
+        device=device,
     )
-    buffer.extend(batch)
-    groups = [group for group in buffer if config.kl or (group["advantage"].abs() > NO_CONTRAST).any()]
-    size = config.minibatch_groups
-    return [torch.cat(groups[first : first + size]) for first in range(0, len(groups), size)]
 
 
-def gradient_step(
-    config: Config,
-    actor: ChatActor,
-    loss_module: ChatGRPOLoss,
-    parameters: Sequence[nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    minibatch: TensorDictBase,
-    span: Span = untimed,
-) -> dict[str, float]:
-    """One gradient step; returns its figures."""
-    records = [row["record"] for row in minibatch.unbind(0)]
-    # One advantage per rollout, for all its tokens: GRPOLoss wants (B, 1, 1).
-    minibatch["advantage"] = minibatch["advantage"].float().reshape(-1, 1, 1)
-    rows: list[dict[str, float]] = []
-
-    def loss_of(part: slice) -> Tensor:
-        losses = loss_module(minibatch[part].to(actor.model.device))
-        rows.append({"clip_fraction": float(losses.clip_fraction), "ess": float(losses.ESS)})
-        share = weight(config, records[part]) / weight(config, records)
-        if not config.kl:
-            return losses.loss_objective * share
-        rows[-1]["kl_to_first"] = float(losses.kl_to_ref)
-        # The divergence is a mean over rollouts, however the objective counts.
-        return losses.loss_objective * share + losses.loss_kl_to_ref * (len(records[part]) / len(records))
-
-    loss = backward(actor, records, config.at_once, loss_of, span)
-    with span("step"):
-        norm = step(parameters, optimizer, loss, config.max_grad_norm)
-    return {"loss": loss, "grad_norm": norm, **mean_rows([row for some in everyones(rows) for row in some])}
-
-
-def weight(config: Config, records: Sequence[Record]) -> int:
-    """What some rollouts count in the mean of a loss."""
-    if config.aggregation == "prompt_mean":
-        return len(records)
-    return sum(record.sampled_tokens for record in records)
+def grpo_loss(
+    config: Config, loss_module: GRPOLoss, tensors: TensorDictBase, micro: MicroBatch
+) -> tuple[Tensor, dict[str, float]]:
+    """What a micro-batch adds to the loss of its gradient step, and its metrics."""
+    losses = loss_module(tensors)
+    metrics = loss_metrics(losses, tensors)
+    share = micro.rollout_share if config.aggregation == "prompt_mean" else micro.token_share
+    loss = losses.loss_objective * share
+    if config.kl:
+        divergence = kl_to_reference(tensors)
+        metrics["kl_to_first"] = float(divergence.detach())
+        # A mean over rollouts, however the objective counts.
+        loss = loss + config.kl * divergence * micro.rollout_share
+    return loss, metrics
 
 
 if __name__ == "__main__":

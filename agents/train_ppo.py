@@ -25,15 +25,14 @@ from torchrl.data.replay_buffers.samplers import SamplerWithoutReplacement
 from torchrl.envs import Compose
 from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
-from tqdm import tqdm
 
 from .collectors.episodes import make_collector
 from .compact.discrete import Checked, DiscretePolicy
 from .compact.env import make_actor
-from .compact.run import Run, RunConfig, command_line, episode_figures, mean_return, scalars
+from .compact.run import HeldOut, RunConfig, command_line, episode_figures, mean_return, scalars
 from .training.advantage import BiLevelGAE, whiten
 from .training.releveling import CodeGate, ExplorationBonus, TurnRewards
-from .training.run import gradient_step, mean_rows
+from .training.run import TrainingRun, mean_rows, optimizer_step
 
 LOSS_KEYS = ("inputs", "action", "action_log_prob", "state_value", "advantage", "value_target")
 
@@ -68,7 +67,7 @@ class Config(RunConfig):
     """Gradients are scaled down to this norm."""
 
 
-def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = False) -> Run:
+def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = False) -> TrainingRun:
     """Train a policy in place.
 
     Args:
@@ -96,22 +95,15 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
     )
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=config.lr)
-    run = Run(config, out, policy, optimizer, shaping)
+    run = TrainingRun(config, out, policy, optimizer, shaping, HeldOut(config, policy))
     collector = make_collector(config, policy, actor)
     buffer = TensorDictReplayBuffer(
         storage=LazyTensorStorage(config.episodes * collector.max_turns),
         sampler=SamplerWithoutReplacement(),
         batch_size=config.minibatch,
     )
-    bar = tqdm(
-        run.iterations(),
-        total=config.iterations,
-        initial=run.first_iteration,
-        desc="ppo",
-        disable=not progress,
-    )
     try:
-        for iteration in bar:
+        for iteration in run.iterations(progress):
             optimizer.param_groups[0]["lr"] = config.lr * (1.0 - iteration / config.iterations)
             with run.span("collect"):
                 collector.sync()
@@ -121,10 +113,18 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
                 batch = shaping(batch)
                 turns = advantages(batch, estimate)
             figures["trained_reward"] = mean_return(batch)
+            updates = []
             with run.span("loss"):
-                figures |= update(config, loss_module, parameters, optimizer, buffer, turns)
-            run.end_iteration(iteration, played, figures | shaping_figures(shaping))
-            bar.set_postfix(success=f"{figures['success']:.2f}", reward=f"{figures['reward']:.2f}")
+                buffer.extend(turns)
+                for _ in range(config.epochs):
+                    for minibatch in buffer:
+                        losses = loss_module(minibatch)
+                        loss = losses["loss_objective"] + losses["loss_critic"] + losses["loss_entropy"]
+                        loss.backward()
+                        optimizer_step(parameters, optimizer, loss.item(), config.max_grad_norm)
+                        updates.append(scalars(losses))
+                buffer.empty()
+            run.end_iteration(iteration, played, figures | mean_rows(updates) | shaping_figures(shaping))
     finally:
         collector.close()
     return run
@@ -157,27 +157,6 @@ def advantages(batch: TensorDictBase, estimate: BiLevelGAE | GAE) -> TensorDictB
     learned = ~batch["waiting"] & ~batch["next", "fault"]
     batch["advantage"] = whiten(batch["advantage"], learned)
     return batch.select(*LOSS_KEYS)[learned.squeeze(-1)]
-
-
-def update(
-    config: Config,
-    loss_module: ClipPPOLoss,
-    parameters: list[torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    buffer: TensorDictReplayBuffer,
-    turns: TensorDictBase,
-) -> dict[str, float]:
-    """Some passes over the turns of a batch; returns means over its gradient steps."""
-    buffer.extend(turns)
-    rows = []
-    for _ in range(config.epochs):
-        for minibatch in buffer:
-            losses = loss_module(minibatch)
-            loss = losses["loss_objective"] + losses["loss_critic"] + losses["loss_entropy"]
-            gradient_step(loss, parameters, optimizer, config.max_grad_norm)
-            rows.append(scalars(losses))
-    buffer.empty()
-    return mean_rows(rows)
 
 
 def shaping_figures(shaping: Compose) -> dict[str, float]:

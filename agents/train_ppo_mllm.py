@@ -28,22 +28,22 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchrl.envs import Compose
-from tqdm import tqdm
+from torchrl.objectives.llm import GRPOLoss
 
 from .collectors.rollouts import RolloutKind, make_collector
-from .models.qwen_vl import left_padded
 from .training.advantage import bilevel_gae, whiten
-from .training.losses import ChatPPOLoss
+from .training.losses import ScoredPolicy, clipped_value_loss, loss_metrics
 from .training.ranks import alone
 from .training.releveling import CodeGate, ExplorationBonus, TurnRewards
-from .training.run import Span, TrainingRun, mean_rows, untimed
+from .training.run import TrainingRun, mean_rows, optimizer_step
 from .vlm.actor import ChatActor
+from .vlm.batch import RolloutBatch
 from .vlm.command import command_line
 from .vlm.config import ChatConfig
 from .vlm.evaluation import figures, held_out
 from .vlm.policy import first_policy, trained
-from .vlm.records import Record, forget_records, write_records
-from .vlm.update import as_batch, backward, step
+from .vlm.records import Record, RolloutFiles
+from .vlm.scoring import MicroBatch
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Config(ChatConfig):
     clip_epsilon: float = 0.2
     """Clipping of the importance ratio."""
     value_clip: float = 0.5
-    """Clipping of the critic's change, see `agents.training.losses.ChatPPOLoss`."""
+    """Clipping of the critic's change, see `agents.training.losses.clipped_value_loss`."""
     entropy: float = 0.001
     """Weight of the entropy bonus."""
     kl: float = 0.001
@@ -120,37 +120,18 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     """
     alone("agents.train_ppo_mllm, whose critic has no shards,")
     torch.set_num_threads(config.threads)
-    head = nn.Linear(actor.model.model.config.text_config.hidden_size, 1, device=actor.model.device)
-    nn.init.zeros_(head.weight)  # the first advantages are returns, not noise
-    nn.init.zeros_(head.bias)
-    parameters = [*trained(actor.model), *head.parameters()]
-    groups: list[dict[str, Any]] = [
-        {"params": trained(actor.model)},
-        {"params": [*head.parameters()], "lr": config.critic_lr},
-    ]
+    critic = make_critic(actor)
+    parameters = [*trained(actor.model), *critic.parameters()]
+    groups: list[dict[str, Any]] = [{"params": trained(actor.model)}]
+    groups.append({"params": [*critic.parameters()], "lr": config.critic_lr})
     optimizer = torch.optim.AdamW(groups, config.lr, weight_decay=config.weight_decay)
     reference = first_policy(config, actor) if config.kl else None
     shaping = make_shaping(config)
-    memory = nn.ModuleDict({"shaping": shaping, "critic": head})
+    memory = nn.ModuleDict({"shaping": shaping, "critic": critic})
     run = TrainingRun(config, out, actor.model, optimizer, memory, held_out(config, actor))
-    forget_records(out / "records", run.first_iteration)
+    files = RolloutFiles(out / "records", run.first_iteration)
     actor.version = run.first_iteration  # records of a run that was gone on with say what they would have
-    loss_module = ChatPPOLoss(
-        actor,
-        head,
-        config.value_clip,
-        clip_epsilon=config.clip_epsilon,
-        entropy_bonus=True,
-        entropy_coeff=config.entropy,
-        aggregation="token_mean",
-    )
-    bar = tqdm(
-        run.iterations(),
-        total=config.iterations,
-        initial=run.first_iteration,
-        desc="ppo",
-        disable=not progress,
-    )
+    loss_module = make_loss(config, actor.model.device)
     collector = make_collector(
         config,
         actor,
@@ -162,32 +143,76 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     )
     with closing(collector):
         collector.sync()
-        for iteration in bar:
-            records = collector.collect(iteration)
-            write_records(out / "records" / f"{iteration:06d}.jsonl", records)
-            values = figures(records)
-            whole = [record for record in records if not record.cut]
-            rows = []
-            if whole:
+        for iteration in run.iterations(progress):
+            rollouts = collector.collect(iteration)
+            files.write(iteration, rollouts)
+            values, updates = figures(rollouts), []
+            batch = RolloutBatch([record for record in rollouts if not record.cut], actor.model)
+            if len(batch):
                 with run.span("advantage"):
-                    batch = as_batch(whole, actor, reference, config.at_once)
-                    shaped = shaping(turns(whole))
-                    values["trained_reward"] = float(shaped["next", "reward"].sum()) / len(whole)
-                    estimate(config, batch, shaped, actor, head)
-                # Neighbours began alike; an order of their own would compute their beginnings twice.
-                for first_row in range(0, len(whole), config.minibatch):
-                    minibatch = batch[first_row : first_row + config.minibatch]
-                    rows.append(
-                        gradient_step(
-                            config, actor, loss_module, parameters, optimizer, minibatch, run.span
-                        )
-                    )
+                    if reference is not None:
+                        batch.set("reference", reference.log_probs(batch.records, config.at_once))
+                    rewards = shaping(rewards_of_turns(batch.records))["next", "reward"]
+                    values["trained_reward"] = float(rewards.sum()) / len(batch)
+                    estimate(config, batch, rewards, actor, critic)
+            # Neighbours began alike; an order of their own would compute their beginnings twice.
+            for minibatch in batch.split(config.minibatch):
+                total, parts = 0.0, []
+                with run.span("update"):
+                    for micro in actor.scorer.micro_batches(minibatch.records, config.at_once):
+                        loss, metrics = ppo_loss(config, loss_module, critic, minibatch, micro)
+                        loss.backward()
+                        total += loss.item()
+                        parts.append(metrics)
+                    step = optimizer_step(parameters, optimizer, total, config.max_grad_norm)
+                updates.append(step | mean_rows(parts))
+            if len(batch):
                 collector.sync()
-            run.end_iteration(
-                iteration, sum(len(record.played) for record in records), values | mean_rows(rows)
-            )
-            bar.set_postfix(reward=f"{values.get('reward', float('nan')):.2f}")
+            turns = sum(len(record.played) for record in rollouts)
+            run.end_iteration(iteration, turns, values | mean_rows(updates))
     return run
+
+
+def make_critic(actor: ChatActor) -> nn.Linear:
+    """A head on the model's hidden states, (T, H) to (T, 1), that says 0 at first."""
+    critic = nn.Linear(actor.model.model.config.text_config.hidden_size, 1, device=actor.model.device)
+    nn.init.zeros_(critic.weight)  # the first advantages are returns, not noise
+    nn.init.zeros_(critic.bias)
+    return critic
+
+
+def make_loss(config: Config, device: torch.device) -> GRPOLoss:
+    """TorchRL's clipped loss with one advantage a token, of policies that have been scored already."""
+    return GRPOLoss(
+        ScoredPolicy(),
+        clip_epsilon=config.clip_epsilon,
+        entropy_bonus=True,
+        entropy_coeff=config.entropy,
+        aggregation="token_mean",
+        masking_strategy="rlhf",  # sampled tokens of all turns
+        device=device,
+    )
+
+
+def ppo_loss(
+    config: Config, loss_module: GRPOLoss, critic: nn.Module, minibatch: RolloutBatch, micro: MicroBatch
+) -> tuple[Tensor, dict[str, float]]:
+    """What a micro-batch adds to the loss of its gradient step, and its metrics.
+
+    The critic only reads: its error shapes no weight of the actor. A head that begins at zero is wrong by
+    whole returns at first, and errors of that size let into the actor make it forget in a few steps what it
+    knew; Video-MTR's critic has a model of its own.
+    """
+    tensors = minibatch.tensors(micro)
+    losses = loss_module(tensors)
+    now = critic(micro.scored.hidden.detach().float())[:, 0]
+    old, target = (
+        torch.cat(minibatch.get(name)[micro.place]).to(now.device) for name in ("value", "target")
+    )
+    value_loss = clipped_value_loss(now, old.to(now.device), target.to(now.device), config.value_clip)
+    loss = losses.loss_objective + losses.loss_entropy + config.critic * value_loss
+    metrics = loss_metrics(losses, tensors) | {"loss_critic": float(value_loss.detach())}
+    return loss * micro.token_share, metrics
 
 
 def make_shaping(config: Config) -> Compose:
@@ -200,7 +225,7 @@ def make_shaping(config: Config) -> Compose:
     return Compose(*steps)
 
 
-def turns(records: Sequence[Record]) -> TensorDictBase:
+def rewards_of_turns(records: Sequence[Record]) -> TensorDictBase:
     """Whole episodes as `agents.training.releveling` reads them, (B, K).
 
     Raises:
@@ -241,92 +266,45 @@ def _number(value: float | None) -> float:
 
 
 def estimate(
-    config: Config, batch: TensorDictBase, shaped: TensorDictBase, actor: ChatActor, head: nn.Module
+    config: Config, batch: RolloutBatch, rewards: Tensor, actor: ChatActor, critic: nn.Module
 ) -> None:
-    """Write advantages and value targets of every sampled token into the rows of a batch.
+    """Estimate advantages and value targets of every sampled token: bi-level GAE, standardised.
 
     Args:
         config: discounts.
-        batch: (B,) rows of `as_batch`; gets ``"advantage"`` (L, 1), and ``"value"`` and ``"value_target"``
-            (T,) of the T sampled tokens of a row.
-        shaped: (B, K) rewards of their turns.
+        batch: N rollouts; gets ``advantage``, ``value`` and ``target``, (T,) of the T sampled tokens each.
+        rewards: (N, K, 1) of their turns.
         actor: reads the records.
-        head: the critic.
+        critic: values their hidden states.
     """
-    records = [row["record"] for row in batch.unbind(0)]
-    now: list[Tensor] = []
+    values: list[Tensor] = []
     with torch.no_grad():
-        for scored in actor.scorer.in_parts(records, config.at_once):
-            now += head(scored.hidden.float())[:, 0].cpu().split(scored.counts)
-    rows = list(zip(batch.unbind(0), records, now, strict=True))
+        for scored in actor.scorer.in_parts(batch.records, config.at_once):
+            values += critic(scored.hidden.float())[:, 0].cpu().split(scored.counts)
     reward, turn_end = [], []
-    for (row, record, _), paid in zip(rows, shaped["next", "reward"][..., 0], strict=True):
-        mask = row["masks", "all_assistant_mask"]
+    for row, record, paid in zip(batch.rows, batch.records, rewards[..., 0], strict=True):
         ends = torch.tensor([len(turn.output) for turn in record.played]).cumsum(0) - 1
-        tokens = torch.zeros(int(mask.sum()))
+        tokens = torch.zeros(record.sampled_tokens)
         if config.kl:
-            behaviour, first = row["log_probs", "full"], row["next", "ref_log_probs", "full"]
-            tokens -= config.kl * (behaviour - first)[mask]
+            tokens -= config.kl * (row["log_probs"][row["mask"]] - row["reference"])
         tokens[ends] += paid[: len(ends)]
         reward.append(tokens)
         turn_end.append(torch.zeros_like(tokens, dtype=torch.bool).index_fill(0, ends, True))
-    padded = [pad_sequence(part, batch_first=True) for part in (reward, [v for _, _, v in rows], turn_end)]
     mask = pad_sequence([torch.ones_like(end) for end in turn_end], batch_first=True)
     advantage, target = bilevel_gae(
-        padded[0],
-        padded[1],
+        pad_sequence(reward, batch_first=True),
+        pad_sequence(values, batch_first=True),
         mask,
-        padded[2],
+        pad_sequence(turn_end, batch_first=True),
         gamma_turn=config.gamma_turn,
         gamma_token=config.gamma_token,
         lmbda_turn=config.lmbda,
         lmbda_token=config.lmbda,
     )
     advantage = whiten(advantage, mask)
-    for number, (row, _, values) in enumerate(rows):
-        sampled = row["masks", "all_assistant_mask"]
-        row["advantage"] = torch.zeros(len(sampled)).masked_scatter(
-            sampled, advantage[number][mask[number]]
-        )
-        row["value"], row["value_target"] = values, target[number][mask[number]]
-
-
-def gradient_step(
-    config: Config,
-    actor: ChatActor,
-    loss_module: ChatPPOLoss,
-    parameters: Sequence[nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    minibatch: TensorDictBase,
-    span: Span = untimed,
-) -> dict[str, float]:
-    """One gradient step; returns its figures."""
-    records = [row["record"] for row in minibatch.unbind(0)]
-    tokens = sum(record.sampled_tokens for record in records)
-    rows: list[dict[str, float]] = []
-
-    def loss_of(part: slice) -> Tensor:
-        some = list(minibatch[part].unbind(0))
-        batch = minibatch[part].exclude("advantage", "value", "value_target")
-        # `GRPOLoss` would pad ragged advantages on the other side than all else.
-        batch["advantage"] = left_padded([row["advantage"] for row in some])[..., None]
-        losses = loss_module(batch.to(actor.model.device))
-        value, target = (torch.cat([row[key] for row in some]) for key in ("value", "value_target"))
-        critic = loss_module.critic_loss(value.to(actor.model.device), target.to(actor.model.device))
-        rows.append(
-            {
-                "clip_fraction": float(losses.clip_fraction),
-                "entropy": float(losses.entropy) * batch["advantage"].numel() / len(value),
-                "loss_critic": float(critic.detach()),
-            }
-        )
-        share = sum(record.sampled_tokens for record in records[part]) / tokens
-        return (losses.loss_objective + losses.loss_entropy + config.critic * critic) * share
-
-    loss = backward(actor, records, config.at_once, loss_of, span)
-    with span("step"):
-        norm = step(parameters, optimizer, loss, config.max_grad_norm)
-    return {"loss": loss, "grad_norm": norm, **mean_rows(rows)}
+    batch.set("advantage", [row[under] for row, under in zip(advantage, mask, strict=True)])
+    batch.set("value", values)
+    batch.set("target", [row[under] for row, under in zip(target, mask, strict=True)])
 
 
 if __name__ == "__main__":

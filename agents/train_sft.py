@@ -20,7 +20,6 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -35,7 +34,7 @@ from videogym.grammars import get_grammar
 from .demonstrations.evidence import Demonstrator, Script
 from .demonstrations.scenes import SceneDemonstrator
 from .training.ranks import from_first
-from .training.run import TrainingRun
+from .training.run import TrainingRun, optimizer_step
 from .vlm.actor import ChatActor
 from .vlm.command import command_line
 from .vlm.config import ChatConfig
@@ -45,7 +44,7 @@ from .vlm.policy import sharded, trained
 from .vlm.records import Record, fingerprint, read_records
 from .vlm.replay import replay
 from .vlm.rollouts import demonstrate, make_chat_env
-from .vlm.update import backward, step
+from .vlm.scoring import MicroBatch
 
 log = logging.getLogger(__name__)
 CONVERSATIONS = "longvt-sft:"  # how a source of tasks begins whose rows hold conversations
@@ -137,25 +136,20 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         return run
     examples = by_task(from_first(lambda: load_examples(config, actor, progress)))
     parameters = trained(actor.model)
-    bar = tqdm(
-        run.iterations(),
-        total=config.iterations,
-        initial=run.first_iteration,
-        desc="sft",
-        disable=not progress,
-    )
-    for iteration in bar:
+    for iteration in run.iterations(progress):
         for group in optimizer.param_groups:
             group["lr"] = group["full_lr"] * rate(config, iteration)
         records = [record for task in chosen(examples, config, iteration) for record in task]
-        count = sum(len(turn.output) for record in records for turn in record.played if turn.learn)
-        loss = backward(actor, records, config.at_once, partial(mean_nll, actor, records, count), run.span)
-        with run.span("step"):
-            norm = step(parameters, optimizer, loss, config.max_grad_norm)
+        count, total = sum(int(learned(record).sum()) for record in records), 0.0
+        with run.span("update"):
+            for micro in actor.scorer.micro_batches(records, config.at_once):
+                loss = nll(micro, records) / count * micro.active
+                loss.backward()
+                total += loss.item()
+            step = optimizer_step(parameters, optimizer, total, config.max_grad_norm)
         if run.is_due(iteration, config.eval_every):
             actor.push()
-        run.end_iteration(iteration, len(records), {"loss": loss, "grad_norm": norm})
-        bar.set_postfix(loss=f"{loss:.3f}")
+        run.end_iteration(iteration, len(records), step)
     actor.push()
     return run
 
@@ -263,11 +257,15 @@ def chosen(examples: list[list[Record]], config: Config, iteration: int) -> list
     return some
 
 
-def mean_nll(actor: ChatActor, records: Sequence[Record], count: int, part: slice) -> Tensor:
-    """Negative log-likelihood of a part's outputs that are to be imitated, over a number of tokens."""
-    scored = actor.scorer(records[part])
-    learned = [turn.learn for record in records[part] for turn in record.turns for _ in turn.output]
-    return -scored.log_probs[torch.tensor(learned, device=scored.log_probs.device)].sum() / count
+def learned(record: Record) -> Tensor:
+    """(T,) bool of the tokens of all outputs, true on those that are to be imitated."""
+    return torch.tensor([turn.learn for turn in record.turns for _ in turn.output], dtype=torch.bool)
+
+
+def nll(micro: MicroBatch, records: Sequence[Record]) -> Tensor:
+    """Negative log-likelihood of what a micro-batch of the records is to imitate, summed over tokens."""
+    mask = torch.cat([learned(record) for record in records[micro.place]])
+    return -micro.scored.log_probs[mask.to(micro.scored.log_probs.device)].sum()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from tensordict import TensorDictBase
-from torch import nn
 
 from videogym import DiscreteActions, FrameStore, VideoQAEnv, evaluate
 from videogym.datasets import Tasks, load_tasks, require_unseen
@@ -76,30 +75,25 @@ def make_compact(config: RunConfig) -> CompactPolicy:
     return CompactPolicy(CompactReader(store, vocabulary, config.windows, config.options))
 
 
-class Run(TrainingRun):
-    """A run of a compact policy, evaluated on held-out tasks by its likeliest actions.
+class HeldOut:
+    """Evaluates a compact policy on held-out tasks by its likeliest actions.
 
-    Args, folder and errors as `TrainingRun`.
+    Args:
+        config: of the run.
+        policy: that is trained.
 
     Raises:
         TrainedOnError: held-out tasks ask about videos of the tasks that are trained on.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        out: Path,
-        policy: DiscretePolicy,
-        optimizer: torch.optim.Optimizer,
-        memory: nn.Module,
-    ) -> None:
-        self._eval_env = make_env(config, config.eval_tasks)
-        held_out: Tasks = self._eval_env.unwrapped.tasks  # type: ignore[attr-defined]
+    def __init__(self, config: RunConfig, policy: DiscretePolicy) -> None:
+        self._env = make_env(config, config.eval_tasks)
+        held_out: Tasks = self._env.unwrapped.tasks  # type: ignore[attr-defined]
         require_unseen(held_out[: config.eval_episodes], load_tasks(config.tasks, config.root))
-        self._acting, self._eval_episodes = Acting(policy), config.eval_episodes
-        super().__init__(config, out, policy, optimizer, memory, self._figures)
+        self._acting, self._episodes = Acting(policy), config.eval_episodes
 
-    def _figures(self) -> dict[str, float]:
+    def __call__(self) -> dict[str, float]:
+        """Means, by the names of their curves."""
         report = self.report()
         figures: dict[str, Estimate | None] = {
             "accuracy": report.accuracy,
@@ -111,7 +105,7 @@ class Run(TrainingRun):
 
     def report(self) -> Report:
         """Play the held-out tasks."""
-        return evaluate(self._acting, self._eval_env, episodes=self._eval_episodes)
+        return evaluate(self._acting, self._env, episodes=self._episodes)
 
 
 def episode_figures(batch: TensorDictBase) -> dict[str, float]:
@@ -168,7 +162,7 @@ def env_factory(config: RunConfig, policy: DiscretePolicy) -> functools.partial[
     return functools.partial(make_episode_env, config, policy)
 
 
-def command_line(about: str, config_class: type[C], train: Callable[..., Run], out: Path) -> None:
+def command_line(about: str, config_class: type[C], train: Callable[..., TrainingRun], out: Path) -> None:
     """The command of a training loop: the compact policy, taught first, trained once.
 
     Args:
@@ -196,7 +190,8 @@ def command_line(about: str, config_class: type[C], train: Callable[..., Run], o
     if arguments.start != "cold" and not (arguments.out / "checkpoint").exists():
         envs = [make_env(config, config.tasks) for _ in range(64)]
         teach(policy, envs, ImitationConfig(), config.seed, arguments.start, progress=True)
-    report = train(config, policy, arguments.out, progress=True).report()
+    train(config, policy, arguments.out, progress=True)
+    report = HeldOut(config, policy).report()
     sys.stdout.write(
         f"held-out accuracy {report.accuracy}, hit rate {report.hit_rate}, turns {report.turns}\n"
     )

@@ -7,6 +7,7 @@ one process). What is trained, and on what, is not known here.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import sys
@@ -22,11 +23,12 @@ import numpy as np
 import torch
 from torch import nn
 from torchrl.record import CSVLogger, TensorboardLogger
+from tqdm import tqdm
 
 from .archive import UnreadableCheckpoint, load_archive, read_metadata, write_archive
 from .options import LoopConfig
-from .ranks import from_first, is_first, launched
-from .sharding import Assembled
+from .ranks import everyones, from_first, is_first, launched
+from .sharding import Assembled, assembled
 from .staging import remove, sweep, whole_file
 
 VERSION = 1  # of what a checkpoint holds
@@ -36,6 +38,7 @@ MAY_CHANGE = (  # from one part of a run to the next
     # What fits into memory; sums are then made in another order, and bits differ.
     *("at_once", "rollouts_at_once", "share_prefixes", "gradient_checkpointing", "device"),
 )
+SHOWN = ("reward", "success", "loss")  # metrics beside a progress bar
 Span = Callable[[str], AbstractContextManager[None]]  # times what is done in it, by name
 
 
@@ -99,6 +102,7 @@ class TrainingRun:
             logger = {"csv": CSVLogger, "tensorboard": TensorboardLogger}[config.logger]
             self._logger = logger("log", str(out))
         self._started = time.monotonic() - self.seconds
+        optimizer.zero_grad()  # a policy that was taught before has gradients of that
 
     def _resume(self) -> tuple[int, int, float]:
         path = self.out / "checkpoint"
@@ -122,9 +126,21 @@ class TrainingRun:
         path = self.out / "checkpoint"
         return _progress(path, read_metadata(path)) if path.exists() else None
 
-    def iterations(self) -> Iterator[int]:
-        """Numbers of the iterations still to do; before each, all generators are seeded by it."""
-        for iteration in range(self.first_iteration, self.config.iterations):
+    def iterations(self, progress: bool = False) -> Iterator[int]:
+        """Numbers of the iterations still to do; before each, all generators are seeded by it.
+
+        Args:
+            progress: whether to show a bar.
+        """
+        left = range(self.first_iteration, self.config.iterations)
+        self._bar = tqdm(
+            left,
+            total=self.config.iterations,
+            initial=self.first_iteration,
+            desc=str(self._identity["algorithm"]),
+            disable=not progress,
+        )
+        for iteration in self._bar:
             self._spans = {}
             self._begun = time.monotonic()
             state = np.random.SeedSequence((self.config.seed, iteration)).generate_state(1)
@@ -146,6 +162,7 @@ class TrainingRun:
 
     def end_iteration(self, iteration: int, turns: int, values: Mapping[str, float]) -> None:
         """Evaluate and checkpoint where due, and log an iteration."""
+        self._bar.set_postfix({name: f"{values[name]:.3f}" for name in SHOWN if name in values})
         self.turns += turns
         if self.is_due(iteration, self.config.eval_every):
             with self.span("evaluate"):
@@ -224,23 +241,30 @@ def _forget_after(scalars: Path, iteration: int) -> None:
             file.write("".join(kept).encode())
 
 
-def gradient_step(
-    loss: torch.Tensor,
-    parameters: Sequence[nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    max_norm: float,
-) -> None:
-    """One step down a loss.
+def optimizer_step(
+    parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, loss: float, max_grad_norm: float
+) -> dict[str, float]:
+    """Step with the gradients that are there, and drop them.
+
+    Args:
+        parameters: that have them; scaled down to a norm together.
+        optimizer: of the parameters.
+        loss: whose gradients they are; of several ranks, this one's part of it.
+        max_grad_norm: the norm.
+
+    Returns:
+        ``loss`` of all ranks, and ``grad_norm`` before it was scaled.
 
     Raises:
-        RunDiverged: the loss or its gradient is not finite; weights are as before.
+        RunDiverged: the loss or a gradient is not finite; weights are as before.
     """
-    optimizer.zero_grad()
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-    if not (torch.isfinite(loss) and torch.isfinite(norm)):
-        raise RunDiverged(f"the loss is {loss.item()} and its gradient's norm {norm.item()}")
+    total = sum(everyones(loss))
+    norm = float(assembled(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)))
+    if not (math.isfinite(total) and math.isfinite(norm)):
+        raise RunDiverged(f"the loss is {total} and its gradient's norm {norm}")
     optimizer.step()
+    optimizer.zero_grad()
+    return {"loss": total, "grad_norm": norm}
 
 
 def end_with_parent() -> None:
@@ -259,3 +283,8 @@ def mean_rows(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Means by name over rows that need not have the same names."""
     names = {name for row in rows for name in row}
     return {name: float(np.mean([row[name] for row in rows if name in row])) for name in sorted(names)}
+
+
+def mean_over_ranks(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """`mean_rows` over the rows of all ranks."""
+    return mean_rows([row for some in everyones(list(rows)) for row in some])

@@ -1,7 +1,6 @@
-"""A multimodal language model as a TorchRL policy: samples outputs, and scores them again in training.
+"""A multimodal language model as a TorchRL policy: samples outputs in `agents.vlm.env.ChatEnv`.
 
-`ChatActor` acts in `agents.vlm.env.ChatEnv` and is what `torchrl.objectives.llm.GRPOLoss` and its kin take
-for an actor. Which engine samples and how a context is computed is known elsewhere.
+Which engine samples and how a context is computed is known elsewhere.
 """
 
 from __future__ import annotations
@@ -18,57 +17,18 @@ from torch import Tensor
 from videogym.video import VideoError
 
 from ..engines.base import Context, Engine, Output, Sampling
-from ..models.qwen_vl import QwenVL, left_padded
+from ..models.qwen_vl import QwenVL
 from ..models.visuals import Visual, resolve
 from .records import Record
-from .scoring import Scored, Scorer
+from .scoring import Scorer
 
 log = logging.getLogger(__name__)
 
 
-class SampledTokens:
-    """What a loss asks of the distributions over conversations, at their sampled tokens only.
-
-    Logits exist nowhere for all tokens: with a real vocabulary and a long context they would fill hundreds
-    of gigabytes.
-
-    Attributes:
-        mask: (B, L) bool, true on sampled tokens; left-padded.
-        hidden: (T, H) last hidden states before the sampled tokens, rows in order.
-    """
-
-    def __init__(self, tokens: Tensor, mask: Tensor, scored: Scored) -> None:
-        self.mask, self.hidden = mask, scored.hidden
-        self._tokens = tokens
-        nothing = torch.zeros(mask.shape, dtype=scored.log_probs.dtype, device=mask.device)
-        self._log_probs = nothing.masked_scatter(mask, scored.log_probs)
-        self._entropies = nothing.masked_scatter(mask, scored.entropies)
-
-    def log_prob(self, tokens: Tensor) -> Tensor:
-        """(B, L) log-probabilities, 0 where nothing was sampled.
-
-        Args:
-            tokens: (B, L), left-padded; those under the mask must be the sampled ones.
-
-        Raises:
-            ValueError: they are not: only these were scored.
-        """
-        if tokens.shape != self.mask.shape or not torch.equal(tokens[self.mask], self._tokens):
-            raise ValueError(
-                f"tokens {tuple(tokens.shape)} are not the sampled ones {tuple(self.mask.shape)}, and only "
-                "these were scored"
-            )
-        return self._log_probs
-
-    def entropy(self) -> Tensor:
-        """(B, L) entropies in nats before each sampled token, 0 elsewhere."""
-        return self._entropies
-
-
 class ChatActor(TensorDictModuleBase):
-    """A model that acts in `ChatEnv` and is trained by TorchRL's losses for language models.
+    """A model that acts in `ChatEnv`, and whose outputs are scored in training.
 
-    `forward` samples one output for every row that is not waiting; `get_dist` scores whole conversations.
+    `forward` samples one output for every row that is not waiting; `scorer` scores whole conversations.
     Both see the same contexts, the same positions and the same logits.
 
     Args:
@@ -113,8 +73,11 @@ class ChatActor(TensorDictModuleBase):
         rows = list(tensordict.unbind(0)) if tensordict.batch_dims else [tensordict]
         for row, record in zip(rows, self.answer([row["record"] for row in rows]), strict=True):
             row["record"] = NonTensorData(record)
-            for key, value in loss_entries(record, self.model).items():
-                row[key] = value
+            entries = loss_entries(record, self.model)
+            row["tokens", "full"] = entries["tokens"]
+            row["masks", "all_assistant_mask"] = entries["mask"]
+            row["masks", "all_attention_mask"] = torch.ones_like(entries["mask"])
+            row["log_probs", "full"] = entries["log_probs"]
         return tensordict
 
     def answer(self, records: Sequence[Record], sampling: Sampling | None = None) -> list[Record]:
@@ -148,25 +111,6 @@ class ChatActor(TensorDictModuleBase):
             return f"fault: {error}"
         return ""
 
-    # --- scoring -----------------------------------------------------------------------------
-
-    def get_dist(self, tensordict: TensorDictBase, **_: object) -> SampledTokens:
-        """Distributions over the sampled tokens of whole conversations, given what was read before them.
-
-        Raises:
-            FrameMismatch: the ids and the visuals of a row contradict each other.
-        """
-        records: list[Record] = [row["record"] for row in tensordict.unbind(0)]
-        scored = self.scorer(records)
-        entries = [loss_entries(record, self.model) for record in records]
-        mask = left_padded([entry["masks", "all_assistant_mask"] for entry in entries])
-        tokens = left_padded([entry["tokens", "full"] for entry in entries])
-        device = scored.log_probs.device
-        return SampledTokens(tokens[mask].to(device), mask.to(device), scored)
-
-    # By these names `GRPOLoss` asks for what it shall train: only sampled tokens, whatever its strategy.
-    _get_rlhf_dist = _get_sft_dist = _get_generic_dist = get_dist
-
 
 def context_of(record: Record) -> Context:
     """What a policy reads now."""
@@ -174,13 +118,12 @@ def context_of(record: Record) -> Context:
     return Context(f"{record.group}/{record.number}", ids, visuals)
 
 
-def loss_entries(record: Record, model: QwenVL) -> dict[tuple[str, str], Tensor]:
-    """The whole conversation as TorchRL's losses read it.
+def loss_entries(record: Record, model: QwenVL) -> dict[str, Tensor]:
+    """The whole conversation as a loss reads it.
 
     Returns:
-        ``("tokens", "full")`` (L,) int64 with a placeholder per merged patch, ``("masks",
-        "all_assistant_mask")`` (L,) bool, true on sampled ids, ``("masks", "all_attention_mask")`` (L,)
-        bool, all true, ``("log_probs", "full")`` (L,) float32, 0 where nothing was sampled.
+        ``tokens`` (L,) int64 with a placeholder per merged patch, ``mask`` (L,) bool, true on sampled ids,
+        ``log_probs`` (L,) float32, 0 where nothing was sampled.
     """
     ids = list(record.head)
     visuals: list[Visual] = []
@@ -195,9 +138,4 @@ def loss_entries(record: Record, model: QwenVL) -> dict[tuple[str, str], Tensor]
     mask[expanded.places] = torch.tensor(sampled)
     spread = torch.zeros(len(expanded.ids))
     spread[expanded.places] = torch.tensor(log_probs)
-    return {
-        ("tokens", "full"): expanded.ids,
-        ("masks", "all_assistant_mask"): mask,
-        ("masks", "all_attention_mask"): torch.ones_like(mask),
-        ("log_probs", "full"): spread,
-    }
+    return {"tokens": expanded.ids, "mask": mask, "log_probs": spread}

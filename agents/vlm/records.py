@@ -19,6 +19,7 @@ from typing import Any, Literal
 from transformers import PreTrainedTokenizerBase
 
 from ..models.visuals import WHOLE_FRAME, Visual
+from ..training.ranks import is_first
 from ..training.staging import sweep, whole_file
 
 VERSION = 1  # of the format on disk
@@ -214,12 +215,28 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
         file.writelines(f"{to_json(record)}\n".encode() for record in records)
 
 
-def forget_records(folder: Path, iteration: int) -> None:
-    """Remove the files of an iteration and of all later ones: another run left them, or they are redone."""
-    sweep(folder)
-    for path in folder.glob("*.jsonl"):
-        if path.stem.isdigit() and int(path.stem) >= iteration:
-            path.unlink()
+class RolloutFiles:
+    """The rollouts of a run, one file an iteration; of several ranks the first writes.
+
+    Args:
+        folder: of the files.
+        first_iteration: that is to be done; its file and later ones go: another run left them, or they are
+            done again.
+    """
+
+    def __init__(self, folder: Path, first_iteration: int) -> None:
+        self.folder = folder
+        if not is_first():
+            return
+        sweep(folder)
+        for path in folder.glob("*.jsonl"):
+            if path.stem.isdigit() and int(path.stem) >= first_iteration:
+                path.unlink()
+
+    def write(self, iteration: int, records: Iterable[Record]) -> None:
+        """Write the rollouts of an iteration."""
+        if is_first():
+            write_records(self.folder / f"{iteration:06d}.jsonl", records)
 
 
 def read_records(path: Path, recipe: str | None = None, tokenizer: str | None = None) -> Iterator[Record]:

@@ -9,15 +9,17 @@ give, gradients included.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from ..models.qwen_vl import Expanded, QwenVL, right_padded
 from ..models.visuals import Visual
-from ..training.ranks import portions
+from ..training.ranks import Portion, divided, portions, rank, shares
+from ..training.sharding import whole
 from .prefix_cache import PrefixCache
 from .records import Passage, Record, passages
 
@@ -32,6 +34,17 @@ class Scored:
     entropies: Tensor  # float32, nats
     hidden: Tensor  # (T, H): the last hidden state before each token
     counts: tuple[int, ...]  # sampled tokens of each record
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """A few records of a gradient step, scored with gradients."""
+
+    place: slice  # of them in the step
+    scored: Scored
+    active: float  # 1.0, or 0.0 where this rank only takes part in what others do: the loss is times this
+    rollout_share: float  # of the step's records, 0.0 where not active
+    token_share: float  # of the step's sampled tokens, 0.0 where not active
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +111,70 @@ class Scorer:
         )
         counts = tuple(record.sampled_tokens for record in records)
         return Scored(log_probs, entropies, chosen, counts)
+
+    def micro_batches(self, records: Sequence[Record], size: int) -> Iterator[MicroBatch]:
+        """Score the records of a gradient step, so many at a time.
+
+        Whoever asks for the next has called backward on a loss of the one before.
+
+        What the records of a task have in common goes through the model once all the same, and one task
+        after the other: memory is that of a micro-batch and of what its tasks begin with. The gradients of
+        these beginnings are complete when the iteration has ended. Under torchrun each rank does a share of
+        the tasks, and gradients are the sums over all.
+
+        Args:
+            records: of one gradient step, the same on all ranks.
+            size: most records of a micro-batch.
+        """
+        tokens = sum(record.sampled_tokens for record in records)
+        for portion in self._plan(records, size):
+            held = records[portion.records]
+            several = len(portion.parts) + portion.idle > 1
+            with self.holding(held) if several else nullcontext():
+                for part in portion.parts:
+                    some = records[part]
+                    sampled = sum(record.sampled_tokens for record in some)
+                    shares_of_step = len(some) / len(records), sampled / tokens
+                    yield MicroBatch(part, self(some), 1.0, *shares_of_step)
+                stand_in = slice(portion.records.start, portion.records.start + 1)
+                for _ in range(portion.idle):
+                    yield MicroBatch(stand_in, self(held[:1]), 0.0, 0.0, 0.0)
+
+    def _plan(self, records: Sequence[Record], size: int) -> tuple[Portion, ...]:
+        """What this rank does of a gradient step.
+
+        Raises:
+            ValueError: some ranks would run the vision tower and some would not, and wait for each other.
+        """
+        plans = shares([record.task_id for record in records], size)
+        for together in zip(*plans, strict=True):
+            seen = {
+                any(turn.visuals for record in records[portion.records] for turn in record.turns)
+                for portion in together
+            }
+            if not self.model.vision_frozen and len(seen) > 1:
+                raise ValueError(
+                    "of the tasks of a gradient step some show frames and some show none at all, which "
+                    "ranks that train a vision tower cannot divide; set freeze_vision"
+                )
+        return plans[rank()]
+
+    def log_probs(self, records: Sequence[Record], size: int) -> list[Tensor]:
+        """(T,) log-probabilities of the sampled tokens of every record; ranks divide the groups.
+
+        Args:
+            records: as for a call.
+            size: records in memory together.
+        """
+
+        def score(groups: Sequence[list[Record]]) -> list[list[Tensor]]:
+            parts = self.in_parts([record for group in groups for record in group], size)
+            found = (log_probs for part in parts for log_probs in part.log_probs.cpu().split(part.counts))
+            return [[next(found).clone() for _ in group] for group in groups]
+
+        groups = [list(group) for _, group in groupby(records, key=lambda record: record.group)]
+        with whole(self.model):
+            return [log_probs for group in divided(groups, score) for log_probs in group]
 
     @torch.no_grad()
     def in_parts(self, records: Sequence[Record], at_once: int) -> Iterator[Scored]:

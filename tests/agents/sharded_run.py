@@ -93,7 +93,7 @@ def train(job: dict[str, Any], out: Path, played: Path | None = None) -> ChatAct
 @contextmanager
 def stopping(module: Any, number: int) -> Iterator[None]:
     """End what is done inside, on all ranks, where a gradient step would begin."""
-    steps, real = [], module.step
+    steps, real = [], module.optimizer_step
 
     def step(*arguments: Any) -> Any:
         steps.append(1)
@@ -101,25 +101,25 @@ def stopping(module: Any, number: int) -> Iterator[None]:
             raise Stopped
         return real(*arguments)
 
-    module.step = step
+    module.optimizer_step = step
     try:
         yield
     except Stopped:
         pass
     finally:
-        module.step = real
+        module.optimizer_step = real
 
 
 @contextmanager
 def poisoned(job: dict[str, Any]) -> Iterator[None]:
     """With ``poison``, the last rank's loss of `agents.train_sft` is no number, and no other's."""
-    real = train_sft.mean_nll
+    real = train_sft.nll
     if "poison" in job and ranks.rank() == ranks.size() - 1:
-        train_sft.mean_nll = lambda *arguments: torch.nan * real(*arguments)
+        train_sft.nll = lambda *arguments: torch.nan * real(*arguments)
     try:
         yield
     finally:
-        train_sft.mean_nll = real
+        train_sft.nll = real
 
 
 @contextmanager

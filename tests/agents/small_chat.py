@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from rounding import assert_close
-from tensordict import NonTensorData
+from tensordict import NonTensorData, TensorDict
 from torch import Tensor
 from torchrl.envs import step_mdp
 
@@ -22,10 +22,13 @@ from agents.engines.transformers_engine import TransformersEngine
 from agents.models.qwen_vl import QwenVL
 from agents.models.tiny_qwen import build_tiny_qwen
 from agents.models.visuals import WHOLE_FRAME, Visual
+from agents.train_grpo_mllm import Config, grpo_loss, make_loss
+from agents.training.run import mean_rows, optimizer_step
 from agents.vlm.actor import ChatActor
+from agents.vlm.batch import RolloutBatch
 from agents.vlm.env import ChatEnv
 from agents.vlm.records import Record, TurnRecord
-from agents.vlm.scoring import Scored
+from agents.vlm.scoring import Scored, Scorer
 from videogym import State, Term, VideoQAEnv, get_recipe
 from videogym.grammars import get_grammar
 from videogym.video import FrameBatch, VideoError
@@ -266,3 +269,36 @@ def plain_logits(
 
 def _region(visual: Visual) -> tuple[float, float, float, float] | None:
     return None if visual.region == WHOLE_FRAME else visual.region
+
+
+# --- updates -----------------------------------------------------------------------------------
+
+
+def batch_of(
+    actor: ChatActor, records: Sequence[Record], advantages: Tensor, reference: Scorer | None = None
+) -> RolloutBatch:
+    """Rollouts with advantages, and log-probabilities of a reference policy."""
+    batch = RolloutBatch(records, actor.model)
+    batch.set_advantage(advantages[: len(records)])
+    if reference is not None:
+        batch.set("reference", reference.log_probs(records, 16))
+    return batch
+
+
+def tensors(actor: ChatActor, batch: RolloutBatch) -> TensorDict:
+    """All of a batch as one micro-batch that has been scored."""
+    return batch.tensors(next(actor.scorer.micro_batches(batch.records, len(batch))))
+
+
+def grpo_step(
+    config: Config, actor: ChatActor, minibatch: RolloutBatch, optimizer: torch.optim.Optimizer
+) -> dict[str, float]:
+    """A gradient step as `agents.train_grpo_mllm.train` makes it."""
+    loss_module, total, parts = make_loss(config, actor.model.device), 0.0, []
+    for micro in actor.scorer.micro_batches(minibatch.records, config.at_once):
+        loss, metrics = grpo_loss(config, loss_module, minibatch.tensors(micro), micro)
+        loss.backward()
+        total += loss.item()
+        parts.append(metrics)
+    weights = list(actor.model.parameters())
+    return optimizer_step(weights, optimizer, total, config.max_grad_norm) | mean_rows(parts)

@@ -29,7 +29,6 @@ from agents.vlm.actor import ChatActor, context_of
 from agents.vlm.evaluation import held_out
 from agents.vlm.records import Record
 from agents.vlm.rollouts import make_chat_env, rollouts
-from agents.vlm.update import as_batch, backward
 
 
 @pytest.fixture(params=FAMILIES)
@@ -165,10 +164,12 @@ def test_patches_are_seen_some_at_a_time(actor: ChatActor, monkeypatch: pytest.M
 def gradients(actor: ChatActor, records: Sequence[Record], at_once: int) -> dict[str, Tensor]:
     actor.model.zero_grad()
     count = sum(record.sampled_tokens for record in records)
-    loss = backward(
-        actor, records, at_once, lambda part: -actor.scorer(records[part]).log_probs.sum() / count
-    )
-    assert loss > 0
+    total = 0.0
+    for micro in actor.scorer.micro_batches(records, at_once):
+        loss = -micro.scored.log_probs.sum() / count
+        loss.backward()
+        total += loss.item()
+    assert total > 0
     return {n: p.grad.clone() for n, p in actor.model.named_parameters() if p.grad is not None}
 
 
@@ -200,13 +201,12 @@ def test_a_reference_scores_one_group_after_the_other(
 ) -> None:
     env = make_chat_env(Config(recipe=RECIPE), actor.model, TASKS, groups=2, group_size=3)
     records = rollouts(env, actor)
-    whole = as_batch(records, actor, actor.scorer, at_once=6)
+    whole = actor.scorer.log_probs(records, 6)
     shapes = spied(actor.model, monkeypatch)
-    parts = as_batch(records, actor, actor.scorer, at_once=2)
+    parts = actor.scorer.log_probs(records, 2)
     assert max(rows for rows, _ in shapes) == 2
-    for one, other in zip(parts.unbind(0), whole.unbind(0), strict=True):
-        pair = [row["next", "ref_log_probs", "full"] for row in (one, other)]
-        assert_close(*pair)
+    for one, other in zip(parts, whole, strict=True):
+        assert_close(one, other)
 
 
 # --- the first policy --------------------------------------------------------------------------

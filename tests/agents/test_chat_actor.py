@@ -10,6 +10,7 @@ from rounding import assert_close, rounded
 from small_chat import (
     FAMILIES,
     Noise,
+    batch_of,
     crop,
     image,
     load,
@@ -21,18 +22,20 @@ from small_chat import (
     said,
     shown,
     stored,
+    tensors,
 )
-from tensordict import NonTensorData, TensorDict, lazy_stack
+from tensordict import NonTensorData, TensorDict
 from torchrl.collectors.llm import LLMCollector
 from torchrl.envs import Compose, InitTracker, RewardSum, TransformedEnv
 from torchrl.envs.utils import check_env_specs
 from torchrl.objectives.llm import GRPOLoss
 
 from agents.models.qwen_vl import QwenVL
+from agents.training.losses import SampledTokens, ScoredPolicy
 from agents.vlm.actor import ChatActor, context_of, loss_entries
+from agents.vlm.batch import RolloutBatch
 from agents.vlm.records import Record, TurnRecord
 from agents.vlm.rollouts import rollouts
-from agents.vlm.update import as_batch
 
 
 @pytest.fixture(params=FAMILIES)
@@ -45,11 +48,6 @@ def model(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> QwenV
 def actor(checkpoints: dict[str, Path]) -> ChatActor:
     """A policy of the first family."""
     return make_actor(load(checkpoints["qwen2_5_vl"]))
-
-
-def padded(records: list[Record], actor: ChatActor) -> TensorDict:
-    """A batch as losses read it."""
-    return as_batch(records, actor, None)
 
 
 # --- acting ------------------------------------------------------------------------------------
@@ -85,17 +83,16 @@ def test_the_entries_of_the_loss_are_those_of_the_conversation(actor: ChatActor)
     start, pad, end, _ = model.vision_ids
     a, b = model.tokenizer.encode("ab"), model.tokenizer.encode("c")
     expected = [9, 9, start, pad, pad, end, *a, 5, 6, start, pad, pad, pad, end, *b, 7]
-    assert entries["tokens", "full"].tolist() == expected
-    mask = entries["masks", "all_assistant_mask"].tolist()
+    assert entries["tokens"].tolist() == expected
+    mask = entries["mask"].tolist()
     assert [place for place, sampled in enumerate(mask) if sampled] == [
         6 + len(a),
         7 + len(a),
         len(expected) - 1,
     ]
-    log_probs = entries["log_probs", "full"]
+    log_probs = entries["log_probs"]
     assert log_probs[log_probs != 0].tolist() == [-1.0, -2.0, -3.0]
     assert [i for i, p in enumerate(log_probs.tolist()) if p] == [i for i, s in enumerate(mask) if s]
-    assert entries["masks", "all_attention_mask"].all()
 
 
 def test_pushing_stamps_a_new_version(actor: ChatActor) -> None:
@@ -164,11 +161,11 @@ def _sampled(records: list[Record]) -> torch.Tensor:
 def test_distributions_are_known_at_the_sampled_tokens_only(actor: ChatActor) -> None:
     """Left-padded; zero elsewhere; other tokens, or another padding, are refused."""
     records = play(make_env(actor.model), actor, mixed)
-    batch = padded(records, actor)
-    tokens = batch.get(("tokens", "full"), as_padded_tensor=True, padding_side="left", padding_value=-100)
-    mask = batch.get(("masks", "all_assistant_mask"), as_padded_tensor=True, padding_side="left")
     with torch.no_grad():
-        dist, scored = actor.get_dist(batch), actor.scorer(records)
+        batch, scored = tensors(actor, batch_of(actor, records, torch.zeros(6))), actor.scorer(records)
+    tokens, mask = batch["tokens", "full"], batch["masks", "all_assistant_mask"]
+    assert not mask[:, 0].all() and mask[:, -1].all()
+    dist = SampledTokens(batch)
     assert torch.equal(dist.mask, mask)
     log_probs = dist.log_prob(tokens)
     assert torch.equal(log_probs[mask], scored.log_probs) and not log_probs[~mask].any()
@@ -237,12 +234,12 @@ def test_torchrls_own_loss_trains_it(model: QwenVL) -> None:
     """At the sampled weights the ratio is 1, so that the loss of `GRPOLoss` is minus the mean advantage."""
     actor = make_actor(model)
     records = rollouts(make_env(model), actor)
-    batch = padded(records, actor)
     advantages = torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0, -1.0])
-    batch["advantage"] = advantages.reshape(-1, 1, 1)
     for aggregation in ("prompt_mean", "token_mean"):
-        loss = GRPOLoss(actor, entropy_bonus=True, masking_strategy="rlhf", aggregation=aggregation)
-        losses = loss(batch)
+        loss = GRPOLoss(
+            ScoredPolicy(), entropy_bonus=True, masking_strategy="rlhf", aggregation=aggregation
+        )
+        losses = loss(tensors(actor, batch_of(actor, records, advantages)))
         lengths = torch.tensor([one.sampled_tokens for one in records], dtype=torch.float32)
         weights = torch.ones(6) if aggregation == "prompt_mean" else lengths
         expected = -(advantages * weights).sum() / weights.sum()
@@ -255,11 +252,13 @@ def test_torchrls_own_loss_trains_it(model: QwenVL) -> None:
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-def test_the_rows_of_a_batch_may_have_any_shape(model: QwenVL) -> None:
-    """Episodes of one and of five turns, some with frames, in one ragged stack."""
+def test_a_batch_keeps_tensors_by_rollout(model: QwenVL) -> None:
+    """Episodes of one and of five turns, some with frames; minibatches have the rows of the whole."""
     actor = make_actor(model)
-    batch = padded(play(make_env(model), actor, mixed), actor)
-    assert len({len(ids) for ids in batch.get(("tokens", "full"), as_list=True)}) >= 3
-    again = lazy_stack([row.clone() for row in batch.unbind(0)])
-    with torch.no_grad():
-        assert torch.equal(actor.get_dist(again).mask, actor.get_dist(batch).mask)
+    records = play(make_env(model), actor, mixed)
+    batch = RolloutBatch(records, model)
+    assert len({len(ids) for ids in batch.get("tokens")}) >= 3
+    parts = list(batch.split(4))
+    assert [part.records for part in parts] == [records[:4], records[4:]]
+    assert all(row is batch.rows[4 + place] for place, row in enumerate(parts[1].rows))
+    assert batch.returns.tolist() == [one.total_reward for one in records]

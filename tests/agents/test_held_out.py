@@ -6,13 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from small_chat import RECIPE, TASKS, load, make_actor
 from small_runs import SMALL, Table
-from torch import nn
 
 from agents import train_ppo
-from agents.compact.run import Run
+from agents.compact.run import HeldOut
 from agents.vlm.config import ChatConfig
 from agents.vlm.evaluation import held_out
 from videogym.datasets import TrainedOnError, load_tasks, write_tasks
@@ -22,17 +20,12 @@ def test_a_run_of_a_compact_policy_refuses_before_it_trains(tmp_path: Path) -> N
     """At once, not at the first evaluation; and nothing is written."""
     config = train_ppo.Config(**SMALL)
     policy = Table()
-    optimizer = torch.optim.Adam(policy.parameters())
     with pytest.raises(TrainedOnError, match=r"^20 of 20 tasks ask about videos that were trained on"):
-        Run(
-            replace(config, eval_tasks=config.tasks, eval_episodes=20),
-            tmp_path,
-            policy,
-            optimizer,
-            nn.Module(),
+        train_ppo.train(
+            replace(config, eval_tasks=config.tasks, eval_episodes=20), policy, tmp_path / "run"
         )
     assert not list(tmp_path.iterdir())
-    Run(config, tmp_path, policy, optimizer, nn.Module())
+    HeldOut(config, policy)
 
 
 def test_only_tasks_that_are_played_count(tmp_path: Path) -> None:
@@ -42,10 +35,9 @@ def test_only_tasks_that_are_played_count(tmp_path: Path) -> None:
     write_tasks(tmp_path / "tasks.jsonl", tasks)
     config = replace(config, eval_tasks=str(tmp_path / "tasks.jsonl"), eval_episodes=2)
     policy = Table()
-    optimizer = torch.optim.Adam(policy.parameters())
     with pytest.raises(TrainedOnError, match=rf"^1 of 2 tasks .*: {tasks[1].task_id}$"):
-        Run(config, tmp_path / "run", policy, optimizer, nn.Module())
-    Run(replace(config, eval_episodes=1), tmp_path / "run", policy, optimizer, nn.Module())
+        HeldOut(config, policy)
+    HeldOut(replace(config, eval_episodes=1), policy)
 
 
 def test_a_language_model_is_not_evaluated_on_what_it_learns_from(checkpoints: dict[str, Path]) -> None:

@@ -9,16 +9,27 @@ from typing import Any
 import pytest
 import torch
 from rounding import assert_close, rounded
-from small_chat import FAMILIES, load, make_actor, make_env, mixed, play, stored
-from tensordict import TensorDictBase
+from small_chat import (
+    FAMILIES,
+    batch_of,
+    grpo_step,
+    load,
+    make_actor,
+    make_env,
+    mixed,
+    play,
+    stored,
+    tensors,
+)
 from torch import Tensor, nn
+from torchrl.objectives.llm import GRPOLoss
 
-from agents.train_grpo_mllm import Config, gradient_step
-from agents.training.losses import KL_BOUND, ChatGRPOLoss, ChatPPOLoss
+from agents import train_ppo_mllm
+from agents.train_grpo_mllm import Config, make_loss
+from agents.training.losses import KL_BOUND, ScoredPolicy, clipped_value_loss, kl_to_reference, loss_metrics
 from agents.vlm.actor import ChatActor
 from agents.vlm.records import Record
 from agents.vlm.scoring import Scorer
-from agents.vlm.update import as_batch
 
 ADVANTAGES = torch.tensor([1.0, -2.0, 0.5, 0.25, 3.0, -1.0])
 
@@ -42,15 +53,6 @@ def played(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> tupl
     return actor, whole
 
 
-def batch_of(
-    actor: ChatActor, records: Sequence[Record], reference: Scorer | None = None
-) -> TensorDictBase:
-    """Rollouts with advantages."""
-    batch = as_batch(records, actor, reference)
-    batch["advantage"] = ADVANTAGES[: len(records)].reshape(-1, 1, 1)
-    return batch
-
-
 def now_and_then(actor: ChatActor, records: Sequence[Record]) -> list[tuple[Tensor, Tensor]]:
     """Of each record the log-probabilities under the present weights and when it was sampled."""
     with torch.no_grad():
@@ -61,44 +63,41 @@ def now_and_then(actor: ChatActor, records: Sequence[Record]) -> list[tuple[Tens
 
 @pytest.mark.parametrize("aggregation", ["prompt_mean", "token_mean"])
 def test_the_objective_is_the_clipped_one(played: tuple[ChatActor, list[Record]], aggregation: str) -> None:
-    """By hand, token by token; the clip fraction and the divergence are means over sampled tokens."""
+    """By hand, token by token; the clip fraction is a mean over sampled tokens."""
     actor, records = played
-    loss = ChatGRPOLoss(actor, clip_epsilon=(0.1, 0.2), entropy_bonus=False, aggregation=aggregation)
+    config = Config(clip_low=0.1, clip_high=0.2, aggregation=aggregation)  # type: ignore[arg-type]
     with torch.no_grad():
-        losses = loss(batch_of(actor, records))
-    gains, clipped, moved = [], [], []
+        batch = tensors(actor, batch_of(actor, records, ADVANTAGES))
+        losses = make_loss(config, actor.model.device)(batch)
+    gains, clipped = [], []
     for advantage, (now, then) in zip(ADVANTAGES, now_and_then(actor, records), strict=True):
         ratio = (now - then).exp()
         gains.append(torch.minimum(ratio * advantage, ratio.clamp(0.9, 1.2) * advantage))
         clipped.append((ratio < 0.9) | (ratio > 1.2))
-        moved.append(then - now)
     expected = torch.stack([gain.mean() for gain in gains]).mean()
     if aggregation == "token_mean":
         expected = torch.cat(gains).mean()
     torch.testing.assert_close(losses.loss_objective.squeeze(), -expected, atol=1e-4, rtol=0.0)
     share = torch.cat(clipped).float().mean()
     assert 0.0 < share < 1.0
-    assert float(losses.clip_fraction) == pytest.approx(float(share), abs=1e-3)
-    assert float(losses.kl_approx) == pytest.approx(float(torch.cat(moved).mean()), abs=1e-4)
+    assert loss_metrics(losses, batch)["clip_fraction"] == pytest.approx(float(share), abs=1e-3)
 
 
 def test_the_divergence_from_a_reference_is_a_mean_over_rollouts_of_means_over_tokens(
     played: tuple[ChatActor, list[Record]],
 ) -> None:
-    """``exp(d) - d - 1`` of ``d = reference - now``, at most 10 a token; the loss is that, weighted."""
+    """``exp(d) - d - 1`` of ``d = reference - now``, at most 10 a token."""
     actor, records = played
-    batch = batch_of(actor, records)
+    batch = batch_of(actor, records, ADVANTAGES)
     generator = torch.Generator().manual_seed(0)
     references = []
-    for row, (now, _) in zip(batch.unbind(0), now_and_then(actor, records), strict=True):
+    for now, _ in now_and_then(actor, records):
         reference = now + torch.randn(len(now), generator=generator)
         reference[0] = now[0] + 5.0  # whose estimate, 142, is bounded
         references.append(reference)
-        mask = row["masks", "all_assistant_mask"]
-        row["next", "ref_log_probs", "full"] = torch.zeros(len(mask)).masked_scatter(mask, reference)
-    loss = ChatGRPOLoss(actor, entropy_bonus=False, aggregation="prompt_mean", kl_to_ref_coeff=0.25)
+    batch.set("reference", references)
     with torch.no_grad():
-        losses = loss(batch)
+        found = float(kl_to_reference(tensors(actor, batch)))
     means = []
     for reference, (now, _) in zip(references, now_and_then(actor, records), strict=True):
         diff = reference - now
@@ -106,8 +105,7 @@ def test_the_divergence_from_a_reference_is_a_mean_over_rollouts_of_means_over_t
         assert estimate[0] > KL_BOUND == 10.0
         means.append(estimate.clamp(max=10.0).mean())
     expected = float(torch.stack(means).mean())
-    assert float(losses.kl_to_ref) == pytest.approx(expected, rel=1e-4)
-    assert float(losses.loss_kl_to_ref) == pytest.approx(0.25 * expected, rel=1e-4)
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_reference_is_scored_like_the_policy(
@@ -115,28 +113,38 @@ def test_the_reference_is_scored_like_the_policy(
 ) -> None:
     """Against itself a policy diverges by nothing; against the weights that sampled, by something."""
     actor, records = played
-    loss = ChatGRPOLoss(actor, entropy_bonus=False, aggregation="prompt_mean", kl_to_ref_coeff=1.0)
     first = Scorer(load(checkpoints[actor.model.family]), 0.8)
     with torch.no_grad():
-        same = loss(batch_of(actor, records, Scorer(actor.model, 0.8)))
-        other = loss(batch_of(actor, records, first))
-    assert float(same.kl_to_ref) == pytest.approx(0.0, abs=1e-6)
+        same, other = (
+            float(kl_to_reference(tensors(actor, batch_of(actor, records, ADVANTAGES, scorer))))
+            for scorer in (Scorer(actor.model, 0.8), first)
+        )
+    assert same == pytest.approx(0.0, abs=1e-6)
     diffs = [then - now for now, then in now_and_then(actor, records)]
     expected = torch.stack([(d.exp() - d - 1).clamp(max=10.0).mean() for d in diffs]).mean()
-    assert float(other.kl_to_ref) == pytest.approx(float(expected), rel=1e-3)
+    assert other == pytest.approx(float(expected), rel=1e-3)
 
 
 def test_padding_changes_nothing(played: tuple[ChatActor, list[Record]]) -> None:
     """The loss of ragged rows is the mean of the losses of each row alone."""
     actor, records = played
-    loss = ChatGRPOLoss(actor, entropy_bonus=True, aggregation="prompt_mean", kl_to_ref_coeff=0.5)
-    batch = batch_of(actor, records, Scorer(actor.model, 0.7))
-    assert len({len(ids) for ids in batch.get(("tokens", "full"), as_list=True)}) >= 3
+    loss = GRPOLoss(ScoredPolicy(), entropy_bonus=True, aggregation="prompt_mean", masking_strategy="rlhf")
+    reference = Scorer(actor.model, 0.7)
+
+    def losses(chosen: slice) -> dict[str, Tensor]:
+        batch = tensors(actor, batch_of(actor, records[chosen], ADVANTAGES[chosen], reference))
+        made = loss(batch)
+        return {
+            "objective": made.loss_objective.squeeze(),
+            "entropy": made.loss_entropy.squeeze(),
+            "divergence": kl_to_reference(batch),
+        }
+
+    assert len({len(ids) for ids in batch_of(actor, records, ADVANTAGES).get("tokens")}) >= 3
     with torch.no_grad():
-        whole, alone = loss(batch), [loss(batch[k : k + 1]) for k in range(len(records))]
-    for name in ("loss_objective", "loss_kl_to_ref", "loss_entropy"):
-        expected = torch.stack([getattr(one, name).squeeze() for one in alone]).mean()
-        assert_close(getattr(whole, name).squeeze(), expected)
+        whole, alone = losses(slice(0, 6)), [losses(slice(k, k + 1)) for k in range(len(records))]
+    for name, value in whole.items():
+        assert_close(value, torch.stack([one[name] for one in alone]).mean())
 
 
 @pytest.mark.parametrize("aggregation", ["prompt_mean", "token_mean"])
@@ -150,13 +158,9 @@ def test_parts_add_up_to_the_whole(
     parameters = list(actor.model.parameters())
     found = []
     for at_once in (6, 4, 1):
-        config = Config(aggregation=aggregation, kl=kl, at_once=at_once)  # type: ignore[arg-type]
-        loss = ChatGRPOLoss(
-            actor, entropy_bonus=False, aggregation=aggregation, kl_to_ref_coeff=config.kl or None
-        )
-        batch = batch_of(actor, records, Scorer(actor.model, 0.7) if kl else None)
-        norm_free: Any = replace(config, max_grad_norm=1e9)
-        values = gradient_step(norm_free, actor, loss, parameters, optimizer, batch)  # type: ignore[arg-type]
+        options: Any = {"aggregation": aggregation, "kl": kl, "at_once": at_once, "max_grad_norm": 1e9}
+        batch = batch_of(actor, records, ADVANTAGES, Scorer(actor.model, 0.7) if kl else None)
+        values = grpo_step(Config(**options), actor, batch, optimizer)  # type: ignore[arg-type]
         found.append((values, torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])))
         actor.model.zero_grad()
     for values, gradient in found[1:]:
@@ -169,24 +173,25 @@ def test_parts_add_up_to_the_whole(
 
 def test_the_critic_is_compared_clipped_as_well() -> None:
     """By hand: of ``(now - target)^2`` and that of the value held near the old one, the larger, halved."""
-    critic = nn.Linear(1, 1, bias=False)
-    nn.init.ones_(critic.weight)
-    loss = ChatPPOLoss.__new__(ChatPPOLoss)
-    nn.Module.__init__(loss)
-    loss.critic, loss.value_clip = critic, 0.5
-    loss._hidden = torch.tensor([[2.0], [0.2]])  # what the critic says now
+    now = torch.tensor([2.0, 0.2])
     value, target = torch.tensor([1.0, 0.0]), torch.tensor([2.0, 1.0])
     # First: now hits the target, held at 1.5 it misses by 0.5. Second: held at 0.2 both miss by 0.8.
-    assert loss.critic_loss(value, target).item() == pytest.approx(0.5 * (0.25 + 0.64) / 2)
+    assert clipped_value_loss(now, value, target, 0.5).item() == pytest.approx(0.5 * (0.25 + 0.64) / 2)
 
 
 def test_the_critic_does_not_shape_the_actor(played: tuple[ChatActor, list[Record]]) -> None:
     """Its error gives gradients to the head, and to no weight of the actor."""
     actor, records = played
     head = nn.Linear(actor.model.model.config.text_config.hidden_size, 1)
-    loss = ChatPPOLoss(actor, head, 0.5, entropy_bonus=False)
-    loss(batch_of(actor, records, None))
-    tokens = sum(record.sampled_tokens for record in records)
-    loss.critic_loss(torch.zeros(tokens), torch.ones(tokens)).backward()
+    config = train_ppo_mllm.Config(entropy=0.0)
+    batch = batch_of(actor, records, torch.zeros(6))
+    for name, value in (("value", 0.0), ("target", 1.0)):
+        batch.set(name, [torch.full((record.sampled_tokens,), value) for record in records])
+    (micro,) = actor.scorer.micro_batches(records, len(records))
+    loss, _ = train_ppo_mllm.ppo_loss(
+        config, train_ppo_mllm.make_loss(config, actor.model.device), head, batch, micro
+    )
+    actor.model.zero_grad()
+    loss.backward()
     assert head.weight.grad is not None and head.weight.grad.abs().max() > 0
-    assert all(weight.grad is None for weight in actor.model.parameters())
+    assert all(weight.grad is None or not weight.grad.any() for weight in actor.model.parameters())

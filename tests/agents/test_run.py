@@ -20,10 +20,10 @@ from tensordict import TensorDict
 from torch import nn
 
 from agents import train_grpo, train_ppo
-from agents.compact.run import Run, episode_figures
+from agents.compact.run import HeldOut, episode_figures
 from agents.training import run as loop
 from agents.training.archive import UnreadableCheckpoint, read_metadata, write_archive
-from agents.training.run import CheckpointMismatch, RunDiverged, gradient_step
+from agents.training.run import CheckpointMismatch, RunDiverged, TrainingRun, optimizer_step
 from videogym import Segment, Task
 from videogym.datasets import write_tasks
 from videogym.testing.coded_clips import write_clip
@@ -40,9 +40,10 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def make_run(out: Path, policy: nn.Module | None = None, config=LOOPS["ppo"][1]) -> Run:
+def make_run(out: Path, policy: nn.Module | None = None, config=LOOPS["ppo"][1]) -> TrainingRun:
     policy = policy or Table()
-    return Run(config, out, policy, torch.optim.Adam(policy.parameters()), nn.Module())
+    optimizer = torch.optim.Adam(policy.parameters())
+    return TrainingRun(config, out, policy, optimizer, nn.Module(), HeldOut(config, policy))
 
 
 # --- resuming ----------------------------------------------------------------------------------
@@ -248,7 +249,9 @@ def test_no_step_is_made_down_a_loss_that_is_not_finite() -> None:
     weight = nn.Parameter(torch.ones(2))
     optimizer = torch.optim.Adam([weight])
     with pytest.raises(RunDiverged, match="the loss is inf"):
-        gradient_step((weight * torch.inf).sum(), [weight], optimizer, 0.5)
+        loss = (weight * torch.inf).sum()
+        loss.backward()
+        optimizer_step([weight], optimizer, loss.item(), 0.5)
     assert weight.tolist() == [1.0, 1.0] and not optimizer.state
 
 

@@ -7,19 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from small_chat import FAMILIES, ODD, TASKS, Noise, crop, load, make_actor
+from small_chat import FAMILIES, ODD, TASKS, Noise, batch_of, crop, grpo_step, load, make_actor
 from torch import nn
 from torchrl.checkpoint import Checkpoint
 
 from agents import train_grpo_mllm
-from agents.train_grpo_mllm import Config, gradient_step, train, whole_groups, with_advantages
-from agents.training.losses import ChatGRPOLoss
+from agents.train_grpo_mllm import Config, train
 from agents.vlm.actor import ChatActor
+from agents.vlm.batch import complete_groups, group_advantage
 from agents.vlm.policy import make_model, trained
 from agents.vlm.records import Record, read_records
 from agents.vlm.rollouts import make_chat_env, rollouts
 from agents.vlm.scoring import Scorer
-from agents.vlm.update import as_batch
 from videogym import FrameStore
 
 SMALL: dict[str, Any] = {
@@ -64,27 +63,29 @@ def paid(records: list[Record], returns: list[float]) -> list[Record]:
 # --- advantages --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kl", [0.0, 0.1])
-def test_advantages_compare_rollouts_within_their_group(make: Callable[[], ChatActor], kl: float) -> None:
-    """Returns 0, 1, 2 give -1, 0, 1 whatever others have; equal ones give 0, and stay for a divergence."""
-    config, actor = Config(**{**SMALL, "kl": kl}), make()
+def test_advantages_compare_rollouts_within_their_group(make: Callable[[], ChatActor]) -> None:
+    """Returns 0, 1, 2 give -1, 0, 1 whatever others have; equal ones give 0 and teach nothing."""
+    config, actor = Config(**SMALL), make()
     env = make_chat_env(config, actor.model, TASKS, groups=2, group_size=3)
     records = paid(rollouts(env, actor), [0.0, 1.0, 2.0, 5.0, 5.0, 5.0])
-    minibatches = with_advantages(config, as_batch(records, actor, None))
-    found = [one["advantage"].flatten().tolist() for one in minibatches]
-    expected = [[-1.0, 0.0, 1.0], [0.0, 0.0, 0.0]] if kl else [[-1.0, 0.0, 1.0]]
-    assert [pytest.approx(row, abs=1e-4) for row in expected] == found
-    together = with_advantages(replace(config, minibatch_groups=2), as_batch(records, actor, None))
-    assert [len(one) for one in together] == [6 if kl else 3]
+    returns = batch_of(actor, records, torch.zeros(6)).returns
+    assert returns.tolist() == [0.0, 1.0, 2.0, 5.0, 5.0, 5.0]
+    advantages = group_advantage(returns, 3)
+    assert advantages.tolist() == pytest.approx([-1.0, 0.0, 1.0, 0.0, 0.0, 0.0], abs=1e-4)
+    batch = batch_of(actor, records, advantages)
+    assert [len(value) for value in batch.get("advantage")] == [one.sampled_tokens for one in records]
+    assert batch.with_contrast(3).records == records[:3]
 
 
 def test_equal_fractional_rewards_have_no_contrast(make: Callable[[], ChatActor]) -> None:
     """Sixteen returns of 1.3, whose mean is another number in float32, are nothing to learn from."""
-    config = Config(**{**SMALL, "groups": 1, "group_size": 16, "kl": 0.0, "max_new_tokens": 1})
+    config = Config(**{**SMALL, "groups": 1, "group_size": 16, "max_new_tokens": 1})
     actor = make()
     env = make_chat_env(config, actor.model, TASKS, groups=1, group_size=16)
     records = paid(rollouts(env, actor), [1.3] * 16)
-    assert with_advantages(config, as_batch(records, actor, None)) == []
+    returns = batch_of(actor, records, torch.zeros(16)).returns
+    batch = batch_of(actor, records, group_advantage(returns, 16))
+    assert len(batch.with_contrast(16)) == 0
 
 
 def test_a_new_run_in_a_folder_keeps_no_records_of_another(
@@ -122,9 +123,9 @@ def test_groups_with_a_rollout_that_was_cut_are_passed_over(make: Callable[[], C
     env = make_chat_env(config, actor.model, TASKS, groups=2, group_size=3)
     records = rollouts(env, actor)
     records[1] = replace(records[1], cut="context", ending="")
-    assert whole_groups(records) == records[3:]
+    assert complete_groups(records) == records[3:]
     records[5] = replace(records[5], cut="fault: gone", ending="")
-    assert whole_groups(records) == []
+    assert complete_groups(records) == []
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -134,8 +135,7 @@ def test_a_step_makes_the_better_rollout_likelier(checkpoints: dict[str, Path], 
     config = Config(**{**SMALL, "groups": 1, "group_size": 2, "kl": 0.0})
     env = make_chat_env(config, actor.model, TASKS, groups=1, group_size=2)
     records = paid(rollouts(env, actor), [1.0, 0.0])
-    (minibatch,) = with_advantages(config, as_batch(records, actor, None))
-    loss = ChatGRPOLoss(actor, entropy_bonus=False, aggregation="prompt_mean")
+    minibatch = batch_of(actor, records, torch.tensor([1.0, -1.0]))
 
     def log_probs() -> list[float]:
         with torch.no_grad():
@@ -143,8 +143,7 @@ def test_a_step_makes_the_better_rollout_likelier(checkpoints: dict[str, Path], 
         return [float(some.mean()) for some in scored.log_probs.split(scored.counts)]
 
     before = log_probs()
-    parameters = trained(actor.model)
-    values = gradient_step(config, actor, loss, parameters, torch.optim.SGD(parameters, 0.1), minibatch)
+    values = grpo_step(config, actor, minibatch, torch.optim.SGD(trained(actor.model), 0.1))
     after = log_probs()
     assert after[0] > before[0] and after[1] < before[1]
     assert values["clip_fraction"] == 0.0 and values["ess"] == pytest.approx(1.0, abs=1e-3)
@@ -186,16 +185,16 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(
     """Killed in the third of four iterations: weights, optimizer and rollouts are as in one go."""
     config = Config(**{**SMALL, "at_once": 3, "eval_episodes": 1, "max_new_tokens": 4})
     train(config, make(), tmp_path / "whole")
-    steps, real = [], train_grpo_mllm.step
+    steps, real = [], train_grpo_mllm.optimizer_step
 
-    def step(*arguments: Any) -> float:
+    def step(*arguments: Any) -> dict[str, float]:
         steps.append(1)
         if len(steps) == 6:  # two an iteration
             raise Killed
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_grpo_mllm, "step", step)
+        patch.setattr(train_grpo_mllm, "optimizer_step", step)
         with pytest.raises(Killed):
             train(config, make(), tmp_path / "parts")
     assert train(config, make(), tmp_path / "parts").first_iteration == 2

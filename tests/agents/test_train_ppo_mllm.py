@@ -12,12 +12,12 @@ from small_chat import ODD, TASKS, load, make_actor, record
 from torch import nn
 from torchrl.checkpoint import Checkpoint
 
-from agents.train_ppo_mllm import Config, estimate, make_shaping, train, turns
+from agents.train_ppo_mllm import Config, estimate, make_shaping, rewards_of_turns, train
 from agents.vlm.actor import ChatActor
+from agents.vlm.batch import RolloutBatch
 from agents.vlm.records import Record, TurnRecord
 from agents.vlm.rollouts import make_chat_env, rollouts
 from agents.vlm.scoring import Scorer
-from agents.vlm.update import as_batch
 
 SMALL: dict[str, Any] = {
     "recipe": ODD,
@@ -67,7 +67,9 @@ def test_episodes_of_different_lengths_are_one_table() -> None:
     """What was never played waits; an absent term is NaN; only the last turn ends the episode."""
     first = TurnRecord((), (), output=(1,), reward=0.5, terms={"a": 0.5, "b": None}, looked=True)
     last = TurnRecord((), (), output=(2,), reward=1.0, terms={"a": 0.0, "b": 1.0})
-    td = turns([record(first, last, ending="answered", success=True), record(last, ending="answered")])
+    td = rewards_of_turns(
+        [record(first, last, ending="answered", success=True), record(last, ending="answered")]
+    )
     after = td["next"]
     assert td["waiting"][..., 0].tolist() == [[False, False], [False, True]]
     assert after["reward"][..., 0].tolist() == [[0.5, 1.0], [1.0, 0.0]]
@@ -81,7 +83,7 @@ def test_episodes_of_different_lengths_are_one_table() -> None:
 def test_a_cut_episode_is_never_scored() -> None:
     """Its gate was never settled."""
     with pytest.raises(ValueError, match="cut from outside"):
-        turns([record(TurnRecord((), (), output=(1,), terms={}), cut="context")])
+        rewards_of_turns([record(TurnRecord((), (), output=(1,), terms={}), cut="context")])
 
 
 @pytest.mark.parametrize("bias", [0.0, 3.0])
@@ -91,18 +93,16 @@ def test_every_token_is_worth_what_its_turn_and_later_ones_pay(
     """With lambda 1: r1 + 0.5 r2 in the first turn, r2 in the last, whatever the critic says."""
     config = Config(**SMALL | {"gamma_turn": 0.5})
     actor, records = played(make, config)
-    batch, shaped = as_batch(records, actor, None), make_shaping(config)(turns(records))
-    estimate(config, batch, shaped, actor, head(actor, bias))
-    for row, one in zip(batch.unbind(0), records, strict=True):
+    batch, rewards = RolloutBatch(records, actor.model), make_shaping(config)(rewards_of_turns(records))
+    estimate(config, batch, rewards["next", "reward"], actor, head(actor, bias))
+    for row, one in zip(batch.rows, records, strict=True):
         r1, r2 = (turn.reward for turn in one.played)
         lengths = [len(turn.output) for turn in one.played]
         expected = torch.tensor([r1 + 0.5 * r2] * lengths[0] + [r2] * lengths[1])
-        assert_close(row["value_target"], expected)
+        assert_close(row["target"], expected)
         assert row["value"].tolist() == pytest.approx([bias] * sum(lengths))
-        # Advantages stand at the sampled tokens of the whole conversation and nowhere else.
-        mask = row["masks", "all_assistant_mask"]
-        assert not row["advantage"][~mask].any() and len(row["advantage"]) == len(mask)
-    advantage = torch.cat([row["advantage"][row["masks", "all_assistant_mask"]] for row in batch.unbind(0)])
+    advantage = torch.cat(batch.get("advantage"))
+    assert len(advantage) == sum(one.sampled_tokens for one in records)
     assert advantage.mean().item() == pytest.approx(0.0, abs=1e-5)
     assert advantage.std().item() == pytest.approx(1.0, abs=1e-3)
 
@@ -117,11 +117,13 @@ def test_divergence_is_paid_for_token_by_token(
     with torch.no_grad():
         other.model.lm_head.weight += 0.05 * torch.randn_like(other.model.lm_head.weight)
     reference = Scorer(other, 0.8)
-    batch = as_batch(records, actor, reference)
-    estimate(config, batch, make_shaping(config)(turns(records)), actor, head(actor))
+    batch = RolloutBatch(records, actor.model)
+    batch.set("reference", reference.log_probs(records, 16))
+    rewards = make_shaping(config)(rewards_of_turns(records))["next", "reward"]
+    estimate(config, batch, rewards, actor, head(actor))
     with torch.no_grad():
         first = reference(records[:1]).log_probs.tolist()
-    row, (one, two) = batch[0], records[0].played
+    row, (one, two) = batch.rows[0], records[0].played
     gaps = [p - q for p, q in zip((*one.log_probs, *two.log_probs), first, strict=True)]
     n = len(one.output)
     for place in range(len(gaps)):
@@ -129,7 +131,7 @@ def test_divergence_is_paid_for_token_by_token(
         if place < n:
             # The end of a turn is worth its own pay and the discounted worth of the next end.
             paid = one.reward + 0.95 * (two.reward - 0.5 * gaps[-1])
-        assert row["value_target"][place].item() == pytest.approx(paid - 0.5 * sum(ahead), abs=1e-4)
+        assert row["target"][place].item() == pytest.approx(paid - 0.5 * sum(ahead), abs=1e-4)
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(

@@ -13,7 +13,17 @@ from torch import nn
 from torchrl.checkpoint import Checkpoint
 
 from agents import train_sft
-from agents.train_sft import Config, by_task, chosen, load_examples, mean_nll, rate, train, weight_groups
+from agents.train_sft import (
+    Config,
+    by_task,
+    chosen,
+    learned,
+    load_examples,
+    nll,
+    rate,
+    train,
+    weight_groups,
+)
 from agents.training.run import CheckpointMismatch, RunDiverged
 from agents.vlm.actor import ChatActor
 from agents.vlm.records import Record, RecordError, fingerprint, write_records
@@ -145,19 +155,24 @@ def test_mistakes_are_read_but_not_imitated(examples: list[Record], make: Callab
     some = [one for one in examples if not all(turn.learn for turn in one.turns)][:2]
     assert some
     scored = Scorer(actor.model, 0.8, share=False)(some).log_probs
-    learned = torch.tensor([turn.learn for one in some for turn in one.turns for _ in turn.output])
-    count = int(learned.sum())
-    loss = mean_nll(actor, some, count, slice(None))
-    assert_close(loss, -scored[learned].mean())
+    taught = torch.tensor([turn.learn for one in some for turn in one.turns for _ in turn.output])
+    assert torch.equal(torch.cat([learned(one) for one in some]), taught)
+
+    def mean_nll(records: list[Record], count: int) -> torch.Tensor:
+        (micro,) = actor.scorer.micro_batches(records, len(records))
+        return nll(micro, records) / count
+
+    loss = mean_nll(some, int(taught.sum()))
+    assert_close(loss, -scored[taught].mean())
     parameters = list(actor.model.parameters())
-    expected = torch.autograd.grad(-scored[learned].mean(), parameters, allow_unused=True)
+    expected = torch.autograd.grad(-scored[taught].mean(), parameters, allow_unused=True)
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
     for one, other in zip(found, expected, strict=True):
         assert (one is None) == (other is None)
         if one is not None and other is not None:
             torch.testing.assert_close(one, other, atol=1e-5, rtol=GRADIENT)
     wrong = [replace(one, turns=tuple(replace(t, learn=False) for t in one.turns)) for one in some]
-    nothing = torch.autograd.grad(mean_nll(actor, wrong, 1, slice(None)), parameters, allow_unused=True)
+    nothing = torch.autograd.grad(mean_nll(wrong, 1), parameters, allow_unused=True)
     assert all(gradient is None or not gradient.any() for gradient in nothing)
 
 
@@ -185,16 +200,16 @@ def killed_in_the_third_step(
     config: Config, make: Callable[[], ChatActor], out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of four, after a checkpoint of two."""
-    steps, real = [], train_sft.step
+    steps, real = [], train_sft.optimizer_step
 
-    def step(*arguments: Any) -> float:
+    def step(*arguments: Any) -> dict[str, float]:
         steps.append(1)
         if len(steps) == 3:
             raise Killed
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_sft, "step", step)
+        patch.setattr(train_sft, "optimizer_step", step)
         with pytest.raises(Killed):
             train(config, make(), out)
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from scripted import ScriptedActor, ScriptedEnv
+from scripted import ScriptedActor, ScriptedEnv, learn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -34,12 +34,10 @@ from agents.engines.base import Sampling
 from agents.engines.transformers_engine import TransformersEngine
 from agents.models.qwen_vl import QwenVL
 from agents.models.tiny_qwen import build_tiny_qwen, tiny_config, train_tokenizer
-from agents.train_grpo_mllm import Config, gradient_step, with_advantages
-from agents.training.losses import ChatGRPOLoss
+from agents.train_grpo_mllm import Config
 from agents.vlm.policy import make_model, prepared, trained
 from agents.vlm.rollouts import rollouts
 from agents.vlm.tiny import corpus
-from agents.vlm.update import as_batch
 from videogym import VideoQAEnv, get_recipe
 
 TASKS = "procedural:brief_event?level=0&duration_s=512&size=640x360&count=16"
@@ -308,15 +306,9 @@ def measure(shape: str, recipe: str, device: str, rate: float) -> dict[str, Any]
     generating_gb = peak_gb(device)
     assert not any(record.cut for record in records)
     optimizer = torch.optim.AdamW(trained(model), 1e-6)
-    loss = ChatGRPOLoss(actor, entropy_bonus=False, aggregation="prompt_mean")
 
     def update() -> None:
-        batch = as_batch(records, actor, None)
-        for row, record in zip(batch.unbind(0), records, strict=True):
-            # Equal returns would have no advantage to train on.
-            row["next", "episode_reward"] = torch.tensor([float(record.number % 2)])
-        (minibatch,) = with_advantages(config, batch)
-        gradient_step(config, actor, loss, trained(model), optimizer, minibatch)
+        learn(config, actor, records, optimizer)
 
     model.forwarded_tokens = 0
     with FlopCounterMode(display=False) as counter:

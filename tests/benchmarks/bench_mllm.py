@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scripted import ScriptedActor, ScriptedEnv
+from scripted import ScriptedActor, ScriptedEnv, learn
 from transformers import DynamicCache
 
 from agents.engines.base import Sampling
@@ -32,14 +32,13 @@ from agents.engines.transformers_engine import TransformersEngine
 from agents.models.qwen_vl import QwenVL, left_padded
 from agents.models.tiny_qwen import build_tiny_qwen
 from agents.models.visuals import resolve
-from agents.train_grpo_mllm import Config, gradient_step, with_advantages
-from agents.training.losses import ChatGRPOLoss
+from agents.train_grpo_mllm import Config, grpo_loss, make_loss
 from agents.vlm.actor import loss_entries
+from agents.vlm.batch import RolloutBatch
 from agents.vlm.records import Record
 from agents.vlm.rollouts import rollouts
 from agents.vlm.scoring import Scorer
 from agents.vlm.tiny import corpus
-from agents.vlm.update import as_batch
 from videogym import VideoQAEnv, get_recipe
 from videogym.datasets import load_tasks
 
@@ -95,30 +94,25 @@ class Workload:
 
     def update(self) -> None:
         """One whole update: episodes, advantages, loss, step, push."""
-        records = rollouts(self.env, self.actor)
-        batch = as_batch(records, self.actor, None)
-        for row, record in zip(batch.unbind(0), records, strict=True):
-            # Equal returns would have no advantage to train on.
-            row["next", "episode_reward"] = torch.tensor([float(record.number % 2)])
-        (minibatch,) = with_advantages(self.config, batch)
-        loss = ChatGRPOLoss(self.actor, entropy_bonus=False, aggregation="prompt_mean")
-        gradient_step(self.config, self.actor, loss, [*self.model.parameters()], self.optimizer, minibatch)
+        learn(self.config, self.actor, rollouts(self.env, self.actor), self.optimizer)
         self.actor.push()
 
     def loss(self, records: list[Record]) -> None:
         """Loss and backward pass alone."""
-        batch = as_batch(records, self.actor, None)
-        batch["advantage"] = torch.randn(len(records), 1, 1)
-        loss = ChatGRPOLoss(self.actor, entropy_bonus=False, aggregation="prompt_mean")
-        loss(batch).loss_objective.backward()
+        batch = RolloutBatch(records, self.model)
+        batch.set_advantage(torch.randn(len(records)))
+        loss_module = make_loss(self.config, self.model.device)
+        for micro in self.actor.scorer.micro_batches(records, len(records)):
+            loss, _ = grpo_loss(self.config, loss_module, batch.tensors(micro), micro)
+            loss.backward()
 
 
 def bare_loss(model: QwenVL, records: list[Record]) -> None:
     """What transformers and ten lines make of the same padded tensors: forward, log-softmax, backward."""
     entries = [loss_entries(record, model) for record in records]
-    ids = left_padded([entry["tokens", "full"] for entry in entries], model.pad_id)
-    sampled = left_padded([entry["masks", "all_assistant_mask"] for entry in entries])
-    attention = left_padded([entry["masks", "all_attention_mask"].long() for entry in entries])
+    ids = left_padded([entry["tokens"] for entry in entries], model.pad_id)
+    sampled = left_padded([entry["mask"] for entry in entries])
+    attention = left_padded([torch.ones_like(entry["tokens"]) for entry in entries])
     visuals = [visual for record in records for turn in record.turns for visual in turn.visuals]
     pixels = torch.cat([torch.from_numpy(model.layout.patches(f)) for f in resolve(model.store, visuals)])
     first = int(sampled.any(0).nonzero()[0])  # logits of the completions only

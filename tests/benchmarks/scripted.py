@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from agents.engines.base import Sampling
+from agents.train_grpo_mllm import Config, grpo_loss, make_loss
+from agents.training.run import optimizer_step
 from agents.vlm.actor import ChatActor
+from agents.vlm.batch import RolloutBatch, group_advantage
 from agents.vlm.env import ChatEnv
+from agents.vlm.policy import trained
 from agents.vlm.records import Record
 
 
@@ -34,3 +40,18 @@ class ScriptedActor(ChatActor):
         """One output more, none of which ends by itself."""
         length = self.lengths[max(len(record.turns) for record in records) - 1]
         return super().answer(records, replace(self.sampling, max_new_tokens=length, end_id=-1))
+
+
+def learn(
+    config: Config, actor: ChatActor, records: Sequence[Record], optimizer: torch.optim.Optimizer
+) -> None:
+    """The update of `agents.train_grpo_mllm.train` on one minibatch, with returns that differ."""
+    batch = RolloutBatch(records, actor.model)
+    returns = torch.tensor([float(record.number % 2) for record in records], dtype=torch.float64)
+    batch.set_advantage(group_advantage(returns, config.group_size))
+    loss_module, total = make_loss(config, actor.model.device), 0.0
+    for micro in actor.scorer.micro_batches(batch.records, config.at_once):
+        loss, _ = grpo_loss(config, loss_module, batch.tensors(micro), micro)
+        loss.backward()
+        total += loss.item()
+    optimizer_step(trained(actor.model), optimizer, total, config.max_grad_norm)

@@ -1,0 +1,151 @@
+"""Rollouts as a loss reads them: the tensors of every conversation, made once.
+
+A conversation is laid out whole, (L,), with its sampled tokens under a mask. What is known of sampled
+tokens only, advantages or values, is kept by rollout, (T,), and spread out under the mask where a loss is
+asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import compress
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+from torchrl.objectives.llm import MCAdvantage
+
+from videogym.rewards import finite
+
+from ..models.qwen_vl import QwenVL, left_padded
+from ..training.losses import SCORED
+from .actor import loss_entries
+from .records import Record
+from .scoring import MicroBatch
+
+OF_LOSS = ("tokens", "mask", "log_probs", "advantage", "reference")
+NO_CONTRAST = 1e-3  # an advantage as small as this is rounding: real ones are near 1
+
+
+class RolloutBatch:
+    """Whole rollouts, N of them, and what is learned from each.
+
+    Args:
+        records: whole rollouts.
+        model: lays their conversations out.
+
+    Attributes:
+        records: as given.
+        rows: of each rollout ``tokens`` (L,) int64, ``mask`` (L,) bool, true on sampled tokens,
+        ``log_probs`` (L,) float32 when they were sampled, and what was set of its sampled tokens, (T,).
+    """
+
+    def __init__(self, records: Sequence[Record], model: QwenVL) -> None:
+        self.records = list(records)
+        self.rows = [loss_entries(record, model) for record in self.records]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def _take(self, chosen: Sequence[bool]) -> RolloutBatch:
+        part = RolloutBatch.__new__(RolloutBatch)
+        part.records = list(compress(self.records, chosen))
+        part.rows = list(compress(self.rows, chosen))
+        return part
+
+    def split(self, size: int) -> Iterator[RolloutBatch]:
+        """Minibatches of so many rollouts at most, in order."""
+        for first in range(0, len(self), size):
+            yield self._take([first <= place < first + size for place in range(len(self))])
+
+    @property
+    def returns(self) -> Tensor:
+        """(N,) float64; in float32 the mean of equal returns differs from them, and noise is trained on.
+
+        Raises:
+            RewardError: one is not finite.
+        """
+        paid = [finite(one.total_reward, f"the reward of task {one.task_id!r}") for one in self.records]
+        return torch.tensor(paid, dtype=torch.float64)
+
+    def set(self, name: str, values: Sequence[Tensor]) -> None:
+        """Keep something of the sampled tokens of every rollout, (T,) each."""
+        for row, value in zip(self.rows, values, strict=True):
+            row[name] = value
+
+    def set_advantage(self, values: Tensor) -> None:
+        """Give all sampled tokens of a rollout its advantage, (N,)."""
+        counts = [int(row["mask"].sum()) for row in self.rows]
+        self.set("advantage", [one.expand(n) for one, n in zip(values.float(), counts, strict=True)])
+
+    def get(self, name: str) -> list[Tensor]:
+        """By rollout."""
+        return [row[name] for row in self.rows]
+
+    def with_contrast(self, group_size: int) -> RolloutBatch:
+        """The groups in which advantages differ from 0 at all."""
+        differs = [bool(value.abs().max() > NO_CONTRAST) for value in self.get("advantage")]
+        groups = [any(differs[first : first + group_size]) for first in range(0, len(self), group_size)]
+        return self._take([kept for kept in groups for _ in range(group_size)])
+
+    def tensors(self, micro: MicroBatch) -> TensorDict:
+        """What TorchRL's `GRPOLoss` reads of a micro-batch, (B, L), left-padded, where the model is.
+
+        Returns:
+            ``("tokens", "full")``, ``("masks", "all_assistant_mask")``, ``("log_probs", "full")``,
+            ``"advantage"`` (B, L, 1), ``"reference"`` (B, L) where it is known, and the present
+            log-probabilities and entropies, `SCORED`.
+        """
+        rows = self.rows[micro.place]
+        known = [name for name in OF_LOSS if name in rows[0]]
+        columns = {name: left_padded([_spread(row, name) for row in rows]) for name in known}
+        device = micro.scored.log_probs.device
+        mask = columns["mask"].to(device)
+        nothing = torch.zeros(mask.shape, dtype=micro.scored.log_probs.dtype, device=device)
+        batch = TensorDict(
+            {
+                ("tokens", "full"): columns["tokens"],
+                ("masks", "all_assistant_mask"): mask,
+                ("log_probs", "full"): columns["log_probs"],
+                "advantage": columns["advantage"][..., None],
+                (SCORED, "log_probs"): nothing.masked_scatter(mask, micro.scored.log_probs),
+                (SCORED, "entropies"): nothing.masked_scatter(mask, micro.scored.entropies),
+            },
+            [len(rows)],
+            device=device,
+        )
+        return batch.set("reference", columns["reference"]) if "reference" in columns else batch
+
+
+def _spread(row: dict[str, Tensor], name: str) -> Tensor:
+    """(L,) of a conversation, 0 where nothing was sampled."""
+    if name in ("tokens", "mask", "log_probs"):
+        return row[name]
+    return torch.zeros(len(row["mask"])).masked_scatter(row["mask"], row[name])
+
+
+def complete_groups(records: Sequence[Record]) -> list[Record]:
+    """Rollouts of the groups in which none was cut from outside."""
+    cut = {record.group for record in records if record.cut}
+    return [record for record in records if record.group not in cut]
+
+
+def group_advantage(returns: Tensor, group_size: int) -> Tensor:
+    """(N,) ``(R - mean) / std`` over each group, by TorchRL's `MCAdvantage`.
+
+    Args:
+        returns: (N,) of whole groups, one after the other.
+        group_size: rollouts of a group.
+    """
+    if not len(returns):
+        return returns
+    episodes = TensorDict(
+        {
+            "query": torch.arange(len(returns)) // group_size,
+            "next": {"reward": returns[:, None], "done": torch.ones(len(returns), 1, dtype=torch.bool)},
+        },
+        [len(returns)],
+    )
+    compare = MCAdvantage(group_size, rewards_key=("next", "reward"), trajectory_return="sum")
+    compared = compare.inv(episodes)
+    return compared["advantage"][:, 0]  # type: ignore[index]  # the groups are whole: all of them are there
