@@ -26,7 +26,7 @@ row = {
     "evidence": [[segment.start_s, segment.end_s] for segment in task.evidence or ()],
     "source": "mine",
 }
-(folder / "tasks.jsonl").write_text(json.dumps(row) + "\n")
+(folder / "tasks.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
 
 env = videogym.VideoQAEnv(str(folder / "tasks.jsonl"), video_root=str(folder))
 for name, policy in {"random": Random(seed=0), "oracle": Oracle()}.items():

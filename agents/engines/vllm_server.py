@@ -54,7 +54,7 @@ class Server:
 
     def log_end(self, lines: int = LOG_LINES) -> str:
         """The last lines of the server's output."""
-        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join(self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
 @contextmanager

@@ -127,7 +127,7 @@ def learn(seed: int, out: Path) -> Trained:
     imitated, began = copy.deepcopy(policy), curve[-1][0]
     shutil.rmtree(out / "ppo", ignore_errors=True)  # another run's checkpoint would be gone on with
     train(config, policy, out / "ppo", progress=True)
-    for line in (out / "ppo" / "log" / "scalars" / "success.csv").read_text().splitlines():
+    for line in (out / "ppo" / "log" / "scalars" / "success.csv").read_text(encoding="utf-8").splitlines():
         iteration, success = line.split(",")
         curve.append((began + (int(iteration) + 1) * config.episodes, float(success)))
     return Trained(imitated, policy, curve, began)
@@ -257,7 +257,7 @@ def report_grpo(out: Path) -> None:
         **shared, iterations=60, groups=4, group_size=8, minibatch_groups=1, lr=1e-3, kl=0.0
     )
     train_grpo_mllm.train(config, actor, out / "grpo", progress=True)
-    lines = (out / "grpo" / "log" / "scalars" / "reward.csv").read_text().splitlines()
+    lines = (out / "grpo" / "log" / "scalars" / "reward.csv").read_text(encoding="utf-8").splitlines()
     rewards = [float(line.split(",")[1]) for line in lines]
     first, last = np.mean(rewards[:15]), np.mean(rewards[-15:])
     print(f"\ntiny Qwen2.5-VL, {len(rewards)} iterations of GRPO: reward {first:.2f} -> {last:.2f}")

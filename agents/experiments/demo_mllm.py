@@ -153,7 +153,10 @@ def run_seed(recipe: str, seed: int, out: Path) -> dict[str, dict[str, Any]]:
     tiny_checkpoint(folder / "base", lesson, train_sft.demonstrator(lesson), **SIZES)
     made_by = {"base": f"{SIZES} {TESTED} {lesson.rules.identity} {lesson.eval_tasks}"}
     results = {}
-    with (folder / "log.txt").open("a") as log, redirect_stderr(log):  # bars of two runs would mix
+    with (
+        (folder / "log.txt").open("a", encoding="utf-8") as log,
+        redirect_stderr(log),
+    ):  # bars of two runs would mix
         path = folder / "base.json"
         results["base"] = result(path, made_by["base"], lambda: measure(lesson, folder / "base"))
         for name, stage in todo.items():
@@ -185,7 +188,7 @@ def result(path: Path, made_by: str, make: Callable[[], dict[str, Any]]) -> dict
         values = make() | {"made_by": identity}
         with whole_file(path) as file:
             file.write((json.dumps(values, indent=1) + "\n").encode())
-    read: dict[str, Any] = json.loads(path.read_text())
+    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if read["made_by"] != identity:
         raise ValueError(
             f"{path} was made by {read['made_by']}, which is not what this program would do now "
@@ -359,7 +362,7 @@ def main() -> None:
     for recipe in arguments.recipes:
         rows = [results[recipe, seed] for seed in arguments.seeds]
         text = table(rows)
-        (arguments.out / recipe / "table.md").write_text(text)
+        (arguments.out / recipe / "table.md").write_text(text, encoding="utf-8")
         sys.stdout.write(f"\n{recipe}, {TESTED} held-out questions a seed\n\n{text}")
         lines = [line for seed in arguments.seeds for line in missed(recipe, seed, results[recipe, seed])]
         short += [f"{recipe}, {line}" for line in lines]

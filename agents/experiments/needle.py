@@ -62,7 +62,7 @@ def run_seed(
     """All arms of a seed that have no result yet; returns accuracies, hit rates and seconds by name."""
     lesson = lesson or ImitationConfig()
     path = out / f"seed-{seed}.json"
-    row: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"seed": seed}
+    row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"seed": seed}
     if "oracle" not in row:
         row["oracle"] = evaluate(Oracle(), make_env(WARM, TEST_TASKS).unwrapped).accuracy.mean
     if "warm" not in row:
@@ -95,7 +95,7 @@ def _ppo(policy: CompactPolicy, config: Config, folder: Path, progress: bool) ->
 
 
 def _curve(folder: Path) -> list[list[float]]:
-    lines = (folder / "log" / "scalars" / "eval_accuracy.csv").read_text().splitlines()
+    lines = (folder / "log" / "scalars" / "eval_accuracy.csv").read_text(encoding="utf-8").splitlines()
     return [[float(value) for value in line.split(",")] for line in lines]
 
 

@@ -171,7 +171,7 @@ def _read_curve(folder: Path, name: str) -> dict[int, float]:
     path = folder / "log" / "scalars" / f"{name}.csv"
     if not path.exists():
         return {}
-    rows = (line.split(",") for line in path.read_text().splitlines())
+    rows = (line.split(",") for line in path.read_text(encoding="utf-8").splitlines())
     return {int(step): float(value) for step, value in rows}
 
 

@@ -128,4 +128,4 @@ def cell_path(out: Path, name: str, seed: int) -> Path:
 
 def read_cell(path: Path) -> Cell:
     """A cell that was written."""
-    return Cell(**json.loads(path.read_text()))
+    return Cell(**json.loads(path.read_text(encoding="utf-8")))

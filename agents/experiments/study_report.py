@@ -27,7 +27,7 @@ def report(out: Path) -> str:
     if len(starts) > 1:
         raise ValueError(f"cells of different starts, confidence {sorted(starts)}, lie in {out / 'cells'}")
     text = table({name: cells[name] for name in CONDITIONS if name in cells})
-    (out / "table.md").write_text(text)
+    (out / "table.md").write_text(text, encoding="utf-8")
     draw(cells, out / "curves.png")
     draw_algorithms(cells, out / "ppo_grpo.png")
     return text

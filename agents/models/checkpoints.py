@@ -73,7 +73,7 @@ def save_processor(folder: str | Path, layout: PatchLayout) -> None:
         ValueError: it is a model of another family.
     """
     folder = Path(folder)
-    kind = json.loads((folder / "config.json").read_text())["model_type"]
+    kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     if kind not in PROCESSORS:
         raise ValueError(f"processors are known of {', '.join(PROCESSORS)}, not of {kind!r}")
     processor, video_processor = PROCESSORS[kind]
@@ -89,5 +89,5 @@ def save_processor(folder: str | Path, layout: PatchLayout) -> None:
     }
     image = {**shared, "image_processor_type": "Qwen2VLImageProcessorFast"}
     video = {**shared, "video_processor_type": video_processor}
-    (folder / "preprocessor_config.json").write_text(json.dumps(image, indent=1))
-    (folder / "video_preprocessor_config.json").write_text(json.dumps(video, indent=1))
+    (folder / "preprocessor_config.json").write_text(json.dumps(image, indent=1), encoding="utf-8")
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(video, indent=1), encoding="utf-8")

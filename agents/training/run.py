@@ -235,7 +235,7 @@ def _module_name(config: type) -> str:
 def _forget_after(scalars: Path, iteration: int) -> None:
     """Drop points of iterations that will be done again; a new run starts with empty curves."""
     for path in scalars.glob("*.csv"):
-        lines = path.read_text().splitlines(keepends=True)
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) < iteration]
         with whole_file(path) as file:
             file.write("".join(kept).encode())

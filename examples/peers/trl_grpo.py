@@ -82,7 +82,7 @@ def make_trainer(model, processor: ProcessorMixin, tasks=TASKS, recipe=RECIPE, *
         changes: to the configuration.
     """
     template = files("trl").joinpath("chat_templates", "qwen3_vl.jinja")
-    processor.chat_template = processor.tokenizer.chat_template = template.read_text()
+    processor.chat_template = processor.tokenizer.chat_template = template.read_text(encoding="utf-8")
     env = VideoQAEnv(tasks, recipe)
     prompt = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": ""}]
     rows = [{"prompt": prompt, "task_id": env.tasks[i].task_id} for i in range(len(env.tasks))]

@@ -58,7 +58,7 @@ def _limit_memory(more: int) -> None:
     with contextlib.suppress(ImportError, OSError, ValueError):  # a system without, or a lower limit
         import resource
 
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         most = pages * os.sysconf("SC_PAGE_SIZE") + more
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
