@@ -82,7 +82,9 @@ def _plain(value: object) -> Any:
 def _name(value: Any) -> str:
     if not hasattr(value, "__qualname__"):
         raise ValueError(f"{value!r} has no name: use a function or a frozen dataclass with __call__")
-    name = f"{value.__module__}:{value.__qualname__}"
+    # A room names what is in it: a module of it may be split, and no experiment becomes another one.
+    module = "videogym.rewards" if value.__module__.startswith("videogym.rewards.") else value.__module__
+    name = f"{module}:{value.__qualname__}"
     # Lambdas and local functions share their names; where they are written tells them apart.
     return f"{name}:{value.__code__.co_firstlineno}" if "<" in name and hasattr(value, "__code__") else name
 

@@ -5,7 +5,6 @@ that asked it is absent. `judge_lenient` and `judge_letter`, which compare exact
 `videogym.rewards`; here are those that read numbers, compare words, or ask a language model.
 """
 
-from videogym.grammars.longvt_transcript import parse_verdict_code, parse_verdict_strict
 from videogym.judging.endpoint import ChatEndpoint, EndpointError, NoReply, Reply
 from videogym.judging.language_model import RUBRIC, LanguageModelJudge, Tally
 from videogym.judging.log import Judgement, JudgementLog, JudgementLogError
@@ -13,6 +12,7 @@ from videogym.judging.masking import masked
 from videogym.judging.recipe import with_judge
 from videogym.judging.rules import JudgeByKind, NumericJudge, TokenF1Judge, token_f1
 from videogym.rewards import Judge, judge_lenient, judge_letter
+from videogym.rewards.longvt_transcript import parse_verdict_code, parse_verdict_strict
 
 __all__ = [
     "RUBRIC",

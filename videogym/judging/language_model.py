@@ -19,9 +19,9 @@ from dataclasses import InitVar, dataclass
 from string import Template
 from typing import Any
 
-from videogym.grammars.longvt_transcript import MAX_ANSWER_CHARS, parse_verdict_strict
 from videogym.judging.endpoint import ChatEndpoint, NoReply
 from videogym.judging.log import Judgement, JudgementLog, Reply, read_verdict, request_key
+from videogym.rewards.longvt_transcript import MAX_ANSWER_CHARS, parse_verdict_strict
 from videogym.state import Task
 
 Parser = Callable[[str], float | None]

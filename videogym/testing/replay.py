@@ -15,11 +15,11 @@ from typing import Any
 
 from videogym.env import VideoQAEnv
 from videogym.geometry import Segment
-from videogym.grammars import longvt_transcript, video_mtr
+from videogym.grammars import video_mtr
 from videogym.grammars.longvt import video_name
 from videogym.grammars.longvt_calls import read_turn
 from videogym.recipes import LONGVT_CODE, VIDEO_MTR_CODE, Recipe
-from videogym.rewards import FrameGain, Term, frame_iou, relevant_pool
+from videogym.rewards import FrameGain, Term, frame_iou, longvt_transcript, relevant_pool
 from videogym.state import Clip, State, Task, TaskKind
 from videogym.testing.blank_video import BlankVideo, OneVideoStore
 from videogym.video.sampling import linspace_floored, smart_resize, window_bounds, window_indices

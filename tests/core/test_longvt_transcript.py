@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from videogym.actions import Answer, Crop
-from videogym.grammars import longvt_transcript as transcripts
+from videogym.rewards import longvt_transcript as transcripts
 from videogym.state import Clip, Invalid, Result, Turn
 from videogym.testing.grammar_suite import example_state
 

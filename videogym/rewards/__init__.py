@@ -1,0 +1,49 @@
+"""Reward terms: pure functions of the state before and after a turn, returned by name.
+
+`terms` says what a term is and `scoring` pays a turn and settles the gate; `answers` and `grounding` are
+shared, `video_mtr` and `longvt` hold what those systems pay for. A term of your own is a function
+``(before, after) -> float | None`` in any file.
+"""
+
+from videogym.rewards.answers import AnswerTerm, Judge, is_correct, judge_lenient, judge_letter
+from videogym.rewards.grounding import (
+    best_coverage,
+    coverage_gain,
+    looked_regions,
+    looked_segments,
+    turn_segments,
+)
+from videogym.rewards.longvt import CropOverlap, TranscriptScore, well_formed_episode
+from videogym.rewards.scoring import answered_right, history, pays_for_answers, score
+from videogym.rewards.terms import RewardError, Score, Term, TermFunction, finite, term_names
+from videogym.rewards.video_mtr import FrameGain, WellFormedTurn, frame_iou, relevant_pool
+
+__all__ = [
+    "AnswerTerm",
+    "CropOverlap",
+    "FrameGain",
+    "Judge",
+    "RewardError",
+    "Score",
+    "Term",
+    "TermFunction",
+    "TranscriptScore",
+    "WellFormedTurn",
+    "answered_right",
+    "best_coverage",
+    "coverage_gain",
+    "finite",
+    "frame_iou",
+    "history",
+    "is_correct",
+    "judge_lenient",
+    "judge_letter",
+    "looked_regions",
+    "looked_segments",
+    "pays_for_answers",
+    "relevant_pool",
+    "score",
+    "term_names",
+    "turn_segments",
+    "well_formed_episode",
+]
