@@ -2,12 +2,13 @@
 
 # ruff: noqa: D103
 
+import av
 import numpy as np
 import pytest
 from clips import RATE, write_packets
 
 from videogym.doctor import examine
-from videogym.testing.coded_clips import read_code, write_clip
+from videogym.testing.coded_clips import draw_code, read_code, write_clip
 from videogym.video import TruncatedVideo, VideoError, open_video
 
 COUNT = 70
@@ -146,6 +147,46 @@ def test_segments_that_were_joined_lost_nothing(tmp_path, codec):
     (tmp_path / "joined.ts").write_bytes(b"".join((tmp_path / f"{i}.ts").read_bytes() for i in (0, 40)))
     with open_video(str(tmp_path / "joined.ts")) as video:
         assert [read_code(p) for p in video.frames_at(video.pts_s).pixels] == list(range(80))
+
+
+def noisy(number, width, height):
+    """A coded frame with noise below, so that it fills more than one packet's worth of bits."""
+    frame = draw_code(number, width, height)
+    noise = np.random.default_rng(number).integers(-25, 25, frame[height // 3 :].shape)
+    frame[height // 3 :] = np.clip(frame[height // 3 :] + noise, 0, 255)
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", X264 | {"bf": "3", "slices": "4"}),
+        ("mpeg2video", {"g": "12", "bf": "2", "b": "2M"}),
+    ],
+)
+def test_damage_inside_of_packets_is_told_alike_in_any_company(tmp_path, codec, options):
+    """A B-frame comes out before the later frame that it refers to, whose damage is told only then."""
+    write_clip(tmp_path / "a.mp4", COUNT, codec=codec, codec_options=options, draw=noisy)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    draw, told = np.random.default_rng(7), 0
+    for trial in range(12):
+        data = bytearray((tmp_path / "a.mp4").read_bytes())
+        position, size = packets[int(draw.integers(1, COUNT))]
+        start = position + int(draw.integers(min(40, size // 2) if trial % 3 else 8, size))
+        end = min(start + int(draw.choice([1, 8, 60, size])), position + size)
+        data[start:end] = draw.bytes(end - start)
+        path = tmp_path / f"{trial}.mp4"
+        path.write_bytes(data)
+        with open_video(str(path)) as video:
+            told += any(alone(video, t) is None for t in video.pts_s)
+            check_company(video)
+            for time_s in video.pts_s[::7]:
+                with open_video(str(path)) as fresh:
+                    one, other = alone(fresh, time_s), alone(video, time_s)
+                    assert (one is None) is (other is None)
+                    assert one is None or np.array_equal(one[0], other[0])
+    assert told, "no damage was told, so nothing was tried"
 
 
 def test_a_variable_rate_is_no_loss(tmp_path):

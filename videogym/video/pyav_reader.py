@@ -87,22 +87,29 @@ class _NoEntry(Exception):
 class _Decoder:
     """An open file, a decoder, and where it stands."""
 
+    _packets: Iterator[Any]
+    _group: int | None  # keyframe that decoding started from; None: must seek
+    _last_out: int | None  # ticks of the newest frame that came out since
+    _passed: set[int]  # ticks of later frames that were let go
+    _inside: dict[int, int]  # ticks of frames that have not come out: how many went in before
+    _held: list[Any]  # frames that came out and were not looked at
+
     def __init__(self, path: str, table: PacketTable, stats: Stats, deadline_s: float) -> None:
         self._path, self._table, self._stats = path, table, stats
         self._deadline_s, self._due = deadline_s, 0.0
-        self._container = open_container(path)
-        self._stream = video_stream(self._container, path)
-        for stream in self._container.streams:
-            if stream is not self._stream:
-                stream.discard = Discard.all
+        self._open()
         self._sense = sense_of(table.codec, self._stream.codec_context.extradata)
         self._may_skip = table.codec in _SKIPS_NONREF
         self._seeks_by_dts = table.container == "mpegts"
-        self._packets: Iterator[Any] = iter(())
-        self._group: int | None = None  # keyframe that decoding started from; None: must seek
-        self._last_out: int | None = None  # ticks of the newest frame that came out since
-        self._passed: set[int] = set()  # ticks of later frames that were let go
-        stats.opens += 1
+        self._stand(None, iter(()), None)
+
+    def _open(self) -> None:
+        self._container = open_container(self._path)
+        self._stream = video_stream(self._container, self._path)
+        for stream in self._container.streams:
+            if stream is not self._stream:
+                stream.discard = Discard.all
+        self._stats.opens += 1
 
     def close(self) -> None:
         """Close the file; libav's objects refer to each other and would stay until a collection."""
@@ -126,6 +133,7 @@ class _Decoder:
     def _group_frames(self, key: int, wanted: dict[int, int]) -> Iterator[tuple[int, Any]]:
         """Frames of one group of pictures, from an earlier keyframe if this one does not lead to them."""
         start, step, first = key, 1, self._table.first_of_part(key)
+        asked = dict(wanted)
         while True:
             damage: Exception | None = None
             try:
@@ -134,6 +142,10 @@ class _Decoder:
                 pass
             except (av.FFmpegError, _Damage) as error:
                 damage = error
+                # A decoder that has failed can give a frame of before after seeking.
+                self.close()
+                self._open()
+                wanted.update(asked)  # what came out before it may refer to it
             if not wanted:
                 return
             # Damage costs one more group, in case the keyframe was none; a search goes on.
@@ -157,23 +169,62 @@ class _Decoder:
         key = int(
             min(self._table.keys[start], self._table.pts[0]) if start == 0 else self._table.keys[start]
         )
-        last, too_late = max(wanted), 0
-        for packet in self._packets:
-            for frame in self._decode(packet, packet.pts in wanted, key):
+        last, too_late, newest = max(wanted), 0, -1
+        for frames in itertools.chain([self._let_go()], self._decoded(wanted, key)):
+            if any(frame.is_corrupt for frame in frames):
+                raise _Damage("a damaged picture")
+            for frame in frames:
                 if self._last_out is None and start > 0:
                     self._require_entry(frame, start)
                 self._last_out = frame.pts
                 too_late += frame.pts > last
                 if frame.pts in wanted:
+                    newest = max(newest, self._inside.get(frame.pts, -1))
                     yield wanted.pop(frame.pts), frame
                     self._due = time.monotonic() + self._deadline_s
             if not wanted:
-                newest = self._last_out or 0
-                self._passed = {pts for pts in self._passed if pts > newest}
-                self._group = start
+                can_go_on = self._require_sound(newest, key)
+                shown = self._last_out or 0
+                self._passed = {pts for pts in self._passed if pts > shown}
+                self._inside = {pts: i for pts, i in self._inside.items() if pts > shown}
+                self._group = start if can_go_on else None
                 return
             if too_late > _PATIENCE:
                 return
+
+    def _decoded(self, wanted: dict[int, int], key: int) -> Iterator[list[Any]]:
+        for packet in self._packets:
+            yield self._decode(packet, packet.pts in wanted, key)
+
+    def _let_go(self) -> list[Any]:
+        frames, self._held = self._held, []
+        return frames
+
+    def _require_sound(self, newest: int, key: int) -> bool:
+        """What went in before the wanted frames must be whole, also where it is shown after them.
+
+        A B-frame comes out before the later frame that it refers to, and only there is damage told: but by
+        HEVC's decoder, which is strict and tells it at once.
+
+        Returns:
+            Whether reading can go on from here.
+        """
+        if self._table.codec == "hevc":
+            return True
+        shown = self._last_out or 0
+        awaited = max((pts for pts, i in self._inside.items() if i < newest and pts > shown), default=shown)
+        while shown < awaited and len(self._held) <= _PATIENCE:
+            packet = next(self._packets, None)
+            try:
+                self._held += [] if packet is None else self._decode(packet, True, key)
+            except av.FFmpegError:
+                packet = None
+            if packet is None:
+                return False
+            shown = max([shown, *(frame.pts for frame in self._held)])
+        if any(frame.is_corrupt and self._inside.get(frame.pts, newest) < newest for frame in self._held):
+            raise _Damage("a damaged picture")
+        return True
 
     def _is_behind(self, wanted: dict[int, int]) -> bool:
         """Whether a wanted frame has already gone by."""
@@ -191,8 +242,10 @@ class _Decoder:
 
     def _decode(self, packet: Any, is_wanted: bool, key: int) -> list[Any]:
         """Frames that a packet brings out, from the keyframe on."""
-        if not is_wanted and packet.pts is not None:
-            self._passed.add(packet.pts)
+        if packet.pts is not None:
+            self._inside[packet.pts] = self._stats.packets
+            if not is_wanted:
+                self._passed.add(packet.pts)
         if self._may_skip:
             needed = is_wanted or packet.pts == key
             self._stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
@@ -207,10 +260,7 @@ class _Decoder:
                 return []
             raise
         self._stats.decoded += len(frames)
-        frames = [frame for frame in frames if frame.pts is not None and frame.pts >= key]
-        if any(frame.is_corrupt for frame in frames):
-            raise _Damage("a damaged picture")
-        return frames
+        return [frame for frame in frames if frame.pts is not None and frame.pts >= key]
 
     def _seek(self, start: int) -> None:
         """Go to a keyframe; libav's idea of a timestamp differs by container, so look where it lands."""
@@ -256,9 +306,10 @@ class _Decoder:
         packets = self._in_time(packets_of(self._container, self._stream))
         return next((p for p in packets if p.is_keyframe and p.pts is not None), None), packets
 
-    def _stand(self, packet: Any, packets: Iterator[Any], start: int) -> None:
+    def _stand(self, packet: Any, packets: Iterator[Any], start: int | None) -> None:
         self._packets = itertools.chain([packet], packets)
-        self._group, self._last_out, self._passed = start, None, set()
+        self._group, self._last_out = start, None
+        self._passed, self._inside, self._held = set(), {}, []
 
     def _in_time(self, packets: Iterator[Any]) -> Iterator[Any]:
         for packet in packets:
