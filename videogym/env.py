@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -19,7 +19,8 @@ from gymnasium.spaces import Dict, Discrete
 from numpy.typing import NDArray
 
 from videogym.actions import begin, play, play_fault
-from videogym.datasets import TaskList, Tasks, check_evidence, check_length, load_tasks
+from videogym.datasets import check_evidence, check_length
+from videogym.datasets.loading import Root, Source, as_tasks
 from videogym.observations import (
     WHOLE_FRAME,
     Observation,
@@ -148,7 +149,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
     ## Arguments
     Args:
         tasks: a source for `videogym.datasets.load_tasks` (``"procedural:..."`` or the path of a task
-            file), or tasks.
+            file), a list of them, a mapping from each to the folder of its videos, or tasks.
         recipe: a `Recipe` or the name of one.
         video_root: folder below which relative video paths of a task file lie.
         observe: ``"references"``, or ``"pixels"`` to put frames into the observation.
@@ -177,7 +178,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
 
     def __init__(
         self,
-        tasks: str | Sequence[Task] = DEFAULT_TASKS,
+        tasks: Source | Mapping[str, Root] | Sequence[Task] | Sequence[Source] = DEFAULT_TASKS,
         recipe: str | Recipe = "DEFAULT",
         *,
         video_root: str | None = None,
@@ -196,7 +197,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         _check_choice("on_bad_video", on_bad_video, ("raise", "skip"))
         _check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         self.recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
-        self.tasks = _as_tasks(tasks, video_root)
+        self.tasks = as_tasks(tasks, video_root)
         self.store = FrameStore(
             cache_dir=cache_dir,
             backend=backend,
@@ -477,16 +478,6 @@ def _structured_action(action: dict[str, Any], state: State) -> Action:
     if not 0 <= kind < len(kinds):
         return Invalid("unknown_action", f"kind must be 0 to {len(kinds) - 1}, got {kind}.")
     return action_kinds()[kinds[kind]].from_structured(action, state)
-
-
-def _as_tasks(tasks: str | Sequence[Task], video_root: str | None) -> Tasks:
-    if isinstance(tasks, str):
-        loaded = load_tasks(tasks, video_root=video_root)
-    else:
-        loaded = tasks if isinstance(tasks, Tasks) else TaskList(tasks)
-    if not len(loaded):
-        raise ValueError(f"there are no tasks in {tasks!r}")
-    return loaded
 
 
 def _check_size(frame_size: tuple[int, int]) -> tuple[int, int]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from videogym.datasets.cg_bench import read_cg_bench
 from videogym.datasets.charades_sta import read_charades_sta
@@ -19,12 +20,16 @@ from videogym.datasets.nextgqa import read_nextgqa
 from videogym.datasets.procedural import PREFIX, ProceduralTasks
 from videogym.datasets.qvhighlights import read_qvhighlights
 from videogym.datasets.task_files import read_tasks
-from videogym.datasets.tasks import TaskList, Tasks
+from videogym.datasets.tasks import TaskFileError, TaskList, Tasks
 from videogym.datasets.video_mme import read_video_mme
 from videogym.datasets.video_mmmu import read_video_mmmu
 from videogym.datasets.video_r1 import read_video_r1
 from videogym.datasets.videos import find_videos
 from videogym.datasets.videosiah_eval import read_videosiah_eval
+from videogym.state import Task
+
+Source = str | os.PathLike[str]
+Root = str | os.PathLike[str] | None
 
 # Published data sets in the shape in which they are published, from local files.
 READERS: dict[str, Callable[[str], TaskList]] = {
@@ -44,24 +49,37 @@ READERS: dict[str, Callable[[str], TaskList]] = {
 }
 
 
-def load_tasks(source: str | os.PathLike[str], video_root: str | os.PathLike[str] | None = None) -> Tasks:
-    """Load tasks.
+def load_tasks(source: Source | Iterable[Source] | Mapping[str, Root], video_root: Root = None) -> Tasks:
+    """Load tasks, of one source or of several.
 
     Args:
         source: ``procedural:FAMILY?...`` (see `ProceduralTasks.parse`); the path of a task file, ``.jsonl``
             in our schema (see `read_tasks`) or ``.json`` in Video-R1's (see `read_video_r1`); or
             ``FORMAT:PATH``, a published data set in local files, e.g. ``cg-bench:data/cgbench.json``
-            (`READERS` lists the formats).
+            (`READERS` lists the formats). Several sources are joined in their order, and their ids must
+            differ: a list of them, all with the same ``video_root``, or a mapping from each to the folder
+            of its videos, e.g. ``{"cg-bench:cgbench.json": "cg/", "tasks.jsonl": "mine/"}``. Videos of a
+            mapping become absolute paths, so that no ``video_root`` is needed to open them.
         video_root: folder below which the relative video paths of a task file lie. No video is opened
             here; the folder must exist. Videos of published data sets are looked up in it (see
             `find_videos`); a warning lists those that are not there, and their tasks stay.
 
     Raises:
-        TaskFileError: the file cannot be read or holds an invalid task.
+        TaskFileError: the file cannot be read or holds an invalid task; in a mapping also a task whose
+            video lies outside the folder of its source.
         InvalidAddress: a procedural source cannot be read.
-        ValueError: the source is none of these, or there is no folder ``video_root``.
+        ValueError: the source is none of these, or there is no folder ``video_root``; of several sources,
+            two have a task of the same id, or a mapping and a ``video_root`` were given.
         ImportError: a parquet file, and pyarrow is not installed.
     """
+    if isinstance(source, Mapping):
+        if video_root is not None:
+            raise ValueError(
+                f"every source has a folder of its own; video_root must be None, got {video_root!r}"
+            )
+        return _joined([(one, _absolute(one, load_tasks(one, root), root)) for one, root in source.items()])
+    if not isinstance(source, str | os.PathLike):
+        return _joined([(os.fspath(one), load_tasks(one, video_root)) for one in source])
     if video_root is not None and not Path(video_root).is_dir():
         raise ValueError(f"video_root must be a folder, got {os.fspath(video_root)!r}")
     text = os.fspath(source)
@@ -82,6 +100,28 @@ def load_tasks(source: str | os.PathLike[str], video_root: str | os.PathLike[str
     )
 
 
+def as_tasks(
+    tasks: Source | Mapping[str, Root] | Sequence[Source] | Sequence[Task], video_root: Root = None
+) -> Tasks:
+    """Tasks as they are, or those of the sources that are given in their place, see `load_tasks`.
+
+    Raises:
+        ValueError: there are none, or `load_tasks` raises.
+    """
+    loaded: Tasks
+    if isinstance(tasks, Tasks):
+        loaded = tasks
+    elif isinstance(tasks, str | os.PathLike | Mapping):
+        loaded = load_tasks(tasks, video_root)
+    elif all(isinstance(one, Task) for one in tasks):
+        loaded = TaskList(cast("Sequence[Task]", tasks))
+    else:
+        loaded = load_tasks(cast("Sequence[Source]", tasks), video_root)
+    if not len(loaded):
+        raise ValueError(f"there are no tasks in {tasks!r}")
+    return loaded
+
+
 def _with_files(tasks: TaskList, video_root: str | os.PathLike[str]) -> TaskList:
     """The same tasks, those whose video is found with its path below the folder."""
     check = find_videos(tasks, video_root)
@@ -93,3 +133,43 @@ def _with_files(tasks: TaskList, video_root: str | os.PathLike[str]) -> TaskList
     paths = {task.task_id: task.video for task in check.tasks}
     found = (replace(task, video=paths.get(task.task_id, task.video)) for task in tasks)
     return TaskList(found, tasks.left_out)
+
+
+def _joined(sources: Sequence[tuple[str, Tasks]]) -> TaskList:
+    """The tasks of several sources in one row."""
+    sources_of: dict[str, str] = {}
+    for source, tasks in sources:
+        for task in tasks:
+            if task.task_id in sources_of:
+                raise ValueError(
+                    f"the id {task.task_id!r} is in {sources_of[task.task_id]} and in {source}; give the "
+                    "tasks of one of them other ids, dataclasses.replace(task, task_id=...)"
+                )
+            sources_of[task.task_id] = source
+    left_out = (row for _, tasks in sources if isinstance(tasks, TaskList) for row in tasks.left_out)
+    return TaskList((task for _, tasks in sources for task in tasks), left_out)
+
+
+def _absolute(source: str, tasks: Tasks, video_root: Root) -> Tasks:
+    """The same tasks with their videos as absolute paths below the folder of their source."""
+    if video_root is None:
+        return tasks
+    root = os.path.realpath(video_root)
+    return TaskList(
+        (replace(task, video=_below(root, task, source)) for task in tasks),
+        tasks.left_out if isinstance(tasks, TaskList) else (),
+    )
+
+
+def _below(root: str, task: Task, source: str) -> str:
+    if task.video.startswith("synthetic:"):
+        return task.video
+    path = os.path.join(root, task.video)
+    try:
+        inside = os.path.commonpath([root, os.path.realpath(path)]) == root
+    except ValueError:  # a NUL, or a letter that no file name can hold: nothing is there to be opened
+        inside = True
+    if not inside:
+        problem = f"video {task.video!r} lies outside the folder of its source, {root}"
+        raise TaskFileError(source, f"task {task.task_id!r}", problem)
+    return path
