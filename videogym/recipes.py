@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from videogym.grammars import Grammar, get_grammar
 from videogym.rewards import (
     AnswerTerm,
     CropOverlap,
@@ -25,7 +26,7 @@ from videogym.rewards import (
     term_names,
     well_formed_episode,
 )
-from videogym.state import Rules
+from videogym.state import Rules, action_kinds
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,19 @@ class Recipe:
     name: str
     source: str  # where the recipe comes from
     rules: Rules
-    grammar: str  # name for `videogym.grammars.get_grammar`
+    grammar: str | Grammar  # a name for `videogym.grammars.get_grammar`, or a grammar of your own
     terms: tuple[Term, ...]
     choices: tuple[tuple[str, str], ...] = ()  # what the source leaves open, and what was chosen
 
     def __post_init__(self) -> None:
         names = [term.name for term in self.terms]
+        get_grammar(self.grammar)
+        for kind in self.rules.actions:
+            if kind not in action_kinds():
+                raise ValueError(
+                    f"recipe {self.name!r}: unknown kind of action {kind!r}; known: "
+                    f"{', '.join(action_kinds())}; import the module that defines yours"
+                )
         if len(set(names)) != len(names) or "gate" in names:
             raise ValueError(f"recipe {self.name!r}: term names must be unique and not 'gate', got {names}")
 
@@ -53,12 +61,17 @@ class Recipe:
         return term_names(self.terms)
 
     def describe(self) -> dict[str, Any]:
-        """All fields as plain JSON values; functions appear by their qualified name.
+        """All fields as plain JSON values; functions and classes appear by their qualified name.
+
+        A grammar of your own is its class and, if it is a dataclass, its fields.
 
         Raises:
             ValueError: a term's function has no name, such as a `functools.partial`.
         """
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        plain = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        if not isinstance(self.grammar, str) and not is_dataclass(self.grammar):
+            plain["grammar"] = _name(type(self.grammar))
+        return plain
 
     @cached_property
     def identity(self) -> str:

@@ -205,12 +205,9 @@ class Action:
             return
         known = _KINDS.get(cls.kind)
         # A dataclass with slots is made twice, and a module can be loaded again.
-        if known is not None and (known.__module__, known.__qualname__) != (
-            cls.__module__,
-            cls.__qualname__,
-        ):
+        if known is not None and (known.__module__, known.__name__) != (cls.__module__, cls.__name__):
             raise ValueError(
-                f"the action kind {cls.kind!r} is taken by {known.__module__}.{known.__qualname__}"
+                f"the action kind {cls.kind!r} is taken by {known.__module__}.{known.__name__}"
             )
         _KINDS[cls.kind] = cls
 

@@ -76,13 +76,13 @@ class ToolEpisode:
 
     Args:
         env: a videogym environment that takes moves: plain, or in wrappers that change no action.
-        grammar: its name; None: the recipe's if that has tools, else ``"native"``.
+        grammar: a grammar or its name; None: the recipe's if that has tools, else ``"native"``.
 
     Raises:
         ValueError: the environment is none of ours, or the grammar is unknown or has no tools.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], grammar: str | None = None) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], grammar: str | Grammar | None = None) -> None:
         inner = env.unwrapped
         if not isinstance(inner, VideoQAEnv):
             raise ValueError(f"tools are those of a videogym environment, got {type(inner).__name__}")
@@ -92,7 +92,7 @@ class ToolEpisode:
             self._grammar = get_grammar("native")
         self.tools = [_plain(tool) for tool in self._grammar.tools(rules)]
         if not self.tools:
-            raise ValueError(f"the grammar {grammar!r} has no tools; it writes tags")
+            raise ValueError(f"the grammar {self._grammar.name!r} has no tools; it writes tags")
         names = [tool["function"]["name"] for tool in self.tools]
         self._answers_by_tag = ANSWER not in names
         if self._answers_by_tag:

@@ -35,13 +35,13 @@ class TextActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.RecordC
 
     Args:
         env: a videogym environment.
-        grammar: name of a grammar; by default the recipe's.
+        grammar: a grammar or the name of one; by default the recipe's.
 
     Raises:
         ValueError: the grammar is unknown.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], grammar: str | None = None) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], grammar: str | Grammar | None = None) -> None:
         gymnasium.utils.RecordConstructorArgs.__init__(self, grammar=grammar)
         super().__init__(env)
         inner = _inner(env)

@@ -70,7 +70,7 @@ def test_every_other_field_is_part_of_the_identity():
     others = [
         replace(DEFAULT, name="other"),
         replace(DEFAULT, source="other"),
-        replace(DEFAULT, grammar="other"),
+        replace(DEFAULT, grammar="longvt/strict"),
         replace(DEFAULT, choices=()),
         replace(DEFAULT, terms=DEFAULT.terms[:1]),
         replace(DEFAULT, terms=(DEFAULT.terms[0], replace(answer, weight=2.0))),

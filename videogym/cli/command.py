@@ -8,6 +8,7 @@ status 2.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import io
 import os
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     version = importlib.metadata.version("videogym")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
+    about_import = "import this module first: it defines kinds of action of your own; may be repeated"
+    parser.add_argument("--import", dest="modules", metavar="MODULE", action="append", help=about_import)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for add in COMMANDS:
         add(commands)
@@ -74,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     chosen = parser.parse_args(arguments)
     try:
+        import_modules(chosen.modules or ())
         return int(chosen.run(chosen))
     except BrokenPipeError:
         raise
@@ -83,6 +87,14 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> in
         return 2
     except KeyboardInterrupt:
         return 130  # as shells do for an interrupted command
+
+
+def import_modules(names: Sequence[str]) -> None:
+    """Import modules of a user's, which may lie in the working directory."""
+    if names and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in names:
+        importlib.import_module(name)
 
 
 def _close_output() -> None:

@@ -14,6 +14,7 @@ _GRAMMARS: tuple[Grammar, ...] = (
     LongVT("code"),
     Native(),
 )
+_PARTS = ("name", "tools", "messages", "parse", "write")  # of `Grammar`
 
 
 def grammar_names() -> tuple[str, ...]:
@@ -21,13 +22,22 @@ def grammar_names() -> tuple[str, ...]:
     return tuple(grammar.name for grammar in _GRAMMARS)
 
 
-def get_grammar(name: str) -> Grammar:
-    """The named grammar.
+def get_grammar(grammar: str | Grammar) -> Grammar:
+    """The grammar of a name; a grammar itself is given back as it is.
 
     Raises:
-        ValueError: there is none; the message lists the names.
+        ValueError: there is none of this name, which the message lists, or the object is no `Grammar`.
     """
-    for grammar in _GRAMMARS:
-        if grammar.name == name:
-            return grammar
-    raise ValueError(f"unknown grammar {name!r}; known: {', '.join(grammar_names())}")
+    if not isinstance(grammar, str):
+        missing = [part for part in _PARTS if not hasattr(grammar, part)]
+        if missing:
+            raise ValueError(
+                f"a grammar is a name or has {', '.join(_PARTS)}; {grammar!r} lacks {missing[0]}"
+            )
+        return grammar
+    for known in _GRAMMARS:
+        if known.name == grammar:
+            return known
+    raise ValueError(
+        f"unknown grammar {grammar!r}; known: {', '.join(grammar_names())}, or a grammar object"
+    )

@@ -263,7 +263,13 @@ def _result(value: Any, name: str) -> Result:
 
 def _action(row: _Row) -> Action:
     """An action as the policy asked for it, unchecked; a field that has a default may be missing."""
-    kind = action_kinds()[_one_of(row, "kind", tuple(action_kinds()))]
+    name, known = _text(row, "kind"), action_kinds()
+    if name not in known:
+        raise TraceError(
+            f"field 'kind' must be one of {', '.join(map(repr, known))}, got {_short(name)}; for one of "
+            "your own import its module first, on the command line by `videogym --import MODULE`"
+        )
+    kind = known[name]
     types = get_type_hints(kind)
     values = {
         f.name: _value(_field(row, f.name), f.name, types[f.name])
