@@ -15,10 +15,10 @@ from typing import Any, Literal, get_args
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Dict, Discrete
 from numpy.typing import NDArray
 
 from videogym.actions import begin, play, play_fault
+from videogym.actions.structured import action_space, as_move
 from videogym.datasets import check_evidence, check_length
 from videogym.datasets.loading import Root, Source, as_tasks
 from videogym.observations import (
@@ -39,7 +39,7 @@ from videogym.rewards import (
     looked_segments,
     score,
 )
-from videogym.state import Action, Clip, Invalid, Move, Rules, State, Task, action_kinds
+from videogym.state import Clip, Move, State, Task
 from videogym.video import (
     Backend,
     FrameBatch,
@@ -441,43 +441,6 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
             "evidence_s": tuple((segment.start_s, segment.end_s) for segment in task.evidence or ()),
             "coverage": np.float64(np.nan if coverage is None else coverage),
         }
-
-
-def action_space(rules: Rules) -> Dict:
-    """The structured action space of a recipe's rules."""
-    spaces: dict[str, Any] = {"kind": Discrete(len(rules.actions))}
-    for kind in rules.actions:
-        spaces |= action_kinds()[kind].spaces(rules)
-    return Dict(spaces)
-
-
-def as_move(action: Any, state: State) -> Move:
-    """Read whatever `VideoQAEnv.step` takes.
-
-    Values a policy can get wrong become `Invalid`; a shape no policy should send raises.
-
-    Raises:
-        ValueError: not an action, or a structured action without a key it needs.
-    """
-    if isinstance(action, Move):
-        return action
-    if isinstance(action, Action):
-        return Move((action,))
-    if not isinstance(action, dict) or "kind" not in action:
-        raise ValueError(
-            f"an action is a dict with 'kind', a Crop, Select, Answer or Move, got {type(action).__name__}"
-        )
-    try:
-        return Move((_structured_action(action, state),))
-    except KeyError as error:
-        raise ValueError(f"the structured action lacks the key {error}; it has {sorted(action)}") from error
-
-
-def _structured_action(action: dict[str, Any], state: State) -> Action:
-    kinds, kind = state.rules.actions, int(action["kind"])
-    if not 0 <= kind < len(kinds):
-        return Invalid("unknown_action", f"kind must be 0 to {len(kinds) - 1}, got {kind}.")
-    return action_kinds()[kinds[kind]].from_structured(action, state)
 
 
 def _check_size(frame_size: tuple[int, int]) -> tuple[int, int]:

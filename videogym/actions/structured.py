@@ -1,0 +1,46 @@
+"""Structured actions: the space of all kinds that a recipe has, and how a member of it is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gymnasium.spaces import Dict, Discrete
+
+from videogym.state import Action, Invalid, Move, Rules, State, action_kinds
+
+
+def action_space(rules: Rules) -> Dict:
+    """The structured action space of a recipe's rules."""
+    spaces: dict[str, Any] = {"kind": Discrete(len(rules.actions))}
+    for kind in rules.actions:
+        spaces |= action_kinds()[kind].spaces(rules)
+    return Dict(spaces)
+
+
+def as_move(action: Any, state: State) -> Move:
+    """Read whatever `VideoQAEnv.step` takes.
+
+    Values a policy can get wrong become `Invalid`; a shape no policy should send raises.
+
+    Raises:
+        ValueError: not an action, or a structured action without a key it needs.
+    """
+    if isinstance(action, Move):
+        return action
+    if isinstance(action, Action):
+        return Move((action,))
+    if not isinstance(action, dict) or "kind" not in action:
+        raise ValueError(
+            f"an action is a dict with 'kind', a Crop, Select, Answer or Move, got {type(action).__name__}"
+        )
+    try:
+        return Move((_structured_action(action, state),))
+    except KeyError as error:
+        raise ValueError(f"the structured action lacks the key {error}; it has {sorted(action)}") from error
+
+
+def _structured_action(action: dict[str, Any], state: State) -> Action:
+    kinds, kind = state.rules.actions, int(action["kind"])
+    if not 0 <= kind < len(kinds):
+        return Invalid("unknown_action", f"kind must be 0 to {len(kinds) - 1}, got {kind}.")
+    return action_kinds()[kinds[kind]].from_structured(action, state)
