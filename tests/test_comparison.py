@@ -31,17 +31,17 @@ from videogym.comparison import (
     ComparisonError,
     compare,
     differences,
+    divergence,
     mcnemar,
     mean_difference,
-    parting,
-    read_side,
+    read_run,
+    run_from_result,
+    run_from_traces,
     share_difference,
-    side_of_result,
-    side_of_traces,
 )
-from videogym.comparison.sides import episode_of
+from videogym.comparison.runs import episode_from_trace
 from videogym.evaluate import Episode, task_digest
-from videogym.results import Result, ResultError, describe_run, read_result, result_text
+from videogym.results import EvaluationResult, ResultError, describe_run, read_result, result_text
 from videogym.testing.policies import Oracle, Random
 from videogym.traces import RecordTraces, Trace, TraceError, Traces, read_traces
 
@@ -73,7 +73,7 @@ def episode(*actions, recipe="DEFAULT", tmp_path: Path, number: int = 0) -> Trac
 
 
 def side(name: str, *episodes: Episode, **run):
-    return side_of_result(Result(run, "R@1", episodes, {}, 0), name)
+    return run_from_result(EvaluationResult(run, "R@1", episodes, {}, 0), name)
 
 
 # --- arithmetic --------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ outcomes = st.lists(
 def test_a_run_differs_from_itself_in_nothing_and_swapped_sides_negate(one, other):
     a, b = side("a", *one), side("b", *other)
     itself = compare(a, a)
-    assert all(figure.difference.mean == 0 for figure in (*itself.figures, *itself.terms))
+    assert all(metric.difference.mean == 0 for metric in (*itself.metrics, *itself.terms))
     assert itself.mcnemar is None or (itself.mcnemar.only_a, itself.mcnemar.p) == (0, 1)
     if not a.episodes.keys() & b.episodes.keys():
         with pytest.raises(ComparisonError, match="no task was played by both"):
@@ -197,10 +197,10 @@ def test_a_run_differs_from_itself_in_nothing_and_swapped_sides_negate(one, othe
         return
     there, back = compare(a, b), compare(b, a)
     assert set(there.common) == set(back.common) and there.only_a == back.only_b
-    mirrored = {figure.name: figure.difference for figure in (*back.figures, *back.terms)}
-    for figure in (*there.figures, *there.terms):
-        assert figure.difference.mean == approx(-mirrored[figure.name].mean, abs=1e-12)
-        assert figure.difference.mean == approx(figure.b.mean - figure.a.mean, abs=1e-12)
+    mirrored = {metric.name: metric.difference for metric in (*back.metrics, *back.terms)}
+    for metric in (*there.metrics, *there.terms):
+        assert metric.difference.mean == approx(-mirrored[metric.name].mean, abs=1e-12)
+        assert metric.difference.mean == approx(metric.b.mean - metric.a.mean, abs=1e-12)
     assert len(there.common) + len(there.only_a) == len(a.episodes)
 
 
@@ -245,11 +245,11 @@ def test_equal_settings_do_not_differ():
 
 
 def test_recipes_of_traces_are_known_by_name_or_by_what_was_shown(tmp_path):
-    named = side_of_traces(play(tmp_path / "a.jsonl", Oracle(), 1), "a")
+    named = run_from_traces(play(tmp_path / "a.jsonl", Oracle(), 1), "a")
     assert named.settings["recipe"]["rules"]["max_turns"] == 6
     recipe = get_recipe("DEFAULT")
     own = replace(recipe, rules=replace(recipe.rules, skim_frames=8), terms=recipe.terms[1:])
-    hashed = side_of_traces(play(tmp_path / "b.jsonl", Oracle(), 1, own), "b")
+    hashed = run_from_traces(play(tmp_path / "b.jsonl", Oracle(), 1, own), "b")
     assert "recipe" not in hashed.settings
     assert hashed.settings["shown"] == {"skim_frames": [8, 8], "reward_terms": ["answer"]}
     found = compare(named, hashed)
@@ -268,7 +268,7 @@ def test_a_trace_comes_to_what_evaluate_says(recipe, family, tmp_path):
     for policy in (Random(0), Oracle()):
         (tmp_path / "t.jsonl").write_bytes(b"")
         report = evaluate(policy, env)
-        assert tuple(map(episode_of, read_traces(tmp_path / "t.jsonl").episodes)) == report.episodes
+        assert tuple(map(episode_from_trace, read_traces(tmp_path / "t.jsonl").episodes)) == report.episodes
     env.close()
 
 
@@ -286,7 +286,7 @@ def test_a_result_is_read_back_as_it_was(tmp_path):
 def test_what_an_evaluation_left_out_is_told(tmp_path):
     env = VideoQAEnv([task(0), replace(task(1), video=str(tmp_path / "gone.mp4"))])
     (tmp_path / "r.json").write_text(result_text(evaluate(Oracle(), env), describe_run(env)))
-    found = read_side(tmp_path / "r.json")
+    found = read_run(tmp_path / "r.json")
     assert (list(found.episodes), found.bad_videos, found.unscored) == (["t0"], 1, 0)
 
 
@@ -319,7 +319,7 @@ def test_a_broken_result_is_named_by_its_field(change, said, tmp_path):
     change(row)
     (tmp_path / "r.json").write_text(json.dumps(row))
     with pytest.raises(ResultError, match=f"r.json: field {said}"):
-        read_side(tmp_path / "r.json")
+        read_run(tmp_path / "r.json")
 
 
 def test_a_digest_is_of_what_is_asked_and_not_of_where():
@@ -346,21 +346,21 @@ def test_what_cannot_be_read_is_said(tmp_path):
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ComparisonError, match=f"{name}: neither a file of traces nor a result"):
-            read_side(tmp_path / name)
+            read_run(tmp_path / name)
     with pytest.raises(ComparisonError, match=r"gone\.jsonl: cannot be read: No such file"):
-        read_side(tmp_path / "gone.jsonl")
+        read_run(tmp_path / "gone.jsonl")
     (tmp_path / "empty.jsonl").write_bytes(b"")
     with pytest.raises(ComparisonError, match=r"no episode in it that can be scored$"):
-        read_side(tmp_path / "empty.jsonl")
+        read_run(tmp_path / "empty.jsonl")
     (tmp_path / "torn.jsonl").write_bytes(line[:-50])
     with pytest.raises(ComparisonError, match="no episode in it that can be scored: 1 cut off"):
-        read_side(tmp_path / "torn.jsonl")
+        read_run(tmp_path / "torn.jsonl")
     (tmp_path / "r.json").write_text('{\n  "videogym_eval": 1,')
     with pytest.raises(ResultError, match=r"r\.json: cut off, or not JSON"):
-        read_side(tmp_path / "r.json")
+        read_run(tmp_path / "r.json")
     (tmp_path / "bad.jsonl").write_bytes(line + line.replace(b'"turns"', b'"turnz"'))
     with pytest.raises(TraceError, match=r"bad\.jsonl: line 2: field 'turns' is missing"):
-        read_side(tmp_path / "bad.jsonl")
+        read_run(tmp_path / "bad.jsonl")
     assert len(traces.episodes) == 1
 
 
@@ -368,11 +368,11 @@ def test_a_torn_line_and_what_cannot_be_scored_are_counted_and_left_out(tmp_path
     whole = play(tmp_path / "t.jsonl", Oracle(), 3).episodes
     lines = (tmp_path / "t.jsonl").read_bytes()
     (tmp_path / "t.jsonl").write_bytes(lines + lines[:200])
-    read = read_side(tmp_path / "t.jsonl")
+    read = read_run(tmp_path / "t.jsonl")
     assert (read.torn, read.repeated, read.unscored, list(read.episodes)) == (1, 0, 0, ["t0", "t1", "t2"])
     left = replace(whole[0], cut="left")
     again = replace(whole[0], correct=False)
-    found = side_of_traces(Traces((left, *whole, again), 0), "t")
+    found = run_from_traces(Traces((left, *whole, again), 0), "t")
     assert (found.unscored, found.repeated) == (1, 1)
     assert found.episodes["t0"].correct is True, "the first that can be scored counts"
     assert found.traces["t0"] == whole[0]
@@ -381,25 +381,25 @@ def test_a_torn_line_and_what_cannot_be_scored_are_counted_and_left_out(tmp_path
 # --- comparing ---------------------------------------------------------------------------------
 
 
-def test_figures_are_of_the_common_tasks_alone():
+def test_metrics_are_of_the_common_tasks_alone():
     a = side("a", *(replace(BASE, task_id=f"t{i}", correct=i < 2, reward=i) for i in range(4)))
     b = side("b", *(replace(BASE, task_id=f"t{i}", correct=True, reward=2 * i) for i in range(2, 9)))
     found = compare(a, b)
     assert (found.common, found.only_a, len(found.only_b)) == (("t2", "t3"), ("t0", "t1"), 5)
-    accuracy, reward = ({f.name: f for f in found.figures}[name] for name in ("accuracy", "reward"))
+    accuracy, reward = ({f.name: f for f in found.metrics}[name] for name in ("accuracy", "reward"))
     assert (accuracy.a.mean, accuracy.b.mean, accuracy.difference.mean) == (0, 1, 1)
     assert (reward.a.mean, reward.b.mean, reward.difference.mean) == (2.5, 5, 2.5)
     assert found.mcnemar is not None and (found.mcnemar.only_a, found.mcnemar.only_b) == (0, 2)
     assert found.mcnemar.p == 0.5, "two tasks of two prove nothing"
-    assert "do not tell who is right more often" in found.conclusion and found.partings is None
+    assert "do not tell who is right more often" in found.conclusion and found.divergences is None
 
 
 def test_answers_that_were_not_judged_and_absent_terms_are_in_no_pair():
     a = side("a", replace(BASE, correct=None), replace(BASE, task_id="u", terms={"time": 0.5}))
     b = side("b", replace(BASE, terms={"time": 1.0}), replace(BASE, task_id="u", terms={"time": 0.75}))
     found = compare(a, b)
-    figures = {figure.name: figure.a.count for figure in found.figures}
-    assert figures["accuracy"] == figures["reward"] == 1 and figures["turns"] == 2
+    metrics = {metric.name: metric.a.count for metric in found.metrics}
+    assert metrics["accuracy"] == metrics["reward"] == 1 and metrics["turns"] == 2
     assert [(f.name, f.a.count, f.difference.mean) for f in found.terms] == [("time", 1, 0.25)]
     only = compare(side("a", replace(BASE, correct=None)), side("b", replace(BASE, correct=None)))
     assert only.mcnemar is None and "no answer of both was judged" in only.conclusion
@@ -441,20 +441,20 @@ def test_episodes_part_where_they_first_differ(tmp_path):
         return Move((Crop(10, 20),), text)
 
     base = one(Crop(10, 20), Answer("B"))
-    assert parting(base, base) == ("nowhere", 0)
-    assert parting(base, one(Crop(10, 20), Answer("B"))) == ("nowhere", 0)
-    assert parting(base, one(Crop(10, 21), Answer("B"))) == ("action", 1)
-    assert parting(base, one(Crop(10, 20), Answer("A"))) == ("action", 2)
-    assert parting(base, one(Crop(10, 20, (0, 0, 0.5, 0.5)), Answer("B"))) == ("action", 1)
-    assert parting(one(said("a"), Answer("B")), one(said("b"), Answer("B"))) == ("words", 1)
-    assert parting(base, one(Crop(10, 20), Answer("B"), number=1)) == ("video", 0)
-    assert parting(base, one(Crop(10, 20), Answer("B"), recipe="LONGVT_TINY")) == ("skim", 0)
-    assert parting(base, replace(base, turns=base.turns[:1], ending="", cut="left")) == ("ending", 1)
-    assert parting(base, replace(base, correct=False)) == ("verdict", 2)
-    assert parting(base, replace(base, task=replace(base.task, question="Who?"))) == ("question", 0)
-    assert parting(base, replace(base, task=replace(base.task, answer="A"))) == ("nowhere", 0)
+    assert divergence(base, base) == ("nowhere", 0)
+    assert divergence(base, one(Crop(10, 20), Answer("B"))) == ("nowhere", 0)
+    assert divergence(base, one(Crop(10, 21), Answer("B"))) == ("action", 1)
+    assert divergence(base, one(Crop(10, 20), Answer("A"))) == ("action", 2)
+    assert divergence(base, one(Crop(10, 20, (0, 0, 0.5, 0.5)), Answer("B"))) == ("action", 1)
+    assert divergence(one(said("a"), Answer("B")), one(said("b"), Answer("B"))) == ("words", 1)
+    assert divergence(base, one(Crop(10, 20), Answer("B"), number=1)) == ("video", 0)
+    assert divergence(base, one(Crop(10, 20), Answer("B"), recipe="LONGVT_TINY")) == ("skim", 0)
+    assert divergence(base, replace(base, turns=base.turns[:1], ending="", cut="left")) == ("ending", 1)
+    assert divergence(base, replace(base, correct=False)) == ("verdict", 2)
+    assert divergence(base, replace(base, task=replace(base.task, question="Who?"))) == ("question", 0)
+    assert divergence(base, replace(base, task=replace(base.task, answer="A"))) == ("nowhere", 0)
     nan = one(Crop(float("nan"), float("inf")), Answer("B"))
-    assert parting(nan, nan) == ("nowhere", 0), "NaN is the same action"
+    assert divergence(nan, nan) == ("nowhere", 0), "NaN is the same action"
 
 
 def test_the_same_action_may_show_other_frames_or_pay_otherwise(tmp_path):
@@ -465,29 +465,29 @@ def test_the_same_action_may_show_other_frames_or_pay_otherwise(tmp_path):
     actions = (Answer("?"), Crop(20, 25), Answer("B"))  # the first is refused
     base, thinner, paid = (episode(*actions, recipe=r, tmp_path=tmp_path) for r in (recipe, denser, richer))
     assert base.turns[0].turn.error is not None
-    assert parting(base, thinner) == ("observation", 2)
-    assert parting(base, paid) == ("reward", 2)
+    assert divergence(base, thinner) == ("observation", 2)
+    assert divergence(base, paid) == ("reward", 2)
     first, *rest = base.turns
     results = (replace(first.turn.results[0], error=Invalid("answer", "Try again.")),)
     reworded = replace(base, turns=(replace(first, turn=replace(first.turn, results=results)), *rest))
-    assert parting(base, reworded) == ("observation", 1), "a policy reads the message"
+    assert divergence(base, reworded) == ("observation", 1), "a policy reads the message"
     nearly = replace(base, turns=(replace(first, reward=first.reward + 1e-12), *rest))
-    assert parting(base, nearly) == ("nowhere", 0)
+    assert divergence(base, nearly) == ("nowhere", 0)
 
 
 def test_kinds_are_counted_in_the_order_of_an_episode(tmp_path):
     def answers(observation, info):
         return Crop(10, 20) if info["turn"] == 0 and info["task_id"] != "t0" else Answer("B")
 
-    a = side_of_traces(play(tmp_path / "a.jsonl", lambda observation, info: Answer("B")), "a")
-    b = side_of_traces(play(tmp_path / "b.jsonl", answers), "b")
+    a = run_from_traces(play(tmp_path / "a.jsonl", lambda observation, info: Answer("B")), "a")
+    b = run_from_traces(play(tmp_path / "b.jsonl", answers), "b")
     found = compare(a, b)
-    assert found.partings is not None
-    assert [(p.kind, p.tasks) for p in found.partings] == [
+    assert found.divergences is not None
+    assert [(p.kind, p.tasks) for p in found.divergences] == [
         ("action", (("t1", 1), ("t2", 1), ("t3", 1))),
         ("nowhere", (("t0", 0),)),
     ]
     assert compare(a, a).conclusion.startswith(
         "On the 4 common tasks both saw the same frames by reference"
     )
-    assert json.loads(json.dumps(found.to_json()))["partings"]["action"][0] == ["t1", 1]
+    assert json.loads(json.dumps(found.to_json()))["divergences"]["action"][0] == ["t1", 1]

@@ -21,8 +21,8 @@ from videogym.actions import begin, play, play_fault
 from videogym.actions.structured import action_space, as_move
 from videogym.datasets import check_evidence, check_length
 from videogym.datasets.loading import Root, Source, as_tasks
+from videogym.geometry import WHOLE_FRAME
 from videogym.observations import (
-    WHOLE_FRAME,
     Observation,
     Observe,
     build_observation,
@@ -54,7 +54,6 @@ from videogym.video import (
 )
 
 DEFAULT_TASKS = "procedural:brief_event?level=0&duration_s=600&count=1000&split=train"
-MAX_OPTIONS = 26
 MAX_FRAME_SIDE = 4096
 
 
@@ -398,10 +397,11 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         return pixels
 
     def _fetch_clip(self, state: State, clip: Clip) -> FrameBatch:
-        box = clip.region.as_tuple() if clip.region else None
-        left, top, right, bottom = region_box(state.video.width, state.video.height, box or WHOLE_FRAME)
+        box = (clip.region or WHOLE_FRAME).as_tuple()
+        left, top, right, bottom = region_box(state.video.width, state.video.height, box)
         size = fit_within(right - left, bottom - top, self.frame_size)
-        return self.store.frames(state.task.video, clip.times_s, size=size, region=box)
+        region = clip.region.as_tuple() if clip.region else None
+        return self.store.frames(state.task.video, clip.times_s, size=size, region=region)
 
     def _observation(self) -> Observation:
         return build_observation(self.state, self._pixels)

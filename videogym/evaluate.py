@@ -53,7 +53,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class Report:
-    """Figures of a policy over a set of episodes. Intervals are clustered by video, see `intervals`."""
+    """Metrics of a policy over a set of episodes. Intervals are clustered by video, see `intervals`."""
 
     accuracy: Estimate
     hit_rate: Estimate | None  # share of the episodes that were shown all evidence, see `hits`
@@ -65,13 +65,13 @@ class Report:
     terms: dict[str, Estimate]
     recipe: str
     bad_videos: dict[str, str]  # task id -> cause, for tasks that could not be shown
-    faults: int  # episodes with a turn whose frames could not be decoded; left out of all figures
+    faults: int  # episodes with a turn whose frames could not be decoded; left out of all metrics
     abstained: int  # episodes whose answer the judge did not judge; left out of accuracy and reward
     episodes: tuple[Episode, ...] = field(repr=False)
     groups: dict[str, Groups] = field(default_factory=dict)  # by name of a field of metadata
 
     def __str__(self) -> str:
-        """A table of the figures, and what was left out of them."""
+        """A table of the metrics, and what was left out of them."""
         named = {
             "accuracy": self.accuracy,
             "hit rate": self.hit_rate,
@@ -125,7 +125,7 @@ def evaluate(
         trained_on: tasks that the policy learned from, or their source for `load_tasks`; it is not
             evaluated on their videos, whatever is asked about them.
         progress: called with (done, total) after every episode.
-        by: names of fields of `Task.metadata` by which figures are grouped too.
+        by: names of fields of `Task.metadata` by which metrics are grouped too.
 
     Raises:
         ValueError: there is nothing to evaluate, every video was bad, no answer was judged, or no task has

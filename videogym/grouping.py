@@ -1,4 +1,4 @@
-"""Figures of episodes by what is told of their tasks: duration class, domain, question type.
+"""Metrics of episodes by what is told of their tasks: duration class, domain, question type.
 
 A task counts in every item of a list: a question of two types is in both groups.
 """
@@ -24,7 +24,7 @@ NOTHING = "(none)"  # group of the tasks that do not have the field
 
 @dataclass(frozen=True)
 class Group:
-    """Figures of the episodes whose tasks share a value. Intervals are clustered by video."""
+    """Metrics of the episodes whose tasks share a value. Intervals are clustered by video."""
 
     value: str
     episodes: int  # that were scored
@@ -88,7 +88,7 @@ def require_known(names: Iterable[str], told: Iterable[Mapping[str, Any]]) -> No
 
 
 def group(episodes: Sequence[Episode], name: str, left_out: Iterable[Mapping[str, Any]] = ()) -> Groups:
-    """Figures by one field of metadata.
+    """Metrics by one field of metadata.
 
     Args:
         episodes: that can be scored.
@@ -167,10 +167,10 @@ def table(groups: Groups, most: int = 40) -> list[str]:
         (_shown(groups.name), "tasks", "videos", "accuracy", "hit rate", "frames", "")
     ]
     for one in groups.groups[:most]:
-        figures = ("" if f is None else str(f) for f in (one.accuracy, one.hit_rate))
+        metrics = ("" if f is None else str(f) for f in (one.accuracy, one.hit_rate))
         frames = "" if one.frames is None else f"{one.frames.mean:.1f}"
         lost = f"{one.left_out} left out" if one.left_out else ""
-        rows.append((_shown(one.value), str(one.episodes), str(one.videos), *figures, frames, lost))
+        rows.append((_shown(one.value), str(one.episodes), str(one.videos), *metrics, frames, lost))
     wide = [max(len(row[column]) for row in rows) for column in range(7)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, wide, strict=True)) for row in rows]
     if len(groups.groups) > most:

@@ -20,7 +20,7 @@ import gymnasium
 from PIL import Image
 
 from videogym.env import DEFAULT_TASKS, VideoQAEnv
-from videogym.tool_episode import ANSWER, Part, Reply, ToolEpisode
+from videogym.tool_episode import ANSWER_TOOL, ToolEpisode, ToolPart, ToolReply
 from videogym.traces import RecordTraces
 from videogym.video import VideoError
 
@@ -32,14 +32,15 @@ try:
 except ImportError as error:
     raise ImportError("the MCP server needs mcp 2: pip install 'videogym[mcp]'") from error
 
-QUESTION = "question"
+_QUESTION_TOOL = "question"
 _JPEG_QUALITY = 90
 _INSTRUCTIONS = (
-    f"A question about a long video. Call `{QUESTION}` first: it asks and shows a few frames. Look where "
-    f"it matters with the other tools; each call is a turn, and turns are few. Then call `{ANSWER}`."
+    f"A question about a long video. Call `{_QUESTION_TOOL}` first: it asks and shows a few frames. Look "
+    f"where it matters with the other tools; each call is a turn, and turns are few. Then "
+    f"call `{ANSWER_TOOL}`."
 )
 _ASK = types.Tool(
-    name=QUESTION,
+    name=_QUESTION_TOOL,
     description="The question and the first frames of the video. Costs no turn.",
     input_schema={"type": "object", "properties": {}, "additionalProperties": False},
 )
@@ -60,7 +61,7 @@ def make_server(episode: ToolEpisode) -> Server[Any]:
     async def call_tool(context: Any, parameters: types.CallToolRequestParams) -> types.CallToolResult:
         # Nothing is awaited in here, so that calls sent at once are played one after the other.
         played = len(episode.rewards)
-        if parameters.name == QUESTION:
+        if parameters.name == _QUESTION_TOOL:
             reply = _asked_again(episode)
         else:
             reply = episode.call(parameters.name, parameters.arguments or {})
@@ -75,11 +76,11 @@ def make_server(episode: ToolEpisode) -> Server[Any]:
     )
 
 
-def _asked_again(episode: ToolEpisode) -> Reply:
+def _asked_again(episode: ToolEpisode) -> ToolReply:
     try:
         return episode.question()
     except VideoError:  # the file has changed since the episode began
-        return Reply(("The first frames cannot be shown any more; look elsewhere or answer.",), "fault")
+        return ToolReply(("The first frames cannot be shown any more; look elsewhere or answer.",), "fault")
 
 
 def _renamed(schema: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def _renamed(schema: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _result(reply: Reply, episode: ToolEpisode, reward: float) -> types.CallToolResult:
+def _result(reply: ToolReply, episode: ToolEpisode, reward: float) -> types.CallToolResult:
     meta = {
         "videogym/reward": reward,
         "videogym/ending": episode.state.ending,
@@ -102,7 +103,7 @@ def _result(reply: Reply, episode: ToolEpisode, reward: float) -> types.CallTool
     )
 
 
-def _content(part: Part) -> types.TextContent | types.ImageContent:
+def _content(part: ToolPart) -> types.TextContent | types.ImageContent:
     if isinstance(part, str):
         return types.TextContent(type="text", text=part)
     file = io.BytesIO()

@@ -1,6 +1,6 @@
 """What is told of a task beside its question: category, duration class, question type, anything in JSON.
 
-Metadata groups figures. No policy sees it, and nothing in an episode depends on it.
+Metadata groups metrics. No policy sees it, and nothing in an episode depends on it.
 """
 
 from __future__ import annotations

@@ -13,9 +13,11 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 from numpy.typing import NDArray
 
+from videogym.geometry import WHOLE_FRAME, Region
 from videogym.spaces import UnicodeText, is_encodable
 from videogym.state import Clip, Rules, State, Task
 from videogym.video import UnfitVideo
+from videogym.video.sampling import smart_resize
 
 Observe = Literal["references", "pixels"]
 Observation = dict[str, Any]
@@ -24,7 +26,6 @@ MAX_QUESTION_CHARS = 8192
 MAX_MESSAGE_CHARS = 1024
 MAX_VIDEO_CHARS = 4096
 TASK_KINDS = ("choice", "open", "numeric")
-WHOLE_FRAME = (0.0, 0.0, 1.0, 1.0)
 
 
 def observation_space(rules: Rules, observe: Observe, frame_size: tuple[int, int]) -> Dict:
@@ -94,6 +95,24 @@ def newest_clips(state: State) -> tuple[Clip, ...]:
     return state.turns[-1].clips
 
 
+def resolved_size(state: State, region: Region | None) -> tuple[int, int]:
+    """``(width, height)`` of a frame in the recipe's pixel budget, as tools and people are shown it.
+
+    The aspect is kept, but for slivers: beyond 200 to 1 nothing is resized.
+
+    Args:
+        state: of the episode.
+        region: of the frame; None: the whole frame.
+    """
+    rules, region = state.rules, region or WHOLE_FRAME
+    width = state.video.width * (region.x1 - region.x0)
+    height = state.video.height * (region.y1 - region.y0)
+    width, height = max(width, height / 100, 1.0), max(height, width / 100, 1.0)
+    budget = (rules.min_pixels, rules.max_pixels, rules.size_factor)
+    h, w = smart_resize(round(height), round(width), *budget)
+    return max(w, rules.size_factor), max(h, rules.size_factor)
+
+
 def build_observation(state: State, pixels: NDArray[np.uint8] | None = None) -> Observation:
     """The observation of a state.
 
@@ -147,7 +166,7 @@ def _references(name: str, clips: tuple[Clip, ...], size: int) -> Observation:
     for clip in clips:
         start, end = end, end + len(clip.times_s)
         times_s[start:end] = clip.times_s
-        regions[start:end] = clip.region.as_tuple() if clip.region else WHOLE_FRAME
+        regions[start:end] = (clip.region or WHOLE_FRAME).as_tuple()
     mask[:end] = 1
     return {f"{name}_times_s": times_s, f"{name}_regions": regions, f"{name}_mask": mask}
 

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from videogym.geometry import Segment
-from videogym.observations import WHOLE_FRAME
+from videogym.geometry import WHOLE_FRAME, Segment
 from videogym.rewards import turn_segments
 from videogym.state import Clip, Invalid, Result, State, Turn
 from videogym.video import FrameStore, VideoError, fit_within, letterbox, region_box
@@ -120,10 +119,11 @@ def _draw_thumbnails(
 
 
 def _thumbnails(state: State, store: FrameStore, clip: Clip) -> NDArray[np.uint8]:
-    box = clip.region.as_tuple() if clip.region else None
-    left, top, right, bottom = region_box(state.video.width, state.video.height, box or WHOLE_FRAME)
+    box = (clip.region or WHOLE_FRAME).as_tuple()
+    left, top, right, bottom = region_box(state.video.width, state.video.height, box)
     size = fit_within(right - left, bottom - top, _THUMB)
-    return letterbox(store.frames(state.task.video, clip.times_s, size=size, region=box).pixels, _THUMB)
+    region = clip.region.as_tuple() if clip.region else None
+    return letterbox(store.frames(state.task.video, clip.times_s, size=size, region=region).pixels, _THUMB)
 
 
 def _newest_clip(state: State) -> tuple[int, Clip]:

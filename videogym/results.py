@@ -1,4 +1,4 @@
-"""The result of an evaluation as JSON: what was run, its figures, and what every episode came to.
+"""The result of an evaluation as JSON: what was run, its metrics, and what every episode came to.
 
 It is what ``videogym eval --json`` writes and `videogym.comparison` reads. A trace tells what was done
 turn by turn and names its recipe by a hash; a result tells no turns, but every setting by its name.
@@ -22,7 +22,7 @@ from videogym.evaluate import Episode, Report
 from videogym.metadata import Metadata, MetadataError
 from videogym.traces import RecordTraces
 
-VERSION = 1  # of the format on disk
+_VERSION = 1  # of the format on disk
 MARK = "videogym_eval"  # the first field of a result, which holds the version
 _PACKAGES = ("videogym", "gymnasium", "numpy", "av", "decord", "torchcodec")
 _NUMBER = (int, float)
@@ -43,7 +43,7 @@ class ResultError(ValueError):
 
 
 @dataclass(frozen=True)
-class Result:
+class EvaluationResult:
     """What a file holds."""
 
     run: Mapping[str, Any]  # what was run, see `describe_run`
@@ -54,7 +54,7 @@ class Result:
 
 
 def describe_run(env: gymnasium.Env[Any, Any], **told: Any) -> dict[str, Any]:
-    """What was run, by name, in JSON values: all that two runs of other figures may differ in.
+    """What was run, by name, in JSON values: all that two runs of other metrics may differ in.
 
     Args:
         env: a videogym environment, wrapped or not.
@@ -92,9 +92,9 @@ def versions() -> dict[str, str]:
 
 
 def result_text(report: Report, run: Mapping[str, Any]) -> str:
-    """A result as JSON: first what was run, then the figures, then a line for each episode."""
-    figures = {name: value for name, value in asdict(report).items() if name != "episodes"}
-    head = {MARK: VERSION, "run": run, "episodes": len(report.episodes), **figures}
+    """A result as JSON: first what was run, then the metrics, then a line for each episode."""
+    metrics = {name: value for name, value in asdict(report).items() if name != "episodes"}
+    head = {MARK: _VERSION, "run": run, "episodes": len(report.episodes), **metrics}
     rows = ",\n    ".join(json.dumps(_row(episode)) for episode in report.episodes)
     return f'{json.dumps(head, indent=2)[:-2]},\n  "played": [\n    {rows}\n  ]\n}}'
 
@@ -103,7 +103,7 @@ def _row(episode: Episode) -> dict[str, Any]:
     return asdict(episode) | {"metadata": Metadata(episode.metadata).to_json()}
 
 
-def read_result(path: str | os.PathLike[str]) -> Result:
+def read_result(path: str | os.PathLike[str]) -> EvaluationResult:
     """The result of a file.
 
     Raises:
@@ -123,12 +123,12 @@ def read_result(path: str | os.PathLike[str]) -> Result:
         raise ResultError(f"{os.fspath(path)}: cut off, or not JSON: {error}") from error
 
 
-def _result(row: Any) -> Result:
-    if not isinstance(row, dict) or row.get(MARK) != VERSION:
+def _result(row: Any) -> EvaluationResult:
+    if not isinstance(row, dict) or row.get(MARK) != _VERSION:
         found = row.get(MARK) if isinstance(row, dict) else None
-        raise ResultError(f"field {MARK!r} must be {VERSION}, got {found!r}")
+        raise ResultError(f"field {MARK!r} must be {_VERSION}, got {found!r}")
     played = _typed(row, "played", (list,))
-    return Result(
+    return EvaluationResult(
         run=_typed(row, "run", (dict,)),
         recipe=_typed(row, "recipe", (str,)),
         episodes=tuple(_episode(one, f"played[{number}]") for number, one in enumerate(played)),

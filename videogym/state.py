@@ -57,7 +57,7 @@ class Task:
     source: str = ""  # data set or family the task comes from
     # Where in the frames of the evidence a detail lies that only a crop of it shows; None: nowhere.
     evidence_region: Region | None = field(default=None, repr=False)
-    # Whatever else is told of it, any JSON object: duration class, domain, question type. It groups figures
+    # Whatever else is told of it, any JSON object: duration class, domain, question type. It groups metrics
     # and is in no observation. It may repeat the truth.
     metadata: Mapping[str, Any] = field(default=Metadata(), repr=False)
 

@@ -18,20 +18,19 @@ from numpy.typing import NDArray
 
 from videogym.actions import Answer
 from videogym.env import VideoQAEnv
-from videogym.geometry import WHOLE_FRAME, Region
 from videogym.grammars import Grammar, get_grammar
 from videogym.grammars.conversation import question_text
 from videogym.grammars.longvt import video_name
 from videogym.grammars.tool_calls import write_call
+from videogym.observations import resolved_size
 from videogym.state import Clip, Invalid, Move, State
 from videogym.video import VideoError
-from videogym.video.sampling import smart_resize
 
-ANSWER = "answer"
+ANSWER_TOOL = "answer"
 _ANSWER_TOOL = {
     "type": "function",
     "function": {
-        "name": ANSWER,
+        "name": ANSWER_TOOL,
         "description": "Give the final answer. This ends the episode.",
         "parameters": {
             "type": "object",
@@ -47,14 +46,14 @@ _FORM = {
     "open": "Answer in a few words.",
 }
 
-Part = str | NDArray[np.uint8]  # a text, or a frame (H, W, 3)
+ToolPart = str | NDArray[np.uint8]  # a text, or a frame (H, W, 3)
 
 
 @dataclass(frozen=True)
-class Reply:
+class ToolReply:
     """What a call brought, to be read in order: every frame follows its time."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[ToolPart, ...]
     error_code: str = ""  # of a call that was not executed; the parts say why
 
     @property
@@ -94,7 +93,7 @@ class ToolEpisode:
         if not self.tools:
             raise ValueError(f"the grammar {self._grammar.name!r} has no tools; it writes tags")
         names = [tool["function"]["name"] for tool in self.tools]
-        self._answers_by_tag = ANSWER not in names
+        self._answers_by_tag = ANSWER_TOOL not in names
         if self._answers_by_tag:
             self.tools.append(_ANSWER_TOOL)
         self.rewards: list[float] = []
@@ -105,7 +104,7 @@ class ToolEpisode:
         """The current state, ground truth included."""
         return self._inner.state
 
-    def begin(self, *, seed: int | None = None, task_id: str | None = None) -> Reply:
+    def begin(self, *, seed: int | None = None, task_id: str | None = None) -> ToolReply:
         """Start an episode and ask its question.
 
         Raises:
@@ -117,7 +116,7 @@ class ToolEpisode:
         self.rewards = []
         return self.question()
 
-    def question(self) -> Reply:
+    def question(self) -> ToolReply:
         """The question with the first frames; asking again costs nothing.
 
         Raises:
@@ -131,9 +130,9 @@ class ToolEpisode:
         ask = f"{question_text(state.task)}\n{_FORM[state.task.kind]} {_limits(state)}"
         if any("video_path" in tool["function"]["parameters"]["properties"] for tool in self.tools):
             ask += f"\nThe path of this video is: {video_name(state.task)}"
-        return Reply((head, *self._shown(state.skim), ask))
+        return ToolReply((head, *self._shown(state.skim), ask))
 
-    def call(self, name: str, arguments: dict[str, Any]) -> Reply:
+    def call(self, name: str, arguments: dict[str, Any]) -> ToolReply:
         """Play one turn.
 
         Whatever is asked for, there is a reply: a tool that does not exist, arguments of the wrong type
@@ -144,7 +143,7 @@ class ToolEpisode:
             arguments: as JSON gave them.
         """
         if self.state.terminated:
-            return Reply(
+            return ToolReply(
                 (f"The episode is over ({self.state.ending}); nothing is played any more.",), "over"
             )
         _, reward, _, _, self.info = self._env.step(self._move(name, arguments))
@@ -153,9 +152,9 @@ class ToolEpisode:
         state, refusal = self.state, self.state.turns[-1].error
         news = () if refusal is None else (f"Refused. {refusal.reason}",)
         end = f"The episode is over ({state.ending})." if state.terminated else _limits(state)
-        return Reply((*frames, *news, end), "" if refusal is None else refusal.code)
+        return ToolReply((*frames, *news, end), "" if refusal is None else refusal.code)
 
-    def _newest(self) -> tuple[Part, ...]:
+    def _newest(self) -> tuple[ToolPart, ...]:
         """What the last turn brought; frames that cannot be shown make it a turn that brought none."""
         try:
             return tuple(part for clip in self.state.turns[-1].clips for part in self._shown(clip))
@@ -166,7 +165,7 @@ class ToolEpisode:
 
     def _move(self, name: str, arguments: dict[str, Any]) -> Move:
         call = write_call(name, arguments)
-        if name != ANSWER or not self._answers_by_tag:
+        if name != ANSWER_TOOL or not self._answers_by_tag:
             # Grammars that ask for a thought get an empty one: it was thought elsewhere.
             return self._grammar.parse(f"<think></think>{call}", self.state)
         if set(arguments) != {"text"} or not isinstance(arguments["text"], str):
@@ -178,12 +177,12 @@ class ToolEpisode:
             return Move((Invalid("format", reason),), call, False)
         return self._grammar.parse(words, self.state)
 
-    def _shown(self, clip: Clip) -> Iterator[Part]:
+    def _shown(self, clip: Clip) -> Iterator[ToolPart]:
         """Times and frames of a clip, in turn."""
         batch = self._inner.store.frames(
             self.state.task.video,
             clip.times_s,
-            size=_frame_size(self.state, clip.region or WHOLE_FRAME),
+            size=resolved_size(self.state, clip.region),
             region=clip.region.as_tuple() if clip.region else None,
         )
         for time_s, pixels in zip(clip.times_s, batch.pixels, strict=True):
@@ -195,18 +194,6 @@ def _plain(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema without keys that say nothing: ``"enum": null`` is no JSON schema."""
     items = {key: _plain(value) if isinstance(value, dict) else value for key, value in schema.items()}
     return {key: value for key, value in items.items() if value is not None}
-
-
-def _frame_size(state: State, region: Region) -> tuple[int, int]:
-    """``(width, height)`` in the recipe's pixel budget; the aspect is kept, but for slivers."""
-    rules = state.rules
-    width = state.video.width * (region.x1 - region.x0)
-    height = state.video.height * (region.y1 - region.y0)
-    # Beyond 200 to 1 nothing is resized.
-    width, height = max(width, height / 100, 1.0), max(height, width / 100, 1.0)
-    budget = (rules.min_pixels, rules.max_pixels, rules.size_factor)
-    h, w = smart_resize(round(height), round(width), *budget)
-    return max(w, rules.size_factor), max(h, rules.size_factor)
 
 
 def _limits(state: State) -> str:

@@ -15,7 +15,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from videogym.testing import conformance
-from videogym.testing.replay import Mismatches, Row, UnusableRow
+from videogym.testing.replay import ConformanceRow, Mismatches, UnusableRow
 
 from ..training.advantage import bilevel_gae, masked_moments, whiten
 from ..training.releveling import CodeGate, ExplorationBonus
@@ -31,7 +31,7 @@ def check_row(row: dict[str, Any]) -> list[str]:
     Raises:
         UnusableRow: the kind is unknown, or a field is missing or holds no numbers.
     """
-    record = Row(row)
+    record = ConformanceRow(row)
     kind = record["kind"]
     if kind not in CHECKS:
         raise UnusableRow(f"unknown kind {kind!r}; known: {', '.join(sorted(CHECKS))}")
@@ -43,7 +43,7 @@ def check_row(row: dict[str, Any]) -> list[str]:
         return [f"raised {type(error).__name__}: {error}"]
 
 
-def _check_shaping(row: Row) -> Mismatches:
+def _check_shaping(row: ConformanceRow) -> Mismatches:
     recorded = {
         name: _numbers(row, name)
         for name in ("turn_rewards_in", "after_answer_gate", "after_bootstrapping")
@@ -73,7 +73,7 @@ def _rows(batch: TensorDictBase) -> list[list[float]]:
     return [reward[~waiting].tolist() for reward, waiting in pairs]
 
 
-def _check_gae(row: Row) -> Mismatches:
+def _check_gae(row: ConformanceRow) -> Mismatches:
     reward, value = (torch.tensor(_numbers(row, name)) for name in ("token_level_rewards", "values"))
     mask, turn_end = (torch.tensor(_numbers(row, name)) > 0 for name in ("loss_mask", "reward_mask"))
     advantage, value_target = bilevel_gae(
@@ -94,7 +94,7 @@ def _check_gae(row: Row) -> Mismatches:
     yield from _compare("whitened_advantages", _numbers(row, "whitened_advantages"), whitened.tolist())
 
 
-def _numbers(row: Row, name: str) -> list[list[float]]:
+def _numbers(row: ConformanceRow, name: str) -> list[list[float]]:
     rows = row[name]
     if not (isinstance(rows, list) and all(isinstance(numbers, list) for numbers in rows)):
         raise UnusableRow(f"{name} must be a list of lists of numbers, got {rows!r}")
@@ -117,7 +117,7 @@ def _tensor(numbers: list[float]) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float64)
 
 
-CHECKS: dict[str, Callable[[Row], Mismatches]] = {
+CHECKS: dict[str, Callable[[ConformanceRow], Mismatches]] = {
     "shaping_probe": _check_shaping,
     "gae_probe": _check_gae,
 }

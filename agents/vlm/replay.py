@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from videogym.datasets import Trace
+from videogym.datasets import Conversation
 from videogym.grammars.longvt import video_name
 
 from ..demonstrations.evidence import Said
@@ -27,7 +27,7 @@ _PATH = re.compile(r'("video_path"\s*:\s*)"(?:[^"\\]|\\.)*"')
 _CALL = re.compile(r"<tool_call>.*?</tool_call>", re.DOTALL)
 
 
-def replay(env: ChatEnv, traces: Iterable[Trace], counts: Counter[str]) -> Iterator[Record]:
+def replay(env: ChatEnv, traces: Iterable[Conversation], counts: Counter[str]) -> Iterator[Record]:
     """Conversations that go through, as demonstrations.
 
     Args:

@@ -15,7 +15,7 @@ from transformers import AutoProcessor, ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
 from videogym import VideoQAEnv
-from videogym.tool_episode import Reply, ToolEpisode
+from videogym.tool_episode import ToolEpisode, ToolReply
 
 TASKS = "procedural:brief_event?level=0&duration_s=120&count=1000"
 RECIPE = "DEFAULT"
@@ -61,7 +61,7 @@ class VideoEpisode:
         return sum(self._episode.rewards)
 
 
-def _blocks(reply: Reply) -> list:
+def _blocks(reply: ToolReply) -> list:
     return [
         {"type": "text", "text": f"{part}\n"}
         if isinstance(part, str)

@@ -17,7 +17,7 @@ from agents.evaluate import Config, estimates, prepare, told, write
 from agents.vlm.config import ChatConfig
 from agents.vlm.evaluation import figures, hits
 from agents.vlm.records import Record, read_records
-from videogym.comparison import compare, read_side
+from videogym.comparison import compare, read_run
 from videogym.datasets import load_tasks, write_tasks
 from videogym.intervals import proportion
 from videogym.report import write_report
@@ -66,9 +66,9 @@ def test_two_checkpoints_are_played_and_compared(
         ]
         assert {trace.run for trace in traces.episodes} == {family}
     write_report(traces, tmp_path / "report.html", thumbnails=0)
-    found = compare(*(read_side(tmp_path / family) for family in checkpoints))
+    found = compare(*(read_run(tmp_path / family) for family in checkpoints))
     assert found.common == tuple(ids) and found.same_recipe and not found.other_tasks
-    assert found.mcnemar is not None and found.partings is not None
+    assert found.mcnemar is not None and found.divergences is not None
 
 
 def test_played_again_it_is_the_same(
@@ -138,7 +138,7 @@ def test_figures_are_those_of_the_records(
     assert any(line.startswith("1 episodes were cut and count in no other figure") for line in lines)
     # What is compared later are the same episodes.
     write(tmp_path, records, evaluation.config)
-    side = read_side(tmp_path)
+    side = read_run(tmp_path)
     assert side.accuracy == accuracy and side.unscored == 1
 
 

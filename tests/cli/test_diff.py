@@ -31,7 +31,7 @@ def told(capsys, *arguments):
     return said.out
 
 
-def test_results_tell_settings_and_figures(capsys):
+def test_results_tell_settings_and_metrics(capsys):
     said = told(capsys, "random.json", "oracle.json")
     assert '  policy  "random" | "oracle"\n' in said and "  episodes  null | 4\n" in said
     assert "  4 played by both\n  2 by A alone: brief_event-L0-60s-test-s0-000004, " in said
@@ -56,19 +56,19 @@ def test_a_result_and_traces_of_the_same_run_agree(capsys):
     assert len(rows) == 3 and all("+0.000 [+0.000, +0.000]" in row for row in rows)
 
 
-def test_the_figures_by_hand(capsys):
+def test_the_metrics_by_hand(capsys):
     """The oracle is right on all four common tasks, the random policy on as many as its traces say."""
     right = {t.task.task_id: t.correct for t in read_traces("random.jsonl").episodes}
     common = [task.task_id for task in load_tasks(TASKS)[:4]]
     wrong = sum(not right[task_id] for task_id in common)
     found = json.loads(told(capsys, "random.json", "oracle.jsonl", "--json"))
     assert found["tasks"]["common"] == common and len(found["tasks"]["only_a"]) == 2
-    assert found["figures"]["accuracy"]["difference"]["mean"] == pytest.approx(wrong / 4)
+    assert found["metrics"]["accuracy"]["difference"]["mean"] == pytest.approx(wrong / 4)
     assert found["mcnemar"] == {"only_a": 0, "only_b": wrong, "p": pytest.approx(min(1.0, 2 / 2**wrong))}
-    assert found["a"]["episodes"] == 6 and found["partings"] is None
+    assert found["a"]["episodes"] == 6 and found["divergences"] is None
 
 
-def test_figures_by_group(capsys):
+def test_metrics_by_group(capsys):
     """Tasks of two topics; by traces and by results, in words and in JSON."""
     tasks = [replace(task, metadata={"topic": "abb"[i % 3]}) for i, task in enumerate(load_tasks(TASKS))]
     write_tasks("t.jsonl", tasks)
@@ -83,8 +83,8 @@ def test_figures_by_group(capsys):
         files = [f"random_t.{suffix}", f"oracle_t.{suffix}"]
         found = json.loads(told(capsys, *files, "--by", "topic", "--json"))["groups"]["topic"]
         assert [(one["value"], one["tasks"]) for one in found] == [("b", 4), ("a", 2)]
-        assert found[1]["figures"]["accuracy"]["a"]["mean"] == share
-        assert found[1]["figures"]["accuracy"]["difference"]["mean"] == 1 - share
+        assert found[1]["metrics"]["accuracy"]["a"]["mean"] == share
+        assert found[1]["metrics"]["accuracy"]["difference"]["mean"] == 1 - share
         said = told(capsys, *files, "--by", "topic").splitlines()
         at = said.index("Accuracy by topic")
         assert said[at + 1].split() == ["tasks", "A", "B", "B", "-", "A"]

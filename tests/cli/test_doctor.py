@@ -148,8 +148,8 @@ def test_a_path_that_may_not_be_read(tmp_path, monkeypatch):
         (found,) = examine(str(tmp_path / "secret.mp4")).findings
     assert found.code == "permission" and found.command == f"chmod u+rX {tmp_path}/secret.mp4"
     with monkeypatch.context() as patched:
-        patched.setattr("videogym.doctor.symptoms.os.stat", deny)
-        patched.setattr("videogym.doctor.symptoms.os.access", lambda path, _: Path(path) != tmp_path)
+        patched.setattr("videogym.doctor.diagnosis.os.stat", deny)
+        patched.setattr("videogym.doctor.diagnosis.os.access", lambda path, _: Path(path) != tmp_path)
         (found,) = examine(str(tmp_path / "secret.mp4")).findings
     # What is closed is the folder: opening the file itself would be refused, too.
     assert found.code == "permission" and found.command == f"chmod u+rX {tmp_path}"

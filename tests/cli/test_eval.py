@@ -1,4 +1,4 @@
-"""The figures of `videogym eval` are those of `evaluate`, and its mistakes are sentences."""
+"""The metrics of `videogym eval` are those of `evaluate`, and its mistakes are sentences."""
 
 # ruff: noqa: D103
 
@@ -52,7 +52,7 @@ def mine(tmp_path, monkeypatch):
     sys.modules.pop("mine", None)
 
 
-def test_the_figures_are_those_of_evaluate(capsys):
+def test_the_metrics_are_those_of_evaluate(capsys):
     assert main(["eval", "random", "--tasks", TASKS, "--seed", "3", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     report = evaluate(Random(3), VideoQAEnv(TASKS), seed=3)
@@ -62,7 +62,7 @@ def test_the_figures_are_those_of_evaluate(capsys):
     assert set(told["terms"]) == set(report.terms)
 
 
-def test_the_figures_in_words(capsys):
+def test_the_metrics_in_words(capsys):
     assert main(["eval", "oracle", "--tasks", TASKS, "--episodes", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert (
@@ -101,7 +101,7 @@ def test_a_bad_video_is_listed_and_left_out(capsys):
     assert "temporal IoU    not annotated" in said
 
 
-def test_figures_by_group(capsys):
+def test_metrics_by_group(capsys):
     tasks = [
         replace(task, metadata={"topic": "ab"[i % 2], "n": i}) for i, task in enumerate(load_tasks(TASKS))
     ]

@@ -1,4 +1,4 @@
-"""Figures of a policy: counts, intervals, what is left out, and scripted policies with known figures."""
+"""Metrics of a policy: counts, intervals, what is left out, and scripted policies with known metrics."""
 
 # ruff: noqa: D103
 
@@ -60,7 +60,7 @@ def test_overlap_of_unions_by_hand():
     assert union_iou([], [Segment(10, 20)]) == 0.0
 
 
-# --- figures -----------------------------------------------------------------------------------
+# --- metrics -----------------------------------------------------------------------------------
 
 
 def looks_then_answers(observation, info, env):
@@ -314,7 +314,7 @@ def test_a_report_prints_as_a_table():
     )
     assert "Estimate" not in str(report) and "{" not in str(report) and max(map(len, lines)) < 100
     assert (
-        len({line.index(f"{value}") for line, value in zip(lines[1:], figures_of(report), strict=True)})
+        len({line.index(f"{value}") for line, value in zip(lines[1:], metrics_of(report), strict=True)})
         == 1
     )
     short = replace(report, tiou=None, hit_rate=None, faults=2, abstained=1, bad_videos={"x": "gone"})
@@ -325,7 +325,7 @@ def test_a_report_prints_as_a_table():
     assert [line.split()[0] for line in str(short).splitlines()[-3:]] == ["2", "1", "1"]
 
 
-def figures_of(report):
+def metrics_of(report):
     """In the order of the table."""
     first = (report.accuracy, report.hit_rate, report.tiou, report.reward)
     return (*first, *report.terms.values(), report.turns, report.frames, report.invalid_rate)

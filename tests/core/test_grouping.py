@@ -1,4 +1,4 @@
-"""Figures by what is told of tasks: counts by hand, and intervals where questions share a video."""
+"""Metrics by what is told of tasks: counts by hand, and intervals where questions share a video."""
 
 # ruff: noqa: D103
 

@@ -98,12 +98,12 @@ def _parsed(folder: Path, markup: str) -> Page:
 
 
 def test_what_is_large_in_bytes_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "MOST_BYTES", 30_000)
+    monkeypatch.setattr(parts, "MOST_PAGE_BYTES", 30_000)
     assert write_report(Traces(many(3), 0), tmp_path / "r.html", thumbnails=0) is None
     assert write_report(Traces(many(3), 0), tmp_path / "r.html", thumbnails=12) is not None
 
 
-def test_figures_of_a_large_report_are_of_all_of_it(tmp_path: Path) -> None:
+def test_metrics_of_a_large_report_are_of_all_of_it(tmp_path: Path) -> None:
     """7 of 20 are right; all are shown the evidence by the skim."""
     write_report(Traces(many(20), 3), tmp_path / "r.html", thumbnails=0)
     text = "".join(Page(tmp_path / "r.html").texts)

@@ -230,7 +230,7 @@ def test_the_page_says_what_was_stored(tmp_path: Path) -> None:
         assert said in text
 
 
-def test_figures_of_a_run_are_those_of_evaluate(tmp_path: Path) -> None:
+def test_metrics_of_a_run_are_those_of_evaluate(tmp_path: Path) -> None:
     env = RecordTraces(VideoQAEnv("procedural:brief_event?duration_s=60&count=30"), tmp_path / "t.jsonl")
     report = evaluate(Random(0), env)
     episodes = read_traces(env.path).episodes

@@ -38,7 +38,7 @@ def at(*frames):
 def hang_on(frame, tmp_path, monkeypatch):
     """Make children hang when a frame is read."""
     script = tmp_path / "hanging_child.py"
-    script.write_text(HANGING.format(frame=frame, child=decord_reader.CHILD[-1]))
+    script.write_text(HANGING.format(frame=frame, child=decord_reader.DECORD_CHILD[-1]))
     monkeypatch.setattr(decord_reader, "CHILD", (sys.executable, "-P", str(script)))
 
 
@@ -145,7 +145,7 @@ def test_decord2_is_recognised_without_its_metadata(path, tmp_path, monkeypatch)
     script = tmp_path / "child.py"
     script.write_text(
         f"import decord, runpy; decord.__version__ = '3.4.0'; "
-        f"runpy.run_path({decord_reader.CHILD[-1]!r}, run_name='__main__')"
+        f"runpy.run_path({decord_reader.DECORD_CHILD[-1]!r}, run_name='__main__')"
     )
     monkeypatch.setattr(decord_reader, "CHILD", (sys.executable, "-P", str(script)))
     with pytest.raises(ImportError, match="decord2"):

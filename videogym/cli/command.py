@@ -32,7 +32,7 @@ from your own videos to a report:
   videogym doctor videos/                        which files can be used, and how to mend the others
   videogym look videos/a.mp4 --out a.jpg         what is in one of them
   videogym eval random --tasks tasks.jsonl --video-root videos/ --traces random.jsonl
-  videogym diff random.jsonl other.jsonl         why the figures of two runs differ
+  videogym diff random.jsonl other.jsonl         why two runs have different results
   videogym report random.jsonl                   every episode of it, to be read in a browser
   videogym play --tasks tasks.jsonl --video-root videos/ --traces mine.jsonl
 

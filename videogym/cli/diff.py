@@ -1,4 +1,4 @@
-"""``videogym diff``: why two runs have different figures."""
+"""``videogym diff``: why two runs have different results."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from videogym.cli.options import add_command, add_groups
 from videogym.cli.terminal import printable
-from videogym.comparison import Comparison, Side, compare, read_side
-from videogym.comparison.compare import p_value, signed
+from videogym.comparison import Comparison, Run, compare, read_run
+from videogym.comparison.compare import p_value, signed_difference
+from videogym.comparison.divergence import DESCRIPTIONS
 from videogym.comparison.paired import PairGroup
-from videogym.comparison.partings import WORDS
 
 _NAMED = 3  # tasks that are named
 _MOST_GROUPS = 40  # that are written
@@ -24,8 +24,8 @@ def add_diff(commands: Any) -> None:
     parser = add_command(
         commands,
         "diff",
-        help="why two runs have different figures",
-        description="Compare two runs: their settings, which tasks both played, figures on these with the "
+        help="why two runs have different results",
+        description="Compare two runs: their settings, which tasks both played, metrics on these with the "
         "paired difference B - A and its 95 % interval, and the first step at which episodes part.",
         epilog="A and B are traces (`videogym eval --traces`, or videogym.traces.RecordTraces), which\n"
         "tell every step, or results (`videogym eval --json`), which tell every setting.\n\n"
@@ -40,38 +40,38 @@ def add_diff(commands: Any) -> None:
 
 
 def _diff(arguments: argparse.Namespace) -> int:
-    found = compare(read_side(arguments.a), read_side(arguments.b), tuple(dict.fromkeys(arguments.by)))
+    found = compare(read_run(arguments.a), read_run(arguments.b), tuple(dict.fromkeys(arguments.by)))
     lines = [json.dumps(found.to_json(), indent=2)] if arguments.json else _lines(found)
     print("\n".join(lines))
     return 0
 
 
 def _lines(found: Comparison) -> Iterator[str]:
-    for letter, side in (("A", found.a), ("B", found.b)):
-        yield from _side_lines(letter, side)
+    for letter, run in (("A", found.a), ("B", found.b)):
+        yield from _run_lines(letter, run)
     yield from ("", "What they are")
     yield from _setting_lines(found)
     yield from ("", "Tasks")
     yield from _task_lines(found)
-    yield from ("", f"Figures on the common tasks ({len(found.common)}), 95 % intervals")
-    yield from _figure_lines(found)
+    yield from ("", f"Metrics on the common tasks ({len(found.common)}), 95 % intervals")
+    yield from _metric_lines(found)
     for name, of_name in found.groups.items():
         yield from ("", f"Accuracy by {printable(name)}")
         yield from _group_lines(of_name)
     yield from ("", "Where episodes of one task first differ")
-    yield from _parting_lines(found)
+    yield from _divergence_lines(found)
     yield from ("", found.conclusion)
 
 
-def _side_lines(letter: str, side: Side) -> Iterator[str]:
-    accuracy = "none judged" if side.accuracy is None else f"accuracy {side.accuracy}"
-    name, recipes = printable(side.name), printable(", ".join(side.recipes))
-    yield f"{letter}  {name}: {len(side.episodes)} tasks of {recipes}, {accuracy}"
+def _run_lines(letter: str, run: Run) -> Iterator[str]:
+    accuracy = "none judged" if run.accuracy is None else f"accuracy {run.accuracy}"
+    name, recipes = printable(run.name), printable(", ".join(run.recipes))
+    yield f"{letter}  {name}: {len(run.episodes)} tasks of {recipes}, {accuracy}"
     left_out = {
-        "further episodes of the same tasks": side.repeated,
-        "episodes with a fault or left before their end": side.unscored,
-        "tasks whose video could not be used": side.bad_videos,
-        "last lines that are cut off": side.torn,
+        "further episodes of the same tasks": run.repeated,
+        "episodes with a fault or left before their end": run.unscored,
+        "tasks whose video could not be used": run.bad_videos,
+        "last lines that are cut off": run.torn,
     }
     for what, count in left_out.items():
         if count:
@@ -124,12 +124,12 @@ def _ids(tasks: Sequence[str]) -> str:
     return printable(", ".join(tasks[:_NAMED])) + (", ..." if len(tasks) > _NAMED else "")
 
 
-def _figure_lines(found: Comparison) -> Iterator[str]:
+def _metric_lines(found: Comparison) -> Iterator[str]:
     rows = [("", "A", "B", "B - A")]
-    for figure in (*found.figures, *found.terms):
-        name = printable(figure.name if figure in found.figures else f"  {figure.name}")
-        fewer = "" if figure.a.count == len(found.common) else f"  ({figure.a.count} tasks)"
-        rows.append((name, str(figure.a), str(figure.b), signed(figure) + fewer))
+    for metric in (*found.metrics, *found.terms):
+        name = printable(metric.name if metric in found.metrics else f"  {metric.name}")
+        fewer = "" if metric.a.count == len(found.common) else f"  ({metric.a.count} tasks)"
+        rows.append((name, str(metric.a), str(metric.b), signed_difference(metric) + fewer))
     yield from _columns(rows)
     for letter, names in zip("AB", found.terms_of_one, strict=True):
         if names:
@@ -144,8 +144,12 @@ def _figure_lines(found: Comparison) -> Iterator[str]:
 def _group_lines(of_name: Sequence[PairGroup]) -> Iterator[str]:
     rows: list[tuple[str, ...]] = [("", "tasks", "A", "B", "B - A")]
     for one in of_name[:_MOST_GROUPS]:
-        accuracy = next((figure for figure in one.figures if figure.name == "accuracy"), None)
-        told = ("", "", "none judged") if accuracy is None else (accuracy.a, accuracy.b, signed(accuracy))
+        accuracy = next((metric for metric in one.metrics if metric.name == "accuracy"), None)
+        told = (
+            ("", "", "none judged")
+            if accuracy is None
+            else (accuracy.a, accuracy.b, signed_difference(accuracy))
+        )
         rows.append((printable(one.value), str(one.tasks), *map(str, told)))
     yield from _columns(rows)
     if len(of_name) > _MOST_GROUPS:
@@ -159,12 +163,12 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  " + "  ".join([*cells, row[-1]])
 
 
-def _parting_lines(found: Comparison) -> Iterator[str]:
-    if found.partings is None:
+def _divergence_lines(found: Comparison) -> Iterator[str]:
+    if found.divergences is None:
         yield "  not known: a result tells no steps; compare two files of traces (videogym eval --traces)"
         return
-    for one in found.partings:
+    for one in found.divergences:
         named = [
             f"{task_id} (turn {turn})" if turn else task_id for task_id, turn in one.tasks[: _NAMED + 1]
         ]
-        yield f"  {len(one.tasks):>5}  {WORDS[one.kind]}: {_ids(named)}"
+        yield f"  {len(one.tasks):>5}  {DESCRIPTIONS[one.kind]}: {_ids(named)}"

@@ -63,7 +63,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
         children=arguments.jobs,
         deadline_s=arguments.deadline,
     )
-    for place, answer in in_order(places, answers, progress):
+    for place, answer in answers_in_order(places, answers, progress):
         told.append(_with_evidence(answer, place.tasks))
         tell(told[-1], place.tasks)
     progress.clear()
@@ -72,7 +72,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return int(not all(examination.usable for examination in told))
 
 
-def in_order(
+def answers_in_order(
     items: Sequence[_T], answers: Iterable[tuple[int, Any]], progress: ProgressBar
 ) -> Iterator[tuple[_T, Any]]:
     """Items with their answers, in the order of the items, while the answers come as they like."""

@@ -1,4 +1,4 @@
-"""``videogym eval``: a policy over tasks, with figures and their intervals."""
+"""``videogym eval``: a policy over tasks, with metrics and their intervals."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def add_eval(commands: Any) -> None:
     )
     add_groups(parser)
     parser.add_argument(
-        "--json", action="store_true", help="settings, figures and episodes as one JSON object, see `diff`"
+        "--json", action="store_true", help="settings, metrics and episodes as one JSON object, see `diff`"
     )
     parser.set_defaults(run=_eval)
 

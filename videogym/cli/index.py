@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from videogym.actions import begin
-from videogym.cli.doctor import in_order
+from videogym.cli.doctor import answers_in_order
 from videogym.cli.options import add_command, add_places, add_processes
 from videogym.cli.places import find_places
 from videogym.cli.terminal import printable, progress_bar
@@ -94,7 +94,7 @@ def _index(arguments: argparse.Namespace) -> int:
     requests = [Request(place.path, arguments.recipe, arguments.frame_size) for place in places]
     answers = run_isolated(index, requests, children=arguments.jobs, deadline_s=arguments.deadline)
     progress = progress_bar("videos")
-    for request, answer in in_order(requests, answers, progress):
+    for request, answer in answers_in_order(requests, answers, progress):
         if isinstance(answer, Lost):
             answer = Indexed(request.path, 0, None, f"reading it: {answer.message}")
         done.append(answer)

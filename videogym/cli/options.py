@@ -70,11 +70,11 @@ def add_episodes(parser: argparse.ArgumentParser) -> None:
 
 
 def add_groups(parser: argparse.ArgumentParser) -> None:
-    """By what figures are grouped; see `videogym.grouping`."""
+    """By what metrics are grouped; see `videogym.grouping`."""
     parser.add_argument(
         "--by",
         action="append",
         default=[],
         metavar="NAME",
-        help="figures by this field of the tasks' metadata too, e.g. duration; may be repeated",
+        help="metrics by this field of the tasks' metadata too, e.g. duration; may be repeated",
     )

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from videogym.datasets import READERS, TaskFileError, find_videos, load_tasks
-from videogym.datasets.procedural import PREFIX
+from videogym.datasets.procedural import PROCEDURAL_PREFIX
 from videogym.doctor import Examination, finding
-from videogym.doctor.symptoms import at_the_door
+from videogym.doctor.diagnosis import check_path
 from videogym.state import Task
 from videogym.video.containers import VIDEO_SUFFIXES
 
@@ -70,7 +70,7 @@ def is_task_source(argument: str) -> bool:
     # A format that is not known: to be refused with the list of those that are.
     unknown = bool(colon) and not _is_called_video(path) and not os.path.lexists(argument)
     return (
-        argument.startswith(PREFIX)
+        argument.startswith(PROCEDURAL_PREFIX)
         or bool(colon and name in READERS)
         or (unknown and name != "synthetic" and "/" not in name)
         or (argument.endswith((".jsonl", ".json")) and not os.path.isdir(argument))
@@ -89,7 +89,7 @@ def _of_tasks(source: str, video_root: str | None, wrong: Wrong) -> list[Place]:
         for problem in check.problems:
             found = finding(problem.cause, problem.video, problem.message)
             if problem.cause == "missing":  # unless something is there under that name
-                seen = at_the_door(os.path.join(video_root, problem.video))
+                seen = check_path(os.path.join(video_root, problem.video))
                 found = seen if seen is not None and seen.code != "missing" else found
             concerned = tuple(by_id[task_id] for task_id in problem.task_ids)
             wrong.append((Examination(problem.video, (found,)), concerned))

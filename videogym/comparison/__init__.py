@@ -1,26 +1,26 @@
-"""Why two runs have different figures: settings, tasks, paired figures, and where episodes part."""
+"""Why two runs have different results: settings, tasks, paired metrics, and where episodes part."""
 
 from videogym.comparison.compare import Comparison, compare
-from videogym.comparison.paired import Figure, McNemar, mcnemar, mean_difference, share_difference
-from videogym.comparison.partings import Parting, parting
+from videogym.comparison.divergence import Divergence, divergence
+from videogym.comparison.paired import McNemar, PairedMetric, mcnemar, mean_difference, share_difference
+from videogym.comparison.runs import ComparisonError, Run, read_run, run_from_result, run_from_traces
 from videogym.comparison.settings import Difference, differences
-from videogym.comparison.sides import ComparisonError, Side, read_side, side_of_result, side_of_traces
 
 __all__ = [
     "Comparison",
     "ComparisonError",
     "Difference",
-    "Figure",
+    "Divergence",
     "McNemar",
-    "Parting",
-    "Side",
+    "PairedMetric",
+    "Run",
     "compare",
     "differences",
+    "divergence",
     "mcnemar",
     "mean_difference",
-    "parting",
-    "read_side",
+    "read_run",
+    "run_from_result",
+    "run_from_traces",
     "share_difference",
-    "side_of_result",
-    "side_of_traces",
 ]

@@ -9,19 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from videogym.comparison.divergence import Divergence, divergences
 from videogym.comparison.paired import (
-    Figure,
     McNemar,
     Pair,
+    PairedMetric,
     PairGroup,
     discordance,
-    figures,
     groups,
-    term_figures,
+    metrics,
+    term_metrics,
 )
-from videogym.comparison.partings import Parting, partings
+from videogym.comparison.runs import ComparisonError, Run
 from videogym.comparison.settings import Settings, differences
-from videogym.comparison.sides import ComparisonError, Side
 from videogym.grouping import require_known
 
 LEVEL = 0.05  # below which p is taken for a difference
@@ -34,18 +34,18 @@ _WORDS = ("recipe_identity", "recipe.name", "recipe.source", "recipe.choices")
 class Comparison:
     """What two runs have in common, and what they have not."""
 
-    a: Side
-    b: Side
+    a: Run
+    b: Run
     settings: Settings
     common: tuple[str, ...]  # ids of the tasks that both played, in A's order
     only_a: tuple[str, ...]  # ids of the tasks that A alone played
     only_b: tuple[str, ...]
     other_tasks: tuple[str, ...]  # of the common: something else is asked or right under the same id
     other_videos: tuple[str, ...]  # of the common: another video was shown
-    figures: tuple[Figure, ...]  # over the common tasks
-    terms: tuple[Figure, ...]  # sums of reward terms over an episode
+    metrics: tuple[PairedMetric, ...]  # over the common tasks
+    terms: tuple[PairedMetric, ...]  # sums of reward terms over an episode
     mcnemar: McNemar | None  # of the answers; None where none was judged
-    partings: tuple[Parting, ...] | None  # None: one of the two holds no turns
+    divergences: tuple[Divergence, ...] | None  # None: one of the two holds no turns
     groups: Mapping[str, tuple[PairGroup, ...]] = field(default_factory=dict)  # by a field of metadata
 
     @property
@@ -57,8 +57,8 @@ class Comparison:
     def terms_of_one(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Reward terms that A alone, and B alone, was ever paid on the common tasks."""
         a, b = (
-            dict.fromkeys(name for task_id in self.common for name in side.episodes[task_id].terms)
-            for side in (self.a, self.b)
+            dict.fromkeys(name for task_id in self.common for name in run.episodes[task_id].terms)
+            for run in (self.a, self.b)
         )
         return tuple(name for name in a if name not in b), tuple(name for name in b if name not in a)
 
@@ -77,17 +77,19 @@ class Comparison:
                 name: list(getattr(self, name))
                 for name in ("common", "only_a", "only_b", "other_tasks", "other_videos")
             },
-            "figures": {figure.name: _row(figure) for figure in self.figures},
-            "terms": {figure.name: _row(figure) for figure in self.terms},
+            "metrics": {metric.name: _row(metric) for metric in self.metrics},
+            "terms": {metric.name: _row(metric) for metric in self.terms},
             "terms_of_one": dict(zip(("a", "b"), map(list, self.terms_of_one), strict=True)),
             "mcnemar": None if self.mcnemar is None else asdict(self.mcnemar),
-            "partings": None if self.partings is None else {p.kind: list(p.tasks) for p in self.partings},
+            "divergences": None
+            if self.divergences is None
+            else {p.kind: list(p.tasks) for p in self.divergences},
             "groups": {
                 name: [
                     {
                         "value": one.value,
                         "tasks": one.tasks,
-                        "figures": {f.name: _row(f) for f in one.figures},
+                        "metrics": {f.name: _row(f) for f in one.metrics},
                     }
                     for one in of_name
                 ]
@@ -97,20 +99,20 @@ class Comparison:
         }
 
 
-def compare(a: Side, b: Side, by: Sequence[str] = ()) -> Comparison:
+def compare(a: Run, b: Run, by: Sequence[str] = ()) -> Comparison:
     """Compare two runs. Differences are B - A.
 
     Args:
         a: the one.
         b: the other.
-        by: names of fields of the tasks' metadata by which figures are grouped too.
+        by: names of fields of the tasks' metadata by which metrics are grouped too.
 
     Raises:
         ComparisonError: no task was played by both, or none has metadata of such a name.
     """
     common = tuple(task_id for task_id in a.episodes if task_id in b.episodes)
     if not common:
-        ids = [f"{len(side.episodes)} such as {next(iter(side.episodes))!r}" for side in (a, b)]
+        ids = [f"{len(run.episodes)} such as {next(iter(run.episodes))!r}" for run in (a, b)]
         raise ComparisonError(f"no task was played by both: {a.name} has {ids[0]}, {b.name} has {ids[1]}")
     pairs: list[Pair] = [(a.episodes[task_id], b.episodes[task_id]) for task_id in common]
     try:
@@ -127,21 +129,21 @@ def compare(a: Side, b: Side, by: Sequence[str] = ()) -> Comparison:
         only_b=tuple(task_id for task_id in b.episodes if task_id not in a.episodes),
         other_tasks=tuple(x.task_id for x, y in pairs if x.task != y.task),
         other_videos=tuple(x.task_id for x, y in pairs if x.video != y.video),
-        figures=figures(pairs),
-        terms=term_figures(pairs),
+        metrics=metrics(pairs),
+        terms=term_metrics(pairs),
         mcnemar=discordance(pairs),
-        partings=partings((a.traces[i], b.traces[i]) for i in common) if both else None,
+        divergences=divergences((a.traces[i], b.traces[i]) for i in common) if both else None,
         groups={name: groups(pairs, name) for name in by},
     )
 
 
-def _head(side: Side) -> dict[str, Any]:
+def _head(run: Run) -> dict[str, Any]:
     names = ("name", "recipes", "repeated", "unscored", "bad_videos", "torn")
-    return {name: getattr(side, name) for name in names} | {"episodes": len(side.episodes)}
+    return {name: getattr(run, name) for name in names} | {"episodes": len(run.episodes)}
 
 
-def _row(figure: Figure) -> Mapping[str, Any]:
-    return {name: value for name, value in asdict(figure).items() if name != "name"}
+def _row(metric: PairedMetric) -> Mapping[str, Any]:
+    return {name: value for name, value in asdict(metric).items() if name != "name"}
 
 
 # --- in words ----------------------------------------------------------------------------------
@@ -149,12 +151,12 @@ def _row(figure: Figure) -> Mapping[str, Any]:
 
 def _verdict(found: Comparison) -> str:
     tasks = "the one common task" if len(found.common) == 1 else f"the {len(found.common)} common tasks"
-    if found.partings is not None and {p.kind for p in found.partings} == {"nowhere"}:
+    if found.divergences is not None and {p.kind for p in found.divergences} == {"nowhere"}:
         return f"On {tasks} both saw the same frames by reference, did the same and were paid the same."
-    accuracy = next((figure for figure in found.figures if figure.name == "accuracy"), None)
+    accuracy = next((metric for metric in found.metrics if metric.name == "accuracy"), None)
     if accuracy is None or found.mcnemar is None:
         return f"On {tasks} no answer of both was judged."
-    told = f"B - A = {signed(accuracy)}, exact McNemar {p_value(found.mcnemar.p)}"
+    told = f"B - A = {signed_difference(accuracy)}, exact McNemar {p_value(found.mcnemar.p)}"
     if found.mcnemar.p < LEVEL:
         better, worse = ("B", "A") if found.mcnemar.only_b > found.mcnemar.only_a else ("A", "B")
         return f"On {tasks} {better} was right more often than {worse}, by more than is likely ({told})."
@@ -192,7 +194,7 @@ def p_value(p: float) -> str:
     return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
 
 
-def signed(figure: Figure) -> str:
+def signed_difference(metric: PairedMetric) -> str:
     """A difference with its interval."""
-    one = figure.difference
+    one = metric.difference
     return f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"

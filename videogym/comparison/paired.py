@@ -1,4 +1,4 @@
-"""Figures of two runs on the tasks that both played, and their differences pair by pair.
+"""Metrics of two runs on the tasks that both played, and their differences pair by pair.
 
 Differences are B - A. Knows numbers only.
 """
@@ -15,13 +15,13 @@ from videogym.evaluate import Episode
 from videogym.grouping import NOTHING, split
 from videogym.intervals import Estimate, Z, clustered_mean, clustered_proportion, design_effect
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 Pair = tuple[Episode, Episode]  # of one task: A's and B's
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A figure of either run over the pairs in which both have it, and the difference."""
+class PairedMetric:
+    """A metric of either run over the pairs in which both have it, and the difference."""
 
     name: str
     a: Estimate
@@ -107,18 +107,18 @@ _MEANS: dict[str, Callable[[Episode], float | None]] = {
 }
 
 
-def figures(pairs: Sequence[Pair]) -> tuple[Figure, ...]:
-    """All figures that both runs have of some pairs."""
+def metrics(pairs: Sequence[Pair]) -> tuple[PairedMetric, ...]:
+    """All metrics that both runs have of some pairs."""
     made = [_share(name, read, pairs) for name, read in _SHARES.items()]
     made += [_mean(name, read, pairs) for name, read in _MEANS.items()]
-    return tuple(figure for figure in made if figure is not None)
+    return tuple(metric for metric in made if metric is not None)
 
 
-def term_figures(pairs: Sequence[Pair]) -> tuple[Figure, ...]:
+def term_metrics(pairs: Sequence[Pair]) -> tuple[PairedMetric, ...]:
     """Sums of reward terms over an episode, for the terms that both runs were paid in some pairs."""
     names = dict.fromkeys(name for pair in pairs for episode in pair for name in episode.terms)
     made = [_mean(name, partial(_paid, name), pairs) for name in names]
-    return tuple(figure for figure in made if figure is not None)
+    return tuple(metric for metric in made if metric is not None)
 
 
 def _paid(name: str, episode: Episode) -> float | None:
@@ -139,38 +139,38 @@ class PairGroup:
 
     value: str
     tasks: int
-    figures: tuple[Figure, ...]
+    metrics: tuple[PairedMetric, ...]
 
 
 def groups(pairs: Sequence[Pair], name: str) -> tuple[PairGroup, ...]:
-    """Figures of pairs by a field of their tasks' metadata, the largest group first.
+    """Metrics of pairs by a field of their tasks' metadata, the largest group first.
 
-    A result of before there was metadata tells none; then the other side's counts.
+    A result of before there was metadata tells none; then the other run's counts.
     """
     members = split(((a.metadata or b.metadata, (a, b)) for a, b in pairs), name)
-    made = [PairGroup(value, len(of), figures(of)) for value, of in members.items()]
+    made = [PairGroup(value, len(of), metrics(of)) for value, of in members.items()]
     return tuple(sorted(made, key=lambda one: (one.value == NOTHING, -one.tasks, one.value)))
 
 
-def _share(name: str, read: Callable[[Episode], bool | None], pairs: Sequence[Pair]) -> Figure | None:
+def _share(name: str, read: Callable[[Episode], bool | None], pairs: Sequence[Pair]) -> PairedMetric | None:
     present = _present(read, pairs)
     if not present:
         return None
     a, b, videos = zip(*present, strict=True)
-    one, other = (clustered_proportion(side, videos) for side in (a, b))
-    return Figure(name, one, other, share_difference(a, b, videos))
+    one, other = (clustered_proportion(run, videos) for run in (a, b))
+    return PairedMetric(name, one, other, share_difference(a, b, videos))
 
 
-def _mean(name: str, read: Callable[[Episode], float | None], pairs: Sequence[Pair]) -> Figure | None:
+def _mean(name: str, read: Callable[[Episode], float | None], pairs: Sequence[Pair]) -> PairedMetric | None:
     present = _present(read, pairs)
     if not present:
         return None
     a, b, videos = zip(*present, strict=True)
-    one, other = (clustered_mean(side, videos) for side in (a, b))
-    return Figure(name, one, other, mean_difference(a, b, videos))
+    one, other = (clustered_mean(run, videos) for run in (a, b))
+    return PairedMetric(name, one, other, mean_difference(a, b, videos))
 
 
-def _present(read: Callable[[Episode], T | None], pairs: Sequence[Pair]) -> list[tuple[T, T, str]]:
+def _present(read: Callable[[Episode], _T | None], pairs: Sequence[Pair]) -> list[tuple[_T, _T, str]]:
     """Values of the pairs in which both have one, and the video of each pair."""
     values = ((read(a), read(b), a.video) for a, b in pairs)
     return [(a, b, video) for a, b, video in values if a is not None and b is not None]

@@ -6,7 +6,7 @@ from videogym.datasets.curation import evidence_share, video_mtr_keeps
 from videogym.datasets.egoschema import read_egoschema
 from videogym.datasets.loading import READERS, load_tasks
 from videogym.datasets.longvideobench import read_longvideobench
-from videogym.datasets.longvt import Trace, read_longvt_rl, read_longvt_sft, read_longvt_traces
+from videogym.datasets.longvt import Conversation, read_longvt_rl, read_longvt_sft, read_longvt_traces
 from videogym.datasets.lvbench import read_lvbench
 from videogym.datasets.mlvu import read_mlvu
 from videogym.datasets.moments import judge_moments, moment_task
@@ -31,13 +31,13 @@ from videogym.datasets.videosiah_eval import read_videosiah_eval
 
 __all__ = [
     "READERS",
+    "Conversation",
     "EvidenceError",
     "Overlap",
     "ProceduralTasks",
     "TaskFileError",
     "TaskList",
     "Tasks",
-    "Trace",
     "TrainedOnError",
     "VideoCheck",
     "VideoProblem",

@@ -33,8 +33,8 @@ from videogym.datasets.rows import Row, collect, read_rows
 from videogym.datasets.tasks import TaskList, check_evidence
 from videogym.state import Task
 
-FIELDS = ("qid", "video_uid", "question", "choices", "right_answer", "clue_intervals", "duration")
-USED = (*FIELDS[:-1], "answer")  # which is the text of the right option
+_FIELDS = ("qid", "video_uid", "question", "choices", "right_answer", "clue_intervals", "duration")
+_USED = (*_FIELDS[:-1], "answer")  # which is the text of the right option
 
 
 def read_cg_bench(path: str | os.PathLike[str]) -> TaskList:
@@ -43,7 +43,7 @@ def read_cg_bench(path: str | os.PathLike[str]) -> TaskList:
     Raises:
         TaskFileError: the file cannot be read or a row is invalid.
     """
-    return collect(path, read_rows(path, FIELDS), _read_row)
+    return collect(path, read_rows(path, _FIELDS), _read_row)
 
 
 def _read_row(line: Row) -> Task:
@@ -57,7 +57,7 @@ def _read_row(line: Row) -> Task:
         answer=text_of(row, "right_answer").strip(),
         evidence=published_segments(line, row, "clue_intervals"),
         source="cg-bench",
-        metadata=metadata_of(row, USED),
+        metadata=metadata_of(row, _USED),
     )
     if row.get("duration") is not None:
         check_evidence(task, seconds_of(row, "duration"))

@@ -29,7 +29,7 @@ from videogym.datasets.rows import Row, RowLeftOut, collect, read_bytes, read_ro
 from videogym.datasets.tasks import TaskFileError, TaskList
 from videogym.state import Task
 
-FIELDS = ("video", "caption", "timestamp")
+_FIELDS = ("video", "caption", "timestamp")
 _LINE = re.compile(r"(\S+) (\S+) (\S+?)##(.+)")
 
 
@@ -40,7 +40,7 @@ def read_charades_sta(path: str | os.PathLike[str]) -> TaskList:
         TaskFileError: the file cannot be read or a line is invalid.
     """
     is_text = Path(path).suffix.lower() == ".txt"
-    rows = _lines(Path(path)) if is_text else read_rows(path, FIELDS)
+    rows = _lines(Path(path)) if is_text else read_rows(path, _FIELDS)
     return collect(path, rows, _read_row)
 
 
@@ -71,5 +71,5 @@ def _read_row(line: Row) -> Task:
         query=text_of(row, "caption"),
         evidence=(segment(from_zero(line, row.get("timestamp")), "timestamp"),),
         source="charades-sta",
-        metadata=metadata_of(row, FIELDS),
+        metadata=metadata_of(row, _FIELDS),
     )

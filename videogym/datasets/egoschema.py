@@ -27,7 +27,7 @@ from videogym.state import Task
 
 ANSWERS = "subset_answers.json"
 NUMBERED = tuple(f"option {i}" for i in range(5))
-FIELDS = ("q_uid", "video_idx", "question", "option", "answer", *NUMBERED)
+_FIELDS = ("q_uid", "video_idx", "question", "option", "answer", *NUMBERED)
 
 
 def read_egoschema(path: str | os.PathLike[str]) -> TaskList:
@@ -43,7 +43,7 @@ def read_egoschema(path: str | os.PathLike[str]) -> TaskList:
     if (path / "questions.json").exists():
         path = path / "questions.json"
     answers = _answers(path)
-    return collect(path, read_rows(path, FIELDS), lambda row: _read_row(row, answers))
+    return collect(path, read_rows(path, _FIELDS), lambda row: _read_row(row, answers))
 
 
 def _answers(path: Path) -> dict[str, Any] | None:
@@ -66,7 +66,7 @@ def _read_row(line: Row, answers: dict[str, Any] | None) -> Task | None:
         options=options,
         answer=letter_at(answer, options, "answer"),
         source="egoschema",
-        metadata=metadata_of(row, FIELDS),
+        metadata=metadata_of(row, _FIELDS),
     )
 
 

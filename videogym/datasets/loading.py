@@ -17,7 +17,7 @@ from videogym.datasets.longvt import read_longvt_rl, read_longvt_sft
 from videogym.datasets.lvbench import read_lvbench
 from videogym.datasets.mlvu import read_mlvu
 from videogym.datasets.nextgqa import read_nextgqa
-from videogym.datasets.procedural import PREFIX, ProceduralTasks
+from videogym.datasets.procedural import PROCEDURAL_PREFIX, ProceduralTasks
 from videogym.datasets.qvhighlights import read_qvhighlights
 from videogym.datasets.task_files import read_tasks
 from videogym.datasets.tasks import TaskFileError, TaskList, Tasks
@@ -83,7 +83,7 @@ def load_tasks(source: Source | Iterable[Source] | Mapping[str, Root], video_roo
     if video_root is not None and not Path(video_root).is_dir():
         raise ValueError(f"video_root must be a folder, got {os.fspath(video_root)!r}")
     text = os.fspath(source)
-    if text.startswith(PREFIX):
+    if text.startswith(PROCEDURAL_PREFIX):
         return ProceduralTasks.parse(text)
     name, colon, path = text.partition(":")
     if colon and name in READERS:
@@ -95,8 +95,8 @@ def load_tasks(source: Source | Iterable[Source] | Mapping[str, Root], video_roo
     if text.endswith(".json") and not is_format:
         return read_video_r1(text)
     raise ValueError(
-        f"tasks come from {PREFIX}..., a .jsonl or a .json file, or FORMAT:PATH with a format of "
-        f"{', '.join(READERS)}; got {text!r}"
+        f"tasks come from {PROCEDURAL_PREFIX}..., a .jsonl or a .json file, or FORMAT:PATH with a format "
+        f"of {', '.join(READERS)}; got {text!r}"
     )
 
 

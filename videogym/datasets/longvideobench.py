@@ -35,7 +35,7 @@ from videogym.datasets.tasks import TaskList
 from videogym.state import Task
 
 COLUMNS = ("option0", "option1", "option2", "option3", "option4")
-FIELDS = ("id", "video_path", "question", "candidates", "correct_choice", *COLUMNS)
+_FIELDS = ("id", "video_path", "question", "candidates", "correct_choice", *COLUMNS)
 
 
 def read_longvideobench(path: str | os.PathLike[str]) -> TaskList:
@@ -44,7 +44,7 @@ def read_longvideobench(path: str | os.PathLike[str]) -> TaskList:
     Raises:
         TaskFileError: the file cannot be read or a row is invalid.
     """
-    return collect(path, read_rows(path, FIELDS), _read_row)
+    return collect(path, read_rows(path, _FIELDS), _read_row)
 
 
 def _read_row(line: Row) -> Task:
@@ -58,7 +58,7 @@ def _read_row(line: Row) -> Task:
         options=options,
         answer=letter_at(row.get("correct_choice"), options, "correct_choice"),
         source="longvideobench",
-        metadata=metadata_of(row, FIELDS),
+        metadata=metadata_of(row, _FIELDS),
     )
 
 

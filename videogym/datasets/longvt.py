@@ -59,7 +59,7 @@ _AFTER_QUESTION = (
 
 
 @dataclass(frozen=True)
-class Trace:
+class Conversation:
     """A conversation that somebody played: its task and what the assistant said, message by message."""
 
     task: Task
@@ -81,19 +81,19 @@ def read_longvt_sft(path: str | os.PathLike[str]) -> TaskList:
     Raises:
         TaskFileError: the file cannot be read or a row is invalid.
     """
-    return TaskList(trace.task for trace in _traces(path))
+    return TaskList(trace.task for trace in _conversations(path))
 
 
-def read_longvt_traces(path: str | os.PathLike[str]) -> list[Trace]:
+def read_longvt_traces(path: str | os.PathLike[str]) -> list[Conversation]:
     """Read LongVT's rows for fine-tuning with what the assistant says in them.
 
     Raises:
         TaskFileError: the file cannot be read, a row is invalid or none shows a video.
     """
-    return list(_traces(path))
+    return list(_conversations(path))
 
 
-def _traces(path: str | os.PathLike[str]) -> Iterator[Trace]:
+def _conversations(path: str | os.PathLike[str]) -> Iterator[Conversation]:
     count, shown = 0, 0
     for row in read_rows(path, ("messages",)):
         try:
@@ -144,7 +144,7 @@ def _read_rl(line: Row) -> Task:
 # --- fine-tuning -------------------------------------------------------------------------------
 
 
-def _read_sft(line: Row) -> Trace | None:
+def _read_sft(line: Row) -> Conversation | None:
     messages = objects_of(unpacked(line.fields, "messages"), "messages")
     asked = next((m for m in messages if m.get("role") == "user"), None)
     if asked is None:
@@ -166,7 +166,7 @@ def _read_sft(line: Row) -> Trace | None:
         source="longvt-sft",
         metadata=metadata_of(line.fields, ("messages",)),
     )
-    return Trace(task, outputs)
+    return Conversation(task, outputs)
 
 
 def _question(text: str) -> str:

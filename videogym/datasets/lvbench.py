@@ -43,7 +43,7 @@ from videogym.datasets.tasks import TaskFileError, TaskList
 from videogym.geometry import Segment
 from videogym.state import Task
 
-FIELDS = ("key", "qa", "uid", "video_path", "question", "options", "answer", "time_reference")
+_FIELDS = ("key", "qa", "uid", "video_path", "question", "options", "answer", "time_reference")
 _CLOCK = r"(?:(\d{1,2}):)?(\d{1,3}):(\d{2})"
 _SPAN = re.compile(rf"\s*{_CLOCK}\s*[-–~]\s*{_CLOCK}\s*")
 _NO_TIME = ("", "n/a", "na", "none")
@@ -64,7 +64,7 @@ def read_lvbench(path: str | os.PathLike[str]) -> TaskList:
 
 
 def _questions(path: str | os.PathLike[str]) -> Iterator[Row]:
-    for line in read_rows(path, FIELDS):
+    for line in read_rows(path, _FIELDS):
         if "qa" not in line.fields:
             yield line
             continue
@@ -73,7 +73,7 @@ def _questions(path: str | os.PathLike[str]) -> Iterator[Row]:
         except ValueError as error:
             raise TaskFileError(line.path, line.place, str(error)) from error
         info = line.fields.get("video_info")
-        of_video = metadata_of(line.fields, FIELDS) | metadata_of(
+        of_video = metadata_of(line.fields, _FIELDS) | metadata_of(
             info if isinstance(info, dict) else {}, ()
         )
         for i, question in enumerate(questions, start=1):
@@ -101,7 +101,7 @@ def _read_row(line: Row, unread: list[str]) -> Task:
         answer=text_of(row, "answer").strip(),
         evidence=evidence,
         source="lvbench",
-        metadata=metadata_of(row, FIELDS),
+        metadata=metadata_of(row, _FIELDS),
     )
 
 

@@ -43,9 +43,9 @@ from videogym.datasets.rows import Row, RowLeftOut, collect, read_rows
 from videogym.datasets.tasks import TaskList
 from videogym.state import Task
 
-FIELDS = ("question_id", "video", "video_name", "question", "candidates", "answer")
+_FIELDS = ("question_id", "video", "video_name", "question", "candidates", "answer")
 OPEN = ("subPlot", "summary")  # types of questions without candidates
-USED = (*FIELDS, "scoring_points")
+_USED = (*_FIELDS, "scoring_points")
 
 
 def read_mlvu(path: str | os.PathLike[str]) -> TaskList:
@@ -54,7 +54,7 @@ def read_mlvu(path: str | os.PathLike[str]) -> TaskList:
     Raises:
         TaskFileError: a file cannot be read or a row is invalid.
     """
-    return collect(path, read_rows(path, FIELDS), _read_row)
+    return collect(path, read_rows(path, _FIELDS), _read_row)
 
 
 def _read_row(line: Row) -> Task:
@@ -77,7 +77,7 @@ def _read_row(line: Row) -> Task:
         options=options,
         answer=letter_of_text(row, "answer", options) if options else text_of(row, "answer"),
         source="mlvu",
-        metadata=metadata_of(line.fields, USED),
+        metadata=metadata_of(line.fields, _USED),
     )
 
 
@@ -98,5 +98,5 @@ def _mirrored(line: Row, task_id: str) -> Task:
         options=options,
         answer=answer,
         source="mlvu",
-        metadata=metadata_of(line.fields, USED),
+        metadata=metadata_of(line.fields, _USED),
     )

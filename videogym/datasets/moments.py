@@ -15,7 +15,7 @@ from videogym.datasets.rows import parse_json
 from videogym.geometry import Segment, intersection_s, merge
 from videogym.state import Task
 
-QUESTION = "When does this happen in the video? {query}\nAnswer with [[start, end], ...] in seconds."
+_QUESTION = "When does this happen in the video? {query}\nAnswer with [[start, end], ...] in seconds."
 
 
 def moment_task(
@@ -36,7 +36,7 @@ def moment_task(
     return Task(
         task_id=task_id,
         video=video,
-        question=QUESTION.format(query=query.strip()),
+        question=_QUESTION.format(query=query.strip()),
         kind="open",
         answer=json.dumps([[s.start_s, s.end_s] for s in evidence]),
         evidence=tuple(evidence),

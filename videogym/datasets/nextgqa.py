@@ -41,7 +41,7 @@ from videogym.geometry import Segment
 from videogym.state import Task
 
 OPTIONS = ("a0", "a1", "a2", "a3", "a4")
-USED = ("video_id", "qid", "question", "answer", *OPTIONS)
+_USED = ("video_id", "qid", "question", "answer", *OPTIONS)
 VIDEO_MAP = "map_vid_vidorID.json"
 
 
@@ -104,7 +104,7 @@ def _read_row(line: Row, beside: _Beside, keep: Keep | None) -> Task | None:
         answer=letter_of_text(row, "answer", options),
         evidence=evidence,
         source="nextgqa",
-        metadata=metadata_of(row, USED) | ({"duration": duration_s} if duration_s else {}),
+        metadata=metadata_of(row, _USED) | ({"duration": duration_s} if duration_s else {}),
     )
 
 

@@ -26,13 +26,13 @@ from videogym.video.synthetic import Address, InvalidAddress, write_script
 from videogym.video.synthetic.address import (
     Family,
     format_seconds,
-    frame_size,
     read_fields,
-    seconds,
-    whole_number,
+    read_frame_size,
+    read_seconds,
+    read_whole_number,
 )
 
-PREFIX = "procedural:"
+PROCEDURAL_PREFIX = "procedural:"
 SPLITS = ("train", "val", "test")
 SIZE, DETAIL_SIZE = (640, 360), (1280, 720)  # native (width, height), the latter for small details
 
@@ -76,9 +76,9 @@ class ProceduralTasks(Tasks):
         Raises:
             InvalidAddress: a field is unknown, repeated or out of range; the message names it.
         """
-        if not source.startswith(PREFIX):
-            raise InvalidAddress(f"a procedural source starts with {PREFIX!r}, got {source!r}")
-        family, values = read_fields(source.removeprefix(PREFIX), _READERS)
+        if not source.startswith(PROCEDURAL_PREFIX):
+            raise InvalidAddress(f"a procedural source starts with {PROCEDURAL_PREFIX!r}, got {source!r}")
+        family, values = read_fields(source.removeprefix(PROCEDURAL_PREFIX), _READERS)
         num_tasks = values.pop("count", cls.num_tasks)
         return cls(cast(Family, family), num_tasks=num_tasks, **values)
 
@@ -140,18 +140,18 @@ class ProceduralTasks(Tasks):
             options=tuple(options),
             answer="ABCD"[options.index(question.right)] if options else question.right,
             evidence=question.evidence,
-            source=f"{PREFIX}{self.family}",
+            source=f"{PROCEDURAL_PREFIX}{self.family}",
             evidence_region=question.region,
         )
 
 
 _READERS: dict[str, Callable[[str], Any]] = {
-    "level": whole_number,
-    "duration_s": seconds,
-    "count": whole_number,
+    "level": read_whole_number,
+    "duration_s": read_seconds,
+    "count": read_whole_number,
     "split": str,
-    "seed": whole_number,
-    "fps": whole_number,
-    "size": frame_size,
-    "event_s": seconds,
+    "seed": read_whole_number,
+    "fps": read_whole_number,
+    "size": read_frame_size,
+    "event_s": read_seconds,
 }

@@ -27,7 +27,7 @@ from videogym.datasets.rows import Row, collect, read_rows
 from videogym.datasets.tasks import TaskList, check_evidence
 from videogym.state import Task
 
-USED = ("qid", "vid", "query", "relevant_windows", "relevant_clip_ids", "saliency_scores")
+_USED = ("qid", "vid", "query", "relevant_windows", "relevant_clip_ids", "saliency_scores")
 
 
 def read_qvhighlights(path: str | os.PathLike[str], *, keep: Keep | None = None) -> TaskList:
@@ -55,7 +55,7 @@ def _read_row(line: Row, keep: Keep | None) -> Task | None:
         text_of(row, "query"),
         evidence,
         "qvhighlights",
-        metadata_of(row, USED),
+        metadata_of(row, _USED),
     )
     check_evidence(task, duration_s)
     return task

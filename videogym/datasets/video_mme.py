@@ -24,7 +24,7 @@ from videogym.datasets.rows import Row, collect, read_rows
 from videogym.datasets.tasks import TaskList
 from videogym.state import Task
 
-FIELDS = ("question_id", "videoID", "question", "options", "answer")
+_FIELDS = ("question_id", "videoID", "question", "options", "answer")
 
 
 def read_video_mme(path: str | os.PathLike[str]) -> TaskList:
@@ -33,7 +33,7 @@ def read_video_mme(path: str | os.PathLike[str]) -> TaskList:
     Raises:
         TaskFileError: the file cannot be read or a row is invalid.
     """
-    return collect(path, read_rows(path, FIELDS), _read_row)
+    return collect(path, read_rows(path, _FIELDS), _read_row)
 
 
 def _read_row(line: Row) -> Task:
@@ -46,5 +46,5 @@ def _read_row(line: Row) -> Task:
         options=options_of(row, "options"),
         answer=text_of(row, "answer").strip(),
         source="video-mme",
-        metadata=metadata_of(row, FIELDS),
+        metadata=metadata_of(row, _FIELDS),
     )

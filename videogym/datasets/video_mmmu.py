@@ -25,7 +25,7 @@ from videogym.datasets.rows import Row, collect, read_rows
 from videogym.datasets.tasks import TaskList
 from videogym.state import Task
 
-FIELDS = ("id", "question", "options", "answer")
+_FIELDS = ("id", "question", "options", "answer")
 TRACKS = ("perception", "comprehension", "adaptation")
 # Source: MMMU, arXiv 2311.16502; names as its ids write them.
 DISCIPLINES = {
@@ -47,7 +47,7 @@ def read_video_mmmu(path: str | os.PathLike[str]) -> TaskList:
     Raises:
         TaskFileError: the file cannot be read or a row is invalid.
     """
-    return collect(path, read_rows(path, FIELDS), _read_row)
+    return collect(path, read_rows(path, _FIELDS), _read_row)
 
 
 def _read_row(line: Row) -> Task:
@@ -61,7 +61,7 @@ def _read_row(line: Row) -> Task:
         options=options,
         answer=id_of(row, "answer").strip(),
         source="video-mmmu",
-        metadata=metadata_of(row, FIELDS) | _subject(line),
+        metadata=metadata_of(row, _FIELDS) | _subject(line),
     )
 
 

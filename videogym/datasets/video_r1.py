@@ -46,7 +46,7 @@ KINDS: dict[str, TaskKind] = {
     "free-form": "open",
     "OCR": "open",
 }
-USED = (
+_USED = (
     *("problem_id", "problem", "options", "solution", "path", "data_source"),
     *("relevant_windows", "relevant_sample_frames"),
 )
@@ -90,7 +90,7 @@ def _read_row(line: Row) -> Task:
         if row.get("relevant_windows") is not None
         else None,
         source=text_of(row, "data_source", empty=True) if "data_source" in row else "",
-        metadata=metadata_of(row, USED),
+        metadata=metadata_of(row, _USED),
     )
     if row.get("duration") is not None:
         check_evidence(task, seconds_of(row, "duration"))

@@ -21,7 +21,7 @@ from videogym.state import Task
 from videogym.video import FrameStore, VideoError, VideoNotFound
 from videogym.video.containers import VIDEO_SUFFIXES
 
-Cause = Literal["missing", "ambiguous", "unusable", "evidence"]
+ProblemCause = Literal["missing", "ambiguous", "unusable", "evidence"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class VideoProblem:
     """Why a video, or the evidence of a task in it, cannot be used."""
 
     video: str  # as the tasks name it
-    cause: Cause
+    cause: ProblemCause
     message: str
     task_ids: tuple[str, ...]
 
@@ -104,7 +104,7 @@ def check_videos(tasks: Iterable[Task], video_root: str | os.PathLike[str] | Non
             except ValueError as error:
                 problems.append(VideoProblem(name, "unusable", str(error), task_ids))
             except VideoError as error:
-                cause: Cause = "missing" if isinstance(error, VideoNotFound) else "unusable"
+                cause: ProblemCause = "missing" if isinstance(error, VideoNotFound) else "unusable"
                 problems.append(VideoProblem(name, cause, str(error), task_ids))
     usable = []
     for task in found.tasks:
@@ -126,7 +126,7 @@ def _by_video(tasks: Iterable[Task]) -> dict[str, tuple[str, ...]]:
 
 def _look_up(
     names: Sequence[str], video_root: str | os.PathLike[str]
-) -> tuple[dict[str, str], dict[str, tuple[Cause, str]]]:
+) -> tuple[dict[str, str], dict[str, tuple[ProblemCause, str]]]:
     """Path of each name that is found, and why the others are not."""
     root = os.path.realpath(video_root)
     if not os.path.isdir(root):
@@ -134,7 +134,7 @@ def _look_up(
     exact = [name for name in names if name.startswith("synthetic:") or _is_below(root, name)]
     rest = sorted(set(names) - set(exact))
     paths = {name: name for name in exact}
-    problems: dict[str, tuple[Cause, str]] = {}
+    problems: dict[str, tuple[ProblemCause, str]] = {}
     files = _files_below(root) if rest else {}
     for name in rest:
         fitting = _fitting(name, files.get(_folded(_stem(name)), ()))

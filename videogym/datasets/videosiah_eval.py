@@ -22,7 +22,7 @@ from videogym.datasets.rows import Row, collect, read_rows
 from videogym.datasets.tasks import TaskList
 from videogym.state import Task
 
-FIELDS = ("video_path", "question", "answer")
+_FIELDS = ("video_path", "question", "answer")
 
 
 def read_videosiah_eval(path: str | os.PathLike[str]) -> TaskList:
@@ -31,7 +31,7 @@ def read_videosiah_eval(path: str | os.PathLike[str]) -> TaskList:
     Raises:
         TaskFileError: the file cannot be read or a row is invalid.
     """
-    return collect(path, read_rows(path, FIELDS), _read_row)
+    return collect(path, read_rows(path, _FIELDS), _read_row)
 
 
 def _read_row(line: Row) -> Task:
@@ -43,5 +43,5 @@ def _read_row(line: Row) -> Task:
         kind="open",
         answer=id_of(row, "answer"),
         source="videosiah-eval",
-        metadata=metadata_of(row, FIELDS),
+        metadata=metadata_of(row, _FIELDS),
     )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videogym.doctor.causes import Finding, finding
-from videogym.doctor.symptoms import at_the_door, why_refused
+from videogym.doctor.diagnosis import check_path, diagnose
 from videogym.isolation import Lost, run_isolated
 from videogym.state import Rules
 from videogym.video import VideoChanged, VideoError, VideoMeta, open_video
@@ -80,13 +80,13 @@ def examine(
         raise ValueError(f"decode must be one of {get_args(Decode)}, got {decode!r}")
     if path.startswith("synthetic:"):
         return _examine_address(path)
-    closed = at_the_door(path)
+    closed = check_path(path)
     if closed is not None:
         return Examination(path, (closed,))
     try:
         video = _Examined(path, cache_dir=cache_dir)
     except VideoError as error:
-        return Examination(path, (why_refused(path, error),))
+        return Examination(path, (diagnose(path, error),))
     alive()
     with video:
         tried, damage = _decoded(path, video, decode, alive)

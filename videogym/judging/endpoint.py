@@ -37,7 +37,7 @@ LEAVE_S = 1.0  # for a thread to end whose connection was closed
 MISTAKES = (401, 403, 404, 405)  # wrong key, address or model: no later attempt can succeed
 PASSING = (408, 409, 425, 429)  # and all from 500 on
 CUT = ("length", "content_filter")  # finish reasons of a reply that is not whole
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class EndpointError(RuntimeError):
@@ -169,7 +169,7 @@ class ChatEndpoint:
             time.sleep(max(0.0, min(wait_s, until - time.monotonic())))
             if time.monotonic() >= until:
                 raise cause
-            log.info("asking again: %s", cause)
+            _log.info("asking again: %s", cause)
             backoff_s = min(2 * backoff_s, MAX_WAIT_S)
 
     def _attempt(self, content: bytes, until: float, most: int) -> Reply:

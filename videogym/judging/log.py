@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-VERSION = 1  # of a line
-_HEAD = f'{{"version": {VERSION}, "task_id": "'.encode()  # how every line begins
+_VERSION = 1  # of a line
+_HEAD = f'{{"version": {_VERSION}, "task_id": "'.encode()  # how every line begins
 
 
 class JudgementLogError(ValueError):
@@ -204,14 +204,14 @@ def _read(file: BinaryIO, path: Path, start: int, lines: int) -> Iterator[tuple[
 
 
 def _line(judgement: Judgement) -> bytes:
-    text = json.dumps({"version": VERSION, **asdict(judgement)}, ensure_ascii=False)
+    text = json.dumps({"version": _VERSION, **asdict(judgement)}, ensure_ascii=False)
     # What UTF-8 cannot write, a lone surrogate, becomes the JSON escape that means it.
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _judgement(plain: dict[str, Any]) -> Judgement:
     version = plain.pop("version")
-    if version != VERSION:
-        raise ValueError(f"the judgement has version {version!r}, this code reads {VERSION}")
+    if version != _VERSION:
+        raise ValueError(f"the judgement has version {version!r}, this code reads {_VERSION}")
     reply = plain.pop("reply")
     return Judgement(reply=None if reply is None else Reply(**reply), **plain)

@@ -16,12 +16,12 @@ from PIL import Image
 
 from videogym.actions import begin
 from videogym.env import VideoQAEnv
-from videogym.geometry import WHOLE_FRAME, Region
+from videogym.geometry import Region
 from videogym.grammars import get_grammar
+from videogym.observations import resolved_size
 from videogym.rewards import answered_right, score
 from videogym.state import Action, Clip, Move, Result, Rules, State
 from videogym.video import UnfitVideo, VideoError
-from videogym.video.sampling import smart_resize
 
 _QUALITY = 90  # of JPEG
 
@@ -153,7 +153,7 @@ class Game:
                 "turn": number,
                 "times_s": clip.times_s,
                 "region": _box(clip.region),
-                "size": frame_size(state, clip.region or WHOLE_FRAME),
+                "size": resolved_size(state, clip.region),
                 # Frames that the last turn brings are shown to nobody.
                 "pictures": len(self._pictures[i]) if i < len(self._pictures) else 0,
             }
@@ -236,7 +236,7 @@ class Game:
         batch = self._inner.store.frames(
             state.task.video,
             clip.times_s,
-            size=frame_size(state, clip.region or WHOLE_FRAME),
+            size=resolved_size(state, clip.region),
             region=clip.region.as_tuple() if clip.region else None,
         )
         return [_jpeg(Image.fromarray(pixels)) for pixels in batch.pixels]
@@ -246,17 +246,6 @@ def _jpeg(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "JPEG", quality=_QUALITY)
     return file.getvalue()
-
-
-def frame_size(state: State, region: Region) -> tuple[int, int]:
-    """``(width, height)`` in the recipe's pixel budget; the aspect is kept, but for slivers."""
-    rules = state.rules
-    width = state.video.width * (region.x1 - region.x0)
-    height = state.video.height * (region.y1 - region.y0)
-    width, height = max(width, height / 100, 1.0), max(height, width / 100, 1.0)  # 200 to 1 at most
-    budget = (rules.min_pixels, rules.max_pixels, rules.size_factor)
-    h, w = smart_resize(round(height), round(width), *budget)
-    return max(w, rules.size_factor), max(h, rules.size_factor)
 
 
 def _payment(reward: Any, info: dict[str, Any]) -> tuple[float, dict[str, float | None]]:

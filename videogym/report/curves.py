@@ -16,7 +16,7 @@ _MOST_POINTS = 300  # that are drawn
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One named figure over the steps of a run."""
+    """One metric over the steps of a run."""
 
     name: str
     path: str  # of the line, in a box 1000 wide and 100 high, as SVG has it; "" where nothing is finite
@@ -29,7 +29,7 @@ class Curve:
 
 
 def read_curves(folder: Path) -> tuple[Curve, ...]:
-    """The curves of a run, held-out figures first, then by name; () where it has none.
+    """The curves of a run, held-out metrics first, then by name; () where it has none.
 
     A last line that is still being written is passed over.
 

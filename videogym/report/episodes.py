@@ -23,7 +23,7 @@ Verdict = Literal["right", "wrong", "unjudged", "silent", "cut"]
 TONES = 6  # colours of turns; later turns begin again
 _DIRECTIONS: dict[int, Literal["up", "still", "down"]] = {1: "up", 0: "still", -1: "down"}
 
-Box = tuple[float, float, float, float]  # left, top, width and height, per cent of the frame
+_Box = tuple[float, float, float, float]  # left, top, width and height, per cent of the frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class ClipView:
 
     strip: Strip
     frames: int  # of the whole clip
-    region: Box | None
+    region: _Box | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class EpisodeView:
     duration: str
     axis: tuple[Tick, ...]
     evidence: tuple[Block, ...]
-    evidence_region: Box | None
+    evidence_region: _Box | None
     skim: ClipView
     skim_ticks: str
     turns: tuple[TurnView, ...]
@@ -219,7 +219,7 @@ def _clip_views(trace: Trace, thumbnails: Thumbnails, count: int) -> Iterator[Cl
         yield ClipView(strip, len(clip.times_s), _box(clip.region))
 
 
-def _box(region: Region | None) -> Box | None:
+def _box(region: Region | None) -> _Box | None:
     if region is None:
         return None
     x0, y0, x1, y1 = (100 * side for side in region.as_tuple())

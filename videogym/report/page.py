@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from videogym.report.episodes import episode_view, signed
-from videogym.report.figures import RunFigures
+from videogym.report.metrics import RunMetrics
 from videogym.report.parts import Shelf
 from videogym.report.publishing import data_folder, forget_leftovers, publish
 from videogym.report.sources import Sources
@@ -58,7 +58,7 @@ def write_report(
     """Write episodes as a page. It appears when it is whole, in place of one that was there.
 
     A video that cannot be used costs its pictures, and the page says why. Above `parts.MOST_EPISODES`
-    episodes, or `parts.MOST_BYTES` of them, the page reads them from a folder beside it.
+    episodes, or `parts.MOST_PAGE_BYTES` of them, the page reads them from a folder beside it.
 
     Args:
         traces: the episodes, of one run or of several.
@@ -82,20 +82,20 @@ def write_report(
         raise ValueError(f"thumbnails must be at least 0, got {thumbnails}")
     page, made = Path(out), Thumbnails(store or FrameStore())
     forget_leftovers(page)
-    shelf, runs, environment = Shelf(page, made), dict[str, RunFigures](), _environment()
+    shelf, runs, environment = Shelf(page, made), dict[str, RunMetrics](), _environment()
     template = environment.from_string(_part("episode.html.jinja"))
-    sides: list[str] = []  # the first run of each side
+    pair: list[str] = []  # the first run of each of the two sources
     total = _total(traces, compare)
     curves = traces.curves if isinstance(traces, Sources) else ()
     try:
-        for number, (side, run, trace) in enumerate(_named(traces, compare), start=1):
-            sides += [run] * (side == len(sides))
+        for number, (source, run, trace) in enumerate(_named(traces, compare), start=1):
+            pair += [run] * (source == len(pair))
             view = episode_view(number, trace, run, made, thumbnails)
-            runs.setdefault(run, RunFigures(run)).add(view)
+            runs.setdefault(run, RunMetrics(run)).add(view)
             shelf.add(view, template.render(e=view))
             if progress is not None:
                 progress(number, total)
-        if len(sides) < (1 if compare is None else 2) and (compare is not None or not curves):
+        if len(pair) < (1 if compare is None else 2) and (compare is not None or not curves):
             raise ValueError("; ".join(["there is no episode to report", *_notes(traces, compare)]))
         book = shelf.close()
         if book is not None and shelf.data is not None:
@@ -108,12 +108,12 @@ def write_report(
             runs=list(runs.values()),
             recipes=sorted(shelf.names["recipe"]),
             endings=sorted(shelf.names["ending"]),
-            pair=sides if compare else None,
+            pair=pair if compare else None,
             torn=traces.torn + (compare.torn if compare else 0),
             pictures=list(made.pictures.values()),
             curves=curves,
             notes=_notes(traces, compare),
-            **_furniture(),
+            **_assets(),
         )
         publish(page, texts, shelf.data)
     finally:
@@ -122,17 +122,17 @@ def write_report(
 
 
 def _total(traces: Episodes, compare: Episodes | None) -> int | None:
-    sides = [side for side in (traces, compare) if side is not None]
-    known = [len(side) for side in sides if isinstance(side, Sized)]
-    return sum(known) if len(known) == len(sides) else None
+    sources = [source for source in (traces, compare) if source is not None]
+    known = [len(source) for source in sources if isinstance(source, Sized)]
+    return sum(known) if len(known) == len(sources) else None
 
 
-def _notes(*sides: Episodes | None) -> list[str]:
-    return [note for side in sides if isinstance(side, Sources) for note in side.notes]
+def _notes(*sources: Episodes | None) -> list[str]:
+    return [note for source in sources if isinstance(source, Sources) for note in source.notes]
 
 
 def _named(traces: Episodes, compare: Episodes | None) -> Iterator[tuple[int, str, Trace]]:
-    """Every episode with its side and the name of its run; a name that both sides have is told apart."""
+    """Every episode with the number of its source and the name of its run; a name in both is told apart."""
     taken = set()
     for trace in traces:
         taken.add(trace.run)
@@ -159,7 +159,7 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _furniture() -> dict[str, Any]:
+def _assets() -> dict[str, Any]:
     """What every page has, and a policy that knows its script by what it holds."""
     script = Markup(_part("report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -24,7 +24,7 @@ from videogym.report.texts import visible
 from videogym.report.thumbnails import Thumbnails
 
 MOST_EPISODES = 1000  # of a page without files beside it,
-MOST_BYTES = 128_000_000  # and what their markup and pictures take at most, about
+MOST_PAGE_BYTES = 128_000_000  # and what their markup and pictures take at most, about
 PART_EPISODES = 50  # of a file, at most,
 PART_BYTES = 1_000_000  # and what their markup takes, about
 _CALL = "videogymReport"  # the page's function that takes the data
@@ -76,7 +76,7 @@ class Shelf:
         self._bytes += len(article)
         self._entries.append(_Entry(article, pictures, _json(self._row(view)), _json(_searched(view))))
         if self._files is None and (
-            self.count > MOST_EPISODES or self._bytes + self._made.bytes > MOST_BYTES
+            self.count > MOST_EPISODES or self._bytes + self._made.bytes > MOST_PAGE_BYTES
         ):
             self._files = _Files(self._folder)
             self._write()

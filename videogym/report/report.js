@@ -9,7 +9,7 @@
   const PAGE = 50; // episodes or pairs that are shown at once, of a book
   const KEPT = 2 * PAGE; // parts of a book that are kept, each with the markup of some episodes
 
-  // --- a row of figures for every episode --------------------------------------------------------
+  // --- a row of metrics for every episode --------------------------------------------------------
 
   // The episodes of the page itself, each with its element.
   function rowOf(article) {

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from videogym.geometry import Region
+from videogym.geometry import WHOLE_FRAME, Region
 from videogym.state import Clip, Task
 from videogym.video import FrameStore, VideoError, VideoMeta, fit_within, region_box
 
 SIZE = 256  # longer side of a picture, pixels: what is seen when it is enlarged,
 SHOWN = 160  # and among others
 QUALITY = 60  # of JPEG
-WHOLE_FRAME = (0.0, 0.0, 1.0, 1.0)
 
 _Key = tuple[str, float, Region | None]  # fingerprint of the video, time, region
 
@@ -103,6 +102,6 @@ class Thumbnails:
 
 def _fitting(video: VideoMeta, region: Region | None, side: int) -> tuple[int, int]:
     """Width and height of a frame, or a region of it, whose longer side is so many pixels."""
-    box = region.as_tuple() if region else WHOLE_FRAME
+    box = (region or WHOLE_FRAME).as_tuple()
     left, top, right, bottom = region_box(video.width, video.height, box)
     return fit_within(right - left, bottom - top, (side, side))

@@ -20,7 +20,7 @@ CheckRow = Callable[[dict[str, Any]], list[str]]
 
 
 @dataclass
-class Tally:
+class RowCounts:
     """What one file came to."""
 
     passed: int = 0
@@ -28,7 +28,7 @@ class Tally:
     unusable: int = 0
 
 
-def check_file(path: Path, report: Callable[[str], None] = print, check: CheckRow = check_row) -> Tally:
+def check_file(path: Path, report: Callable[[str], None] = print, check: CheckRow = check_row) -> RowCounts:
     """Check every row of a file and report its mismatches, then ``N passed, M failed``.
 
     Args:
@@ -40,26 +40,26 @@ def check_file(path: Path, report: Callable[[str], None] = print, check: CheckRo
         OSError: the file cannot be read.
         UnicodeDecodeError: the file is no text.
     """
-    tally = Tally()
+    counts = RowCounts()
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:
             mismatches = check(_read_row(line))
         except UnusableRow as error:
-            tally.unusable += 1
+            counts.unusable += 1
             report(f"{path}:{number}: error: {error}")
             continue
-        tally.failed += bool(mismatches)
-        tally.passed += not mismatches
+        counts.failed += bool(mismatches)
+        counts.passed += not mismatches
         for mismatch in mismatches:
             report(f"{path}:{number}: {mismatch}")
-    if not (tally.passed or tally.failed or tally.unusable):
-        tally.unusable = 1  # nothing was checked, which is no pass
+    if not (counts.passed or counts.failed or counts.unusable):
+        counts.unusable = 1  # nothing was checked, which is no pass
         report(f"{path}: error: the file holds no rows")
-    unusable = f", {tally.unusable} unusable" if tally.unusable else ""
-    report(f"{path.name}: {tally.passed} passed, {tally.failed} failed{unusable}")
-    return tally
+    unusable = f", {counts.unusable} unusable" if counts.unusable else ""
+    report(f"{path.name}: {counts.passed} passed, {counts.failed} failed{unusable}")
+    return counts
 
 
 def _read_row(line: str) -> dict[str, Any]:
@@ -79,16 +79,16 @@ def main(
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: python -m {module} FILE.jsonl ...")
         return 0 if arguments else 2
-    tallies, unusable = [], False
+    all_counts, unusable = [], False
     for argument in arguments:
         try:
-            tallies.append(check_file(Path(argument), check=check))
+            all_counts.append(check_file(Path(argument), check=check))
         except (OSError, UnicodeDecodeError) as error:
             print(f"{argument}: error: {error}")
             unusable = True
-    if any(tally.failed for tally in tallies):
+    if any(counts.failed for counts in all_counts):
         return 1
-    return 2 if unusable or any(tally.unusable for tally in tallies) else 0
+    return 2 if unusable or any(counts.unusable for counts in all_counts) else 0
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def check_grammar(
     """
     check_round_trip(grammar, state, actions)
     check_prompt_tags(grammar, state, tags)
-    check_no_leak(grammar, state)
+    check_no_truth(grammar, state)
     written = [grammar.write(action, state) for action in actions]
     texts = [*written, *fuzz_texts(written, tags, count, seed)]
     check_parsing(grammar, state, texts)
@@ -156,7 +156,7 @@ def check_prompt_tags(grammar: Grammar, state: State, tags: Iterable[str]) -> No
     )
 
 
-def check_no_leak(grammar: Grammar, state: State) -> None:
+def check_no_truth(grammar: Grammar, state: State) -> None:
     """Answer and evidence appear in no message."""
     secret, evidence = "unguessable-7f3a", (Segment(41.987654, 57.456789),)
     task = replace(state.task, kind="open", options=(), answer=secret, evidence=evidence)

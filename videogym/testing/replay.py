@@ -45,7 +45,7 @@ class UnusableRow(Exception):
     """A row that is no record of a known kind."""
 
 
-class Row(dict[str, Any]):
+class ConformanceRow(dict[str, Any]):
     """One record; a field it lacks makes it unusable."""
 
     def __missing__(self, key: str) -> Any:
@@ -63,7 +63,7 @@ def check_row(row: dict[str, Any]) -> list[str]:
     Raises:
         UnusableRow: the kind is unknown or a field is missing.
     """
-    record = Row(row)
+    record = ConformanceRow(row)
     kind = record["kind"]
     if kind not in CHECKS:
         raise UnusableRow(f"unknown kind {kind!r}; known: {', '.join(sorted(CHECKS))}")
@@ -97,7 +97,7 @@ def _same(expected: Any, actual: Any) -> bool:
 # --- frames (LongVT) ---------------------------------------------------------------------------
 
 
-def _check_frames(row: Row) -> Mismatches:
+def _check_frames(row: ConformanceRow) -> Mismatches:
     source, window = (row["frames"], row["fps"]), (_number(row["start"]), _number(row["end"]))
     try:
         first, last = window_bounds(*source, *window)
@@ -116,7 +116,7 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _check_resize(row: Row) -> Mismatches:
+def _check_resize(row: ConformanceRow) -> Mismatches:
     try:
         size: Any = list(smart_resize(row["h"], row["w"], row["min_pixels"], row["max_pixels"]))
     except ValueError:
@@ -127,7 +127,7 @@ def _check_resize(row: Row) -> Mismatches:
 # --- text (LongVT) -----------------------------------------------------------------------------
 
 
-def _check_parse(row: Row) -> Mismatches:
+def _check_parse(row: ConformanceRow) -> Mismatches:
     text, outcome = row["text"], row["outcome"]
     reading = read_turn(text)
     # Where the published parser crashed, the episode ends here as for any unreadable call.
@@ -154,7 +154,7 @@ def _written(value: Any) -> Any:
     return f"<{value}>" if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _check_tool_call(row: Row) -> Mismatches:
+def _check_tool_call(row: ConformanceRow) -> Mismatches:
     seconds, fps, width, height = (int(n) for n in re.findall(r"\d+", row["video"])[:4])
     with _Episode(LONGVT_CODE, _OPEN_TASK, BlankVideo(seconds * fps, float(fps), width, height)) as env:
         env.step(_call_text(row, env.state))
@@ -172,7 +172,7 @@ def _check_tool_call(row: Row) -> Mismatches:
         yield from _compare("size", row["size"], size)
 
 
-def _call_text(row: Row, state: State) -> str:
+def _call_text(row: ConformanceRow, state: State) -> str:
     path = row.get("path", row.get("video_path"))
     given = {
         "video_path": json.dumps(video_name(state.task)) if path is None else path,
@@ -205,7 +205,7 @@ def _canonical(label: str | None) -> str | None:
 # --- rewards (LongVT) --------------------------------------------------------------------------
 
 
-def _check_reward(row: Row) -> Mismatches:
+def _check_reward(row: ConformanceRow) -> Mismatches:
     segment = None if row["segment"] is None else (float(row["segment"][0]), float(row["segment"][1]))
     variants: tuple[longvt_transcript.Variant, ...] = ("iou", "recall", "tool", "acc_format", "default")
     for variant in variants:
@@ -215,7 +215,7 @@ def _check_reward(row: Row) -> Mismatches:
         yield from _compare(variant, row[variant], actual)
 
 
-def _check_span_answer(row: Row) -> Mismatches:
+def _check_span_answer(row: ConformanceRow) -> Mismatches:
     actual = longvt_transcript.score_span_answer(row["text"], row["truth"], row["recall"])
     yield from _compare("out", row["out"], actual)
 
@@ -223,7 +223,7 @@ def _check_span_answer(row: Row) -> Mismatches:
 # --- Video-MTR ---------------------------------------------------------------------------------
 
 
-def _check_parser(row: Row) -> Mismatches:
+def _check_parser(row: ConformanceRow) -> Mismatches:
     kind = _task_kind(row)
     letters = [option[0].upper() for option in row["options"] or () if option[:1].isalpha()]
     reading = video_mtr.probe(row["raw_response"], kind, letters, row["max_frame_idx"])
@@ -231,14 +231,14 @@ def _check_parser(row: Row) -> Mismatches:
         yield from _compare(name, value, getattr(reading, name, None))
 
 
-def _task_kind(row: Row) -> TaskKind:
+def _task_kind(row: ConformanceRow) -> TaskKind:
     name = row["problem_type"]
     if name not in _KINDS:
         raise UnusableRow(f"problem_type must be one of {', '.join(_KINDS)}, got {name!r}")
     return _KINDS[name]
 
 
-def _check_episode(row: Row) -> Mismatches:
+def _check_episode(row: ConformanceRow) -> Mismatches:
     # One frame a second: frame i of the pool is at i seconds.
     video = BlankVideo(max(row["pool_size"], 2), 1.0, 64, 36)
     with _Episode(_probe_recipe(row), _probe_task(row), video) as env:
@@ -247,7 +247,7 @@ def _check_episode(row: Row) -> Mismatches:
             "initial_obs_idxs", row["initial_obs_idxs"], env.indices(env.state.skim.times_s)
         )
         total = 0.0
-        for number, step in enumerate(map(Row, row["steps"]), start=1):
+        for number, step in enumerate(map(ConformanceRow, row["steps"]), start=1):
             outcome = env.probe(step["raw_response"])
             total += outcome["reward"]
             for name, value in outcome.items():
@@ -255,8 +255,8 @@ def _check_episode(row: Row) -> Mismatches:
         yield from _compare("total_reward", row["total_reward"], total)
 
 
-def _probe_recipe(row: Row) -> Recipe:
-    config = Row(row["config"])
+def _probe_recipe(row: ConformanceRow) -> Recipe:
+    config = ConformanceRow(row["config"])
     if config.get("add_final_frame_reward"):
         raise UnusableRow("add_final_frame_reward is not rebuilt here")
     frames = config["add_step_frame_reward"]
@@ -282,7 +282,7 @@ def _frame_term(bonus: float) -> Term:
     return replace(term, function=replace(term.function, bonus=bonus))
 
 
-def _probe_task(row: Row) -> Task:
+def _probe_task(row: ConformanceRow) -> Task:
     relevant = row["relevant_sample_frames"]
     solution = re.sub(r"^\s*<answer>(.*)</answer>\s*$", r"\1", row["solution"], flags=re.DOTALL)
     return Task(
@@ -359,7 +359,7 @@ class _Episode:
 _OPEN_TASK = Task("clip", "blank", "What is shown?", "open", answer="x")
 
 
-CHECKS: dict[str, Callable[[Row], Mismatches]] = {
+CHECKS: dict[str, Callable[[ConformanceRow], Mismatches]] = {
     "parser_probe": _check_parser,
     "env_probe": _check_episode,
     "skim_frames": _check_frames,

@@ -34,8 +34,8 @@ from videogym.state import Action, Clip, Ending, Invalid, Result, Task, TaskKind
 from videogym.traces.trace import Trace, TurnTrace
 from videogym.video import VideoMeta
 
-VERSION = 1  # of the format on disk
-HEAD = f'{{"version": {VERSION}, "run": "'.encode()  # what every line begins with
+_VERSION = 1  # of the format on disk
+HEAD = f'{{"version": {_VERSION}, "run": "'.encode()  # what every line begins with
 _LONGEST_S = 1e9  # seconds, as in task files
 _WIDEST = 1 << 20  # pixels, more than any codec has
 _MOST = 1e15  # frames, frames a second, degrees
@@ -53,7 +53,7 @@ class TraceError(ValueError):
 def to_line(trace: Trace) -> bytes:
     """The line of a trace, in UTF-8, with its line feed."""
     row = {
-        "version": VERSION,
+        "version": _VERSION,
         "run": trace.run,
         "recipe": trace.recipe,
         "task": _task_row(trace.task),
@@ -138,8 +138,8 @@ def from_line(line: bytes, run: str | None = None) -> Trace:
     """
     try:
         row = _object(json.loads(line.decode(), parse_constant=_no_constant), "the line")
-        if row.get("version") != VERSION:
-            raise TraceError(f"field 'version' must be {VERSION}, got {row.get('version')!r}")
+        if row.get("version") != _VERSION:
+            raise TraceError(f"field 'version' must be {_VERSION}, got {row.get('version')!r}")
         trace = Trace(
             run=_text(row, "run") if run is None or "run" in row else run,
             recipe=_text(row, "recipe"),

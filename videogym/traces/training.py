@@ -29,7 +29,7 @@ from videogym.traces.replay import ReplayError, replayed
 from videogym.traces.trace import Trace
 from videogym.video import VideoError
 
-VERSION = 1  # of records
+_VERSION = 1  # of records
 RECORDS = "records"  # folder of a run's records
 _HEAD = re.compile(rb'\s*\{"version": \d+, "recipe": "[^"]*", "tokenizer": "')  # what a line begins with
 _MOST_MANIFEST = 4_000_000  # bytes
@@ -163,8 +163,8 @@ def _records(path: Path) -> Iterator[tuple[int, _Record]]:
 
 
 def _record(row: Mapping[str, Any]) -> _Record:
-    if row["version"] != VERSION:
-        raise ValueError(f"version {row['version']!r}, this code reads {VERSION}")
+    if row["version"] != _VERSION:
+        raise ValueError(f"version {row['version']!r}, this code reads {_VERSION}")
     names = ("recipe", "task_id", "group", "number", "ending", "cut", "success")
     played = tuple(_turn(turn) for turn in row["turns"] if turn["output"])
     return _Record(played=played, **{name: row[name] for name in names})

@@ -30,7 +30,7 @@ from videogym.video.pyav_reader import PyAVVideo
 from videogym.video.types import DecodeTimeout, TruncatedVideo, UnreadableVideo, VideoError
 
 # -P: the folder of this file holds a types.py, which must not hide Python's.
-CHILD = (sys.executable, "-P", str(Path(__file__).with_name("decord_child.py")))
+DECORD_CHILD = (sys.executable, "-P", str(Path(__file__).with_name("decord_child.py")))
 
 _DECORD2 = (
     "decord2 is installed. It overwrites the package folder of decord and returns wrong frames under load: "
@@ -149,7 +149,7 @@ class _Child:
         self._owner = os.getpid()
         self._expired = False
         self._process = subprocess.Popen(
-            CHILD, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            DECORD_CHILD, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
 
     @property

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from videogym.video.cache import publish_folder
 from videogym.video.pixels import View
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class DamagedGrid(ValueError):
@@ -197,7 +197,7 @@ def _open(folder: Path, size: tuple[int, int] | None = None) -> Grid | None:
 
 def warn_damaged(folder: Path, error: Exception) -> None:
     """Say that a grid is not used."""
-    log.warning("%s is damaged and not used; `videogym index` makes it again: %s", folder, error)
+    _log.warning("%s is damaged and not used; `videogym index` makes it again: %s", folder, error)
 
 
 def write_grid(parent: Path, pts_s: NDArray[np.float64], batches: Iterator[NDArray[np.uint8]]) -> Path:

@@ -17,7 +17,7 @@ Family = Literal[
     "brief_event", "event_order", "skim_suffices", "two_hops", "counting", "small_detail", "digits"
 ]
 
-PREFIX = "synthetic:"
+SYNTHETIC_PREFIX = "synthetic:"
 NUM_LEVELS = 4
 # Powers of two: then n / fps is exact in floating point and equals what a container gives back.
 FRAME_RATES = (1, 2, 4, 8, 16, 32)
@@ -89,7 +89,9 @@ class Address:
             texts["size"] = f"{self.size[0]}x{self.size[1]}"
         if self.event_s is not None:
             texts["event_s"] = format_seconds(self.event_s)
-        return f"{PREFIX}{self.family}?" + "&".join(f"{name}={text}" for name, text in texts.items())
+        return f"{SYNTHETIC_PREFIX}{self.family}?" + "&".join(
+            f"{name}={text}" for name, text in texts.items()
+        )
 
     @classmethod
     def parse(cls, text: str) -> Address:
@@ -98,9 +100,9 @@ class Address:
         Raises:
             InvalidAddress: a field is missing, unknown, repeated or out of range; the message names it.
         """
-        if not text.startswith(PREFIX):
-            raise InvalidAddress(f"a synthetic address starts with {PREFIX!r}, got {text!r}")
-        family, values = read_fields(text.removeprefix(PREFIX), _READERS)
+        if not text.startswith(SYNTHETIC_PREFIX):
+            raise InvalidAddress(f"a synthetic address starts with {SYNTHETIC_PREFIX!r}, got {text!r}")
+        family, values = read_fields(text.removeprefix(SYNTHETIC_PREFIX), _READERS)
         if missing := [name for name in ("level", "duration_s", "seed") if name not in values]:
             raise InvalidAddress(f"{text!r}: field {missing[0]!r} is missing")
         return cls(family, **values)  # type: ignore[arg-type]  # the family is checked in __post_init__
@@ -130,14 +132,14 @@ def read_fields(text: str, readers: Mapping[str, Callable[[str], Any]]) -> tuple
     return head, values
 
 
-def whole_number(text: str) -> int:
+def read_whole_number(text: str) -> int:
     """Read digits; the signs, spaces and underscores that ``int`` takes are refused."""
     if not re.fullmatch(r"[0-9]{1,19}", text):
         raise ValueError("a whole number")
     return int(text)
 
 
-def seconds(text: str) -> float:
+def read_seconds(text: str) -> float:
     """Read a plain decimal number."""
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
         raise ValueError("a number of seconds")
@@ -145,7 +147,7 @@ def seconds(text: str) -> float:
 
 
 def format_seconds(value: float) -> str:
-    """The shortest text that `seconds` reads back as the same number.
+    """The shortest text that `read_seconds` reads back as the same number.
 
     >>> format_seconds(600.0), format_seconds(2.125)
     ('600', '2.125')
@@ -153,7 +155,7 @@ def format_seconds(value: float) -> str:
     return str(int(value)) if value == int(value) else f"{value:.9f}".rstrip("0")
 
 
-def frame_size(text: str) -> tuple[int, int]:
+def read_frame_size(text: str) -> tuple[int, int]:
     """Read ``WIDTHxHEIGHT``."""
     if not re.fullmatch(r"[0-9]{1,5}x[0-9]{1,5}", text):
         raise ValueError("WIDTHxHEIGHT")
@@ -162,10 +164,10 @@ def frame_size(text: str) -> tuple[int, int]:
 
 
 _READERS: dict[str, Callable[[str], Any]] = {
-    "level": whole_number,
-    "duration_s": seconds,
-    "seed": whole_number,
-    "fps": whole_number,
-    "size": frame_size,
-    "event_s": seconds,
+    "level": read_whole_number,
+    "duration_s": read_seconds,
+    "seed": read_whole_number,
+    "fps": read_whole_number,
+    "size": read_frame_size,
+    "event_s": read_seconds,
 }

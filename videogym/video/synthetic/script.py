@@ -140,7 +140,7 @@ class Script:
         return self.scenes[bisect_right(self.scenes, frame, key=lambda scene: scene.first) - 1]
 
 
-class _Figure(NamedTuple):
+class _EventPlan(NamedTuple):
     """What an event shows, before its time and place are drawn."""
 
     colour: str
@@ -156,9 +156,9 @@ def write_script(address: Address) -> Script:
     asked, answers = _plot(rng, address)
     cuts = _cuts(rng, address, asked)
     colours = rng.sample(list(SCENE_COLOURS)[: level.scene_colours], NUM_SCENES)
-    figures = _figures(rng, address, asked, answers, colours)
+    plans = _event_plans(rng, address, asked, answers, colours)
     scenes = tuple(
-        _scene(rng, address, first, end, colours[i], figures.get(i, ()))
+        _scene(rng, address, first, end, colours[i], plans.get(i, ()))
         for i, (first, end) in enumerate(pairwise(cuts))
     )
     return Script(address, scenes, asked, answers)
@@ -193,36 +193,36 @@ def _cuts(rng: Random, address: Address, asked: tuple[int, ...]) -> list[int]:
     return [0, *(round(end * address.num_frames) for end in accumulate(lengths))]
 
 
-def _figures(
+def _event_plans(
     rng: Random, address: Address, asked: tuple[int, ...], answers: tuple[str, ...], colours: list[str]
-) -> dict[int, tuple[_Figure, ...]]:
+) -> dict[int, tuple[_EventPlan, ...]]:
     """What the events of each scene show, those that are asked about and those that mislead."""
     others = [i for i in range(NUM_SCENES) if i not in asked]
     distractors = LEVELS[address.level].distractors
     if address.family in ("brief_event", "event_order", "skim_suffices"):
         events = _event_colours(rng, address, asked, answers)
-        return {i: (_Figure(colour),) for i, colour in events.items()}
+        return {i: (_EventPlan(colour),) for i, colour in events.items()}
     if address.family == "counting":
         counts = dict.fromkeys(rng.sample(others, distractors), 1)
         counts[asked[0]] = rng.randint(1, MAX_COUNT)
-        return {i: tuple(_Figure(rng.choice(answers)) for _ in range(n)) for i, n in counts.items()}
+        return {i: tuple(_EventPlan(rng.choice(answers)) for _ in range(n)) for i, n in counts.items()}
     places = [asked[-1], *rng.sample(others, distractors)]
     # Every answer is shown about equally often: whoever saw all events and no cue would be no wiser.
     shown = rng.sample((answers * 2)[: len(places)], len(places))
-    figures = {i: _figure(rng, address, answer) for i, answer in zip(places, shown, strict=True)}
+    plans = {i: _event_plan(rng, address, answer) for i, answer in zip(places, shown, strict=True)}
     if address.family == "two_hops":
         clue, target = asked
-        figures[clue] = _Figure(colours[target])
-    return {i: (figure,) for i, figure in figures.items()}
+        plans[clue] = _EventPlan(colours[target])
+    return {i: (plan,) for i, plan in plans.items()}
 
 
-def _figure(rng: Random, address: Address, answer: str) -> _Figure:
+def _event_plan(rng: Random, address: Address, answer: str) -> _EventPlan:
     if address.family == "small_detail":
-        return _Figure("white", "stripes", answer)
+        return _EventPlan("white", "stripes", answer)
     if address.family == "digits":
         digits = LEVELS[address.level].digits
-        return _Figure(answer, "digits", str(rng.randrange(10 ** (digits - 1), 10**digits)))
-    return _Figure(answer)
+        return _EventPlan(answer, "digits", str(rng.randrange(10 ** (digits - 1), 10**digits)))
+    return _EventPlan(answer)
 
 
 def _event_colours(
@@ -242,10 +242,10 @@ def _event_colours(
 
 
 def _scene(
-    rng: Random, address: Address, first: int, end: int, colour: str, figures: tuple[_Figure, ...]
+    rng: Random, address: Address, first: int, end: int, colour: str, plans: tuple[_EventPlan, ...]
 ) -> Scene:
     rgb, waves = _shade(rng, SCENE_COLOURS[colour]), (_wave(rng), _wave(rng))
-    return Scene(first, end, colour, rgb, waves, _events(rng, address, first, end, figures))
+    return Scene(first, end, colour, rgb, waves, _events(rng, address, first, end, plans))
 
 
 def _wave(rng: Random) -> Wave:
@@ -259,16 +259,15 @@ def _shade(rng: Random, rgb: Rgb) -> Rgb:
 
 
 def _events(
-    rng: Random, address: Address, first: int, end: int, figures: tuple[_Figure, ...]
+    rng: Random, address: Address, first: int, end: int, plans: tuple[_EventPlan, ...]
 ) -> tuple[Event, ...]:
-    if not figures:
+    if not plans:
         return ()
     length = _event_length(address)
     # A frame of plain background remains on either side.
-    starts = hidden_starts(rng, address, first + 1, end - 1 - length, length, len(figures))
+    starts = hidden_starts(rng, address, first + 1, end - 1 - length, length, len(plans))
     return tuple(
-        _event(rng, address, start, start + length, figure)
-        for start, figure in zip(starts, figures, strict=True)
+        _event(rng, address, start, start + length, plan) for start, plan in zip(starts, plans, strict=True)
     )
 
 
@@ -281,18 +280,18 @@ def _event_length(address: Address) -> int:
     return min(event_frames(address, min(spacings, COUNTED_SPACINGS)), fitting)
 
 
-def _event(rng: Random, address: Address, first: int, end: int, figure: _Figure) -> Event:
-    wide, high = _sides(address, figure)
+def _event(rng: Random, address: Address, first: int, end: int, plan: _EventPlan) -> Event:
+    wide, high = _sides(address, plan)
     x0, y0 = rng.uniform(0.02, 0.98 - wide), rng.uniform(0.02, 0.98 - high)
-    shape = rng.choice(PLAIN_SHAPES) if figure.shape is None else figure.shape
-    rgb = _shade(rng, (EVENT_COLOURS | SCENE_COLOURS)[figure.colour])
-    return Event(first, end, figure.colour, rgb, shape, (x0, y0, x0 + wide, y0 + high), figure.mark)
+    shape = rng.choice(PLAIN_SHAPES) if plan.shape is None else plan.shape
+    rgb = _shade(rng, (EVENT_COLOURS | SCENE_COLOURS)[plan.colour])
+    return Event(first, end, plan.colour, rgb, shape, (x0, y0, x0 + wide, y0 + high), plan.mark)
 
 
-def _sides(address: Address, figure: _Figure) -> tuple[float, float]:
-    """Width and height of a figure's box, as shares of the frame's."""
+def _sides(address: Address, plan: _EventPlan) -> tuple[float, float]:
+    """Width and height of a plan's box, as shares of the frame's."""
     level = LEVELS[address.level]
-    if figure.shape != "stripes":
+    if plan.shape != "stripes":
         return level.box, level.box
     width, height = address.size
     diameter = level.disc * math.sqrt(width * height)

@@ -18,7 +18,7 @@ from videogym.video.types import FrameBatch, Resizer, VideoMeta
 
 RENDERER = 1  # part of every fingerprint; goes up when scripts or pixels change
 
-Box = tuple[float, float, float, float]  # (x0, y0, x1, y1), fractions of the frame
+_Box = tuple[float, float, float, float]  # (x0, y0, x1, y1), fractions of the frame
 
 
 class SyntheticVideo:
@@ -70,7 +70,7 @@ class SyntheticVideo:
         times_s: Sequence[float],
         *,
         size: tuple[int, int] | None = None,
-        region: Box | None = None,
+        region: _Box | None = None,
         resizer: Resizer = "bicubic",
     ) -> FrameBatch:
         """The frames on display at the given instants, see `videogym.video.Video.frames_at`.

@@ -14,7 +14,7 @@ from typing import Any
 from videogym.evaluate import Episode, Estimate, hits, task_digest, union_iou
 from videogym.grouping import share
 from videogym.recipes import get_recipe
-from videogym.results import MARK, Result, read_result
+from videogym.results import MARK, EvaluationResult, read_result
 from videogym.traces import Trace, Traces, read_traces
 
 _TRACE = b'{"version":'  # what a line of a trace begins with
@@ -25,7 +25,7 @@ class ComparisonError(ValueError):
 
 
 @dataclass(frozen=True)
-class Side:
+class Run:
     """A run."""
 
     name: str  # how it is called: the path of its file
@@ -44,7 +44,7 @@ class Side:
         return share(self.episodes.values(), lambda episode: episode.correct)
 
 
-def read_side(path: str | os.PathLike[str]) -> Side:
+def read_run(path: str | os.PathLike[str]) -> Run:
     """The run of a file of traces, of a folder of such, or of a result of ``videogym eval --json``.
 
     Raises:
@@ -55,10 +55,10 @@ def read_side(path: str | os.PathLike[str]) -> Side:
     name = os.fspath(path)
     start = b"" if os.path.isdir(name) else _start(name)
     if f'"{MARK}"'.encode() in start:
-        return side_of_result(read_result(name), name)
+        return run_from_result(read_result(name), name)
     if start.strip() and not start.lstrip().startswith(_TRACE[: len(start)]):
         raise ComparisonError(f"{name}: neither a file of traces nor a result of `videogym eval --json`")
-    return side_of_traces(read_traces(name), name)
+    return run_from_traces(read_traces(name), name)
 
 
 def _start(path: str) -> bytes:
@@ -75,7 +75,7 @@ def _start(path: str) -> bytes:
         raise ComparisonError(f"{path}: cannot be read: {why}") from error
 
 
-def side_of_result(result: Result, name: str) -> Side:
+def run_from_result(result: EvaluationResult, name: str) -> Run:
     """The run of a result.
 
     Raises:
@@ -85,7 +85,7 @@ def side_of_result(result: Result, name: str) -> Side:
     if not episodes:
         raise ComparisonError(f"{name}: no episode in it")
     settings = {"recipe_identity": result.recipe, **result.run}
-    return Side(
+    return Run(
         name,
         (result.recipe,),
         settings,
@@ -96,7 +96,7 @@ def side_of_result(result: Result, name: str) -> Side:
     )
 
 
-def side_of_traces(traces: Traces, name: str) -> Side:
+def run_from_traces(traces: Traces, name: str) -> Run:
     """The run of traces. Settings are known as far as a recipe is a named one of this version.
 
     Raises:
@@ -108,10 +108,10 @@ def side_of_traces(traces: Traces, name: str) -> Side:
         why = [f"{unscored} with a fault or left before their end"] * bool(unscored)
         why += [f"{traces.torn} cut off"] * bool(traces.torn)
         raise ComparisonError(": ".join([f"{name}: no episode in it that can be scored", *why]))
-    episodes, repeated = _first(map(episode_of, sound))
+    episodes, repeated = _first(map(episode_from_trace, sound))
     chosen = {trace.task.task_id: trace for trace in reversed(sound)}
     recipes = tuple(dict.fromkeys(trace.recipe for trace in sound))
-    return Side(
+    return Run(
         name,
         recipes,
         _settings(sound, recipes),
@@ -136,7 +136,7 @@ def _first(episodes: Iterable[Episode]) -> tuple[dict[str, Episode], int]:
     return first, count - len(first)
 
 
-def episode_of(trace: Trace) -> Episode:
+def episode_from_trace(trace: Trace) -> Episode:
     """What a stored episode came to, as `videogym.evaluate` says it."""
     reward, terms = 0.0, dict[str, float]()
     for paid in trace.turns:

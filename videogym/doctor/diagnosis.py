@@ -14,7 +14,7 @@ from typing import Any
 import av
 
 from videogym.doctor.causes import Finding, finding
-from videogym.doctor.first_bytes import what_it_seems
+from videogym.doctor.sniffing import sniff
 from videogym.video import (
     DecodeTimeout,
     NoVideoStream,
@@ -28,7 +28,7 @@ from videogym.video.orientation import orientation_of
 from videogym.video.scan import open_container, packets_of, video_stream
 
 
-def at_the_door(path: str) -> Finding | None:
+def check_path(path: str) -> Finding | None:
     """Why a file cannot even be opened; None if it can."""
     try:
         status = os.stat(path)
@@ -61,7 +61,7 @@ def _closed_folder(path: str) -> str:
     return next((str(folder) for folder in parents if not os.access(folder, os.X_OK)), path)
 
 
-def why_refused(path: str, error: VideoError) -> Finding:
+def diagnose(path: str, error: VideoError) -> Finding:
     """The cause of the reader's refusal."""
     said = str(error).removeprefix(f"{os.path.abspath(path)}: ")
     for kind, code in (
@@ -74,23 +74,23 @@ def why_refused(path: str, error: VideoError) -> Finding:
         if isinstance(error, kind):
             return finding(code, path, said)
     try:
-        code, message = _in_the_file(path)
+        code, message = _diagnose_container(path)
     except OSError as gone:
         return finding("changing", path, f"it can be read no more ({gone.strerror})")
     return finding(code, path, message or said)
 
 
-def _in_the_file(path: str) -> tuple[str, str]:
+def _diagnose_container(path: str) -> tuple[str, str]:
     """A code, and what was seen; "" where the reader's words are all there is."""
     try:
         container = open_container(path)
     except UnreadableVideo:
-        return what_it_seems(path)
+        return sniff(path)
     with container:
-        return _in_the_packets(container, path)
+        return _diagnose_packets(container, path)
 
 
-def _in_the_packets(container: Any, path: str) -> tuple[str, str]:
+def _diagnose_packets(container: Any, path: str) -> tuple[str, str]:
     try:
         stream = video_stream(container, path)
     except NoVideoStream:
@@ -112,10 +112,10 @@ def _in_the_packets(container: Any, path: str) -> tuple[str, str]:
         return "clock_jumps", f"its clock goes back from {before:.2f} s to {after:.2f} s"
     if equal:
         return "equal_timestamps", f"{equal} of its {tally.packets} packets have the time of another"
-    return _in_the_first_frame(container, stream, path)
+    return _diagnose_first_frame(container, stream, path)
 
 
-def _in_the_first_frame(container: Any, stream: Any, path: str) -> tuple[str, str]:
+def _diagnose_first_frame(container: Any, stream: Any, path: str) -> tuple[str, str]:
     container.seek(0)
     try:
         frame = next(container.decode(stream))

@@ -34,7 +34,7 @@ _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp"
 _MOST_BOXES = 10_000
 
 
-def what_it_seems(path: str) -> tuple[str, str]:
+def sniff(path: str) -> tuple[str, str]:
     """A code of `CAUSES` and what to say of a file that cannot be opened as a video.
 
     Raises:

@@ -25,7 +25,7 @@ Kind = Literal[
     "verdict",
     "nowhere",
 ]
-WORDS: Mapping[Kind, str] = {
+DESCRIPTIONS: Mapping[Kind, str] = {
     "question": "another question under the same task id",
     "video": "another video under the same task id",
     "skim": "same video, other frames shown first",
@@ -41,14 +41,14 @@ _TOLERANCE = 1e-9  # sums of the same payments in another order
 
 
 @dataclass(frozen=True, slots=True)
-class Parting:
+class Divergence:
     """Tasks whose episodes part in one way."""
 
     kind: Kind
     tasks: tuple[tuple[str, int], ...]  # task id and number of the turn; 0: before the first
 
 
-def parting(a: Trace, b: Trace) -> tuple[Kind, int]:
+def divergence(a: Trace, b: Trace) -> tuple[Kind, int]:
     """How two episodes of one task part, and in which turn.
 
     Returns:
@@ -61,7 +61,7 @@ def parting(a: Trace, b: Trace) -> tuple[Kind, int]:
     if a.skim != b.skim:
         return "skim", 0
     for number, (x, y) in enumerate(zip(a.turns, b.turns, strict=False), start=1):
-        if (kind := _turn_parting(x, y)) is not None:
+        if (kind := _turn_divergence(x, y)) is not None:
             return kind, number
     played = min(len(a.turns), len(b.turns))
     if (len(a.turns), a.ending, a.cut) != (len(b.turns), b.ending, b.cut):
@@ -74,7 +74,7 @@ def _asked(trace: Trace) -> tuple[object, ...]:
     return trace.task.question, trace.task.kind, trace.task.options
 
 
-def _turn_parting(a: TurnTrace, b: TurnTrace) -> Kind | None:
+def _turn_divergence(a: TurnTrace, b: TurnTrace) -> Kind | None:
     x, y = a.turn, b.turn
     # By their texts: an action may hold NaN, which is not equal to itself.
     if repr([result.action for result in x.results]) != repr([result.action for result in y.results]):
@@ -97,10 +97,10 @@ def _equal(a: float | None, b: float | None) -> bool:
     return math.isclose(a, b, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE) or (math.isnan(a) and math.isnan(b))
 
 
-def partings(pairs: Iterable[tuple[Trace, Trace]]) -> tuple[Parting, ...]:
+def divergences(pairs: Iterable[tuple[Trace, Trace]]) -> tuple[Divergence, ...]:
     """All ways in which episodes part, in the order of an episode."""
     found: dict[Kind, list[tuple[str, int]]] = {}
     for a, b in pairs:
-        kind, number = parting(a, b)
+        kind, number = divergence(a, b)
         found.setdefault(kind, []).append((a.task.task_id, number))
-    return tuple(Parting(kind, tuple(found[kind])) for kind in get_args(Kind) if kind in found)
+    return tuple(Divergence(kind, tuple(found[kind])) for kind in get_args(Kind) if kind in found)

@@ -1,6 +1,6 @@
-"""Figures of a run, gathered episode by episode so that a report of any number needs no memory of them.
+"""Metrics of a run, gathered episode by episode so that a report of any number needs no memory of them.
 
-Counts and numbers alone are kept: eight bytes a figure and episode.
+Counts and numbers alone are kept: eight bytes a metric and episode.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ def _numbers() -> array[float]:
 
 
 @dataclass(slots=True)
-class RunFigures:
-    """Figures of one run, without episodes that had a fault, were left, or were not judged."""
+class RunMetrics:
+    """Metrics of one run, without episodes that had a fault, were left, or were not judged."""
 
     name: str
     episodes: int = 0
@@ -52,7 +52,7 @@ class RunFigures:
 
     @property
     def left_out(self) -> int:
-        """Episodes that are in none of the figures."""
+        """Episodes that are in none of the metrics."""
         return self.episodes - len(self._rewards)
 
     @property
