@@ -21,24 +21,17 @@ from videogym.actions import begin, play, play_fault
 from videogym.actions.structured import action_space, as_move
 from videogym.datasets import check_evidence, check_length
 from videogym.datasets.loading import Root, Source, as_tasks
-from videogym.geometry import WHOLE_FRAME
 from videogym.observations import (
     Observation,
     Observe,
     build_observation,
     check_text_lengths,
+    fitted_size,
     newest_clips,
     observation_space,
 )
 from videogym.recipes import Recipe, get_recipe
-from videogym.rewards import (
-    Score,
-    answered_right,
-    best_coverage,
-    looked_regions,
-    looked_segments,
-    score,
-)
+from videogym.rewards import Score, answered_right, best_coverage, looked_regions, looked_segments, score
 from videogym.state import Clip, Move, State, Task
 from videogym.video import (
     Backend,
@@ -48,9 +41,7 @@ from videogym.video import (
     Video,
     VideoChanged,
     VideoError,
-    fit_within,
     letterbox,
-    region_box,
 )
 
 DEFAULT_TASKS = "procedural:brief_event?level=0&duration_s=600&count=1000&split=train"
@@ -397,11 +388,9 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         return pixels
 
     def _fetch_clip(self, state: State, clip: Clip) -> FrameBatch:
-        box = (clip.region or WHOLE_FRAME).as_tuple()
-        left, top, right, bottom = region_box(state.video.width, state.video.height, box)
-        size = fit_within(right - left, bottom - top, self.frame_size)
-        region = clip.region.as_tuple() if clip.region else None
-        return self.store.frames(state.task.video, clip.times_s, size=size, region=region)
+        box = clip.region.as_tuple() if clip.region else None
+        size = fitted_size(state.video, clip.region, self.frame_size)
+        return self.store.frames(state.task.video, clip.times_s, size=size, region=box)
 
     def _observation(self) -> Observation:
         return build_observation(self.state, self._pixels)

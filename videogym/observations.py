@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from videogym.geometry import WHOLE_FRAME, Region
 from videogym.spaces import UnicodeText, is_encodable
 from videogym.state import Clip, Rules, State, Task
-from videogym.video import UnfitVideo
+from videogym.video import UnfitVideo, VideoMeta, fit_within, region_box
 from videogym.video.sampling import smart_resize
 
 Observe = Literal["references", "pixels"]
@@ -26,6 +26,13 @@ MAX_QUESTION_CHARS = 8192
 MAX_MESSAGE_CHARS = 1024
 MAX_VIDEO_CHARS = 4096
 TASK_KINDS = ("choice", "open", "numeric")
+
+
+def fitted_size(video: VideoMeta, region: Region | None, box: tuple[int, int]) -> tuple[int, int]:
+    """``(width, height)`` of a region of a video's frames, scaled to fit a box with its aspect kept."""
+    sides = (region or WHOLE_FRAME).as_tuple()
+    left, top, right, bottom = region_box(video.width, video.height, sides)
+    return fit_within(right - left, bottom - top, box)
 
 
 def observation_space(rules: Rules, observe: Observe, frame_size: tuple[int, int]) -> Dict:

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from videogym.geometry import WHOLE_FRAME, Segment
+from videogym.geometry import Segment
+from videogym.observations import fitted_size
 from videogym.rewards import turn_segments
 from videogym.state import Clip, Invalid, Result, State, Turn
-from videogym.video import FrameStore, VideoError, fit_within, letterbox, region_box
+from videogym.video import FrameStore, VideoError, letterbox
 
 WIDTH, HEIGHT = 960, 360
 _MARGIN = 16
@@ -119,11 +120,9 @@ def _draw_thumbnails(
 
 
 def _thumbnails(state: State, store: FrameStore, clip: Clip) -> NDArray[np.uint8]:
-    box = (clip.region or WHOLE_FRAME).as_tuple()
-    left, top, right, bottom = region_box(state.video.width, state.video.height, box)
-    size = fit_within(right - left, bottom - top, _THUMB)
-    region = clip.region.as_tuple() if clip.region else None
-    return letterbox(store.frames(state.task.video, clip.times_s, size=size, region=region).pixels, _THUMB)
+    box = clip.region.as_tuple() if clip.region else None
+    size = fitted_size(state.video, clip.region, _THUMB)
+    return letterbox(store.frames(state.task.video, clip.times_s, size=size, region=box).pixels, _THUMB)
 
 
 def _newest_clip(state: State) -> tuple[int, Clip]:

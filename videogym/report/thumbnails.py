@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from videogym.geometry import WHOLE_FRAME, Region
+from videogym.geometry import Region
+from videogym.observations import fitted_size
 from videogym.state import Clip, Task
-from videogym.video import FrameStore, VideoError, VideoMeta, fit_within, region_box
+from videogym.video import FrameStore, VideoError, VideoMeta
 
 SIZE = 256  # longer side of a picture, pixels: what is seen when it is enlarged,
 SHOWN = 160  # and among others
@@ -69,7 +70,7 @@ class Thumbnails:
             return Strip(times, (), self._problems.get(source, ""))
         try:
             pictures = self._pictures(task.video, video, times, clip.region)
-            return Strip(times, pictures, "", _fitting(video, clip.region, SHOWN))
+            return Strip(times, pictures, "", fitted_size(video, clip.region, (SHOWN, SHOWN)))
         except (VideoError, OSError, ValueError) as error:
             return Strip(times, (), str(error))
 
@@ -84,7 +85,7 @@ class Thumbnails:
         missing = [key for key in dict.fromkeys(keys) if key not in self._known]
         if missing:
             box = region.as_tuple() if region else None
-            size = _fitting(video, region, SIZE)
+            size = fitted_size(video, region, (SIZE, SIZE))
             times = [time_s for _, time_s, _ in missing]
             frames = self._store.frames(source, times, size=size, region=box, resizer="area")
             for key, pixels in zip(missing, frames.pixels, strict=True):
@@ -98,10 +99,3 @@ class Thumbnails:
         self.pictures[number] = picture
         self._made, self.bytes = number + 1, self.bytes + len(picture)
         return number
-
-
-def _fitting(video: VideoMeta, region: Region | None, side: int) -> tuple[int, int]:
-    """Width and height of a frame, or a region of it, whose longer side is so many pixels."""
-    box = (region or WHOLE_FRAME).as_tuple()
-    left, top, right, bottom = region_box(video.width, video.height, box)
-    return fit_within(right - left, bottom - top, (side, side))
