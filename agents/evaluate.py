@@ -2,7 +2,7 @@
 
 What was played is kept as `agents.vlm.records` and, the same episodes, as traces, so that ``videogym
 report`` shows an evaluation and ``videogym diff`` compares two of them task by task. Figures are those of
-`agents.vlm.evaluation.figures`, with the intervals of `videogym.evaluate`.
+`agents.vlm.evaluation.rollout_metrics`, with the intervals of `videogym.evaluate`.
 
 Run ``python -m agents.evaluate --checkpoint runs/grpo/model --recipe LONGVT_TINY --tasks SOURCE --out
 runs/eval``, with the window and the bounds that the model was trained with. An evaluation that was stopped
@@ -33,7 +33,7 @@ from .training.ranks import alone
 from .vlm.actor import ChatActor
 from .vlm.config import EVALUATED_AT_ONCE, ChatConfig
 from .vlm.env import ChatEnv
-from .vlm.evaluation import figures, greedy, hits
+from .vlm.evaluation import greedy, hits, rollout_metrics
 from .vlm.policy import make_actor, make_model
 from .vlm.records import Record, write_records
 from .vlm.rollouts import make_chat_env, play_tasks
@@ -144,21 +144,21 @@ def prepare(config: Config) -> Evaluation:
         raise ValueError(f"{config.checkpoint} is no model that can be loaded: {why}") from error
     actor = make_actor(config, model, config.server)
     if config.server:  # it may have other weights
-        actor.push()
+        actor.update_weights()
     env = make_chat_env(config, actor.model, config.tasks, groups=config.at_once)
     begun = [(task, env.open_task(task.task_id)) for task in tasks]
-    left_out = {task.task_id: record.cut for task, record in begun if record.cut}
-    playable = tuple(task for task, record in begun if not record.cut)
+    left_out = {task.task_id: record.abort_reason for task, record in begun if record.abort_reason}
+    playable = tuple(task for task, record in begun if not record.abort_reason)
     if not playable:
         raise ValueError(
             f"none of {len(tasks)} tasks can be played, such as {next(iter(left_out.values()))}"
         )
-    unplayable = tuple(task for task, record in begun if record.cut)
+    unplayable = tuple(task for task, record in begun if record.abort_reason)
     return Evaluation(config, actor, env, playable, left_out, unplayable)
 
 
 def estimates(records: Sequence[Record], tasks: Sequence[Task]) -> dict[str, Estimate]:
-    """The figures of `agents.vlm.evaluation.figures` and `hits`, with 95 % intervals clustered by video.
+    """The means of `rollout_metrics` and `hits`, with 95 % intervals clustered by video.
 
     Args:
         records: one of every task, in order.
@@ -168,10 +168,10 @@ def estimates(records: Sequence[Record], tasks: Sequence[Task]) -> dict[str, Est
         As there: an episode that was cut counts in ``cut_rate``, whose context was full in ``accuracy`` as
         not right, and in nothing else, hits included.
     """
-    kept = [record for record in records if not record.cut]
+    kept = [record for record in records if not record.abort_reason]
     found = {"cut_rate": proportion(len(records) - len(kept), len(records))}
     rows = [
-        (figures([record]) | ({} if record.cut else hits([record], [task])), task.video)
+        (rollout_metrics([record]) | ({} if record.abort_reason else hits([record], [task])), task.video)
         for record, task in zip(records, tasks, strict=True)
     ]
     for name in dict.fromkeys(name for row, _ in rows for name in row if name != "cut_rate"):

@@ -27,7 +27,7 @@ from torchrl.objectives.llm import MCAdvantage
 from .collectors.episodes import make_collector
 from .compact.discrete import DiscretePolicy
 from .compact.env import make_actor
-from .compact.run import HeldOut, RunConfig, command_line, episode_figures, mean_return, scalars
+from .compact.run import Evaluator, RunConfig, command_line, episode_metrics, mean_return, scalars
 from .training.releveling import TurnRewards
 from .training.run import TrainingRun, mean_rows, optimizer_step
 
@@ -48,7 +48,7 @@ class Config(RunConfig):
     """Passes over a batch."""
     minibatch: int = 128
     """Turns of a gradient step."""
-    lr: float = 5e-4
+    learning_rate: float = 5e-4
     """Learning rate at the start; it falls to zero on a straight line."""
     clip_low: float = 0.2
     """Clipping of the importance ratio below 1."""
@@ -66,7 +66,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
     Args:
         config: see there.
         policy: starts from what it knows; its values are not used.
-        out: folder of the run; if it holds a checkpoint, the run goes on from there.
+        out: folder of the run; a checkpoint in it is resumed from.
         progress: show a progress bar.
 
     Raises:
@@ -86,8 +86,8 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
         entropy_coeff=config.entropy,
     )
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=config.lr)
-    run = TrainingRun(config, out, policy, optimizer, rewards, HeldOut(config, policy))
+    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
+    run = TrainingRun(config, out, policy, optimizer, rewards, Evaluator(config, policy))
     collector = make_collector(config, policy, actor, config.group_size)
     buffer = TensorDictReplayBuffer(
         storage=LazyTensorStorage(config.episodes * collector.max_turns),
@@ -96,11 +96,11 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
     )
     try:
         for iteration in run.iterations(progress):
-            optimizer.param_groups[0]["lr"] = config.lr * (1.0 - iteration / config.iterations)
+            optimizer.param_groups[0]["lr"] = config.learning_rate * (1.0 - iteration / config.iterations)
             with run.span("collect"):
-                collector.sync()
+                collector.update_policy_weights_()
                 batch = collector.collect(iteration)
-            figures = episode_figures(batch)
+            figures = episode_metrics(batch)
             with run.span("advantage"):
                 batch = rewards(batch)
                 turns, kept = advantages(config, batch, compare)

@@ -32,8 +32,8 @@ from .vlm.actor import ChatActor
 from .vlm.batch import RolloutBatch, complete_groups, group_advantage
 from .vlm.command import command_line
 from .vlm.config import ChatConfig
-from .vlm.evaluation import figures, held_out
-from .vlm.policy import first_policy, sharded, trained
+from .vlm.evaluation import make_evaluator, rollout_metrics
+from .vlm.policy import reference_policy, shard_model, trainable_parameters
 from .vlm.records import RolloutFiles
 from .vlm.scoring import MicroBatch
 
@@ -50,9 +50,9 @@ class Config(ChatConfig):
     """Rollouts of a task."""
     minibatch_groups: int = 8
     """Groups of a gradient step."""
-    at_once: int = 16
+    micro_batch_size: int = 16
     """Rollouts in memory together; fewer than a step has are accumulated."""
-    lr: float = 1e-6
+    learning_rate: float = 1e-6
     """Learning rate."""
     weight_decay: float = 0.01
     """Of AdamW."""
@@ -62,7 +62,7 @@ class Config(ChatConfig):
     """The ratio of probabilities is clipped below at 1 less this."""
     clip_high: float = 0.2
     """And above at 1 plus this."""
-    kl: float = 0.001
+    kl_coef: float = 0.001
     """Weight of the divergence from the first policy; 0: no copy of it is kept."""
     aggregation: Literal["prompt_mean", "token_mean"] = "prompt_mean"
     """Of tokens: "prompt_mean", rollouts count equally, or "token_mean", tokens do."""
@@ -79,7 +79,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     Args:
         config: of the run.
         actor: the policy; its engine samples.
-        out: folder of the run; gone on with if it holds one. Rollouts are written to its ``records``.
+        out: folder of the run; resumed if it holds one. Rollouts are written to its ``records``.
         progress: whether to show a progress bar.
 
     Raises:
@@ -88,12 +88,12 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         EngineError: the engine failed.
     """
     torch.set_num_threads(config.threads)
-    reference = first_policy(config, actor) if config.kl else None
-    parameters = trained(sharded(config, actor.model))
-    optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
-    run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), held_out(config, actor))
+    reference = reference_policy(config, actor) if config.kl_coef else None
+    parameters = trainable_parameters(shard_model(config, actor.model))
+    optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
+    run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), make_evaluator(config, actor))
     files = RolloutFiles(out / "records", run.first_iteration)
-    actor.version = run.first_iteration  # records of a run that was gone on with say what they would have
+    actor.version = run.first_iteration  # records of a run that was resumed say what they would have
     loss_module = make_loss(config, actor.model.device)
     collector = make_collector(
         config,
@@ -105,7 +105,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         run=run,
     )
     with closing(collector):
-        collector.sync()
+        collector.update_policy_weights_()
         for iteration in run.iterations(progress):
             rollouts = collector.collect(iteration)
             files.write(iteration, rollouts)
@@ -113,23 +113,23 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
             batch = RolloutBatch(complete_groups(rollouts), actor.model)
             with run.span("reference"):
                 if reference is not None:
-                    batch.set("reference", reference.log_probs(batch.records, config.at_once))
+                    batch.set("reference", reference.log_probs(batch.records, config.micro_batch_size))
             batch.set_advantage(group_advantage(batch.returns, config.group_size))
-            if not config.kl:  # a divergence holds the policy back also where nothing is compared
+            if not config.kl_coef:  # a divergence holds the policy back also where nothing is compared
                 batch = batch.with_contrast(config.group_size)
             updates = []
             for minibatch in batch.split(config.minibatch_groups * config.group_size):
                 total, parts = 0.0, []
                 with run.span("update"):
-                    for micro in actor.scorer.micro_batches(minibatch.records, config.at_once):
+                    for micro in actor.scorer.micro_batches(minibatch.records, config.micro_batch_size):
                         loss, metrics = grpo_loss(config, loss_module, minibatch.tensors(micro), micro)
                         loss.backward()
                         total += loss.item()
                         parts += [metrics] if micro.active else []
                     step = optimizer_step(parameters, optimizer, total, config.max_grad_norm)
                 updates.append(step | mean_over_ranks(parts))
-            collector.sync()
-            values = figures(rollouts) | {"groups": len(batch) / config.group_size}
+            collector.update_policy_weights_()
+            values = rollout_metrics(rollouts) | {"groups": len(batch) / config.group_size}
             turns = sum(len(record.played) for record in rollouts)
             run.end_iteration(iteration, turns, values | mean_rows(updates))
     return run
@@ -155,11 +155,11 @@ def grpo_loss(
     metrics = loss_metrics(losses, tensors)
     share = micro.rollout_share if config.aggregation == "prompt_mean" else micro.token_share
     loss = losses.loss_objective * share
-    if config.kl:
+    if config.kl_coef:
         divergence = kl_to_reference(tensors)
         metrics["kl_to_first"] = float(divergence.detach())
         # A mean over rollouts, however the objective counts.
-        loss = loss + config.kl * divergence * micro.rollout_share
+        loss = loss + config.kl_coef * divergence * micro.rollout_share
     return loss, metrics
 
 

@@ -29,7 +29,7 @@ from torchrl.objectives.value import GAE
 from .collectors.episodes import make_collector
 from .compact.discrete import Checked, DiscretePolicy
 from .compact.env import make_actor
-from .compact.run import HeldOut, RunConfig, command_line, episode_figures, mean_return, scalars
+from .compact.run import Evaluator, RunConfig, command_line, episode_metrics, mean_return, scalars
 from .training.advantage import BiLevelGAE, whiten
 from .training.releveling import CodeGate, ExplorationBonus, TurnRewards
 from .training.run import TrainingRun, mean_rows, optimizer_step
@@ -55,13 +55,13 @@ class Config(RunConfig):
     """Passes over a batch."""
     minibatch: int = 128
     """Turns of a gradient step."""
-    lr: float = 5e-4
+    learning_rate: float = 5e-4
     """Learning rate at the start; it falls to zero on a straight line."""
     clip_epsilon: float = 0.2
     """Clipping of the importance ratio."""
     entropy: float = 0.01
     """Weight of the entropy bonus."""
-    critic: float = 1.0
+    vf_coef: float = 1.0
     """Weight of the critic's loss."""
     max_grad_norm: float = 0.5
     """Gradients are scaled down to this norm."""
@@ -73,7 +73,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
     Args:
         config: see there.
         policy: starts from what it knows.
-        out: folder of the run; if it holds a checkpoint, the run goes on from there.
+        out: folder of the run; a checkpoint in it is resumed from.
         progress: show a progress bar.
 
     Raises:
@@ -91,11 +91,11 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
         critic,
         clip_epsilon=config.clip_epsilon,
         entropy_coeff=config.entropy,
-        critic_coeff=config.critic,
+        critic_coeff=config.vf_coef,
     )
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=config.lr)
-    run = TrainingRun(config, out, policy, optimizer, shaping, HeldOut(config, policy))
+    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
+    run = TrainingRun(config, out, policy, optimizer, shaping, Evaluator(config, policy))
     collector = make_collector(config, policy, actor)
     buffer = TensorDictReplayBuffer(
         storage=LazyTensorStorage(config.episodes * collector.max_turns),
@@ -104,11 +104,11 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
     )
     try:
         for iteration in run.iterations(progress):
-            optimizer.param_groups[0]["lr"] = config.lr * (1.0 - iteration / config.iterations)
+            optimizer.param_groups[0]["lr"] = config.learning_rate * (1.0 - iteration / config.iterations)
             with run.span("collect"):
-                collector.sync()
+                collector.update_policy_weights_()
                 batch = collector.collect(iteration)
-            figures, played = episode_figures(batch), int((~batch["waiting"]).sum())
+            figures, played = episode_metrics(batch), int((~batch["waiting"]).sum())
             with run.span("advantage"):
                 batch = shaping(batch)
                 turns = advantages(batch, estimate)
@@ -124,7 +124,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
                         optimizer_step(parameters, optimizer, loss.item(), config.max_grad_norm)
                         updates.append(scalars(losses))
                 buffer.empty()
-            run.end_iteration(iteration, played, figures | mean_rows(updates) | shaping_figures(shaping))
+            run.end_iteration(iteration, played, figures | mean_rows(updates) | shaping_metrics(shaping))
     finally:
         collector.close()
     return run
@@ -159,7 +159,7 @@ def advantages(batch: TensorDictBase, estimate: BiLevelGAE | GAE) -> TensorDictB
     return batch.select(*LOSS_KEYS)[learned.squeeze(-1)]
 
 
-def shaping_figures(shaping: Compose) -> dict[str, float]:
+def shaping_metrics(shaping: Compose) -> dict[str, float]:
     """The retrieval rate as the bonus counts it, if there is one."""
     bonuses = [step for step in shaping if isinstance(step, ExplorationBonus)]
     return {"bonus_rate": float(bonuses[0].rate)} if bonuses else {}

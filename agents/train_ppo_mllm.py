@@ -40,8 +40,8 @@ from .vlm.actor import ChatActor
 from .vlm.batch import RolloutBatch
 from .vlm.command import command_line
 from .vlm.config import ChatConfig
-from .vlm.evaluation import figures, held_out
-from .vlm.policy import first_policy, trained
+from .vlm.evaluation import make_evaluator, rollout_metrics
+from .vlm.policy import reference_policy, trainable_parameters
 from .vlm.records import Record, RolloutFiles
 from .vlm.scoring import MicroBatch
 
@@ -66,13 +66,13 @@ class Config(ChatConfig):
     """Episodes of a task."""
     minibatch: int = 8
     """Episodes of a gradient step."""
-    at_once: int = 8
+    micro_batch_size: int = 8
     """Episodes in memory together; fewer than a step has are accumulated."""
-    lr: float = 1e-6
+    learning_rate: float = 1e-6
     """Learning rate of the policy."""
-    critic_lr: float = 1e-5
+    critic_learning_rate: float = 1e-5
     """Learning rate of the critic's head."""
-    critic: float = 1.0
+    vf_coef: float = 1.0
     """Weight of the critic's loss."""
     weight_decay: float = 0.01
     """Of AdamW."""
@@ -84,7 +84,7 @@ class Config(ChatConfig):
     """Clipping of the critic's change, see `agents.training.losses.clipped_value_loss`."""
     entropy: float = 0.001
     """Weight of the entropy bonus."""
-    kl: float = 0.001
+    kl_coef: float = 0.001
     """Penalty, in the reward of each token, for divergence from the first policy; 0: no copy is kept."""
     gate: Literal["recipe", "code", "none"] = "recipe"
     """Who gates turn rewards: the recipe's terms, the published code's shaping of batches, or nobody."""
@@ -109,7 +109,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     Args:
         config: of the run.
         actor: the policy; its engine samples.
-        out: folder of the run; gone on with if it holds one. Rollouts are written to its ``records``.
+        out: folder of the run; resumed if it holds one. Rollouts are written to its ``records``.
         progress: whether to show a progress bar.
 
     Raises:
@@ -121,16 +121,16 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     alone("agents.train_ppo_mllm, whose critic has no shards,")
     torch.set_num_threads(config.threads)
     critic = make_critic(actor)
-    parameters = [*trained(actor.model), *critic.parameters()]
-    groups: list[dict[str, Any]] = [{"params": trained(actor.model)}]
-    groups.append({"params": [*critic.parameters()], "lr": config.critic_lr})
-    optimizer = torch.optim.AdamW(groups, config.lr, weight_decay=config.weight_decay)
-    reference = first_policy(config, actor) if config.kl else None
+    parameters = [*trainable_parameters(actor.model), *critic.parameters()]
+    groups: list[dict[str, Any]] = [{"params": trainable_parameters(actor.model)}]
+    groups.append({"params": [*critic.parameters()], "lr": config.critic_learning_rate})
+    optimizer = torch.optim.AdamW(groups, config.learning_rate, weight_decay=config.weight_decay)
+    reference = reference_policy(config, actor) if config.kl_coef else None
     shaping = make_shaping(config)
     memory = nn.ModuleDict({"shaping": shaping, "critic": critic})
-    run = TrainingRun(config, out, actor.model, optimizer, memory, held_out(config, actor))
+    run = TrainingRun(config, out, actor.model, optimizer, memory, make_evaluator(config, actor))
     files = RolloutFiles(out / "records", run.first_iteration)
-    actor.version = run.first_iteration  # records of a run that was gone on with say what they would have
+    actor.version = run.first_iteration  # records of a run that was resumed say what they would have
     loss_module = make_loss(config, actor.model.device)
     collector = make_collector(
         config,
@@ -142,16 +142,16 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         run=run,
     )
     with closing(collector):
-        collector.sync()
+        collector.update_policy_weights_()
         for iteration in run.iterations(progress):
             rollouts = collector.collect(iteration)
             files.write(iteration, rollouts)
-            values, updates = figures(rollouts), []
-            batch = RolloutBatch([record for record in rollouts if not record.cut], actor.model)
+            values, updates = rollout_metrics(rollouts), []
+            batch = RolloutBatch([record for record in rollouts if not record.abort_reason], actor.model)
             if len(batch):
                 with run.span("advantage"):
                     if reference is not None:
-                        batch.set("reference", reference.log_probs(batch.records, config.at_once))
+                        batch.set("reference", reference.log_probs(batch.records, config.micro_batch_size))
                     rewards = shaping(rewards_of_turns(batch.records))["next", "reward"]
                     values["trained_reward"] = float(rewards.sum()) / len(batch)
                     estimate(config, batch, rewards, actor, critic)
@@ -159,7 +159,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
             for minibatch in batch.split(config.minibatch):
                 total, parts = 0.0, []
                 with run.span("update"):
-                    for micro in actor.scorer.micro_batches(minibatch.records, config.at_once):
+                    for micro in actor.scorer.micro_batches(minibatch.records, config.micro_batch_size):
                         loss, metrics = ppo_loss(config, loss_module, critic, minibatch, micro)
                         loss.backward()
                         total += loss.item()
@@ -167,7 +167,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
                     step = optimizer_step(parameters, optimizer, total, config.max_grad_norm)
                 updates.append(step | mean_rows(parts))
             if len(batch):
-                collector.sync()
+                collector.update_policy_weights_()
             turns = sum(len(record.played) for record in rollouts)
             run.end_iteration(iteration, turns, values | mean_rows(updates))
     return run
@@ -210,7 +210,7 @@ def ppo_loss(
         torch.cat(minibatch.get(name)[micro.place]).to(now.device) for name in ("value", "target")
     )
     value_loss = clipped_value_loss(now, old.to(now.device), target.to(now.device), config.value_clip)
-    loss = losses.loss_objective + losses.loss_entropy + config.critic * value_loss
+    loss = losses.loss_objective + losses.loss_entropy + config.vf_coef * value_loss
     metrics = loss_metrics(losses, tensors) | {"loss_critic": float(value_loss.detach())}
     return loss * micro.token_share, metrics
 
@@ -231,7 +231,7 @@ def rewards_of_turns(records: Sequence[Record]) -> TensorDictBase:
     Raises:
         ValueError: an episode was cut: its gate was never settled.
     """
-    if any(record.cut for record in records):
+    if any(record.abort_reason for record in records):
         raise ValueError("episodes that were cut from outside have no settled rewards")
     played = [record.played for record in records]
     most = max(len(row) for row in played)
@@ -279,14 +279,14 @@ def estimate(
     """
     values: list[Tensor] = []
     with torch.no_grad():
-        for scored in actor.scorer.in_parts(batch.records, config.at_once):
+        for scored in actor.scorer.in_parts(batch.records, config.micro_batch_size):
             values += critic(scored.hidden.float())[:, 0].cpu().split(scored.counts)
     reward, turn_end = [], []
     for row, record, paid in zip(batch.rows, batch.records, rewards[..., 0], strict=True):
         ends = torch.tensor([len(turn.output) for turn in record.played]).cumsum(0) - 1
         tokens = torch.zeros(record.sampled_tokens)
-        if config.kl:
-            tokens -= config.kl * (row["log_probs"][row["mask"]] - row["reference"])
+        if config.kl_coef:
+            tokens -= config.kl_coef * (row["log_probs"][row["mask"]] - row["reference"])
         tokens[ends] += paid[: len(ends)]
         reward.append(tokens)
         turn_end.append(torch.zeros_like(tokens, dtype=torch.bool).index_fill(0, ends, True))

@@ -100,7 +100,7 @@ def select(
 def _refusal(record: Record, overlap_term: str, min_overlap: float) -> str:
     if record.kind != "rollout":
         return "demonstration"
-    if record.cut:
+    if record.abort_reason:
         return "cut"
     if not record.success:
         return "wrong"

@@ -31,16 +31,16 @@ from tqdm import tqdm
 from videogym.datasets import read_longvt_traces
 from videogym.grammars import get_grammar
 
-from .demonstrations.evidence import Demonstrator, Script
+from .demonstrations.evidence import Demonstrator, ScriptedPolicy
 from .demonstrations.scenes import SceneDemonstrator
-from .training.ranks import from_first
+from .training.ranks import broadcast_from_rank0
 from .training.run import TrainingRun, optimizer_step
 from .vlm.actor import ChatActor
 from .vlm.command import command_line
 from .vlm.config import ChatConfig
 from .vlm.env import ChatEnv
-from .vlm.evaluation import held_out
-from .vlm.policy import sharded, trained
+from .vlm.evaluation import make_evaluator
+from .vlm.policy import shard_model, trainable_parameters
 from .vlm.records import Record, fingerprint, read_records
 from .vlm.replay import replay
 from .vlm.rollouts import demonstrate, make_chat_env
@@ -76,9 +76,9 @@ class Config(ChatConfig):
     """Gradient steps."""
     groups: int = 4
     """Tasks of a gradient step, with all their examples."""
-    at_once: int = 16
+    micro_batch_size: int = 16
     """Examples in memory together; fewer than a step has are accumulated."""
-    lr: float = 5e-5
+    learning_rate: float = 5e-5
     """Highest learning rate, falling in a half cosine."""
     vision_lr: float = 1.0
     """Factor of the vision tower's learning rate."""
@@ -115,7 +115,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     Args:
         config: of the run.
         actor: the policy.
-        out: folder of the run; gone on with if it holds one.
+        out: folder of the run; resumed if it holds one.
         progress: whether to show a progress bar.
 
     Raises:
@@ -125,32 +125,32 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     """
     torch.set_num_threads(config.threads)
     optimizer = torch.optim.AdamW(
-        weight_groups(config, sharded(config, actor.model)),
-        config.lr,
+        weight_groups(config, shard_model(config, actor.model)),
+        config.learning_rate,
         betas=(0.9, config.beta2),
         weight_decay=config.weight_decay,
     )
-    run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), held_out(config, actor))
+    run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), make_evaluator(config, actor))
     if run.first_iteration >= config.iterations:
-        actor.push()
+        actor.update_weights()
         return run
-    examples = by_task(from_first(lambda: load_examples(config, actor, progress)))
-    parameters = trained(actor.model)
+    examples = by_task(broadcast_from_rank0(lambda: load_examples(config, actor, progress)))
+    parameters = trainable_parameters(actor.model)
     for iteration in run.iterations(progress):
         for group in optimizer.param_groups:
             group["lr"] = group["full_lr"] * rate(config, iteration)
         records = [record for task in chosen(examples, config, iteration) for record in task]
         count, total = sum(int(learned(record).sum()) for record in records), 0.0
         with run.span("update"):
-            for micro in actor.scorer.micro_batches(records, config.at_once):
+            for micro in actor.scorer.micro_batches(records, config.micro_batch_size):
                 loss = nll(micro, records) / count * micro.active
                 loss.backward()
                 total += loss.item()
             step = optimizer_step(parameters, optimizer, total, config.max_grad_norm)
         if run.is_due(iteration, config.eval_every):
-            actor.push()
+            actor.update_weights()
         run.end_iteration(iteration, len(records), step)
-    actor.push()
+    actor.update_weights()
     return run
 
 
@@ -160,10 +160,10 @@ def weight_groups(config: Config, model: nn.Module) -> list[dict[str, object]]:
         weight for name, weight in model.named_parameters() if ".visual." in name and weight.requires_grad
     ]
     known = {id(weight) for weight in vision}
-    others = [weight for weight in trained(model) if id(weight) not in known]
-    groups: list[dict[str, object]] = [{"params": others, "full_lr": config.lr}]
+    others = [weight for weight in trainable_parameters(model) if id(weight) not in known]
+    groups: list[dict[str, object]] = [{"params": others, "full_lr": config.learning_rate}]
     if vision:
-        groups.append({"params": vision, "full_lr": config.lr * config.vision_lr})
+        groups.append({"params": vision, "full_lr": config.learning_rate * config.vision_lr})
     return groups
 
 
@@ -218,7 +218,7 @@ def load_conversations(config: Config, env: ChatEnv, progress: bool) -> list[Rec
     return examples
 
 
-def demonstrator(config: Config, glances: float = 0.0) -> Script:
+def demonstrator(config: Config, glances: float = 0.0) -> ScriptedPolicy:
     """The configured script."""
     grammar = get_grammar(config.rules.grammar)
     if config.script == "scenes":
@@ -241,7 +241,11 @@ def by_task(records: Sequence[Record]) -> list[list[Record]]:
     Raises:
         ValueError: none is left.
     """
-    whole = [record for record in records if not record.cut and any(turn.learn for turn in record.played)]
+    whole = [
+        record
+        for record in records
+        if not record.abort_reason and any(turn.trainable for turn in record.played)
+    ]
     if not whole:
         raise ValueError(f"none of the {len(records)} records has an output to learn from")
     return [list(some) for _, some in groupby(whole, key=lambda record: record.task_id)]
@@ -259,7 +263,7 @@ def chosen(examples: list[list[Record]], config: Config, iteration: int) -> list
 
 def learned(record: Record) -> Tensor:
     """(T,) bool of the tokens of all outputs, true on those that are to be imitated."""
-    return torch.tensor([turn.learn for turn in record.turns for _ in turn.output], dtype=torch.bool)
+    return torch.tensor([turn.trainable for turn in record.turns for _ in turn.output], dtype=torch.bool)
 
 
 def nll(micro: MicroBatch, records: Sequence[Record]) -> Tensor:

@@ -56,7 +56,7 @@ config = Config(
     windows=(4,),
     iterations=60,
     episodes=64,
-    lr=1e-2,
+    learning_rate=1e-2,
     eval_episodes=200,
     eval_every=60,
 )

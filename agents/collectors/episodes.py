@@ -149,7 +149,7 @@ class EpisodeCollector:
                 reason = self._errors.get()
             raise RuntimeError(f"a worker of the {self.kind} collector failed:\n{reason}") from error
 
-    def sync(self) -> None:
+    def update_policy_weights_(self) -> None:
         """Give the newest weights to whoever acts."""
         if self.kind != "single":
             self._collector.update_policy_weights_(TensorDict.from_module(self._actor).data)

@@ -9,9 +9,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from ..training.ranks import divided, rank
+from ..training.ranks import map_across_ranks, rank
 from ..training.run import TrainingRun, untimed
-from ..training.sharding import whole
+from ..training.sharding import unsharded_params
 from ..vlm.actor import ChatActor
 from ..vlm.config import ChatConfig
 from ..vlm.env import ChatEnv, Episode
@@ -46,9 +46,9 @@ class LocalCollector:
         span = self._run.span if self._run else untimed
         return rollouts(self._env, self._actor, self._config.rollouts_at_once, span)
 
-    def sync(self) -> None:
+    def update_policy_weights_(self) -> None:
         """See `RolloutCollector`."""
-        self._actor.push()
+        self._actor.update_weights()
 
     def close(self) -> None:
         """See `RolloutCollector`."""
@@ -86,8 +86,8 @@ class RankCollector:
             groups = self._groups(episodes)
             seed = np.random.SeedSequence((self._config.seed, iteration, rank())).generate_state(1)
             torch.manual_seed(int(seed[0]))
-            with whole(self._actor.model):
-                played = divided(groups, self._play)
+            with unsharded_params(self._actor.model):
+                played = map_across_ranks(groups, self._play)
         return [record for group in played for record in group]
 
     def _play(self, groups: Sequence[Sequence[Episode]]) -> list[Sequence[Record]]:
@@ -97,9 +97,9 @@ class RankCollector:
     def _groups(self, rows: Sequence[T]) -> list[Sequence[T]]:
         return [rows[first : first + self._group_size] for first in range(0, len(rows), self._group_size)]
 
-    def sync(self) -> None:
+    def update_policy_weights_(self) -> None:
         """See `RolloutCollector`."""
-        self._actor.push()
+        self._actor.update_weights()
 
     def close(self) -> None:
         """See `RolloutCollector`."""

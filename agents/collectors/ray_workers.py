@@ -86,7 +86,7 @@ class RolloutWorker:
             state |= ray.get(weights.fixed)
         actor.model.load_state_dict(state, strict=not self._loaded)
         actor.version = weights.version
-        actor.engine.push(actor.model.model, actor.version)
+        actor.engine.update_weights(actor.model.model, actor.version)
         self._loaded = True
 
     def process_id(self) -> int:
@@ -184,10 +184,10 @@ class RayCollector:
         ]
         return [episodes[first:last] for first, last in pairwise(ends)]
 
-    def sync(self) -> None:
+    def update_policy_weights_(self) -> None:
         """See `RolloutCollector`; workers fetch the weights when they next play."""
         with self._run.span("push") if self._run else nullcontext():
-            self._actor.push()
+            self._actor.update_weights()
             trained = ray.put(self._state(trained=True))
             self._weights = Weights(self._actor.version, trained, self._fixed)
 

@@ -39,7 +39,7 @@ class RolloutCollector(Protocol):
         """
         ...
 
-    def sync(self) -> None:
+    def update_policy_weights_(self) -> None:
         """Push the actor's weights under a new version to whoever samples."""
         ...
 

@@ -24,7 +24,9 @@ from ..vlm.records import Record
 from ..vlm.rollouts import make_chat_env
 from .local import open_episodes
 
-IDLE = Record("", "", "", "", 0, "rollout", (), None, (), cut="idle")  # what a thread without work shows
+IDLE = Record(
+    "", "", "", "", 0, "rollout", (), None, (), abort_reason="idle"
+)  # what a thread without work shows
 PATIENCE_S = 0.1  # that a thread waits for work
 
 
@@ -68,7 +70,7 @@ class _EpisodeSlot(EnvBase):
             with suppress(queue.Empty):
                 self._episode = self._work.get(timeout=PATIENCE_S)
                 record = self._episode.record
-        done = torch.tensor([record.waiting and record != IDLE])
+        done = torch.tensor([record.done and record != IDLE])
         return TensorDict(
             {
                 "record": NonTensorData(record),
@@ -91,7 +93,7 @@ class _Answers(TensorDictModuleBase):
         rows = tensordict.unbind(0) if tensordict.batch_dims else [tensordict]
         answered = [row["record"] for row in rows]
         # Between iterations weights change, and the engine must not be asked.
-        if not all(record.waiting for record in answered):
+        if not all(record.done for record in answered):
             answered = self._answer(answered)
         written = [TensorDict({"record": NonTensorData(record)}) for record in answered]
         return lazy_stack(written) if tensordict.batch_dims else written[0]
@@ -149,9 +151,9 @@ class AsyncCollector:
             for episode in episodes:
                 self._work.put(episode)
             records = [self._next() for _ in episodes]
-        self._actor.engine.forget()
-        played = {(record.group, record.number): record for record in records}
-        return [played[episode.record.group, episode.record.number] for episode in episodes]
+        self._actor.engine.reset_cache()
+        played = {(record.group, record.sample_index): record for record in records}
+        return [played[episode.record.group, episode.record.sample_index] for episode in episodes]
 
     def _next(self) -> Record:
         """The next episode that ends."""
@@ -164,9 +166,9 @@ class AsyncCollector:
             reason = "".join(traceback.format_exception(error.__cause__ or error))
             raise RuntimeError(f"a thread of the async collector failed:\n{reason}") from error
 
-    def sync(self) -> None:
+    def update_policy_weights_(self) -> None:
         """See `RolloutCollector`."""
-        self._actor.push()
+        self._actor.update_weights()
 
     def close(self) -> None:
         """See `RolloutCollector`."""

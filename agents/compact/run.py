@@ -75,7 +75,7 @@ def make_compact(config: RunConfig) -> CompactPolicy:
     return CompactPolicy(CompactReader(store, vocabulary, config.windows, config.options))
 
 
-class HeldOut:
+class Evaluator:
     """Evaluates a compact policy on held-out tasks by its likeliest actions.
 
     Args:
@@ -108,7 +108,7 @@ class HeldOut:
         return evaluate(self._acting, self._env, episodes=self._episodes)
 
 
-def episode_figures(batch: TensorDictBase) -> dict[str, float]:
+def episode_metrics(batch: TensorDictBase) -> dict[str, float]:
     """Means over a batch as it was collected, before any re-levelling.
 
     Args:
@@ -174,7 +174,7 @@ def command_line(about: str, config_class: type[C], train: Callable[..., Trainin
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=out, help="folder; gone on with if it holds a run")
+    parser.add_argument("--out", type=Path, default=out, help="folder; resumed if it holds a run")
     parser.add_argument(
         "--start",
         choices=("oracle", "answers", "cold"),
@@ -191,7 +191,7 @@ def command_line(about: str, config_class: type[C], train: Callable[..., Trainin
         envs = [make_env(config, config.tasks) for _ in range(64)]
         teach(policy, envs, ImitationConfig(), config.seed, arguments.start, progress=True)
     train(config, policy, arguments.out, progress=True)
-    report = HeldOut(config, policy).report()
+    report = Evaluator(config, policy).report()
     sys.stdout.write(
         f"held-out accuracy {report.accuracy}, hit rate {report.hit_rate}, turns {report.turns}\n"
     )

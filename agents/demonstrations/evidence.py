@@ -28,14 +28,14 @@ from videogym.state import Clip
 Span = tuple[float, float]  # first unit and the one after the last; whole numbers but for narrow crops
 
 
-class Said(NamedTuple):
+class ScriptedTurn(NamedTuple):
     """One output of a demonstrator."""
 
     text: str
-    learn: bool  # False: context only; a deliberate mistake, or an answer that was not seen
+    trainable: bool  # False: context only; a deliberate mistake, or an answer that was not seen
 
 
-Script = Callable[[State], Said]  # speaks for a policy
+ScriptedPolicy = Callable[[State], ScriptedTurn]  # speaks for a policy
 
 
 class Demonstrator:
@@ -87,7 +87,7 @@ class Demonstrator:
         self._look_again = look_again
         self._rng = np.random.default_rng(seed)
 
-    def __call__(self, state: State) -> Said:
+    def __call__(self, state: State) -> ScriptedTurn:
         """The next output.
 
         Raises:
@@ -103,12 +103,14 @@ class Demonstrator:
             return self._answer(state, seen=not unseen)
         mistake = self._mistake(state, len(unseen))
         if mistake == "refused":
-            return Said(self._refused_call(state, unseen[0]), learn=False)
+            return ScriptedTurn(self._refused_call(state, unseen[0]), trainable=False)
         wrong = self._wrong_window(state) if mistake == "wrong" else None
         if wrong is not None:
-            return Said(self._call(self._thought_before(state, wrong), wrong, state), learn=False)
+            return ScriptedTurn(
+                self._call(self._thought_before(state, wrong), wrong, state), trainable=False
+            )
         window = self._window(state, unseen[0])
-        return Said(self._call(self._thought_before(state, window), window, state), learn=True)
+        return ScriptedTurn(self._call(self._thought_before(state, window), window, state), trainable=True)
 
     # --- what to do --------------------------------------------------------------------------
 
@@ -152,7 +154,7 @@ class Demonstrator:
         start = starts[int(self._rng.integers(len(starts)))]
         return start, start + length
 
-    def _answer(self, state: State, *, seen: bool) -> Said:
+    def _answer(self, state: State, *, seen: bool) -> ScriptedTurn:
         task = state.task
         # The letter beside the text: what was seen comes first, its letter follows from the options.
         text = task.answer
@@ -160,7 +162,7 @@ class Demonstrator:
             text = f"{task.options[task.letters.index(task.answer)]} ({task.answer})"
         if not seen:
             thought = self._one_of("I have not seen it and cannot look again. I guess.")
-            return Said(self._grammar.write(Answer(task.answer), state, thought), learn=False)
+            return ScriptedTurn(self._grammar.write(Answer(task.answer), state, thought), trainable=False)
         cue = _cue(state)
         thought = self._one_of(
             f"I see {cue}: {text}.",
@@ -168,7 +170,7 @@ class Demonstrator:
             f"The frames show {cue}: {text}.",
             f"Now I can tell {cue}: {text}.",
         )
-        return Said(self._grammar.write(Answer(task.answer), state, thought), learn=True)
+        return ScriptedTurn(self._grammar.write(Answer(task.answer), state, thought), trainable=True)
 
     # --- words -------------------------------------------------------------------------------
 

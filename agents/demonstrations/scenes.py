@@ -24,7 +24,7 @@ from videogym.grammars.tool_calls import write_call
 from videogym.video.synthetic import Address, Script, write_script
 from videogym.video.synthetic.script import EVENT_COLOURS, MIN_SCENE, SCENE_COLOURS
 
-from .evidence import Said
+from .evidence import ScriptedTurn
 
 EVERY = 8.0  # seconds between the frames of a skim that are named, at least
 WORDS = (*SCENE_COLOURS, *EVENT_COLOURS, "no", "yes")  # a tokenizer should have a token for each
@@ -59,7 +59,7 @@ class SceneDemonstrator:
         self._grammar, self._wrong_looks, self._glances = grammar, wrong_looks, glances
         self._rng = np.random.default_rng(seed)
 
-    def __call__(self, state: State) -> Said:
+    def __call__(self, state: State) -> ScriptedTurn:
         """The next output.
 
         Raises:
@@ -81,14 +81,14 @@ class SceneDemonstrator:
             options = " ".join(f"({letter}) {_compared(colour, option)}" for letter, option in read)
             return self._say(Answer(task.answer), state, f"{seen}. {options}")
         if state.turns_left < 2:
-            return self._say(Answer(state.task.answer), state, f"{seen}. none", learn=False)
+            return self._say(Answer(state.task.answer), state, f"{seen}. none", trainable=False)
         words, segment = self._search(state, script)
         look = self._action(state, *segment)
         # A look that its frames missed the shape in is no example: it would only be had again.
         again = any(result.action == look for turn in state.turns for result in turn.results)
-        return self._say(look, state, f"{seen}. none. {words}", learn=not again)
+        return self._say(look, state, f"{seen}. none. {words}", trainable=not again)
 
-    def _first(self, state: State, script: Script) -> Said:
+    def _first(self, state: State, script: Script) -> ScriptedTurn:
         words, (start, stop) = self._search(state, script)
         cue, length = script.scenes[script.asked[0]], stop - start
         others = [unit for unit, _ in self._places(state, script) if abs(unit - start) > 2 * length]
@@ -97,10 +97,12 @@ class SceneDemonstrator:
         before = int(self._rng.integers(length - 2))  # a shape's first unit may not show it yet
         if draw >= 1 - self._glances and cue.event is not None:
             glance = max(0, _unit(state, script, cue.event.first) - before)
-            return self._say(self._action(state, glance, glance + length), state, cue.colour, learn=False)
+            return self._say(
+                self._action(state, glance, glance + length), state, cue.colour, trainable=False
+            )
         if draw < self._wrong_looks and others and state.turns_left > 2:
             wrong = self._action(state, others[other], others[other] + length)
-            return self._say(wrong, state, cue.colour, learn=False)
+            return self._say(wrong, state, cue.colour, trainable=False)
         return self._say(self._action(state, start, stop), state, words)
 
     def _search(self, state: State, script: Script) -> tuple[str, tuple[int, int]]:
@@ -117,13 +119,15 @@ class SceneDemonstrator:
             f"no place of the skim of {state.task.task_id!r} shows the scene that is asked about"
         )
 
-    def _say(self, action: Answer | Crop | Select, state: State, thought: str, learn: bool = True) -> Said:
+    def _say(
+        self, action: Answer | Crop | Select, state: State, thought: str, trainable: bool = True
+    ) -> ScriptedTurn:
         text = self._grammar.write(action, state, thought)
         if isinstance(action, Crop) and self._grammar.name == "longvt/strict":
             # The path may be left out there, which spares a small model the copying of its digits.
             times = {"start_time": int(action.start_s), "end_time": int(action.end_s)}
             text = f"<think>{thought}</think>{write_call(CROP_VIDEO, times)}"
-        return Said(text, learn)
+        return ScriptedTurn(text, trainable)
 
     def _places(self, state: State, script: Script) -> list[tuple[int, int]]:
         """Units of the frames of the skim that are named, with their places in the video."""

@@ -59,7 +59,7 @@ class Engine(Protocol):
         """
         ...
 
-    def push(self, model: nn.Module, version: int) -> None:
+    def update_weights(self, model: nn.Module, version: int) -> None:
         """Sample with these weights from now on, and stamp outputs with this version.
 
         Nothing that was computed with earlier weights is used again.
@@ -69,7 +69,7 @@ class Engine(Protocol):
         """
         ...
 
-    def forget(self) -> None:
+    def reset_cache(self) -> None:
         """Episodes have ended: give back what is kept of conversations. Those that go on are read again."""
         ...
 

@@ -45,7 +45,7 @@ class TransformersEngine:
         self._conversations, self._kept = conversations, dict[str, _Kept]()
         self._weights = model.changes()
 
-    def push(self, model: nn.Module, version: int) -> None:
+    def update_weights(self, model: nn.Module, version: int) -> None:
         """Go on with the weights as they are now, under a new version.
 
         Raises:
@@ -56,13 +56,13 @@ class TransformersEngine:
         self._kept.clear()
         self.version, self._weights = version, self.model.changes()
 
-    def forget(self) -> None:
+    def reset_cache(self) -> None:
         """Give back the keys and values of all conversations."""
         self._kept.clear()
 
     def close(self) -> None:
         """Forget all conversations."""
-        self.forget()
+        self.reset_cache()
 
     @torch.no_grad()
     def generate(self, contexts: Sequence[Context], sampling: Sampling) -> list[Output]:

@@ -151,10 +151,10 @@ class HTTPEngine:
             tasks = [lambda prompt=prompt: self._output(prompt, sampling, uris) for prompt in prompts]
             return self._run(tasks)
 
-    def forget(self) -> None:
+    def reset_cache(self) -> None:
         """Nothing: vLLM itself gives room to what is asked next."""
 
-    def push(self, model: nn.Module, version: int) -> None:
+    def update_weights(self, model: nn.Module, version: int) -> None:
         """Give the server new weights; whatever it has in flight is aborted, its caches are emptied.
 
         Raises:

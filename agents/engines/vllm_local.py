@@ -127,10 +127,10 @@ class LocalEngine:
             outputs.append(audit_output(sampling, ids, log_probs, versions, choice.finish_reason))
         return outputs
 
-    def forget(self) -> None:
+    def reset_cache(self) -> None:
         """Nothing: vLLM itself gives room to what is asked next."""
 
-    def push(self, model: nn.Module, version: int) -> None:
+    def update_weights(self, model: nn.Module, version: int) -> None:
         """Load new weights, and empty all caches.
 
         Raises:

@@ -71,7 +71,7 @@ def main() -> None:
     # Training goes first: the encoders take what time it leaves.
     with ProcessPoolExecutor(os.cpu_count(), context, initializer=os.nice, initargs=(10,)) as pool:
         files = [pool.submit(encode_once, task.video, folder / f"{task.task_id}.mp4") for task in tasks]
-        runs = {seed: learn(seed, arguments.out / f"seed-{seed}") for seed in arguments.seeds}
+        runs = {seed: trainable(seed, arguments.out / f"seed-{seed}") for seed in arguments.seeds}
         for file in tqdm(files, desc="H.264 files"):
             file.result()
     write_tasks(folder / "tasks.jsonl", [replace(task, video=f"{task.task_id}.mp4") for task in tasks])
@@ -117,7 +117,7 @@ class Trained:
     ppo_began: int  # after so many episodes
 
 
-def learn(seed: int, out: Path) -> Trained:
+def trainable(seed: int, out: Path) -> Trained:
     """Imitation, then PPO."""
     config = Config(seed=seed, iterations=ITERATIONS)
     policy, rounds = make_compact(config), ImitationConfig()
@@ -248,13 +248,13 @@ def report_grpo(out: Path) -> None:
         "checkpoint": str(out / "tiny"),
     }
     lesson = train_sft.Config(
-        **shared, iterations=60, demonstrated_tasks=64, groups=2, wrong_looks=0.3, lr=1e-2
+        **shared, iterations=60, demonstrated_tasks=64, groups=2, wrong_looks=0.3, learning_rate=1e-2
     )
     tiny_checkpoint(out / "tiny", lesson)
     actor = make_chat_actor(lesson, make_model(lesson, FrameStore()))
     train_sft.train(lesson, actor, out / "sft", progress=True)
     config = train_grpo_mllm.Config(
-        **shared, iterations=60, groups=4, group_size=8, minibatch_groups=1, lr=1e-3, kl=0.0
+        **shared, iterations=60, groups=4, group_size=8, minibatch_groups=1, learning_rate=1e-3, kl_coef=0.0
     )
     train_grpo_mllm.train(config, actor, out / "grpo", progress=True)
     lines = (out / "grpo" / "log" / "scalars" / "reward.csv").read_text(encoding="utf-8").splitlines()

@@ -55,11 +55,11 @@ from .. import train_grpo_mllm, train_ppo_mllm, train_rft, train_sft
 from ..demonstrations.scenes import WORDS
 from ..models.visuals import FrameReader
 from ..training.options import quiet_libraries
-from ..training.run import TrainingRun, end_with_parent
+from ..training.run import RENAMED, TrainingRun, end_with_parent
 from ..training.staging import whole_file
 from ..vlm.actor import ChatActor
 from ..vlm.config import ChatConfig
-from ..vlm.evaluation import figures, greedy, hits
+from ..vlm.evaluation import greedy, hits, rollout_metrics
 from ..vlm.policy import make_actor, make_model
 from ..vlm.records import Record
 from ..vlm.rollouts import make_chat_env, play_tasks
@@ -98,7 +98,7 @@ def stages(recipe: str, seed: int) -> dict[str, Stage]:
         "max_new_tokens": 176,
     }
     lesson: dict[str, Any] = {
-        "lr": 2e-3,
+        "learning_rate": 2e-3,
         "warmup": 0.05,
         "beta2": 0.98,
         "wrong_looks": 0.05,
@@ -108,8 +108,15 @@ def stages(recipe: str, seed: int) -> dict[str, Stage]:
     sft = train_sft.Config(**shared, **lesson, iterations=1500)
     if recipe == "VIDEO_MTR_TINY":
         # Small steps over many episodes: most of what is sampled differently decides nothing.
-        rl: dict[str, Any] = {"lr": 3e-5, "critic_lr": 1e-2, "entropy": 0.0, "eval_every": 15}
-        ppo = train_ppo_mllm.Config(**shared, **rl, iterations=30, groups=64, minibatch=32, at_once=16)
+        rl: dict[str, Any] = {
+            "learning_rate": 3e-5,
+            "critic_learning_rate": 1e-2,
+            "entropy": 0.0,
+            "eval_every": 15,
+        }
+        ppo = train_ppo_mllm.Config(
+            **shared, **rl, iterations=30, groups=64, minibatch=32, micro_batch_size=16
+        )
         # What random weights say is five times as long and never right.
         ppo_alone = replace(ppo, groups=16, iterations=10)
         # Indices of a pool come later than seconds: after 1,500 steps two of three seeds still misread
@@ -121,12 +128,25 @@ def stages(recipe: str, seed: int) -> dict[str, Stage]:
             "ppo_alone": Stage("base", train_ppo_mllm.train, ppo_alone),
         }
     grpo = train_grpo_mllm.Config(
-        **shared, lr=1e-4, kl=0.0, iterations=30, eval_every=10, groups=16, group_size=8, minibatch_groups=4
+        **shared,
+        learning_rate=1e-4,
+        kl_coef=0.0,
+        iterations=30,
+        eval_every=10,
+        groups=16,
+        group_size=8,
+        minibatch_groups=4,
     )
     alone = replace(grpo, groups=8, iterations=10)
     # Evidence of three seconds in looks of 27: an IoU of 0.3 is out of reach, one above 0 has seen it.
     rft = train_rft.Config(
-        **shared, lr=1e-4, min_overlap=0.05, groups=8, at_once=64, iterations=150, eval_every=150
+        **shared,
+        learning_rate=1e-4,
+        min_overlap=0.05,
+        groups=8,
+        micro_batch_size=64,
+        iterations=150,
+        eval_every=150,
     )
     return {
         "sft": Stage("base", train_sft.train, sft),
@@ -160,10 +180,18 @@ def run_seed(recipe: str, seed: int, out: Path) -> dict[str, dict[str, Any]]:
         path = folder / "base.json"
         results["base"] = result(path, made_by["base"], lambda: measure(lesson, folder / "base"))
         for name, stage in todo.items():
-            made_by[name] = f"{made_by[stage.parent]} {stage.config}"
+            made_by[name] = f"{made_by[stage.parent]} {described(stage.config)}"
             work = partial(run_stage, name, stage, folder)
             results[name] = result(folder / f"{name}.json", made_by[name], work)
     return results
+
+
+def described(config: ChatConfig) -> str:
+    """A config in the words of the first results, so that these are still known for what they are."""
+    words = str(config)
+    for old, new in RENAMED.items():
+        words = words.replace(f" {new}=", f" {old}=")
+    return words
 
 
 def run_stage(name: str, stage: Stage, folder: Path) -> dict[str, Any]:
@@ -201,9 +229,9 @@ def measure(config: ChatConfig, checkpoint: Path) -> dict[str, Any]:
     """Figures of a model's likeliest outputs on held-out tasks: seeing, blind, and seeing the skim alone.
 
     Returns:
-        See `agents.vlm.evaluation.figures`; ``hit_rate``, the skim included; ``right``, ``right_blind`` and
-        ``right_skim``, whether each task was answered right; ``changed``, the share of answers that are
-        others when it sees nothing; ``skim_hit_rate``, that of the skim alone.
+        See `agents.vlm.evaluation.rollout_metrics`; ``hit_rate``, the skim included; ``right``,
+        ``right_blind`` and ``right_skim``, whether each task was answered right; ``changed``, the share of
+        answers that are others when it sees nothing; ``skim_hit_rate``, that of the skim alone.
     """
     started = time.monotonic()
     config = replace(config, checkpoint=str(checkpoint), eval_tasks=tested(config))
@@ -227,7 +255,7 @@ def measure(config: ChatConfig, checkpoint: Path) -> dict[str, Any]:
         for name in ("right", "right_blind")
     ]
     return {
-        **figures(played["right"]),
+        **rollout_metrics(played["right"]),
         **hits(played["right"], tasks),
         "skim_hit_rate": float(np.mean([bool(met(task, [skims[task.task_id]])) for task in tasks])),
         **{name: [bool(record.success) for record in records] for name, records in played.items()},

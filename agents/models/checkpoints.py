@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..training.sharding import assembled
+from ..training.sharding import full_tensor
 from .visuals import PatchLayout
 
 PROCESSORS = {  # of a type of model: its processor and that of its videos
@@ -40,7 +40,7 @@ def named_weights(model: nn.Module, dtype: torch.dtype | None = None) -> Iterato
     for name, parameter in model.named_parameters():
         if name.startswith(("module.", "_orig_mod.", "base_model.")):
             raise ValueError(f"push the model itself, not a wrapper of it: it has a parameter {name!r}")
-        weight = assembled(parameter.detach())
+        weight = full_tensor(parameter.detach())
         owner = next((owner for owner in adapted if name.startswith(f"{owner}.")), None)
         if owner is not None:
             inner = name.removeprefix(f"{owner}.")
@@ -58,7 +58,7 @@ def _with_adapters(layer: Any, weight: Tensor) -> Tensor:
         return weight
     for adapter in layer.active_adapters:
         if adapter in layer.lora_A:
-            weight = weight + assembled(layer.get_delta_weight(adapter)).to(weight.dtype)
+            weight = weight + full_tensor(layer.get_delta_weight(adapter)).to(weight.dtype)
     return weight
 
 

@@ -43,7 +43,7 @@ class Said:
 
     role: str  # "system", "user" or "assistant"
     parts: tuple[str | Visual, ...]
-    learn: bool  # an output that is to be imitated
+    trainable: bool  # an output that is to be imitated
 
 
 def conversation(record: Record, tokenizer: PreTrainedTokenizerBase) -> list[Said]:
@@ -54,7 +54,7 @@ def conversation(record: Record, tokenizer: PreTrainedTokenizerBase) -> list[Sai
             that begins messages, or the ids are not laid out in messages.
     """
     if any(len(visual.times_s) > 1 for turn in record.turns for visual in turn.visuals):
-        raise ValueError(f"episode {record.group}/{record.number} shows videos; export records with images")
+        raise ValueError(f"{_name(record)} shows videos; export records with images")
     begin, end, pad = token_ids(tokenizer, "<|im_start|>", "<|im_end|>", "<|image_pad|>")
     drop = set(token_ids(tokenizer, "<|vision_start|>", "<|vision_end|>"))
     ids = list(record.head)
@@ -63,11 +63,11 @@ def conversation(record: Record, tokenizer: PreTrainedTokenizerBase) -> list[Sai
         ids += turn.observation
         if begin in turn.output:
             raise ValueError(
-                f"episode {record.group}/{record.number}: an output holds <|im_start|>, which a trainer "
+                f"{_name(record)}: an output holds <|im_start|>, which a trainer "
                 "would take for the beginning of a message; leave such episodes out"
             )
         if turn.output:
-            learned[len(ids)] = turn.learn
+            learned[len(ids)] = turn.trainable
         ids += turn.output
     visuals = iter(visual for turn in record.turns for visual in turn.visuals)
     messages = []
@@ -81,7 +81,7 @@ def conversation(record: Record, tokenizer: PreTrainedTokenizerBase) -> list[Sai
             parts += [next(visuals) for _ in tokens] if is_frame else [_text(tokens, tokenizer)]
         role = next((name for name in ROLES if str(parts[0]).startswith(name)), None)
         if role is None:
-            raise ValueError(f"episode {record.group}/{record.number}: no message begins with {parts[0]!r}")
+            raise ValueError(f"{_name(record)}: no message begins with {parts[0]!r}")
         parts[0] = str(parts[0])[len(role) :].removeprefix("\n")
         said = [part for part in parts if part]
         outputs = [learned[place] for place in range(start, stop) if place in learned]
@@ -90,6 +90,10 @@ def conversation(record: Record, tokenizer: PreTrainedTokenizerBase) -> list[Sai
         if said or outputs:
             messages.append(Said(role, tuple(said) or ("",), any(outputs)))
     return messages
+
+
+def _name(record: Record) -> str:
+    return f"episode {record.group}/{record.sample_index}"
 
 
 def _text(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
@@ -134,7 +138,7 @@ def row(
                     {"type": "image"} if isinstance(part, Visual) else {"type": "text", "text": part}
                     for part in said.parts
                 ],
-                "train": said.learn,
+                "train": said.trainable,
             }
             for said in messages
         ]
@@ -142,18 +146,20 @@ def row(
     texts: list[dict[str, Any]] = []
     for said in messages:
         if any(IMAGE in part for part in said.parts if isinstance(part, str)):
-            raise ValueError(f"episode {record.group}/{record.number}: a text holds {IMAGE!r}")
+            raise ValueError(f"{_name(record)}: a text holds {IMAGE!r}")
         text = "".join(IMAGE if isinstance(part, Visual) else part for part in said.parts)
         texts.append({"role": said.role, "content": text})
-    if form == "llama_factory" and any(said.role == "assistant" and not said.learn for said in messages):
+    if form == "llama_factory" and any(
+        said.role == "assistant" and not said.trainable for said in messages
+    ):
         raise ValueError(
-            f"episode {record.group}/{record.number} holds a mistake that is not to be learned, which "
+            f"{_name(record)} holds a mistake that is not to be learned, which "
             "LLaMA-Factory cannot be told; leave such demonstrations out, or export for trl or ms_swift"
         )
     if form == "ms_swift":
         for said, message in zip(messages, texts, strict=True):
             if said.role == "assistant":
-                message["loss"] = said.learn
+                message["loss"] = said.trainable
     return {"messages": texts, "images": images}
 
 
@@ -172,7 +178,7 @@ def export(
     count = 0
     with whole_file(out / "data.jsonl") as file:
         for record in records:
-            if record.cut:
+            if record.abort_reason:
                 continue
             line = json.dumps(row(record, tokenizer, files, form), ensure_ascii=False) + "\n"
             file.write(line.encode())

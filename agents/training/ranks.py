@@ -28,7 +28,7 @@ def launched() -> bool:
     return dist.is_torchelastic_launched()
 
 
-def join(device: str) -> None:
+def init_distributed(device: str) -> None:
     """Meet the other ranks, unless that is done; on GPUs each takes its own."""
     if not launched() or dist.is_initialized():
         return
@@ -39,7 +39,7 @@ def join(device: str) -> None:
     dist.init_process_group("cpu:gloo" if kind == "cpu" else f"cpu:gloo,{kind}:nccl", timeout=PATIENCE)
 
 
-def leave() -> None:
+def destroy_process_group() -> None:
     """Part from the other ranks."""
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -78,7 +78,7 @@ def is_first() -> bool:
 # --- what ranks tell each other ----------------------------------------------------------------
 
 
-def everyones(value: T) -> list[T]:
+def all_gather_object(value: T) -> list[T]:
     """The values of all ranks, in order."""
     if not launched():
         return [value]
@@ -87,7 +87,7 @@ def everyones(value: T) -> list[T]:
     return values
 
 
-def from_first(make: Callable[[], T]) -> T:
+def broadcast_from_rank0(make: Callable[[], T]) -> T:
     """What the first rank makes, for all."""
     if not launched():
         return make()
@@ -96,15 +96,15 @@ def from_first(make: Callable[[], T]) -> T:
     return found[0]
 
 
-def divided(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R]:
+def map_across_ranks(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R]:
     """What some work makes of items, one result each, in order; of N ranks each does every Nth item."""
     mine = items[rank() :: size()]
-    parts = everyones(work(mine) if mine else [])
+    parts = all_gather_object(work(mine) if mine else [])
     return [parts[place % size()][place // size()] for place in range(len(items))]
 
 
 @dataclass(frozen=True, slots=True)
-class Portion:
+class MicroBatchPlan:
     """Whole tasks that one rank has in memory together in a gradient step."""
 
     records: slice  # theirs; where the rank has none, one that stands in
@@ -112,7 +112,7 @@ class Portion:
     idle: int  # backward passes that other ranks have beyond these
 
 
-def portions(keys: Sequence[Hashable], at_once: int) -> list[tuple[slice, ...]]:
+def split_tasks(keys: Sequence[Hashable], at_once: int) -> list[tuple[slice, ...]]:
     """Records in portions of whole tasks, each in parts of so many records at most.
 
     As many tasks as fit into one part are a portion of one part. A task that does not is a portion by
@@ -134,7 +134,7 @@ def portions(keys: Sequence[Hashable], at_once: int) -> list[tuple[slice, ...]]:
     ]
 
 
-def shares(keys: Sequence[Hashable], at_once: int) -> list[tuple[Portion, ...]]:
+def plan_micro_batches(keys: Sequence[Hashable], at_once: int) -> list[tuple[MicroBatchPlan, ...]]:
     """How all ranks divide a gradient step; all have as many portions, and as many passes in each.
 
     Args:
@@ -146,7 +146,7 @@ def shares(keys: Sequence[Hashable], at_once: int) -> list[tuple[Portion, ...]]:
     own = [
         [
             tuple(slice(first + part.start, first + part.stop) for part in some)
-            for some in portions(keys[first:last], at_once)
+            for some in split_tasks(keys[first:last], at_once)
         ]
         for first, last in pairwise(bounds)
     ]
@@ -154,7 +154,9 @@ def shares(keys: Sequence[Hashable], at_once: int) -> list[tuple[Portion, ...]]:
     passes = [max(len(some) for some in together) for together in zip_longest(*own, fillvalue=none)]
     return [
         tuple(
-            Portion(slice(some[0].start, some[-1].stop) if some else slice(0, 1), some, most - len(some))
+            MicroBatchPlan(
+                slice(some[0].start, some[-1].stop) if some else slice(0, 1), some, most - len(some)
+            )
             for some, most in zip(mine + [none] * (len(passes) - len(mine)), passes, strict=True)
         )
         for mine in own

@@ -27,8 +27,8 @@ from tqdm import tqdm
 
 from .archive import UnreadableCheckpoint, load_archive, read_metadata, write_archive
 from .options import LoopConfig
-from .ranks import everyones, from_first, is_first, launched
-from .sharding import Assembled, assembled
+from .ranks import all_gather_object, broadcast_from_rank0, is_first, launched
+from .sharding import FullStateDict, full_tensor
 from .staging import remove, sweep, whole_file
 
 VERSION = 1  # of what a checkpoint holds
@@ -36,8 +36,15 @@ MAY_CHANGE = (  # from one part of a run to the next
     *("recipe", "iterations", "collector", "workers", "eval_every", "eval_episodes", "eval_tasks"),
     *("checkpoint_every", "logger", "threads", "video_root"),
     # What fits into memory; sums are then made in another order, and bits differ.
-    *("at_once", "rollouts_at_once", "share_prefixes", "gradient_checkpointing", "device"),
+    *("micro_batch_size", "rollouts_at_once", "share_prefixes", "gradient_checkpointing", "device"),
 )
+RENAMED = {  # fields of a config as checkpoints and results of before have them
+    "lr": "learning_rate",
+    "critic_lr": "critic_learning_rate",
+    "kl": "kl_coef",
+    "critic": "vf_coef",
+    "at_once": "micro_batch_size",
+}
 SHOWN = ("reward", "success", "loss")  # metrics beside a progress bar
 Span = Callable[[str], AbstractContextManager[None]]  # times what is done in it, by name
 
@@ -54,7 +61,7 @@ class TrainingRun:
     """One training run in a folder.
 
     The folder holds ``log/`` (curves), ``checkpoint`` (the newest) and nothing else. A folder with a
-    checkpoint is gone on with.
+    checkpoint is resumed.
 
     Args:
         config: of the run.
@@ -80,7 +87,7 @@ class TrainingRun:
     ) -> None:
         self.config, self.out, self.policy = config, out, policy
         parts: dict[str, Any] = {"policy": policy, "optimizer": optimizer, "memory": memory}
-        self._shards = [] if not launched() else [Assembled(part) for part in parts.values()]
+        self._shards = [] if not launched() else [FullStateDict(part) for part in parts.values()]
         self._parts = dict(zip(parts, self._shards or parts.values(), strict=True))
         self._identity = {
             "recipe": config.rules.identity,
@@ -106,7 +113,7 @@ class TrainingRun:
 
     def _resume(self) -> tuple[int, int, float]:
         path = self.out / "checkpoint"
-        found = from_first(self._found)
+        found = broadcast_from_rank0(self._found)
         if found is None:
             return 0, 0, 0.0
         if told := _difference(found, self._identity):
@@ -220,8 +227,9 @@ def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     for key in ("algorithm", "version", "recipe"):
         if theirs.get(key) != ours[key]:
             return f"{key} {theirs.get(key)!r}, this run {ours[key]!r}"
-    names = [name for name in {**theirs["config"], **ours["config"]} if name not in MAY_CHANGE]
-    pairs = [(name, theirs["config"].get(name), ours["config"].get(name)) for name in names]
+    old = {RENAMED.get(name, name): value for name, value in theirs["config"].items()}
+    names = [name for name in {**old, **ours["config"]} if name not in MAY_CHANGE]
+    pairs = [(name, old.get(name), ours["config"].get(name)) for name in names]
     return "; ".join(f"{name} {one}, this run {other}" for name, one, other in pairs if one != other)
 
 
@@ -258,8 +266,8 @@ def optimizer_step(
     Raises:
         RunDiverged: the loss or a gradient is not finite; weights are as before.
     """
-    total = sum(everyones(loss))
-    norm = float(assembled(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)))
+    total = sum(all_gather_object(loss))
+    norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)))
     if not (math.isfinite(total) and math.isfinite(norm)):
         raise RunDiverged(f"the loss is {total} and its gradient's norm {norm}")
     optimizer.step()
@@ -287,4 +295,4 @@ def mean_rows(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def mean_over_ranks(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """`mean_rows` over the rows of all ranks."""
-    return mean_rows([row for some in everyones(list(rows)) for row in some])
+    return mean_rows([row for some in all_gather_object(list(rows)) for row in some])

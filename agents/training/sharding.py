@@ -2,8 +2,9 @@
 
 Weights, gradients and the optimizer's moments are divided by decoder layer and vision block. With gradients
 a layer is gathered when it is needed and freed again: all ranks must call the model equally often, which
-`agents.training.ranks.shares` sees to. Without, as in sampling, the model is gathered as a whole (`whole`),
-and each rank calls it as it likes: layer by layer all weights would be sent for every token.
+`agents.training.ranks.plan_micro_batches` sees to. Without, as in sampling, the model is gathered as a
+whole (`unsharded_params`), and each rank calls it as it likes: layer by layer all weights would be sent for
+every token.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_leaves, tree_map_only, tree_map_with_path
 
-from .ranks import from_first, is_first, join, launched, size
+from .ranks import broadcast_from_rank0, init_distributed, is_first, launched, size
 
 
 class Shardable(nn.Module):
@@ -55,7 +56,7 @@ class Shardable(nn.Module):
         raise NotImplementedError
 
 
-def shard(model: Shardable, device: str, compute: torch.dtype | None = None) -> None:
+def fully_shard_model(model: Shardable, device: str, compute: torch.dtype | None = None) -> None:
     """Divide a model's weights over the ranks, in place; in one process it stays as it is.
 
     What is neither one of its layers nor replicated is gathered together, in the outermost unit.
@@ -67,7 +68,7 @@ def shard(model: Shardable, device: str, compute: torch.dtype | None = None) -> 
     """
     if not launched():
         return
-    join(device)
+    init_distributed(device)
     mesh = init_device_mesh(torch.device(device).type, (size(),))
     frozen = set(model.replicated())
     for weight in frozen:  # not buffers: rotary frequencies stay in float32
@@ -87,7 +88,7 @@ def shard(model: Shardable, device: str, compute: torch.dtype | None = None) -> 
         register_fsdp_forward_method(model, method)
     model.shards = dict(model.named_parameters())
     # The first call decides which unit is the outermost.
-    with whole(model):
+    with unsharded_params(model):
         model.rehearse()
 
 
@@ -96,7 +97,7 @@ def _units(model: nn.Module) -> list[FSDPModule]:
 
 
 @contextmanager
-def whole(model: nn.Module) -> Iterator[None]:
+def unsharded_params(model: nn.Module) -> Iterator[None]:
     """Gather all weights, in their type of computing, for calls without gradients."""
     units = _units(model)
     if not units:
@@ -117,7 +118,7 @@ def whole(model: nn.Module) -> Iterator[None]:
         root.reset_iter_state()
 
 
-def assembled(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A tensor of which ranks may have shards; all of them must ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
@@ -125,7 +126,7 @@ def assembled(tensor: Tensor) -> Tensor:
 # --- checkpoints -------------------------------------------------------------------------------
 
 
-class Assembled:
+class FullStateDict:
     """A module or optimizer whose checkpoint is that of one process: whole, by the first rank.
 
     All ranks call `gather` before the first saves ``state_dict``, and `scatter` after the first was given
@@ -142,7 +143,7 @@ class Assembled:
         """Assemble the state in the first rank's memory."""
 
         def assemble(tensor: Tensor) -> Tensor | None:
-            tensor = assembled(tensor.detach())
+            tensor = full_tensor(tensor.detach())
             return tensor.cpu() if is_first() else None
 
         self._state = tree_map_only(Tensor, assemble, self._part.state_dict())
@@ -157,7 +158,7 @@ class Assembled:
 
     def scatter(self) -> None:
         """Load the first rank's state; nobody else holds more of it than one whole tensor."""
-        outline = from_first(lambda: tree_map_only(Tensor, _outline, self._state))
+        outline = broadcast_from_rank0(lambda: tree_map_only(Tensor, _outline, self._state))
         values = iter(tree_leaves(self._state)) if is_first() else repeat(None)
         own: Any = None  # tensors that are sharded as those of the state shall be
         if isinstance(self._part, nn.Module):

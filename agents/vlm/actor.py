@@ -33,7 +33,7 @@ class ChatActor(TensorDictModuleBase):
 
     Args:
         model: that is trained.
-        engine: that samples; its weights follow the model's by `push`.
+        engine: that samples; its weights follow the model's by `update_weights`.
         sampling: how.
         share: whether a group's common beginning goes through the model once when it is scored.
     """
@@ -53,10 +53,10 @@ class ChatActor(TensorDictModuleBase):
         self.scorer = Scorer(model, sampling.temperature, share)
         self.version = 0
 
-    def push(self) -> None:
+    def update_weights(self) -> None:
         """Let the engine sample with the present weights."""
         self.version += 1
-        self.engine.push(self.model.model, self.version)
+        self.engine.update_weights(self.model.model, self.version)
 
     # --- acting ------------------------------------------------------------------------------
 
@@ -83,12 +83,12 @@ class ChatActor(TensorDictModuleBase):
     def answer(self, records: Sequence[Record], sampling: Sampling | None = None) -> list[Record]:
         """The records with one output more, those that wait as they are."""
         answered = list(records)
-        asked = {place: context_of(record) for place, record in enumerate(records) if not record.waiting}
+        asked = {place: context_of(record) for place, record in enumerate(records) if not record.done}
         outputs = self._sample(list(asked.values()), sampling or self.sampling)
         for place, output in zip(asked, outputs, strict=True):
             if isinstance(output, str):
                 log.warning("task %s: %s", records[place].task_id, output)
-                answered[place] = replace(records[place], cut=output)
+                answered[place] = replace(records[place], abort_reason=output)
             else:
                 answered[place] = records[place].answered(output.ids, output.log_probs, output.versions)
         return answered
@@ -115,7 +115,7 @@ class ChatActor(TensorDictModuleBase):
 def context_of(record: Record) -> Context:
     """What a policy reads now."""
     ids, visuals = record.context(len(record.turns) - 1)
-    return Context(f"{record.group}/{record.number}", ids, visuals)
+    return Context(f"{record.group}/{record.sample_index}", ids, visuals)
 
 
 def loss_entries(record: Record, model: QwenVL) -> dict[str, Tensor]:

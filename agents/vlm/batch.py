@@ -126,7 +126,7 @@ def _spread(row: dict[str, Tensor], name: str) -> Tensor:
 
 def complete_groups(records: Sequence[Record]) -> list[Record]:
     """Rollouts of the groups in which none was cut from outside."""
-    cut = {record.group for record in records if record.cut}
+    cut = {record.group for record in records if record.abort_reason}
     return [record for record in records if record.group not in cut]
 
 

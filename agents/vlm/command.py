@@ -15,11 +15,11 @@ from videogym import FrameStore
 from ..engines.base import EngineError
 from ..training.options import add_options, quiet_libraries, read_config
 from ..training.ranks import (
-    from_first,
+    broadcast_from_rank0,
+    destroy_process_group,
+    init_distributed,
     is_first,
-    join,
     launched,
-    leave,
     reported,
 )
 from ..training.run import TrainingRun
@@ -36,7 +36,7 @@ def training_parser(
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=out, help="folder; gone on with if it holds a run")
+    parser.add_argument("--out", type=Path, default=out, help="folder; resumed if it holds a run")
     if "collector" in {option.name for option in fields(config_class)}:
         about_server = "of a vLLM that samples, see agents.engines.vllm_server; by default the model does"
         parser.add_argument("--server", metavar="URL", default="", help=about_server)
@@ -70,10 +70,10 @@ def command_line(
     quiet_libraries()
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    join(config.device)
+    init_distributed(config.device)
     if not config.checkpoint:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        made = from_first(lambda: str(tiny_checkpoint(arguments.out / "tiny", config)))
+        made = broadcast_from_rank0(lambda: str(tiny_checkpoint(arguments.out / "tiny", config)))
         config = replace(config, checkpoint=made)
     try:
         model = make_model(config, FrameStore(video_root=config.root, open_videos=64))
@@ -90,11 +90,11 @@ def command_line(
     except EngineError as error:
         if not server:
             raise
-        sys.exit(f"{error}\nThe same command goes on with the run in {arguments.out}")
+        sys.exit(f"{error}\nThe same command resumes the run in {arguments.out}")
     finally:
         actor.engine.close()
     actor.model.save(str(arguments.out / "model"))
     if is_first():
         told = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
         sys.stdout.write(f"{told}\nThe checkpoint is {arguments.out / 'model'}\n")
-    leave()
+    destroy_process_group()

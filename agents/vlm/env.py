@@ -108,7 +108,7 @@ class ChatEnv(EnvBase):
         for group in range(self._groups):
             record = self._draw(f"{self._seed}.{self._batches}.{group}")
             self.snapshots += [self.env.get_state()] * self._group_size
-            rows += [self._row(replace(record, number=number)) for number in range(self._group_size)]
+            rows += [self._row(replace(record, sample_index=number)) for number in range(self._group_size)]
         self._batches += 1
         return lazy_stack(rows)
 
@@ -130,7 +130,7 @@ class ChatEnv(EnvBase):
             return self.open(f"task {task_id}")
         except (VideoError, NoRoom) as error:
             log.warning("passed over: %s", error)
-            return self._record(task_id, f"task {task_id}", cut=f"fault: {error}")
+            return self._record(task_id, f"task {task_id}", abort_reason=f"fault: {error}")
 
     def open(self, group: str) -> Record:
         """The record of the environment's present episode, in which nothing has been said.
@@ -155,7 +155,7 @@ class ChatEnv(EnvBase):
             tokenizer=self._tokenizer,
             task_id=task_id,
             group=group,
-            number=0,
+            sample_index=0,
             kind="rollout",
             window=self.window,
             **{**blank, **fields},
@@ -163,7 +163,7 @@ class ChatEnv(EnvBase):
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         played = [self._play(place, row["record"]) for place, row in enumerate(tensordict.unbind(0))]
-        done = all(row["record"].waiting for row in played)
+        done = all(row["record"].done for row in played)
         for row in played:
             row.update({"done": torch.tensor([done]), "terminated": torch.tensor([done])})
         return lazy_stack(played)
@@ -183,7 +183,7 @@ class ChatEnv(EnvBase):
             turn.output[-1] != self.chat.end_id
             and self._length(record) + len(turn.output) >= self.max_context
         ):
-            return replace(record, cut="context")  # it had no room to end
+            return replace(record, abort_reason="context")  # it had no room to end
         text = self.chat.output_text(turn.output)
         _, reward, _, _, info = self.env.step(self.chat.grammar.parse(text, self.env.state))
         state = self.env.state
@@ -204,16 +204,16 @@ class ChatEnv(EnvBase):
         )
         record = replace(record, turns=(*record.turns[:-1], turn))
         if info["fault"]:
-            return replace(record, cut=f"fault: {info['fault']}")
+            return replace(record, abort_reason=f"fault: {info['fault']}")
         if state.terminated:
             right = answered_right(self.env.recipe.terms, paid.get("answer"), state)
             if right is None:
-                return replace(record, cut="judge: it abstained from the answer")
+                return replace(record, abort_reason="judge: it abstained from the answer")
             return replace(record, ending=state.ending, success=right)
         reply = self.chat.reply(state, closed=turn.output[-1] == self.chat.end_id)
         longer = replace(record, turns=(*record.turns, reply))
         if self._length(longer) >= self.max_context:
-            return replace(record, cut="context")
+            return replace(record, abort_reason="context")
         return longer
 
     def _length(self, record: Record) -> int:
@@ -231,7 +231,7 @@ class ChatEnv(EnvBase):
             {
                 "record": NonTensorData(record),
                 "query": NonTensorData(record.group),
-                "waiting": torch.tensor([record.waiting]),
+                "waiting": torch.tensor([record.done]),
                 "reward_terms": torch.tensor([torch.nan if value is None else value for value in sums]),
             }
         )
@@ -246,7 +246,7 @@ class Episode:
 
     def advance(self, env: ChatEnv, answered: Record) -> None:
         """Play the output that was sampled, unless the policy cut the episode."""
-        if not answered.waiting:
+        if not answered.done:
             env.env.set_state(self.snapshot)
             answered = env.advance(answered)
             self.snapshot = env.env.get_state()
@@ -267,7 +267,7 @@ def play(
         episodes: each in its own state; changed in place.
         span: times ``generate`` and ``environment``.
     """
-    while running := [episode for episode in episodes if not episode.record.waiting]:
+    while running := [episode for episode in episodes if not episode.record.done]:
         with span("generate"):
             answered = answer([episode.record for episode in running])
         with span("environment"):

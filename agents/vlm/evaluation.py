@@ -14,16 +14,16 @@ from videogym.evaluate import hits as evidence_shown
 from videogym.state import Clip
 
 from ..training.ranks import (
-    divided,
+    map_across_ranks,
 )
-from ..training.sharding import whole
+from ..training.sharding import unsharded_params
 from .actor import ChatActor
 from .config import EVALUATED_AT_ONCE, ChatConfig
 from .records import Record
 from .rollouts import make_chat_env, play_tasks
 
 
-def held_out(config: ChatConfig, actor: ChatActor) -> Callable[[], dict[str, float]]:
+def make_evaluator(config: ChatConfig, actor: ChatActor) -> Callable[[], dict[str, float]]:
     """What evaluates a policy: figures and hits of its likeliest outputs on the first held-out tasks.
 
     Raises:
@@ -37,13 +37,13 @@ def held_out(config: ChatConfig, actor: ChatActor) -> Callable[[], dict[str, flo
         records = list(
             play_tasks(env, greedy(actor), task_ids, config.rollouts_at_once or EVALUATED_AT_ONCE)
         )
-        actor.engine.forget()
+        actor.engine.reset_cache()
         return records
 
     def evaluate() -> dict[str, float]:
-        with whole(actor.model):
-            records = divided([task.task_id for task in tasks], play_some)
-        values = {**figures(records), **hits(records, tasks)}
+        with unsharded_params(actor.model):
+            records = map_across_ranks([task.task_id for task in tasks], play_some)
+        values = {**rollout_metrics(records), **hits(records, tasks)}
         return {f"eval_{name}": value for name, value in values.items()}
 
     return evaluate
@@ -58,7 +58,7 @@ def hits(records: Sequence[Record], tasks: Sequence[Task]) -> dict[str, float]:
     """
     found = []
     for record, task in zip(records, tasks, strict=True):
-        if record.cut.startswith("fault"):
+        if record.abort_reason.startswith("fault"):
             continue
         shown = [visual for turn in record.turns for visual in turn.visuals]
         hit = evidence_shown(task, [Clip(visual.times_s, Region(*visual.region)) for visual in shown])
@@ -71,7 +71,7 @@ def greedy(actor: ChatActor) -> Callable[[Sequence[Record]], list[Record]]:
     return functools.partial(actor.answer, sampling=replace(actor.sampling, greedy=True))
 
 
-def figures(records: Sequence[Record]) -> dict[str, float]:
+def rollout_metrics(records: Sequence[Record]) -> dict[str, float]:
     """Means over whole episodes.
 
     Returns:
@@ -79,8 +79,8 @@ def figures(records: Sequence[Record]) -> dict[str, float]:
         ``tokens``; ``invalid_rate`` of turns; ``cut_rate`` of episodes, which count in nothing else, but
         for this: whose context was full has not answered, and that is not right.
     """
-    whole = [record for record in records if not record.cut]
-    judged = [record for record in records if record.cut in ("", "context")]
+    whole = [record for record in records if not record.abort_reason]
+    judged = [record for record in records if record.abort_reason in ("", "context")]
     values: dict[str, float] = {"cut_rate": 1 - len(whole) / len(records)}
     if judged:
         values["accuracy"] = float(np.mean([bool(record.success) for record in judged]))

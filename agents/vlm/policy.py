@@ -19,7 +19,7 @@ from ..models.visuals import FrameReader
 from ..training.ranks import (
     launched,
 )
-from ..training.sharding import shard
+from ..training.sharding import fully_shard_model
 from .actor import ChatActor
 from .config import ChatConfig
 from .records import Record
@@ -27,11 +27,11 @@ from .scoring import Scored, Scorer
 
 
 def make_model(config: ChatConfig, store: FrameReader) -> QwenVL:
-    """The model of the configured checkpoint, `prepared`; under torchrun not yet `sharded`."""
+    """The model of the configured checkpoint, `apply_adapters`; under torchrun not yet `shard_model`."""
     dtype = torch.float32 if _computes_lower(config) else getattr(torch, config.dtype)
     model = QwenVL.from_pretrained(config.checkpoint, store, dtype)
     # Shards go to the device, not the whole.
-    return prepared(config, model if launched() else model.to(config.device))
+    return apply_adapters(config, model if launched() else model.to(config.device))
 
 
 def _computes_lower(config: ChatConfig) -> bool:
@@ -39,16 +39,16 @@ def _computes_lower(config: ChatConfig) -> bool:
     return launched() and config.dtype == "bfloat16" and not config.lora_rank
 
 
-def sharded(config: ChatConfig, model: QwenVL) -> QwenVL:
+def shard_model(config: ChatConfig, model: QwenVL) -> QwenVL:
     """The model, in place; under torchrun each rank has its shards from now on.
 
     Optimizers are made afterwards, and copies before.
     """
-    shard(model, config.device, torch.bfloat16 if _computes_lower(config) else None)
+    fully_shard_model(model, config.device, torch.bfloat16 if _computes_lower(config) else None)
     return model
 
 
-def prepared(config: ChatConfig, model: QwenVL) -> QwenVL:
+def apply_adapters(config: ChatConfig, model: QwenVL) -> QwenVL:
     """A model with adapters, frozen parts and checkpointed layers as configured; changed in place."""
     if config.freeze_vision:
         model.model.model.visual.requires_grad_(False)
@@ -60,7 +60,7 @@ def prepared(config: ChatConfig, model: QwenVL) -> QwenVL:
         )
         model.requires_grad_(False)
         inject_adapter_in_model(adapters, model.model)
-        for weight in trained(model):
+        for weight in trainable_parameters(model):
             weight.data = weight.data.float()
     if config.gradient_checkpointing:
         model.checkpoint_layers()
@@ -93,7 +93,7 @@ def make_actor(config: ChatConfig, model: QwenVL, server: str = "") -> ChatActor
     return ChatActor(model, engine, sampling, config.share_prefixes)
 
 
-def first_policy(config: ChatConfig, actor: ChatActor) -> Scorer:
+def reference_policy(config: ChatConfig, actor: ChatActor) -> Scorer:
     """A policy before it is trained, which says how far training has led away from it.
 
     Adapters are left out for as long as it scores; where all weights are trained, it is a copy.
@@ -101,7 +101,7 @@ def first_policy(config: ChatConfig, actor: ChatActor) -> Scorer:
     if config.lora_rank:
         return _WithoutAdapters(actor.model, config.temperature, config.share_prefixes)
     first = copy.deepcopy(actor.model).requires_grad_(False)
-    return Scorer(sharded(config, first), config.temperature, config.share_prefixes)
+    return Scorer(shard_model(config, first), config.temperature, config.share_prefixes)
 
 
 class _WithoutAdapters(Scorer):
@@ -119,6 +119,6 @@ class _WithoutAdapters(Scorer):
                 layer.enable_adapters(True)
 
 
-def trained(model: nn.Module) -> list[nn.Parameter]:
+def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The weights that are trained."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -23,6 +23,11 @@ from ..training.ranks import is_first
 from ..training.staging import sweep, whole_file
 
 VERSION = 1  # of the format on disk
+STORED = {
+    "sample_index": "number",
+    "abort_reason": "cut",
+    "trainable": "learn",
+}  # fields by their names there
 Kind = Literal["rollout", "demonstration"]
 
 
@@ -40,7 +45,7 @@ class TurnRecord:
     log_probs: tuple[float, ...] = ()  # of the output's ids when they were sampled; 0 where it was not
     versions: tuple[int, ...] = ()  # of the weights that sampled each id; 0 where none did
     text: str = ""  # what the output says
-    learn: bool = True  # whether it is an example to follow; a demonstrated mistake is not
+    trainable: bool = True  # whether it is an example to follow; a demonstrated mistake is not
     reward: float = 0.0  # paid by the environment
     terms: Mapping[str, float | None] = field(default_factory=dict)  # reward terms, None where absent
     looked: bool = False  # whether frames were brought
@@ -55,19 +60,19 @@ class Record:
     tokenizer: str  # fingerprint: ids of another tokenizer mean something else
     task_id: str
     group: str  # episodes of one group began in the same state
-    number: int  # of the episode in its group
+    sample_index: int  # of the episode in its group
     kind: Kind
     head: tuple[int, ...]  # ids of the system message
     window: int | None  # earlier turns that a policy reads again; None: all of them
     turns: tuple[TurnRecord, ...]  # the last one has no output while it is the policy's turn
     ending: str = ""  # why the recipe's rules ended the episode; "" while it runs or when it was cut
-    cut: str = ""  # why it was cut from outside: "context", "fault: ...", "judge: ..."; never learned from
+    abort_reason: str = ""  # why it was cut from outside: "context", "fault: ..."; never learned from
     success: bool | None = None  # whether the answer was right; None while it runs or where it was cut
 
     @property
-    def waiting(self) -> bool:
+    def done(self) -> bool:
         """Whether nothing is asked of the policy any more."""
-        return bool(self.ending or self.cut)
+        return bool(self.ending or self.abort_reason)
 
     @property
     def played(self) -> tuple[TurnRecord, ...]:
@@ -156,7 +161,8 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def to_json(record: Record) -> str:
     """One line."""
-    plain = asdict(record)
+    plain = _stored(asdict(record))
+    plain["turns"] = [_stored(turn) for turn in plain["turns"]]
     for turn in plain["turns"]:
         turn["visuals"] = [
             {
@@ -182,7 +188,7 @@ def from_json(line: str) -> Record:
         if version != VERSION:
             raise RecordError(f"the record has version {version!r}, this code reads {VERSION}")
         turns = tuple(_turn(turn) for turn in plain.pop("turns"))
-        return Record(turns=turns, **{**plain, "head": tuple(plain["head"])})
+        return Record(turns=turns, **{**_named(plain), "head": tuple(plain["head"])})
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise RecordError(f"not a record: {type(error).__name__}: {error}") from error
 
@@ -202,7 +208,23 @@ def _turn(plain: dict[str, Any]) -> TurnRecord:
     for name, value in {"reward": plain.get("reward"), **plain.get("terms", {})}.items():
         if value is not None and not math.isfinite(value):
             raise RecordError(f"a reward must be a finite number, {name} is {value}")
-    return TurnRecord(visuals=visuals, **plain)
+    return TurnRecord(visuals=visuals, **_named(plain))
+
+
+def _stored(plain: dict[str, Any]) -> dict[str, Any]:
+    return {STORED.get(name, name): value for name, value in plain.items()}
+
+
+def _named(plain: dict[str, Any]) -> dict[str, Any]:
+    """Fields by the names they have here.
+
+    Raises:
+        KeyError: one has that name already.
+    """
+    names = {stored: name for name, stored in STORED.items()}
+    if odd := plain.keys() & STORED.keys():
+        raise KeyError(", ".join(sorted(odd)))
+    return {names.get(name, name): value for name, value in plain.items()}
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:

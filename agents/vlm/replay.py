@@ -18,10 +18,10 @@ from dataclasses import replace
 from videogym.datasets import Conversation
 from videogym.grammars.longvt import video_name
 
-from ..demonstrations.evidence import Said
+from ..demonstrations.evidence import ScriptedTurn
 from .env import ChatEnv
 from .records import Record
-from .rollouts import say
+from .rollouts import play_scripted_turn
 
 _PATH = re.compile(r'("video_path"\s*:\s*)"(?:[^"\\]|\\.)*"')
 _CALL = re.compile(r"<tool_call>.*?</tool_call>", re.DOTALL)
@@ -40,14 +40,14 @@ def replay(env: ChatEnv, traces: Iterable[Conversation], counts: Counter[str]) -
     """
     for trace in traces:
         record = replace(env.open_task(trace.task.task_id), kind="demonstration")
-        if record.cut:
+        if record.abort_reason:
             counts["not played"] += 1
             continue
         name = video_name(env.env.state.task)  # the file that was found may be called otherwise
         for output in trace.outputs:
-            if record.waiting or any(turn.error for turn in record.played):
+            if record.done or any(turn.error for turn in record.played):
                 break
-            record = say(env, record, Said(with_path(output, name), learn=True))
+            record = play_scripted_turn(env, record, ScriptedTurn(with_path(output, name), trainable=True))
         fate = _fate(record, len(trace.outputs))
         counts[fate] += 1
         if fate == "kept":
@@ -61,7 +61,7 @@ def with_path(output: str, name: str) -> str:
 
 def _fate(record: Record, outputs: int) -> str:
     refused = next((turn.error for turn in record.played if turn.error), "")
-    if record.cut:
+    if record.abort_reason:
         return "cut"
     if refused:
         return f"refused: {refused}"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from videogym import VideoQAEnv
 
-from ..demonstrations.evidence import Said, Script
+from ..demonstrations.evidence import ScriptedPolicy, ScriptedTurn
 from ..models.qwen_vl import QwenVL
 from ..training.run import Span, untimed
 from .actor import ChatActor
@@ -68,7 +68,7 @@ def play_in_parts(
     size = at_once or len(episodes) or 1
     for first in range(0, len(episodes), size):
         records += play(env, actor.answer, episodes[first : first + size], span)
-        actor.engine.forget()
+        actor.engine.reset_cache()
     return records
 
 
@@ -91,27 +91,27 @@ def play_tasks(
         episodes: list[Episode] = []
         for task_id in task_ids[first : first + at_once]:
             begun.append(env.open_task(task_id))
-            if not begun[-1].cut:
+            if not begun[-1].abort_reason:
                 episodes.append(Episode(begun[-1], env.env.get_state()))
         played = iter(play(env, answer, episodes))
-        yield from (record if record.cut else next(played) for record in begun)
+        yield from (record if record.abort_reason else next(played) for record in begun)
 
 
 def demonstrate(
-    env: ChatEnv, script: Script, task_ids: Sequence[str], per_task: int = 1
+    env: ChatEnv, script: ScriptedPolicy, task_ids: Sequence[str], per_task: int = 1
 ) -> Iterator[Record]:
     """Episodes that a script plays, as records: outputs are its texts, and nothing was sampled."""
     for task_id in task_ids:
         for number in range(per_task):
-            record = replace(env.open_task(task_id), kind="demonstration", number=number)
-            while not record.waiting:
-                record = say(env, record, script(env.env.state))
+            record = replace(env.open_task(task_id), kind="demonstration", sample_index=number)
+            while not record.done:
+                record = play_scripted_turn(env, record, script(env.env.state))
             yield record
 
 
-def say(env: ChatEnv, record: Record, said: Said) -> Record:
+def play_scripted_turn(env: ChatEnv, record: Record, said: ScriptedTurn) -> Record:
     """A record whose last turn is answered by a text that nobody sampled, played in its environment."""
     ids = [*env.chat.output_ids(said.text), env.chat.end_id]
-    turn = replace(record.turns[-1], learn=said.learn)
+    turn = replace(record.turns[-1], trainable=said.trainable)
     record = replace(record, turns=(*record.turns[:-1], turn))
     return env.advance(record.answered(ids, [0.0] * len(ids), [0] * len(ids)))

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ..models.qwen_vl import Expanded, QwenVL, right_padded
 from ..models.visuals import Visual
-from ..training.ranks import Portion, divided, portions, rank, shares
-from ..training.sharding import whole
+from ..training.ranks import MicroBatchPlan, map_across_ranks, plan_micro_batches, rank, split_tasks
+from ..training.sharding import unsharded_params
 from .prefix_cache import PrefixCache
 from .records import Passage, Record, passages
 
@@ -140,13 +140,13 @@ class Scorer:
                 for _ in range(portion.idle):
                     yield MicroBatch(stand_in, self(held[:1]), 0.0, 0.0, 0.0)
 
-    def _plan(self, records: Sequence[Record], size: int) -> tuple[Portion, ...]:
+    def _plan(self, records: Sequence[Record], size: int) -> tuple[MicroBatchPlan, ...]:
         """What this rank does of a gradient step.
 
         Raises:
             ValueError: some ranks would run the vision tower and some would not, and wait for each other.
         """
-        plans = shares([record.task_id for record in records], size)
+        plans = plan_micro_batches([record.task_id for record in records], size)
         for together in zip(*plans, strict=True):
             seen = {
                 any(turn.visuals for record in records[portion.records] for turn in record.turns)
@@ -173,8 +173,8 @@ class Scorer:
             return [[next(found).clone() for _ in group] for group in groups]
 
         groups = [list(group) for _, group in groupby(records, key=lambda record: record.group)]
-        with whole(self.model):
-            return [log_probs for group in divided(groups, score) for log_probs in group]
+        with unsharded_params(self.model):
+            return [log_probs for group in map_across_ranks(groups, score) for log_probs in group]
 
     @torch.no_grad()
     def in_parts(self, records: Sequence[Record], at_once: int) -> Iterator[Scored]:
@@ -184,7 +184,7 @@ class Scorer:
             records: as for a call.
             at_once: records in memory together, with the beginnings of their tasks.
         """
-        for parts in portions([record.task_id for record in records], at_once):
+        for parts in split_tasks([record.task_id for record in records], at_once):
             with self.holding(records[parts[0].start : parts[-1].stop]):
                 for part in parts:
                     yield self(records[part])

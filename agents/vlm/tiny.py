@@ -8,13 +8,15 @@ from typing import Any
 from videogym import Answer, VideoQAEnv
 from videogym.grammars import get_grammar
 
-from ..demonstrations.evidence import Demonstrator, Script
+from ..demonstrations.evidence import Demonstrator, ScriptedPolicy
 from ..models.tiny_qwen import build_tiny_qwen
 from ..training.staging import whole_folder
 from .config import ChatConfig
 
 
-def tiny_checkpoint(folder: Path, config: ChatConfig, script: Script | None = None, **sizes: Any) -> Path:
+def tiny_checkpoint(
+    folder: Path, config: ChatConfig, script: ScriptedPolicy | None = None, **sizes: Any
+) -> Path:
     """A checkpoint with random weights whose tokenizer knows the words of the configured episodes.
 
     Args:
@@ -30,7 +32,7 @@ def tiny_checkpoint(folder: Path, config: ChatConfig, script: Script | None = No
     return folder
 
 
-def corpus(env: VideoQAEnv, script: Script | None = None, episodes: int = 64) -> list[str]:
+def corpus(env: VideoQAEnv, script: ScriptedPolicy | None = None, episodes: int = 64) -> list[str]:
     """Texts of some demonstrated episodes, and the whole numbers up to the length of a video."""
     grammar, texts = get_grammar(env.recipe.grammar), []
     speak = script or Demonstrator(grammar, seed=0)

@@ -35,8 +35,8 @@ SMALL: dict[str, Any] = {
     "eval_episodes": 2,
     "max_new_tokens": 6,
     "temperature": 0.8,
-    "at_once": 2,
-    "lr": 3e-5,
+    "micro_batch_size": 2,
+    "learning_rate": 3e-5,
     "iterations": 3,
     "eval_every": 3,
     "checkpoint_every": 2,
@@ -47,7 +47,7 @@ GRPO: dict[str, Any] = {
     "groups": 3,
     "group_size": 3,
     "minibatch_groups": 2,
-    "kl": 0.01,
+    "kl_coef": 0.01,
 }
 SFT: dict[str, Any] = {**SMALL, "groups": 3}
 
@@ -129,7 +129,7 @@ def stored_rollouts(folder: Path | None) -> Iterator[None]:
 
     class Stored:
         def __init__(self, config: ChatConfig, actor: ChatActor, **_: Any) -> None:
-            self.sync = actor.push
+            self.update_policy_weights_ = actor.update_weights
 
         def collect(self, iteration: int) -> list[Record]:
             assert folder is not None
@@ -176,7 +176,7 @@ def facts(job: dict[str, Any], actor: ChatActor, optimizer: torch.optim.Optimize
     weights = list(actor.model.parameters())
     moments = [value for state in optimizer.state.values() for value in state.values() if value.dim()]
     collector = make_collector(make_config(job), actor, groups=2, group_size=2)
-    collector.sync()
+    collector.update_policy_weights_()
     records = collector.collect(1000)
     sampled = stored(records)
     scored = actor.scorer(records)  # with gradients: layer by layer
@@ -188,14 +188,14 @@ def facts(job: dict[str, Any], actor: ChatActor, optimizer: torch.optim.Optimize
         "all_moments": sum(moment.nbytes for moment in moments),
         "gap": float(((scored.log_probs.detach() - sampled).abs() / (1 + sampled.abs())).max()),
         "tokens": len(sampled),
-        "collected": [f"{record.group}/{record.number}" for record in records],
+        "collected": [f"{record.group}/{record.sample_index}" for record in records],
     }
 
 
 def main(folder: Path) -> None:
     """Do all jobs of a folder."""
     torch.set_num_threads(1)
-    ranks.join("cpu")
+    ranks.init_distributed("cpu")
     for job in json.loads((folder / "jobs.json").read_text()):
         out = folder / job["name"]
         try:
@@ -205,7 +205,7 @@ def main(folder: Path) -> None:
         except RunDiverged as error:
             said = {"diverged": str(error)}
         (out / f"facts.{ranks.rank()}.json").write_text(json.dumps(said))
-    ranks.leave()
+    ranks.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def play(env: ChatEnv, actor: ChatActor, script: Script = lambda turn, row: None
         td = actor(td)
         for number, row in enumerate(td.unbind(0)):
             text = script(turn, number)
-            if text is not None and not row["record"].waiting:
+            if text is not None and not row["record"].done:
                 row["record"] = NonTensorData(said(env, row["record"], text))
         td = env.step(td)
         if td["next", "done"].all():
@@ -210,7 +210,7 @@ def record(*turns: TurnRecord, **changes: Any) -> Record:
         tokenizer="abc",
         task_id="a",
         group="0.0.0",
-        number=0,
+        sample_index=0,
         kind="rollout",
         head=(),
         window=None,
@@ -295,7 +295,7 @@ def grpo_step(
 ) -> dict[str, float]:
     """A gradient step as `agents.train_grpo_mllm.train` makes it."""
     loss_module, total, parts = make_loss(config, actor.model.device), 0.0, []
-    for micro in actor.scorer.micro_batches(minibatch.records, config.at_once):
+    for micro in actor.scorer.micro_batches(minibatch.records, config.micro_batch_size):
         loss, metrics = grpo_loss(config, loss_module, minibatch.tensors(micro), micro)
         loss.backward()
         total += loss.item()

@@ -26,7 +26,7 @@ from agents.models.qwen_vl import QwenVL, runs
 from agents.train_grpo_mllm import Config
 from agents.vlm import policy
 from agents.vlm.actor import ChatActor, context_of
-from agents.vlm.evaluation import held_out
+from agents.vlm.evaluation import make_evaluator
 from agents.vlm.records import Record
 from agents.vlm.rollouts import make_chat_env, rollouts
 
@@ -83,7 +83,9 @@ def test_so_many_episodes_are_in_play_and_those_that_ended_are_forgotten(
     apart = rollouts(make_env(actor.model), actor, at_once=2)
     assert max(rows for rows, _ in shapes) == max(kept) == 2 and not engine._kept
     assert [one.turns[-1].output for one in apart] == [one.turns[-1].output for one in together]
-    assert [(one.group, one.number) for one in apart] == [(one.group, one.number) for one in together]
+    assert [(one.group, one.sample_index) for one in apart] == [
+        (one.group, one.sample_index) for one in together
+    ]
     assert all(one.ending for one in apart)
 
 
@@ -94,12 +96,12 @@ def test_collectors_and_evaluation_keep_the_bound(
     options: dict[str, Any] = {"recipe": RECIPE, "tasks": TASKS, "eval_tasks": f"{TASKS}&split=val"}
     config = Config(**options, rollouts_at_once=3, eval_episodes=5)
     collector = make_collector(config, actor, groups=2, group_size=4)
-    collector.sync()
+    collector.update_policy_weights_()
     shapes = spied(actor.model, monkeypatch)
     assert len(collector.collect(0)) == 8
     assert max(rows for rows, _ in shapes) == 3
     shapes.clear()
-    assert 0.0 <= held_out(config, actor)()["eval_accuracy"] <= 1.0
+    assert 0.0 <= make_evaluator(config, actor)()["eval_accuracy"] <= 1.0
     assert max(rows for rows, _ in shapes) == 3
     assert isinstance(actor.engine, TransformersEngine) and not actor.engine._kept
     collector.close()
@@ -110,7 +112,7 @@ def test_threads_leave_no_keys_and_values_behind(checkpoints: dict[str, Path]) -
     actor = make_actor(load(checkpoints["qwen2_5_vl"]), max_new_tokens=2)
     config = Config(recipe=RECIPE, tasks=TASKS)
     collector = make_collector(config, actor, groups=2, group_size=2, kind="async")
-    collector.sync()
+    collector.update_policy_weights_()
     assert len(collector.collect(0)) == 4
     assert isinstance(actor.engine, TransformersEngine) and not actor.engine._kept
     collector.close()
@@ -127,7 +129,7 @@ def test_long_contexts_are_read_one_after_the_other(
         return script[turn][row // 3] if turn in script else None
 
     together = play(make_env(actor.model), actor, speak)
-    actor.push()
+    actor.update_weights()
     shapes = spied(actor.model, monkeypatch)
     monkeypatch.setattr(transformers_engine, "READ_AT_ONCE", 1)
     apart = play(make_env(actor.model), actor, speak)
@@ -173,7 +175,7 @@ def gradients(actor: ChatActor, records: Sequence[Record], at_once: int) -> dict
     return {n: p.grad.clone() for n, p in actor.model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 3, 4, 6])
 def test_an_update_holds_the_beginnings_of_one_part(
     actor: ChatActor, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
@@ -217,7 +219,7 @@ def test_adapters_need_no_copy_of_the_first_policy(checkpoints: dict[str, Path])
     config = Config(checkpoint=str(checkpoints["qwen2_5_vl"]), recipe=RECIPE, lora_rank=2, temperature=0.8)
     store = load(checkpoints["qwen2_5_vl"]).store
     actor = make_actor(policy.make_model(config, store))
-    reference = policy.first_policy(config, actor)
+    reference = policy.reference_policy(config, actor)
     assert reference.model is actor.model
     env = make_chat_env(config, actor.model, TASKS, groups=1, group_size=2)
     records = [env.advance(said(env, row["record"], crop(5, 9))) for row in env.reset().unbind(0)[:1]]
@@ -227,13 +229,15 @@ def test_adapters_need_no_copy_of_the_first_policy(checkpoints: dict[str, Path])
 
     first = scores(reference)
     assert_close(scores(actor.scorer), first)
-    trained = policy.trained(actor.model)
+    trained = policy.trainable_parameters(actor.model)
     with torch.no_grad():
         for weight in trained:
             weight += 0.1 * torch.randn_like(weight)
     assert torch.equal(scores(reference), first)
     assert not torch.allclose(scores(actor.scorer), first, atol=0.01)
-    assert [id(weight) for weight in policy.trained(actor.model)] == [id(weight) for weight in trained]
+    assert [id(weight) for weight in policy.trainable_parameters(actor.model)] == [
+        id(weight) for weight in trained
+    ]
 
 
 # --- what cannot be played ---------------------------------------------------------------------
@@ -255,5 +259,5 @@ def test_one_broken_video_costs_one_more_call_not_one_a_row(
     monkeypatch.setattr(actor.engine, "generate", spy)
     answered = actor.answer(records)
     assert asked == [6, 4]
-    assert [bool(one.cut) for one in answered] == [False, False, True, True, False, False]
+    assert [bool(one.abort_reason) for one in answered] == [False, False, True, True, False, False]
     assert [context_of(one).key for one in answered] == [context_of(one).key for one in records]

@@ -14,7 +14,7 @@ from agents.models.tiny_qwen import SPECIAL_TOKENS, TOOL_TOKENS, train_tokenizer
 from agents.models.visuals import WHOLE_FRAME, ChatForm, Visual
 from agents.vlm.chat import Chat, frame_size
 from agents.vlm.env import ChatEnv, NoRoom
-from agents.vlm.evaluation import figures
+from agents.vlm.evaluation import rollout_metrics
 from agents.vlm.records import Record, fingerprint
 from videogym import Region, RewardError, State, Task, TextActions, VideoQAEnv, get_recipe
 from videogym.datasets import load_tasks
@@ -62,7 +62,7 @@ def opening_ids(chat: Chat, state: State) -> tuple[int, ...]:
 def speak(batch: TensorDictBase, env: ChatEnv, texts: list[str], end: bool = True) -> TensorDictBase:
     """Let every row that does not wait say its text; the environment's answer is in ``next``."""
     for row, text in zip(batch.unbind(0), texts, strict=True):
-        if not row["record"].waiting:
+        if not row["record"].done:
             ids = env.chat.output_ids(text) + [env.chat.end_id] * end
             said = row["record"].answered(ids, [-1.0] * len(ids), [5] * len(ids))
             row["record"] = NonTensorData(said)
@@ -232,7 +232,7 @@ def test_a_group_starts_from_one_state(env: VideoQAEnv, tokenizer: Tokenizer) ->
     assert states[0].task.task_id != states[3].task.task_id
     first = [row["record"] for row in batch.unbind(0)]
     assert [one.task_id for one in first] == [state.task.task_id for state in states]
-    assert [one.number for one in first] == [0, 1, 2] * 2
+    assert [one.sample_index for one in first] == [0, 1, 2] * 2
     assert all((one.head, one.turns) == (first[0].head, first[0].turns) for one in first[:3])
     assert {one.recipe for one in first} == {RECIPE.identity}
     assert {one.tokenizer for one in first} == {fingerprint(tokenizer)}
@@ -340,9 +340,9 @@ def test_a_context_that_is_full_takes_the_observation_back(env: VideoQAEnv, toke
     tight = ChatEnv(env, tokenizer, groups=1, group_size=2, max_context=full)
     _, batch = _two(tight, [crop(5, 6), crop(5, 15)])
     fits, cut = (row["record"] for row in batch.unbind(0))
-    assert (cut.cut, cut.ending, cut.success, cut.waiting) == ("context", "", None, True)
+    assert (cut.abort_reason, cut.ending, cut.success, cut.done) == ("context", "", None, True)
     assert len(cut.turns) == 1 and cut.turns[0].output and cut.turns[0].visuals == before.turns[0].visuals
-    assert (fits.cut, len(fits.turns)) == ("", 2)
+    assert (fits.abort_reason, len(fits.turns)) == ("", 2)
     roomy = ChatEnv(env, tokenizer, groups=1, group_size=2, max_context=full + 1)
     _, batch = _two(roomy, [ANSWER, crop(5, 15)])
     assert batch[1]["record"] == replace(after, group=batch[1]["record"].group)
@@ -401,9 +401,9 @@ def test_an_episode_whose_answer_was_not_judged_is_cut(tokenizer: Tokenizer) -> 
     groups = ChatEnv(env, tokenizer, groups=1, group_size=2)
     (step,) = play(groups, lambda turn, row: [ANSWER, ANSWER.replace(">B<", ">C<")][row])
     cut, judged = records(step)
-    assert (cut.cut, cut.success, cut.waiting) == ("judge: it abstained from the answer", None, True)
+    assert (cut.abort_reason, cut.success, cut.done) == ("judge: it abstained from the answer", None, True)
     assert cut.total("answer") is None and cut.turns[-1].text == ANSWER
-    assert (judged.cut, judged.success, judged.total("answer")) == ("", True, 1.0)
+    assert (judged.abort_reason, judged.success, judged.total("answer")) == ("", True, 1.0)
 
 
 def test_a_video_that_fails_in_a_turn_cuts_its_row(
@@ -425,8 +425,8 @@ def test_a_video_that_fails_in_a_turn_cuts_its_row(
     monkeypatch.setattr(env.store, "open", failing)
     cut, fine = records(speak(batch, groups, [crop(5, 15)] * 2))
     assert cut.task_id == gone
-    assert cut.cut == "fault: 2: its packets are gone" and cut.waiting and cut.success is None
-    assert (fine.cut, len(fine.turns)) == ("", 2)
+    assert cut.abort_reason == "fault: 2: its packets are gone" and cut.done and cut.success is None
+    assert (fine.abort_reason, len(fine.turns)) == ("", 2)
 
 
 def test_words_stay_tokens_of_their_own_but_not_inside_others() -> None:
@@ -455,7 +455,7 @@ def test_an_output_without_room_to_end_is_cut_and_no_wrong_answer(
         return groups.advance(record.answered(output, [0.0] * len(output), [0] * len(output)))
 
     cut = answered(ids, len(ids))
-    assert (cut.cut, cut.ending, cut.success) == ("context", "", None)
+    assert (cut.abort_reason, cut.ending, cut.success) == ("context", "", None)
     for output, room in ((ids, len(ids) + 1), ([*ids, end], len(ids) + 1)):
         assert (answered(output, room).cut, answered(output, room).ending) == ("", "answered")
 
@@ -482,7 +482,7 @@ def test_a_video_that_cannot_be_opened_is_passed_over(
     groups.set_seed(0)
     assert [one.task_id for one in asked(groups.reset())] == drawn
     closed = groups.open_task(sound[1])
-    assert closed.cut.startswith("fault: ") and closed.waiting and not closed.turns
+    assert closed.abort_reason.startswith("fault: ") and closed.done and not closed.turns
     groups.max_context = 10
     with pytest.raises(NoRoom, match=r"^100 tasks in a row could not be played, the last: the question"):
         groups.reset()
@@ -496,9 +496,9 @@ def test_figures_count_a_full_context_as_no_right_answer(env: VideoQAEnv, tokeni
     right = replace(groups.advance(record.answered(ids, [0.0] * len(ids), [0] * len(ids))), success=True)
     some = [
         right,
-        replace(right, cut="context", success=None),
-        replace(right, cut="fault: x", success=None),
+        replace(right, abort_reason="context", success=None),
+        replace(right, abort_reason="fault: x", success=None),
     ]
-    found = figures(some)
+    found = rollout_metrics(some)
     assert found["accuracy"] == 0.5 and found["cut_rate"] == pytest.approx(2 / 3)
-    assert figures(some[1:])["accuracy"] == 0.0 and "accuracy" not in figures(some[2:])
+    assert rollout_metrics(some[1:])["accuracy"] == 0.0 and "accuracy" not in rollout_metrics(some[2:])

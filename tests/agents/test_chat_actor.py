@@ -98,8 +98,8 @@ def test_the_entries_of_the_loss_are_those_of_the_conversation(actor: ChatActor)
 def test_pushing_stamps_a_new_version(actor: ChatActor) -> None:
     """Outputs say which weights sampled them."""
     env = make_env(actor.model, groups=1)
-    actor.push()
-    actor.push()
+    actor.update_weights()
+    actor.update_weights()
     records = play(env, actor)
     assert {version for one in records for turn in one.turns for version in turn.versions} == {2}
 
@@ -132,11 +132,11 @@ def test_frames_that_cannot_be_shown_cut_their_rows_alone(
     with caplog.at_level(logging.WARNING):
         records = play(env, actor, failing)
     for one in records[:3]:
-        assert one.cut.startswith("fault: ") and "its packets are gone" in one.cut
+        assert one.abort_reason.startswith("fault: ") and "its packets are gone" in one.abort_reason
         assert one.success is None and one.ending == ""
         assert [bool(turn.output) for turn in one.turns] == [True, False]
     for one in records[3:]:
-        assert one.cut == "" and one.ending == "turn_limit" and len(one.turns) == 5
+        assert one.abort_reason == "" and one.ending == "turn_limit" and len(one.turns) == 5
     assert {entry.args[0] for entry in caplog.records if isinstance(entry.args, tuple)} == {
         records[0].task_id
     }
@@ -198,7 +198,7 @@ def test_the_environment_passes_the_check_of_torchrl(
 
     def mumble(tensordict: TensorDict) -> TensorDict:
         for row in tensordict.unbind(0):
-            if not row["record"].waiting:
+            if not row["record"].done:
                 row["record"] = NonTensorData(said(env, row["record"], "mumble"))
         return tensordict
 

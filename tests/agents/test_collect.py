@@ -29,7 +29,7 @@ from agents.compact.env import EpisodeEnv, make_actor, torchrl_env
 from agents.compact.run import (
     RunConfig,
     env_factory,
-    episode_figures,
+    episode_metrics,
     make_compact,
     make_env,
     make_episode_env,
@@ -304,7 +304,7 @@ def test_batches_are_whole_and_follow_the_weights(kind: str) -> None:
             assert shaped["next", "reward"].isfinite().all()
         assert len(set(batch["action"][~batch["waiting"].squeeze(-1)].tolist())) > 2
         policy.always(5)
-        gathered.sync()
+        gathered.update_policy_weights_()
         # Asynchronous episodes that began with old weights come first.
         late = range(3, 30) if kind == "async" else [3]
         batches = [gathered.collect(number) for number in late]
@@ -352,7 +352,7 @@ def test_an_asynchronous_server_that_fails_reaches_the_caller() -> None:
         with torch.no_grad():
             bad.logits.fill_(torch.nan)
         gathered._actor = make_actor(bad, 8)
-        gathered.sync()
+        gathered.update_policy_weights_()
         with pytest.raises(RuntimeError, match=r"Table gave [0-9]+ logits that are not finite"):
             for number in range(30):
                 gathered.collect(number)
@@ -442,7 +442,7 @@ def test_a_video_that_breaks_in_an_episode_is_a_fault_that_nothing_learns_from()
     assert batch["next", "fault"].squeeze(-1).tolist() == [[False, True, False]] * 4
     assert (batch["next", "frames_shown"][:, 1] == batch["next", "frames_shown"][:, 0]).all()
     assert batch["next", "terms", "frame_gain"][:, 1].isnan().all()
-    figures = episode_figures(batch)
+    figures = episode_metrics(batch)
     rates = [figures[f"{name}_rate"] for name in ("fault", "retrieval", "invalid")]
     assert rates == pytest.approx([1 / 3, 1 / 2, 0]), "of the two sound turns one looks and none is invalid"
     critic = TensorDictModule(

@@ -46,7 +46,7 @@ class Fragile(ChatActor):
 
     def answer(self, records: Any, *options: Any) -> list[Record]:
         """As the actor's."""
-        self.batches.append(sum(not record.waiting for record in records))
+        self.batches.append(sum(not record.done for record in records))
         self.threads.add(threading.current_thread().name)
         if any(len(record.turns) == 3 for record in records):
             if flagged("kill"):
@@ -76,7 +76,7 @@ CONFIG = Config(
     group_size=2,
     minibatch_groups=1,
     iterations=2,
-    kl=0.0,
+    kl_coef=0.0,
 )
 
 
@@ -124,17 +124,17 @@ def gathered(
         request.getfixturevalue("ray")
     torch.set_num_threads(1)
     collector, actor = make(request.param, checkpoints["qwen2_5_vl"])
-    collector.sync()
+    collector.update_policy_weights_()
     yield collector, actor
     collector.close()
 
 
 def check_whole(records: list[Record], version: int) -> None:
     """Every group of the iteration is there once, to the end, sampled by one version."""
-    assert [one.number for one in records] == [0, 1] * 3
+    assert [one.sample_index for one in records] == [0, 1] * 3
     names = [one.group for one in records]
     assert names[::2] == names[1::2] and len(set(names)) == 3
-    assert all(one.ending and not one.cut for one in records)
+    assert all(one.ending and not one.abort_reason for one in records)
     assert {v for one in records for turn in one.turns for v in turn.versions} == {version}
     for first, second in zip(records[::2], records[1::2], strict=True):
         assert first.turns[0].observation == second.turns[0].observation
@@ -155,7 +155,7 @@ def test_the_weights_that_were_pushed_are_those_that_sample(
             parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
         changed = actor.scorer(first)
     assert (changed.log_probs - scored.log_probs).abs().max() > 0.01, "the change must be felt"
-    collector.sync()
+    collector.update_policy_weights_()
     second = collector.collect(1)
     check_whole(second, actor.version)
     with torch.no_grad():
@@ -167,13 +167,13 @@ def test_a_server_answers_many_threads_at_once(checkpoints: dict[str, Path], fla
     collector, actor = make("async", checkpoints["qwen2_5_vl"])
     assert isinstance(actor, Fragile)
     try:
-        collector.sync()
+        collector.update_policy_weights_()
         check_whole(collector.collect(0), actor.version)
         assert max(actor.batches) == 4, actor.batches
         with torch.no_grad():
             actor.model.model.lm_head.weight.mul_(1.1)
         time.sleep(0.3)  # threads without work go on meanwhile, and must not sample with these weights
-        collector.sync()
+        collector.update_policy_weights_()
         check_whole(collector.collect(1), actor.version)
         assert min(actor.batches) > 0, "somebody who waits was answered"
         assert {name.split("-")[0] for name in actor.threads} == {"InferenceServer"}, actor.threads
@@ -183,7 +183,9 @@ def test_a_server_answers_many_threads_at_once(checkpoints: dict[str, Path], fla
 
 def opened(records: list[Record]) -> list[tuple[Any, ...]]:
     """What records begin with."""
-    return [(one.group, one.number, one.task_id, one.head, one.turns[0].observation) for one in records]
+    return [
+        (one.group, one.sample_index, one.task_id, one.head, one.turns[0].observation) for one in records
+    ]
 
 
 def test_the_seed_and_the_iteration_decide_what_is_played(
@@ -207,7 +209,7 @@ def test_what_goes_wrong_is_said(
     """The message of the policy's or the environment's exception reaches the caller; nothing hangs."""
     collector, _ = make(kind, checkpoints["qwen2_5_vl"])
     try:
-        collector.sync()
+        collector.update_policy_weights_()
         (flags / flag).touch()
         with pytest.raises(Exception, match=message):
             collector.collect(0)
@@ -252,7 +254,7 @@ def test_a_worker_that_is_killed_is_replaced(
 
     assert isinstance(collector, RayCollector)
     expected, before = collector.collect(5), collector.process_ids()
-    collector.sync()  # forgets what was computed of these very conversations
+    collector.update_policy_weights_()  # forgets what was computed of these very conversations
     (flags / "kill").touch()
     found = collector.collect(5)
     assert not (flags / "kill").exists(), "nobody was killed"
@@ -273,7 +275,9 @@ def test_a_share_that_kills_its_worker_again_and_again_is_given_up(ray: Any, fla
 @pytest.mark.ray
 def test_training_collects_with_ray(ray: Any, checkpoints: dict[str, Path], tmp_path: Path) -> None:
     """By its config alone: workers load the checkpoint, and get the frozen weights as they are here too."""
-    config = replace(CONFIG, recipe="LONGVT_TINY", groups=1, collector="ray", freeze_vision=True, lr=0.0)
+    config = replace(
+        CONFIG, recipe="LONGVT_TINY", groups=1, collector="ray", freeze_vision=True, learning_rate=0.0
+    )
     actor = transformers_actor(replace(config, checkpoint=str(checkpoints["qwen2_5_vl"])))
     with torch.no_grad():
         for parameter in actor.model.model.model.visual.parameters():

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from agents.demonstrations.evidence import Demonstrator, Said
+from agents.demonstrations.evidence import Demonstrator, ScriptedTurn
 from videogym import Crop, Recipe, Select, State, VideoQAEnv, get_recipe
 from videogym.grammars import get_grammar
 
 FAMILIES = ["LONGVT/paper-64", "LONGVT/code-64", "VIDEO_MTR/paper", "VIDEO_MTR/code"]
-Episode = tuple[State, list[tuple[State, Said]]]
+Episode = tuple[State, list[tuple[State, ScriptedTurn]]]
 
 
 def tasks(family: str, recipe: Recipe) -> str:
@@ -33,7 +33,7 @@ def play(source: str, recipe: Recipe, speak: Demonstrator, episodes: int = 40) -
     played = []
     for seed in range(episodes):
         env.reset(seed=seed)
-        said: list[tuple[State, Said]] = []
+        said: list[tuple[State, ScriptedTurn]] = []
         while not env.state.terminated:
             said.append((env.state, speak(env.state)))
             env.step(grammar.parse(said[-1][1].text, env.state))
@@ -59,7 +59,7 @@ def test_one_look_at_each_segment_and_then_the_right_answer(name: str, family: s
         assert len(said) <= looks + 1  # one look may show two segments
         assert state.answer == state.task.answer
         assert all(turn.well_formed and turn.valid for turn in state.turns)
-        assert all(output.learn for _, output in said)
+        assert all(output.trainable for _, output in said)
         assert shows_evidence(state)
 
 
@@ -68,7 +68,7 @@ def test_a_wrong_look_shows_nothing_and_is_followed_by_the_right_one(name: str) 
     """With wrong looks alone: a look without evidence that is not learned, its mending, the answer."""
     recipe = get_recipe(name)
     for state, said in play(tasks("brief_event", recipe), recipe, speaker(recipe, wrong_looks=1.0)):
-        assert [output.learn for _, output in said] == [False, True, True]
+        assert [output.trainable for _, output in said] == [False, True, True]
         action, (evidence,) = state.turns[0].results[0].action, state.task.evidence or ()
         assert isinstance(action, Crop | Select)
         assert action.end_s <= evidence.start_s or evidence.end_s <= action.start_s
@@ -84,7 +84,7 @@ def test_a_refused_call_is_told_why_and_repeated_rightly(name: str) -> None:
     for state, said in play(
         tasks("brief_event", recipe), recipe, speaker(recipe, refused_calls=1.0), episodes=40
     ):
-        assert [output.learn for _, output in said] == [False, True, True]
+        assert [output.trainable for _, output in said] == [False, True, True]
         error = state.turns[0].error
         assert error is not None and error.reason
         codes.add(error.code)
@@ -120,7 +120,7 @@ def test_an_answer_that_was_not_seen_is_not_learned() -> None:
     source = "procedural:brief_event?level=0&duration_s=600&event_s=0.5&size=32x32"
     unseen = 0
     for state, said in play(source, recipe, speaker(recipe)):
-        assert said[-1][1].learn == shows_evidence(state)
+        assert said[-1][1].trainable == shows_evidence(state)
         unseen += not shows_evidence(state)
     assert unseen > 0
 
@@ -131,7 +131,7 @@ def test_a_look_in_vain_at_the_right_place_is_narrowed() -> None:
     source = "procedural:brief_event?level=0&duration_s=192&event_s=0.25&size=32x32"
     lengths = set()
     for state, said in play(source, recipe, speaker(recipe, step=4)):
-        assert shows_evidence(state) and all(output.learn for _, output in said)
+        assert shows_evidence(state) and all(output.trainable for _, output in said)
         lengths.add(len(said))
     assert 3 in lengths
 

@@ -20,7 +20,7 @@ from small_chat import make_actor as make_small_actor
 from torch import Tensor
 
 from agents import train_grpo_mllm, train_ppo_mllm, train_rft, train_sft
-from agents.vlm.policy import make_actor, make_model, trained
+from agents.vlm.policy import make_actor, make_model, trainable_parameters
 from agents.vlm.records import write_records
 
 USUAL: dict[str, Any] = {
@@ -30,16 +30,19 @@ USUAL: dict[str, Any] = {
     "eval_episodes": 1,
     "max_new_tokens": 3,
     "groups": 2,
-    "at_once": 2,
-    "lr": 1e-3,
+    "micro_batch_size": 2,
+    "learning_rate": 1e-3,
     "eval_every": 1,
     "checkpoint_every": 1,
 }
 LOOPS: dict[str, tuple[Any, dict[str, Any]]] = {
     "sft": (train_sft, {"demonstrated_tasks": 2, "per_task": 2, "warmup": 0.0}),
     "rft": (train_rft, {"overlap_term": "odd", "min_overlap": 0.0}),
-    "grpo": (train_grpo_mllm, {"group_size": 2, "minibatch_groups": 2, "kl": 0.01}),
-    "ppo": (train_ppo_mllm, {"group_size": 2, "minibatch": 4, "kl": 0.01, "critic_lr": 1e-2}),
+    "grpo": (train_grpo_mllm, {"group_size": 2, "minibatch_groups": 2, "kl_coef": 0.01}),
+    "ppo": (
+        train_ppo_mllm,
+        {"group_size": 2, "minibatch": 4, "kl_coef": 0.01, "critic_learning_rate": 1e-2},
+    ),
 }
 
 
@@ -50,11 +53,11 @@ def run(loop: str, options: dict[str, Any], out: Path) -> float:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     actor = make_actor(config, make_model(config, Noise()))
-    before = [weight.detach().cpu().clone() for weight in trained(actor.model)]
+    before = [weight.detach().cpu().clone() for weight in trainable_parameters(actor.model)]
     module.train(config, actor, out)
     assert {weight.device.type for weight in actor.model.parameters()} == {config.device}
     if loop != "rft":  # a single gradient step of it
-        pairs = zip(before, trained(actor.model), strict=True)
+        pairs = zip(before, trainable_parameters(actor.model), strict=True)
         assert any(not torch.equal(old, new.detach().cpu()) for old, new in pairs), "nothing was learned"
     actor.model.save(str(out / "model"))
     return curves(out)["loss"][-1]
@@ -157,7 +160,7 @@ WAYS = [
     ("rft", "qwen3_vl", {"freeze_vision": True}),
     ("grpo", "qwen3_vl", {"gradient_checkpointing": True, "collector": "async"}),
     ("grpo", "qwen2_5_vl", {**ADAPTERS, "gradient_checkpointing": True, "video_form": True}),
-    ("ppo", "qwen3_vl", {**ADAPTERS, "freeze_vision": True, "video_form": True, "at_once": 4}),
+    ("ppo", "qwen3_vl", {**ADAPTERS, "freeze_vision": True, "video_form": True, "micro_batch_size": 4}),
     ("ppo", "qwen2_5_vl", {"share_prefixes": False, "window": 1, "gate": "code", "bonus": "code"}),
 ]
 

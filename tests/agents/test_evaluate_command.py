@@ -15,7 +15,7 @@ from small_chat import ANSWER, TASKS, crop, said
 from agents import evaluate
 from agents.evaluate import Config, estimates, prepare, told, write
 from agents.vlm.config import ChatConfig
-from agents.vlm.evaluation import figures, hits
+from agents.vlm.evaluation import hits, rollout_metrics
 from agents.vlm.records import Record, read_records
 from videogym.comparison import compare, read_run
 from videogym.datasets import load_tasks, write_tasks
@@ -91,7 +91,7 @@ def scripted(
     def answer(records: Sequence[Record]) -> list[Record]:
         left = [script[record.task_id][len(record.played) :] for record in records]
         return [
-            said(evaluation.env, record, some[0]) if some else replace(record, cut="fault: gone")
+            said(evaluation.env, record, some[0]) if some else replace(record, abort_reason="fault: gone")
             for record, some in zip(records, left, strict=True)
         ]
 
@@ -111,7 +111,7 @@ def test_figures_are_those_of_the_records(
     wrong = next(one for one in (ANSWER, ANSWER.replace("B", "A")) if one != right[2])
     outputs = [[right[0]], [crop(1, 5), crop(2, 6), right[1]], [crop(9, 5), wrong], [crop(1, 5)]]
     evaluation, records = scripted(monkeypatch, checkpoints["qwen2_5_vl"], outputs)
-    assert [bool(record.cut) for record in records] == [False, False, False, True]
+    assert [bool(record.abort_reason) for record in records] == [False, False, False, True]
     found = estimates(records, evaluation.tasks)
     z = 1.959964  # Wilson's interval of two of three
     centre, half = (
@@ -130,7 +130,7 @@ def test_figures_are_those_of_the_records(
     paid = [sum(turn.reward for turn in record.turns) for record in records[:3]]
     assert found["reward"].mean == pytest.approx(sum(paid) / 3)
     # And all are the figures of training.
-    expected = figures(records) | hits(records[:3], evaluation.tasks[:3])
+    expected = rollout_metrics(records) | hits(records[:3], evaluation.tasks[:3])
     assert {name: estimate.mean for name, estimate in found.items()} == pytest.approx(expected)
 
     lines = told(found, evaluation, len(records)).splitlines()
@@ -196,7 +196,7 @@ def test_a_video_that_cannot_be_used_costs_its_tasks(checkpoints: dict[str, Path
     write_tasks(tmp_path / "t.jsonl", [replace(bad, video="gone.mp4"), good])
     evaluation = prepare(config(checkpoints["qwen2_5_vl"], 0, tasks=str(tmp_path / "t.jsonl")))
     assert evaluation.tasks == (good,) and list(evaluation.left_out) == [bad.task_id]
-    records = [replace(evaluation.env.open("g"), cut="context")]
+    records = [replace(evaluation.env.open("g"), abort_reason="context")]
     lines = told(estimates(records, [good]), evaluation, 1)
     assert "1 tasks left out: they cannot be played" in lines and "gone.mp4" in lines
     write_tasks(tmp_path / "t.jsonl", [replace(bad, video="gone.mp4")])
@@ -211,7 +211,7 @@ def test_a_context_that_is_full_cuts_the_episode(checkpoints: dict[str, Path], t
     tight = config(checkpoints["qwen2_5_vl"], 1, max_context=question + 3)
     evaluation = prepare(tight)
     records = evaluation.play()
-    assert [(record.cut, len(record.played)) for record in records] == [("context", 1)]
+    assert [(record.abort_reason, len(record.played)) for record in records] == [("context", 1)]
     found = estimates(records, evaluation.tasks)
     assert {name: (one.mean, one.count) for name, one in found.items()} == {
         "cut_rate": (1.0, 1),
@@ -219,7 +219,7 @@ def test_a_context_that_is_full_cuts_the_episode(checkpoints: dict[str, Path], t
     }
     write(tmp_path, records, tight)
     (trace,) = read_traces(tmp_path).episodes
-    assert (trace.cut, trace.ending, trace.turns) == ("context", "", ())
+    assert (trace.abort_reason, trace.ending, trace.turns) == ("context", "", ())
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def told(checkpoints: dict[str, Path]) -> tuple[ChatEnv, Record]:
     env = make_env(load(checkpoints["qwen2_5_vl"]))
     env.env.reset(seed=1)
     record = env.open("g")
-    record = replace(record, turns=(replace(record.turns[0], learn=False),))
+    record = replace(record, turns=(replace(record.turns[0], trainable=False),))
     record = env.advance(said(env, record, crop(10, 14)))
     return env, env.advance(said(env, record, ANSWER))
 
@@ -30,14 +30,14 @@ def told(checkpoints: dict[str, Path]) -> tuple[ChatEnv, Record]:
 def rows(told: tuple[ChatEnv, Record], out: Path, form: Format) -> list[dict[str, Any]]:
     """What is exported."""
     env, record = told
-    assert export([record, replace(record, cut="context")], env.tokenizer, Noise(), out, form) == 1
+    assert export([record, replace(record, abort_reason="context")], env.tokenizer, Noise(), out, form) == 1
     return [json.loads(line) for line in (out / "data.jsonl").read_text().splitlines()]
 
 
 def without_mistakes(told: tuple[ChatEnv, Record]) -> tuple[ChatEnv, Record]:
     """All outputs are to be learned."""
     env, record = told
-    return env, replace(record, turns=tuple(replace(turn, learn=True) for turn in record.turns))
+    return env, replace(record, turns=tuple(replace(turn, trainable=True) for turn in record.turns))
 
 
 @pytest.mark.parametrize("form", get_args(Format))

@@ -10,9 +10,9 @@ from small_chat import RECIPE, TASKS, load, make_actor
 from small_runs import SMALL, Table
 
 from agents import train_ppo
-from agents.compact.run import HeldOut
+from agents.compact.run import Evaluator
 from agents.vlm.config import ChatConfig
-from agents.vlm.evaluation import held_out
+from agents.vlm.evaluation import make_evaluator
 from videogym.datasets import TrainedOnError, load_tasks, write_tasks
 
 
@@ -25,7 +25,7 @@ def test_a_run_of_a_compact_policy_refuses_before_it_trains(tmp_path: Path) -> N
             replace(config, eval_tasks=config.tasks, eval_episodes=20), policy, tmp_path / "run"
         )
     assert not list(tmp_path.iterdir())
-    HeldOut(config, policy)
+    Evaluator(config, policy)
 
 
 def test_only_tasks_that_are_played_count(tmp_path: Path) -> None:
@@ -36,8 +36,8 @@ def test_only_tasks_that_are_played_count(tmp_path: Path) -> None:
     config = replace(config, eval_tasks=str(tmp_path / "tasks.jsonl"), eval_episodes=2)
     policy = Table()
     with pytest.raises(TrainedOnError, match=rf"^1 of 2 tasks .*: {tasks[1].task_id}$"):
-        HeldOut(config, policy)
-    HeldOut(replace(config, eval_episodes=1), policy)
+        Evaluator(config, policy)
+    Evaluator(replace(config, eval_episodes=1), policy)
 
 
 def test_a_language_model_is_not_evaluated_on_what_it_learns_from(checkpoints: dict[str, Path]) -> None:
@@ -45,5 +45,5 @@ def test_a_language_model_is_not_evaluated_on_what_it_learns_from(checkpoints: d
     actor = make_actor(load(checkpoints["qwen2_5_vl"]))
     config = ChatConfig(recipe=RECIPE, tasks=TASKS, eval_tasks=TASKS, eval_episodes=2)
     with pytest.raises(TrainedOnError, match=r"^2 of 2 tasks"):
-        held_out(config, actor)
-    assert callable(held_out(replace(config, eval_tasks=f"{TASKS}&split=val"), actor))
+        make_evaluator(config, actor)
+    assert callable(make_evaluator(replace(config, eval_tasks=f"{TASKS}&split=val"), actor))

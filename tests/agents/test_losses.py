@@ -44,7 +44,7 @@ def played(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> tupl
         scored = actor.scorer(records).log_probs
         for parameter in actor.model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    actor.push()
+    actor.update_weights()
     found = iter(torch.where(stored(records) == 0.0, scored, stored(records)).tolist())
     whole = []
     for one in records:
@@ -158,7 +158,12 @@ def test_parts_add_up_to_the_whole(
     parameters = list(actor.model.parameters())
     found = []
     for at_once in (6, 4, 1):
-        options: Any = {"aggregation": aggregation, "kl": kl, "at_once": at_once, "max_grad_norm": 1e9}
+        options: Any = {
+            "aggregation": aggregation,
+            "kl_coef": kl,
+            "micro_batch_size": at_once,
+            "max_grad_norm": 1e9,
+        }
         batch = batch_of(actor, records, ADVANTAGES, Scorer(actor.model, 0.7) if kl else None)
         values = grpo_step(Config(**options), actor, batch, optimizer)  # type: ignore[arg-type]
         found.append((values, torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])))

@@ -19,7 +19,7 @@ from agents.models.qwen_vl import FrameMismatch, QwenVL, WrongCheckpoint, second
 from agents.models.tiny_qwen import train_tokenizer
 from agents.models.visuals import WHOLE_FRAME, ChatForm, Visual, resolve
 from agents.vlm.config import ChatConfig
-from agents.vlm.policy import make_model, trained
+from agents.vlm.policy import make_model, trainable_parameters
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -368,7 +368,7 @@ def test_a_model_with_adapters_is_saved_as_an_ordinary_one(
     names = [name for name, weight in model.named_parameters() if weight.requires_grad]
     assert names and all("lora_" in name and "language_model" in name for name in names)
     with torch.no_grad():
-        for weight in trained(model):
+        for weight in trainable_parameters(model):
             weight += 0.1 * torch.randn_like(weight)
     ids, visuals = shown(model, [image(1.0, (56, 28))], "look"), [image(1.0, (56, 28))]
     adapted = plain_logits(model, ids, visuals, 1.0)

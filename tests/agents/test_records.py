@@ -48,7 +48,7 @@ def turns(draw: st.DrawFn) -> TurnRecord:
         log_probs=tuple(draw(NUMBERS) for _ in output),
         versions=tuple(draw(st.integers(0, 9)) for _ in output),
         text=draw(st.text()),
-        learn=draw(st.booleans()),
+        trainable=draw(st.booleans()),
         reward=draw(NUMBERS),
         terms=draw(st.dictionaries(st.text(), st.none() | NUMBERS, max_size=3)),
         looked=draw(st.booleans()),
@@ -62,13 +62,13 @@ RECORDS = st.builds(
     tokenizer=st.text(),
     task_id=st.text(),
     group=st.text(),
-    number=st.integers(0, 99),
+    sample_index=st.integers(0, 99),
     kind=st.sampled_from(["rollout", "demonstration"]),
     head=IDS,
     window=st.none() | st.integers(1, 9),
     turns=st.lists(turns(), max_size=2).map(tuple),
     ending=st.text(),
-    cut=st.text(),
+    abort_reason=st.text(),
     success=st.none() | st.booleans(),
 )
 
@@ -184,8 +184,8 @@ def test_totals_are_sums_over_turns_where_there_is_something() -> None:
     assert (one.total("time"), one.total("format"), one.total("answer")) == (0.25, 1.5, None)
     with pytest.raises(KeyError, match="speed"):
         one.total("speed")
-    assert not one.waiting
-    assert replace(one, ending="answered").waiting and replace(one, cut="context").waiting
+    assert not one.done
+    assert replace(one, ending="answered").done and replace(one, abort_reason="context").done
 
 
 def test_tokenizers_are_told_apart(checkpoints: dict[str, Path]) -> None:
@@ -200,7 +200,7 @@ def test_tokenizers_are_told_apart(checkpoints: dict[str, Path]) -> None:
 
 def some(number: int) -> list[Record]:
     """Records that differ."""
-    return [record(turn([1], [2]), number=k) for k in range(number)]
+    return [record(turn([1], [2]), sample_index=k) for k in range(number)]
 
 
 def test_a_file_is_replaced_when_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -277,6 +277,20 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str, complaint: str) -> No
     with pytest.raises(RecordError, match=r"records\.jsonl, line 2: ") as refusal:
         list(read_records(path))
     assert complaint in str(refusal.value)
+
+
+def test_files_keep_their_names_of_fields() -> None:
+    """Files of before are read; a field by its name of today is refused, not dropped."""
+    one = replace(some(1)[0], sample_index=3, abort_reason="context")
+    plain = json.loads(to_json(one))
+    assert list(plain)[:10] == [
+        *("version", "recipe", "tokenizer", "task_id", "group", "number", "kind", "head", "window", "turns")
+    ]
+    assert (plain["number"], plain["cut"]) == (3, "context")
+    assert list(plain["turns"][0])[6:9] == ["learn", "reward", "terms"]
+    assert from_json(json.dumps(plain)) == one
+    with pytest.raises(RecordError, match="sample_index"):
+        from_json(json.dumps({**plain, "sample_index": 1}))
 
 
 def test_records_that_cannot_be_written_leave_nothing(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_curves_and_episodes_of_a_real_run(
     record = chat.open("g")
     for output in (crop(10, 14), crop(14, 10), "what?", ANSWER):
         record = chat.advance(said(chat, record, output))
-    write_records(out / "records" / "000000.jsonl", [record, replace(record, number=1)])
+    write_records(out / "records" / "000000.jsonl", [record, replace(record, sample_index=1)])
     assert ["none of the recipes" in note or RECIPE.name in note for note in _left_out(out)] == [True, True]
     monkeypatch.setattr(training, "get_recipe", lambda name: RECIPE)  # as if it were one of the named ones
     sources = Sources([out])

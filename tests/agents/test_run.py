@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 import runpy
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from tensordict import TensorDict
 from torch import nn
 
 from agents import train_grpo, train_ppo
-from agents.compact.run import HeldOut, episode_figures
+from agents.compact.run import Evaluator, episode_metrics
 from agents.training import run as loop
 from agents.training.archive import UnreadableCheckpoint, read_metadata, write_archive
 from agents.training.run import CheckpointMismatch, RunDiverged, TrainingRun, optimizer_step
@@ -43,7 +45,7 @@ def _one_thread() -> None:
 def make_run(out: Path, policy: nn.Module | None = None, config=LOOPS["ppo"][1]) -> TrainingRun:
     policy = policy or Table()
     optimizer = torch.optim.Adam(policy.parameters())
-    return TrainingRun(config, out, policy, optimizer, nn.Module(), HeldOut(config, policy))
+    return TrainingRun(config, out, policy, optimizer, nn.Module(), Evaluator(config, policy))
 
 
 # --- resuming ----------------------------------------------------------------------------------
@@ -245,6 +247,27 @@ def test_a_diverged_run_leaves_weights_as_they_were(name: str, tmp_path: Path) -
     assert not policy.logits.any() and not policy.worth.any()
 
 
+def test_a_checkpoint_from_before_fields_were_renamed_is_resumed(tmp_path: Path) -> None:
+    """Of the same values, and told apart by them: `lr` is `learning_rate`."""
+    make_run(tmp_path).save(1)
+    path = tmp_path / "checkpoint"
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    manifest = json.loads(files["manifest.json"])
+    config = manifest["metadata"]["config"]
+    config["lr"], config["critic"] = config.pop("learning_rate"), config.pop("vf_coef")
+    for value, resumed in ((config["lr"], True), ("7.0", False)):
+        config["lr"] = value
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in {**files, "manifest.json": json.dumps(manifest).encode()}.items():
+                archive.writestr(name, content)
+        if resumed:
+            assert make_run(tmp_path).first_iteration == 1
+        else:
+            with pytest.raises(CheckpointMismatch, match=r"learning_rate 7\.0, this run 0\.0005"):
+                make_run(tmp_path)
+
+
 def test_no_step_is_made_down_a_loss_that_is_not_finite() -> None:
     weight = nn.Parameter(torch.ones(2))
     optimizer = torch.optim.Adam([weight])
@@ -296,7 +319,7 @@ def test_figures_of_a_batch() -> None:
         },
         batch_size=(2, 2),
     )
-    figures = episode_figures(batch)
+    figures = episode_metrics(batch)
     expected = {
         "reward": 0.875,
         "answer": 0.5,

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from agents.demonstrations.evidence import Said
+from agents.demonstrations.evidence import ScriptedTurn
 from agents.demonstrations.scenes import SceneDemonstrator
 from videogym import State, VideoQAEnv
 from videogym.grammars import get_grammar
@@ -15,7 +15,7 @@ TASKS = "procedural:brief_event?level=0&duration_s=256&fps=4&size=32x32&event_s=
 CASES = {"LONGVT_TINY": "2", "VIDEO_MTR_TINY": "6"}  # and the seconds of an event, which few looks miss
 
 
-def episodes(recipe: str, count: int, **options: float) -> list[list[tuple[State, Said]]]:
+def episodes(recipe: str, count: int, **options: float) -> list[list[tuple[State, ScriptedTurn]]]:
     """Whole episodes, each as states and what was said in them; the last state says nothing."""
     env = VideoQAEnv(TASKS.format(CASES[recipe]), recipe)
     grammar = get_grammar(env.recipe.grammar)
@@ -29,7 +29,7 @@ def episodes(recipe: str, count: int, **options: float) -> list[list[tuple[State
             steps.append((env.state, said))
             _, _, _, _, info = env.step(grammar.parse(said.text, env.state))
             assert not info["invalid"], info["error_code"]
-        steps.append((env.state, Said("", False)))
+        steps.append((env.state, ScriptedTurn("", False)))
         played.append(steps)
     return played
 
@@ -109,9 +109,9 @@ def test_a_wrong_look_is_mended_and_not_to_be_imitated() -> None:
     mended = 0
     for steps in episodes("LONGVT_TINY", 40, wrong_looks=1.0):
         (_, first), (_, second) = steps[:2]
-        if not first.learn:
+        if not first.trainable:
             mended += 1
-            assert "none" in second.text and second.learn and is_right(steps[-1][0])
+            assert "none" in second.text and second.trainable and is_right(steps[-1][0])
     assert mended > 30
 
 
@@ -119,7 +119,7 @@ def test_a_wrong_look_is_mended_and_not_to_be_imitated() -> None:
 def test_a_glance_goes_straight_to_the_evidence_and_teaches_only_to_read(recipe: str) -> None:
     """Its frames show the evidence; the look is not learned, the answer is."""
     for steps in episodes(recipe, 100, glances=1.0):
-        assert [said.learn for _, said in steps[:-1]] == [False, True]
+        assert [said.trainable for _, said in steps[:-1]] == [False, True]
         assert is_right(steps[-1][0])
 
 

@@ -20,7 +20,13 @@ from small_chat import FAMILIES, build
 from agents import train_grpo_mllm, train_ppo_mllm, train_sft
 from agents.collectors.rollouts import make_collector
 from agents.training import ranks
-from agents.training.ranks import Portion, divided, everyones, from_first, shares
+from agents.training.ranks import (
+    MicroBatchPlan,
+    all_gather_object,
+    broadcast_from_rank0,
+    map_across_ranks,
+    plan_micro_batches,
+)
 from agents.vlm.records import read_records, write_records
 
 HERE = Path(__file__).parent
@@ -112,7 +118,7 @@ def test_records_of_all_ranks_are_in_one_file_an_iteration(folder: Path) -> None
     """Each group whole, each episode once, with the version that sampled it; figures are over all."""
     for iteration in range(3):
         records = list(read_records(folder / "grpo" / "records" / f"{iteration:06d}.jsonl"))
-        names = [(record.group, record.number) for record in records]
+        names = [(record.group, record.sample_index) for record in records]
         assert names == [(f"{iteration}.0.{group}", number) for group in range(3) for number in range(3)]
         versions = {v for record in records for turn in record.turns for v in turn.versions}
         assert versions == {iteration + 1}
@@ -160,7 +166,7 @@ def test_shares_are_whole_tasks_and_as_many_passes_for_all(
     keys = [key for key, count in runs for _ in range(count)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranks, "size", lambda: number)
-        found = shares(keys, at_once)
+        found = plan_micro_batches(keys, at_once)
     parts = [[portion.parts for portion in share] for share in found]
     places = [
         place
@@ -193,14 +199,17 @@ def test_one_process_does_all_by_itself() -> None:
         calls.append(list(some))
         return [2 * one for one in some]
 
-    assert divided([1, 2, 3], double) == [2, 4, 6] and calls == [[1, 2, 3]]
-    assert everyones("a") == ["a"] and from_first(lambda: 7) == 7
-    two, one = Portion(slice(0, 2), (slice(0, 2),), 0), Portion(slice(2, 3), (slice(2, 3),), 0)
-    assert shares("aab", 2) == [(two, one)]
-    whole = Portion(slice(0, 3), (slice(0, 3),), 0)
-    assert shares("aab", 3) == shares("abc", 4) == [(whole,)]
-    split = Portion(slice(0, 2), (slice(0, 1), slice(1, 2)), 0)
-    assert shares("aab", 1) == [(split, Portion(slice(2, 3), (slice(2, 3),), 0))]
+    assert map_across_ranks([1, 2, 3], double) == [2, 4, 6] and calls == [[1, 2, 3]]
+    assert all_gather_object("a") == ["a"] and broadcast_from_rank0(lambda: 7) == 7
+    two, one = (
+        MicroBatchPlan(slice(0, 2), (slice(0, 2),), 0),
+        MicroBatchPlan(slice(2, 3), (slice(2, 3),), 0),
+    )
+    assert plan_micro_batches("aab", 2) == [(two, one)]
+    whole = MicroBatchPlan(slice(0, 3), (slice(0, 3),), 0)
+    assert plan_micro_batches("aab", 3) == plan_micro_batches("abc", 4) == [(whole,)]
+    split = MicroBatchPlan(slice(0, 2), (slice(0, 1), slice(1, 2)), 0)
+    assert plan_micro_batches("aab", 1) == [(split, MicroBatchPlan(slice(2, 3), (slice(2, 3),), 0))]
 
 
 # --- what is refused ---------------------------------------------------------------------------

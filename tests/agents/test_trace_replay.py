@@ -72,7 +72,7 @@ def test_a_conversation_is_said_again_and_sees_the_frames_it_asks_for(
     assert (record.kind, record.ending, record.success) == ("demonstration", "answered", True)
     # The file is called a.mkv here, and so does the prompt; nothing else of the output has changed.
     assert [turn.text for turn in record.turns] == [call(5, 9, "a.mkv"), ANSWER]
-    assert all(turn.learn and not any(turn.log_probs) for turn in record.turns)
+    assert all(turn.trainable and not any(turn.log_probs) for turn in record.turns)
     shown = [time_s for visual in record.turns[1].visuals for time_s in visual.times_s]
     assert shown and all(5 <= time_s <= 9 for time_s in shown)
     assert all(visual.video.endswith("set/a.mkv") for turn in record.turns for visual in turn.visuals)

@@ -172,7 +172,7 @@ def test_values_are_not_trained(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["clip_high", "clip_low"])
 def test_both_clips_reach_the_loss(name: str, tmp_path: Path) -> None:
     """Clipping one side only matters once the ratio has left 1, in the second pass over a batch."""
-    changes = {"lr": 0.3, "epochs": 4, "iterations": 1, "entropy": 0.0}
+    changes = {"learning_rate": 0.3, "epochs": 4, "iterations": 1, "entropy": 0.0}
     wide = trained(tmp_path / "wide", clip_low=0.9, clip_high=9.0, **changes)
     again = trained(tmp_path / "again", clip_low=0.9, clip_high=9.0, **changes)
     narrow = trained(tmp_path / "narrow", **{"clip_low": 0.9, "clip_high": 9.0, name: 0.01}, **changes)
@@ -183,7 +183,12 @@ def test_both_clips_reach_the_loss(name: str, tmp_path: Path) -> None:
 
 def test_aggregation_and_scale_reach_the_loss(tmp_path: Path) -> None:
     runs = [
-        trained(tmp_path / f"{scale}-{aggregation}", scale_by_std=scale, aggregation=aggregation, lr=0.1)
+        trained(
+            tmp_path / f"{scale}-{aggregation}",
+            scale_by_std=scale,
+            aggregation=aggregation,
+            learning_rate=0.1,
+        )
         for scale in (True, False)
         for aggregation in ("episode", "turn")
     ]
@@ -192,7 +197,7 @@ def test_aggregation_and_scale_reach_the_loss(tmp_path: Path) -> None:
 
 def test_what_pays_becomes_likelier(tmp_path: Path) -> None:
     """Where only looks are paid, half of all actions are looks at first and nearly all in the end."""
-    policy = trained(tmp_path, recipe=LOOKING, iterations=12, episodes=32, lr=0.1, group_size=8)
+    policy = trained(tmp_path, recipe=LOOKING, iterations=12, episodes=32, learning_rate=0.1, group_size=8)
     looks = policy.logits.detach().softmax(-1)[:4].sum()
     assert looks > 0.8, f"{looks:.2f}; retrieval rates {curve(tmp_path, 'retrieval_rate')}"
 

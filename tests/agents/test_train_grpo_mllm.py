@@ -15,7 +15,7 @@ from agents import train_grpo_mllm
 from agents.train_grpo_mllm import Config, train
 from agents.vlm.actor import ChatActor
 from agents.vlm.batch import complete_groups, group_advantage
-from agents.vlm.policy import make_model, trained
+from agents.vlm.policy import make_model, trainable_parameters
 from agents.vlm.records import Record, read_records
 from agents.vlm.rollouts import make_chat_env, rollouts
 from agents.vlm.scoring import Scorer
@@ -31,9 +31,9 @@ SMALL: dict[str, Any] = {
     "groups": 2,
     "group_size": 3,
     "minibatch_groups": 1,
-    "at_once": 2,
+    "micro_batch_size": 2,
     "iterations": 4,
-    "lr": 1e-3,
+    "learning_rate": 1e-3,
     "eval_every": 4,
     "checkpoint_every": 2,
 }
@@ -122,9 +122,9 @@ def test_groups_with_a_rollout_that_was_cut_are_passed_over(make: Callable[[], C
     config, actor = Config(**SMALL), make()
     env = make_chat_env(config, actor.model, TASKS, groups=2, group_size=3)
     records = rollouts(env, actor)
-    records[1] = replace(records[1], cut="context", ending="")
+    records[1] = replace(records[1], abort_reason="context", ending="")
     assert complete_groups(records) == records[3:]
-    records[5] = replace(records[5], cut="fault: gone", ending="")
+    records[5] = replace(records[5], abort_reason="fault: gone", ending="")
     assert complete_groups(records) == []
 
 
@@ -132,7 +132,7 @@ def test_groups_with_a_rollout_that_was_cut_are_passed_over(make: Callable[[], C
 def test_a_step_makes_the_better_rollout_likelier(checkpoints: dict[str, Path], family: str) -> None:
     """Of two rollouts of one task the one with the higher return gains probability, the other loses it."""
     actor = make_actor(load(checkpoints[family]))
-    config = Config(**{**SMALL, "groups": 1, "group_size": 2, "kl": 0.0})
+    config = Config(**{**SMALL, "groups": 1, "group_size": 2, "kl_coef": 0.0})
     env = make_chat_env(config, actor.model, TASKS, groups=1, group_size=2)
     records = paid(rollouts(env, actor), [1.0, 0.0])
     minibatch = batch_of(actor, records, torch.tensor([1.0, -1.0]))
@@ -143,7 +143,7 @@ def test_a_step_makes_the_better_rollout_likelier(checkpoints: dict[str, Path], 
         return [float(some.mean()) for some in scored.log_probs.split(scored.counts)]
 
     before = log_probs()
-    values = grpo_step(config, actor, minibatch, torch.optim.SGD(trained(actor.model), 0.1))
+    values = grpo_step(config, actor, minibatch, torch.optim.SGD(trainable_parameters(actor.model), 0.1))
     after = log_probs()
     assert after[0] > before[0] and after[1] < before[1]
     assert values["clip_fraction"] == 0.0 and values["ess"] == pytest.approx(1.0, abs=1e-3)
@@ -183,7 +183,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(
     make: Callable[[], ChatActor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed in the third of four iterations: weights, optimizer and rollouts are as in one go."""
-    config = Config(**{**SMALL, "at_once": 3, "eval_episodes": 1, "max_new_tokens": 4})
+    config = Config(**{**SMALL, "micro_batch_size": 3, "eval_episodes": 1, "max_new_tokens": 4})
     train(config, make(), tmp_path / "whole")
     steps, real = [], train_grpo_mllm.optimizer_step
 
@@ -201,7 +201,9 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(
     states = []
     for name in ("parts", "whole"):
         actor = make()
-        optimizer = torch.optim.AdamW(trained(actor.model), config.lr, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(
+            trainable_parameters(actor.model), config.learning_rate, weight_decay=config.weight_decay
+        )
         parts = {"policy": actor.model, "optimizer": optimizer, "memory": nn.Module()}
         Checkpoint(format="archive", **parts).load(tmp_path / name / "checkpoint")
         states.append((actor.model.state_dict(), optimizer.state_dict()["state"]))
@@ -220,7 +222,7 @@ def test_a_group_whose_frames_cannot_be_shown_is_passed_over(
     checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kl: float
 ) -> None:
     """In its second turn a video is gone for good: its rollouts are cut, the other group is learned."""
-    config = Config(**{**SMALL, "iterations": 1, "kl": kl})
+    config = Config(**{**SMALL, "iterations": 1, "kl_coef": kl})
     actor = make_actor(load(checkpoints["qwen2_5_vl"], Gone()))
     chat = make_chat_env(config, actor.model, TASKS).chat
     call = [*chat.output_ids(crop(20, 23)), chat.end_id]
@@ -235,8 +237,8 @@ def test_a_group_whose_frames_cannot_be_shown_is_passed_over(
     train(config, actor, tmp_path)
     records = list(read_records(tmp_path / "records"))
     assert all(one.turns[0].looked for one in records)
-    assert [one.cut != "" for one in records] == [True] * 3 + [False] * 3
-    assert all("its packets are gone" in one.cut for one in records[:3])
+    assert [one.abort_reason != "" for one in records] == [True] * 3 + [False] * 3
+    assert all("its packets are gone" in one.abort_reason for one in records[:3])
     assert (curve(tmp_path, "groups"), curve(tmp_path, "cut_rate")) == ([1.0], [0.5])
     assert len(curve(tmp_path, "loss")) == 1
 
@@ -272,7 +274,7 @@ def test_an_iteration_without_a_whole_rollout_learns_nothing(
 
     actor = make_actor(load(checkpoints["qwen2_5_vl"], Empty()))
     before = [parameter.clone() for parameter in actor.model.parameters()]
-    train(Config(**{**SMALL, "iterations": 1, "kl": kl}), actor, tmp_path)
+    train(Config(**{**SMALL, "iterations": 1, "kl_coef": kl}), actor, tmp_path)
     assert curve(tmp_path, "cut_rate") == [1.0] and curve(tmp_path, "groups") == [0.0]
     assert all(torch.equal(a, b) for a, b in zip(before, actor.model.parameters(), strict=True))
 
@@ -280,7 +282,9 @@ def test_an_iteration_without_a_whole_rollout_learns_nothing(
 def test_reward_rises(make: Callable[[], ChatActor], tmp_path: Path) -> None:
     """Letters with odd codes are paid for: ten iterations raise their share by a tenth at least."""
     config = Config(**{**SMALL, "iterations": 10, "groups": 2, "group_size": 8, "minibatch_groups": 2})
-    config = replace(config, at_once=16, lr=5e-3, kl=0.0, eval_every=10, checkpoint_every=10)
+    config = replace(
+        config, micro_batch_size=16, learning_rate=5e-3, kl_coef=0.0, eval_every=10, checkpoint_every=10
+    )
     train(config, make(), tmp_path)
     rewards = curve(tmp_path, "reward")
     # Other kernels sample other episodes, as other seeds do: 0.20 to 0.36 over three of those.

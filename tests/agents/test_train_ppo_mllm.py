@@ -29,12 +29,12 @@ SMALL: dict[str, Any] = {
     "groups": 3,
     "group_size": 2,
     "minibatch": 4,
-    "at_once": 2,
+    "micro_batch_size": 2,
     "iterations": 4,
-    "lr": 1e-3,
-    "critic_lr": 1e-2,
+    "learning_rate": 1e-3,
+    "critic_learning_rate": 1e-2,
     "bonus": "none",
-    "kl": 0.0,
+    "kl_coef": 0.0,
     "eval_every": 4,
     "checkpoint_every": 2,
 }
@@ -83,7 +83,7 @@ def test_episodes_of_different_lengths_are_one_table() -> None:
 def test_a_cut_episode_is_never_scored() -> None:
     """Its gate was never settled."""
     with pytest.raises(ValueError, match="cut from outside"):
-        rewards_of_turns([record(TurnRecord((), (), output=(1,), terms={}), cut="context")])
+        rewards_of_turns([record(TurnRecord((), (), output=(1,), terms={}), abort_reason="context")])
 
 
 @pytest.mark.parametrize("bias", [0.0, 3.0])
@@ -111,7 +111,7 @@ def test_divergence_is_paid_for_token_by_token(
     make: Callable[[], ChatActor], checkpoints: dict[str, Path]
 ) -> None:
     """In a turn, the target falls by the penalties of its later tokens; no turn pays for another."""
-    config = Config(**SMALL | {"kl": 0.5})
+    config = Config(**SMALL | {"kl_coef": 0.5})
     actor, records = played(make, config)
     other = load(checkpoints["qwen2_5_vl"])
     with torch.no_grad():
@@ -138,7 +138,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(
     make: Callable[[], ChatActor], tmp_path: Path
 ) -> None:
     """Weights, critic, optimizer and records of 4 iterations are those of 2 and then 2 more."""
-    config = Config(**SMALL | {"kl": 0.01})
+    config = Config(**SMALL | {"kl_coef": 0.01})
     train(config, make(), tmp_path / "whole")
     train(replace(config, iterations=2), make(), tmp_path / "parts")
     train(config, make(), tmp_path / "parts")
@@ -165,7 +165,14 @@ def test_reward_rises(make: Callable[[], ChatActor], tmp_path: Path) -> None:
     """Letters with odd codes are paid, and become more."""
     config = Config(
         **SMALL
-        | {"iterations": 30, "groups": 8, "minibatch": 8, "at_once": 8, "lr": 3e-3, "eval_every": 99}
+        | {
+            "iterations": 30,
+            "groups": 8,
+            "minibatch": 8,
+            "micro_batch_size": 8,
+            "learning_rate": 3e-3,
+            "eval_every": 99,
+        }
     )
     train(config, make(), tmp_path)
     lines = (tmp_path / "log" / "scalars" / "reward.csv").read_text().split()

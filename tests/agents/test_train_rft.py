@@ -38,12 +38,12 @@ def test_every_rollout_is_kept_or_counted_by_the_reason_why_not() -> None:
     rollouts = [
         rollout("a", 1),
         rollout("b", 1, time=0.3),
-        rollout("a", 1, number=7),  # repeated
+        rollout("a", 1, sample_index=7),  # repeated
         rollout("a", 2, time=0.29),  # no overlap
         rollout("a", 3, time=None),  # no overlap
         rollout("a", 4, success=False),  # wrong
-        rollout("a", 5, success=None, ending="", cut="context"),  # cut
-        rollout("a", 6, cut="fault: gone", time=1.0),  # cut, whatever else it is
+        rollout("a", 5, success=None, ending="", abort_reason="context"),  # cut
+        rollout("a", 6, abort_reason="fault: gone", time=1.0),  # cut, whatever else it is
         rollout("a", 7),
         rollout("a", 8),  # over the cap
         rollout("b", 4, success=False, time=0.0),  # wrong

@@ -41,8 +41,8 @@ SMALL: dict[str, Any] = {
     "refused_calls": 0.3,
     "iterations": 4,
     "groups": 2,
-    "at_once": 2,
-    "lr": 1e-3,
+    "micro_batch_size": 2,
+    "learning_rate": 1e-3,
     "eval_every": 4,
     "checkpoint_every": 2,
 }
@@ -65,7 +65,7 @@ def state_of(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Weights and optimizer of a run's checkpoint."""
     actor = make()
-    optimizer = torch.optim.AdamW(weight_groups(config, actor.model), config.lr)
+    optimizer = torch.optim.AdamW(weight_groups(config, actor.model), config.learning_rate)
     checkpoint = Checkpoint(format="archive", policy=actor.model, optimizer=optimizer, memory=nn.Module())
     checkpoint.load(out / "checkpoint")
     return actor.model.state_dict(), optimizer.state_dict()
@@ -98,13 +98,13 @@ def test_demonstrations_are_whole_episodes_with_mistakes_to_read(
         assert one.kind == "demonstration" and one.ending == "answered" and one.success
         assert one.recipe == RECIPE.identity and one.tokenizer == fingerprint(make().model.tokenizer)
         assert all(turn.output and not any(turn.log_probs) for turn in one.turns)
-    learned = [turn.learn for one in examples for turn in one.turns]
+    learned = [turn.trainable for one in examples for turn in one.turns]
     assert 0 < learned.count(False) < learned.count(True)
     assert load_examples(Config(**SMALL), make(), progress=False) == examples
     grouped = by_task(examples)
     assert [len(some) for some in grouped] == [2, 2, 2]
-    silent = [replace(one, turns=tuple(replace(t, learn=False) for t in one.turns)) for one in examples]
-    cut = [replace(one, cut="context") for one in examples]
+    silent = [replace(one, turns=tuple(replace(t, trainable=False) for t in one.turns)) for one in examples]
+    cut = [replace(one, abort_reason="context") for one in examples]
     assert by_task([*silent, *examples[:2], *cut]) == [examples[:2]]
     for none in ([], silent, cut):
         with pytest.raises(
@@ -136,7 +136,7 @@ def test_the_rate_rises_and_falls_by_a_half_cosine() -> None:
 def test_the_vision_tower_has_a_rate_of_its_own(make: Callable[[], ChatActor]) -> None:
     """All weights are in one group of the two, and a frozen tower is in none."""
     model = make().model
-    config = Config(lr=0.5, vision_lr=0.1)
+    config = Config(learning_rate=0.5, vision_lr=0.1)
     others, vision = weight_groups(config, model)
     assert (others["full_lr"], vision["full_lr"]) == (0.5, pytest.approx(0.05))
     tower = {id(weight) for weight in model.model.model.visual.parameters()}
@@ -152,10 +152,10 @@ def test_the_vision_tower_has_a_rate_of_its_own(make: Callable[[], ChatActor]) -
 def test_mistakes_are_read_but_not_imitated(examples: list[Record], make: Callable[[], ChatActor]) -> None:
     """The loss is a mean over learned tokens alone; with none there is no gradient."""
     actor = make()
-    some = [one for one in examples if not all(turn.learn for turn in one.turns)][:2]
+    some = [one for one in examples if not all(turn.trainable for turn in one.turns)][:2]
     assert some
     scored = Scorer(actor.model, 0.8, share=False)(some).log_probs
-    taught = torch.tensor([turn.learn for one in some for turn in one.turns for _ in turn.output])
+    taught = torch.tensor([turn.trainable for one in some for turn in one.turns for _ in turn.output])
     assert torch.equal(torch.cat([learned(one) for one in some]), taught)
 
     def mean_nll(records: list[Record], count: int) -> torch.Tensor:
@@ -171,14 +171,16 @@ def test_mistakes_are_read_but_not_imitated(examples: list[Record], make: Callab
         assert (one is None) == (other is None)
         if one is not None and other is not None:
             torch.testing.assert_close(one, other, atol=1e-5, rtol=GRADIENT)
-    wrong = [replace(one, turns=tuple(replace(t, learn=False) for t in one.turns)) for one in some]
+    wrong = [replace(one, turns=tuple(replace(t, trainable=False) for t in one.turns)) for one in some]
     nothing = torch.autograd.grad(mean_nll(wrong, 1), parameters, allow_unused=True)
     assert all(gradient is None or not gradient.any() for gradient in nothing)
 
 
 def test_the_loss_falls(make: Callable[[], ChatActor], tmp_path: Path) -> None:
     """Sixteen steps on one task: the mean negative log-likelihood falls by more than a half."""
-    config = Config(**{**SMALL, "iterations": 16, "lr": 5e-3, "demonstrated_tasks": 1, "groups": 1})
+    config = Config(
+        **{**SMALL, "iterations": 16, "learning_rate": 5e-3, "demonstrated_tasks": 1, "groups": 1}
+    )
     config = replace(config, eval_every=16, checkpoint_every=16)
     actor = make()
     run = train(config, actor, tmp_path)
@@ -235,8 +237,8 @@ def test_a_folder_of_another_run_is_refused(make: Callable[[], ChatActor], tmp_p
     """Another learning rate is another run."""
     config = Config(**{**SMALL, "iterations": 1})
     train(config, make(), tmp_path)
-    with pytest.raises(CheckpointMismatch, match=r"it has lr 0\.001, this run 0\.5; choose"):
-        train(replace(config, lr=0.5), make(), tmp_path)
+    with pytest.raises(CheckpointMismatch, match=r"it has learning_rate 0\.001, this run 0\.5; choose"):
+        train(replace(config, learning_rate=0.5), make(), tmp_path)
 
 
 def test_what_fits_into_memory_may_change_from_one_part_of_a_run_to_the_next(
@@ -327,7 +329,7 @@ def test_glances_are_more_demonstrations_of_a_task_that_teach_to_read_only(
     lesson: dict[str, Any] = {"script": "scenes", "demonstrated_tasks": 3, "wrong_looks": 0.0}
     config = Config(tasks=tasks, eval_tasks=tasks, per_task=1, glances=2, **lesson)
     examples = by_task(load_examples(config, make(), False))
-    learned = [[[turn.learn for turn in record.played] for record in some] for some in examples]
+    learned = [[[turn.trainable for turn in record.played] for record in some] for some in examples]
     assert learned == [[[True, True], [False, True], [False, True]]] * 3
     with pytest.raises(ValueError, match=r"glances=1 needs script='scenes', got 'evidence'"):
         Config(glances=1)

@@ -168,7 +168,7 @@ def test_changed_weights_must_be_pushed_and_nothing_kept_survives_that(model: Qw
     later = longer(model, first, said, [], "and then?")
     with pytest.raises(EngineError, match="weights have changed since they were pushed"):
         engine.generate([later], settings)
-    engine.push(model.model, 7)
+    engine.update_weights(model.model, 7)
     model.forwarded_tokens = model.encoded_visuals = 0
     (answer,) = engine.generate([later], settings)
     assert answer.versions == (7,) * len(answer.ids)
@@ -181,7 +181,7 @@ def test_an_engine_takes_no_other_model(model: QwenVL, checkpoints: dict[str, Pa
     """It samples with its own; closing forgets all conversations."""
     engine = TransformersEngine(model)
     with pytest.raises(EngineError, match="its own model"):
-        engine.push(load(checkpoints[model.family]).model, 1)
+        engine.update_weights(load(checkpoints[model.family]).model, 1)
     engine.generate([context(model, "a", [], "look")], sampling(model))
     engine.close()
     model.forwarded_tokens = 0

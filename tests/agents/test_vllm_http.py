@@ -246,7 +246,7 @@ def test_a_push_writes_the_weights_and_stamps_outputs(
     served = start(answer)
     engine = engine_of(served.url, transfer_folder=tmp_path)
     engine.generate([IMAGES], SAMPLING)
-    engine.push(model, 7)
+    engine.update_weights(model, 7)
     assert sorted(read) == ["bias", "weight"]
     assert torch.equal(read["weight"], model.weight) and torch.equal(read["bias"], model.bias)
     paths = [path for _, path, _ in served.asked]
@@ -278,7 +278,7 @@ def test_an_update_that_another_trainer_left_is_ended_first(start: Callable[[Han
 
     served = start(answer)
     engine = engine_of(served.url)
-    engine.push(torch.nn.Linear(2, 3), 7)
+    engine.update_weights(torch.nn.Linear(2, 3), 7)
     asked = [(path, body) for _, path, body in served.asked if "weight_update" in path]
     assert [path for path, _ in asked] == [
         *("/start_weight_update", "/finish_weight_update"),
@@ -298,7 +298,7 @@ def test_weights_can_travel_in_half_precision(start: Callable[[Handler], Served]
         return replay(method, path, body)
 
     engine = engine_of(start(answer).url, transfer_dtype=torch.bfloat16)
-    engine.push(model, 7)
+    engine.update_weights(model, 7)
     assert torch.equal(read["weight"], model.weight.bfloat16())
     assert model.weight.dtype == torch.float32
     engine.close()
@@ -384,7 +384,7 @@ def test_a_wrapped_model_is_refused(start: Callable[[Handler], Served]) -> None:
     """Its names are not those of a checkpoint."""
     engine = engine_of(start(Replay()).url)
     with pytest.raises(ValueError, match=r"a wrapper of it: it has a parameter 'module.weight'"):
-        engine.push(torch.nn.ModuleDict({"module": torch.nn.Linear(1, 1)}), 1)
+        engine.update_weights(torch.nn.ModuleDict({"module": torch.nn.Linear(1, 1)}), 1)
     engine.close()
 
 
@@ -415,7 +415,7 @@ def test_missing_routes_name_what_the_server_was_not_started_with(
     with pytest.raises(EngineError, match="VLLM_SERVER_DEV_MODE=1"):
         engine.generate([TEXT], SAMPLING)
     with pytest.raises(EngineError, match="VLLM_SERVER_DEV_MODE=1"):
-        engine.push(torch.nn.Linear(1, 1), 1)
+        engine.update_weights(torch.nn.Linear(1, 1), 1)
     with pytest.raises(EngineError, match="version 1 did not reach"):
         engine.generate([TEXT], SAMPLING)
     engine.close()
@@ -896,6 +896,6 @@ def test_a_full_disk_stops_a_push_with_a_typed_error(
     monkeypatch.setattr("agents.engines.vllm_http.save_file", full)
     engine = engine_of(start(version_only).url, transfer_folder=tmp_path)
     with pytest.raises(OSError, match="No space left"):
-        engine.push(torch.nn.Linear(1, 1), 1)
+        engine.update_weights(torch.nn.Linear(1, 1), 1)
     assert list(tmp_path.iterdir()) == []
     engine.close()

@@ -35,7 +35,7 @@ from agents.engines.transformers_engine import TransformersEngine
 from agents.models.qwen_vl import QwenVL
 from agents.models.tiny_qwen import build_tiny_qwen, tiny_config, train_tokenizer
 from agents.train_grpo_mllm import Config
-from agents.vlm.policy import make_model, prepared, trained
+from agents.vlm.policy import apply_adapters, make_model, trainable_parameters
 from agents.vlm.rollouts import rollouts
 from agents.vlm.tiny import corpus
 from videogym import VideoQAEnv, get_recipe
@@ -89,7 +89,7 @@ class Load:
     lengths: tuple[int, ...]  # tokens sampled, turn by turn
     groups: int
     group_size: int
-    at_once: int  # rollouts in memory together
+    micro_batch_size: int  # rollouts in memory together
     checkpointed: bool  # whether layers run again in the backward pass
 
 
@@ -144,7 +144,7 @@ def build(shape: str, config: Config, env: VideoQAEnv) -> QwenVL:
             model = QwenVL(Qwen2_5_VLForConditionalGeneration(numbers(shape, **ids)), tokenizer, env.store)
     finally:
         torch.set_default_dtype(before)
-    return prepared(config, model)
+    return apply_adapters(config, model)
 
 
 def activations(shape: str, lora_rank: int = 64, tokens: int = 64) -> int:
@@ -276,7 +276,7 @@ def measure(shape: str, recipe: str, device: str, rate: float) -> dict[str, Any]
         device=device,
         dtype="bfloat16" if device == "cuda" else "float32",  # which CPUs only emulate
         lora_rank=64,
-        kl=0.0,
+        kl_coef=0.0,
         groups=load.groups,
         group_size=load.group_size,
         minibatch_groups=load.groups,
@@ -298,14 +298,14 @@ def measure(shape: str, recipe: str, device: str, rate: float) -> dict[str, Any]
         max_context=config.max_context,
     )
     chat.said = load.said
-    actor.push()
+    actor.update_weights()
     rollouts(chat, actor)  # the first of everything costs more
-    actor.push()
+    actor.update_weights()
     peak_gb(device)
     generating, records = timed(device, lambda: rollouts(chat, actor))
     generating_gb = peak_gb(device)
-    assert not any(record.cut for record in records)
-    optimizer = torch.optim.AdamW(trained(model), 1e-6)
+    assert not any(record.abort_reason for record in records)
+    optimizer = torch.optim.AdamW(trainable_parameters(model), 1e-6)
 
     def update() -> None:
         learn(config, actor, records, optimizer)

@@ -88,14 +88,16 @@ class Workload:
         actor.lengths = LENGTHS
         chat = ScriptedEnv(env, model.tokenizer, groups=1, group_size=group_size)
         chat.said = SAID
-        config = Config(groups=1, group_size=group_size, minibatch_groups=1, kl=0.0, share_prefixes=share)
+        config = Config(
+            groups=1, group_size=group_size, minibatch_groups=1, kl_coef=0.0, share_prefixes=share
+        )
         optimizer = torch.optim.AdamW(model.parameters(), 1e-6)
         return cls(model, chat, actor, config, optimizer)
 
     def update(self) -> None:
         """One whole update: episodes, advantages, loss, step, push."""
         learn(self.config, self.actor, rollouts(self.env, self.actor), self.optimizer)
-        self.actor.push()
+        self.actor.update_weights()
 
     def loss(self, records: list[Record]) -> None:
         """Loss and backward pass alone."""
@@ -245,7 +247,7 @@ def compare_long(folder: Path, rollouts_: int = 16, response: int = 96) -> list[
     group = [
         replace(
             record,
-            number=number,
+            sample_index=number,
             turns=(replace(turn, output=tuple(torch.randint(low, high, (response,)).tolist())),),
         )
         for number in range(rollouts_)

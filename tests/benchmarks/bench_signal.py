@@ -26,7 +26,7 @@ from agents.experiments.demo_mllm import EVENT_S, stages
 from agents.training.options import quiet_libraries
 from agents.vlm.actor import ChatActor
 from agents.vlm.config import ChatConfig
-from agents.vlm.policy import make_actor, make_model, trained
+from agents.vlm.policy import make_actor, make_model, trainable_parameters
 from agents.vlm.records import Record
 from videogym import FrameStore
 
@@ -50,7 +50,9 @@ def gradient(actor: ChatActor, records: Sequence[Record], weights: Tensor) -> Te
     scored = actor.scorer(records)
     repeats = torch.tensor(scored.counts)
     loss = (scored.log_probs * weights.repeat_interleave(repeats)).sum()
-    found = torch.autograd.grad(loss, trained(actor.model), allow_unused=True, materialize_grads=True)
+    found = torch.autograd.grad(
+        loss, trainable_parameters(actor.model), allow_unused=True, materialize_grads=True
+    )
     return torch.cat([part.flatten() for part in found])
 
 
@@ -61,7 +63,7 @@ def halves(config: ChatConfig, groups: int, group_size: int) -> tuple[dict[str, 
     right, contrast = 0, 0
     collector = make_collector(config, actor, groups=AT_ONCE, group_size=group_size)
     with closing(collector):
-        collector.sync()
+        collector.update_policy_weights_()
         for iteration in tqdm(range(groups // AT_ONCE), desc="batches of groups"):
             torch.manual_seed(iteration)
             records = collector.collect(iteration)

@@ -42,10 +42,10 @@ SHARED: dict[str, Any] = {
     "max_new_tokens": 48,
 }
 LESSON = train_sft.Config(
-    **SHARED, iterations=120, demonstrated_tasks=128, groups=2, wrong_looks=0.3, lr=1e-2
+    **SHARED, iterations=120, demonstrated_tasks=128, groups=2, wrong_looks=0.3, learning_rate=1e-2
 )
 GRPO = train_grpo_mllm.Config(
-    **SHARED, groups=4, group_size=8, minibatch_groups=1, lr=1e-3, kl=0.0, eval_every=100
+    **SHARED, groups=4, group_size=8, minibatch_groups=1, learning_rate=1e-3, kl_coef=0.0, eval_every=100
 )
 WORKERS = 2
 NEAR = 0.15  # in mean reward over the last iterations and all seeds; one iteration has 32 episodes
@@ -102,7 +102,7 @@ def title(process: psutil.Process) -> str:
 
 def whole(config: train_grpo_mllm.Config, records: list[Record]) -> bool:
     """Whether every episode of all iterations is there once."""
-    names = {(record.group, record.number) for record in records}
+    names = {(record.group, record.sample_index) for record in records}
     return len(names) == len(records) == config.iterations * config.groups * config.group_size
 
 

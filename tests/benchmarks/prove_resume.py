@@ -56,8 +56,8 @@ CHAT: dict[str, Any] = {
     "max_new_tokens": 12,
     "iterations": ITERATIONS,
     "groups": 2,
-    "at_once": 2,
-    "lr": 1e-3,
+    "micro_batch_size": 2,
+    "learning_rate": 1e-3,
     "checkpoint_every": 2,  # every other iteration can have to be done again, its records too
     "eval_every": 4,
     "eval_episodes": 2,
@@ -92,7 +92,9 @@ LOOPS = {
         train_grpo_mllm.train, train_grpo_mllm.Config(group_size=3, minibatch_groups=1, **CHAT), chat
     ),
     "ppo_mllm": Loop(
-        train_ppo_mllm.train, train_ppo_mllm.Config(group_size=3, minibatch=4, critic_lr=1e-2, **CHAT), chat
+        train_ppo_mllm.train,
+        train_ppo_mllm.Config(group_size=3, minibatch=4, critic_learning_rate=1e-2, **CHAT),
+        chat,
     ),
 }
 
@@ -175,7 +177,7 @@ def miscounted(algorithm: str, out: Path) -> str:
     if not records(out):
         return ""
     config = LOOPS[algorithm].config
-    episodes = [(record.group, record.number) for record in read_records(out / "records")]
+    episodes = [(record.group, record.sample_index) for record in read_records(out / "records")]
     expected = ITERATIONS * config.groups * config.group_size
     if len(records(out)) != ITERATIONS or not len(episodes) == len(set(episodes)) == expected:
         return f"{len(set(episodes))} of {expected} episodes, {len(episodes)} lines"

@@ -39,11 +39,11 @@ from agents.vlm.records import read_records, write_records  # noqa: E402
 CLOSE = 1e-5
 WAYS: dict[str, dict[str, Any]] = {
     "as it is": {},
-    "one at a time, layers again": {"at_once": 1, "gradient_checkpointing": True},
-    "all at once": {"at_once": 64},
+    "one at a time, layers again": {"micro_batch_size": 1, "gradient_checkpointing": True},
+    "all at once": {"micro_batch_size": 64},
     "plain prefixes, a window": {"share_prefixes": False, "window": 1},
-    "frozen vision": {"freeze_vision": True, "at_once": 3},
-    "adapters": {"lora_rank": 4, "lr": 3e-4, "gradient_checkpointing": True},
+    "frozen vision": {"freeze_vision": True, "micro_batch_size": 3},
+    "adapters": {"lora_rank": 4, "learning_rate": 3e-4, "gradient_checkpointing": True},
 }
 COMMAND = {  # of the run that is killed
     "groups": 2,
@@ -54,7 +54,7 @@ COMMAND = {  # of the run that is killed
     "eval-every": 4,
     "eval-episodes": 2,
     "max-new-tokens": 8,
-    "lr": 1e-4,
+    "learning_rate": 1e-4,
 }
 
 

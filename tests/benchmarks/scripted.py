@@ -13,7 +13,7 @@ from agents.training.run import optimizer_step
 from agents.vlm.actor import ChatActor
 from agents.vlm.batch import RolloutBatch, group_advantage
 from agents.vlm.env import ChatEnv
-from agents.vlm.policy import trained
+from agents.vlm.policy import trainable_parameters
 from agents.vlm.records import Record
 
 
@@ -47,11 +47,11 @@ def learn(
 ) -> None:
     """The update of `agents.train_grpo_mllm.train` on one minibatch, with returns that differ."""
     batch = RolloutBatch(records, actor.model)
-    returns = torch.tensor([float(record.number % 2) for record in records], dtype=torch.float64)
+    returns = torch.tensor([float(record.sample_index % 2) for record in records], dtype=torch.float64)
     batch.set_advantage(group_advantage(returns, config.group_size))
     loss_module, total = make_loss(config, actor.model.device), 0.0
-    for micro in actor.scorer.micro_batches(batch.records, config.at_once):
+    for micro in actor.scorer.micro_batches(batch.records, config.micro_batch_size):
         loss, _ = grpo_loss(config, loss_module, batch.tensors(micro), micro)
         loss.backward()
         total += loss.item()
-    optimizer_step(trained(actor.model), optimizer, total, config.max_grad_norm)
+    optimizer_step(trainable_parameters(actor.model), optimizer, total, config.max_grad_norm)

@@ -81,7 +81,7 @@ def prefer_banned(model: Any, strength: float = 1000.0) -> None:
 def check_bans(engine: Engine, model: Any, family: str, version: int) -> None:
     """Push a model that wants banned ids, and sample none."""
     prefer_banned(model)
-    engine.push(model, version)
+    engine.update_weights(model, version)
     contexts = [opening(family, key) for key in ("a", "bb")]
     wanted = [scores(model, family, contexts[0], [i], SAMPLING.temperature, ())[0] for i in (START, STOP)]
     assert max(wanted) > -1e-3, "this model does not want a banned id: the test would prove nothing"
@@ -108,5 +108,5 @@ def check_pushes(engine: Engine, model: Any, family: str) -> None:
         move(model, version)
         stale = worst(model, family, contexts, outputs, SAMPLING)
         assert stale > 0.1, "the weights hardly changed: a push that does nothing would pass"
-        engine.push(model, version)
+        engine.update_weights(model, version)
         play(engine, model, family, version)

@@ -58,7 +58,7 @@ def main() -> None:
             images = Context("images", tuple(shown("look", VISUALS)), VISUALS)
             text = Context("text", tuple(shown("no images", ())), ())
             engine.generate([images, text], SAMPLING)
-            engine.push(model, 7)
+            engine.update_weights(model, 7)
             engine.generate([images], SAMPLING)
             many = Context("many", tuple(shown("many", VISUALS * 2)), VISUALS * 2)
             try:

@@ -65,7 +65,16 @@ def test_a_trainer_takes_a_server_by_its_address(
     """What the server sampled is what the model scores; weights are pushed each time."""
     sizes = ("--iterations", "2", "--groups", "2", "--group-size", "2", "--minibatch-groups", "1")
     tasks = ("--tasks", CONFIG.tasks, "--eval-tasks", CONFIG.eval_tasks, "--eval-episodes", "2")
-    bounds = ("--max-new-tokens", "16", "--max-context", "4096", "--lr", "0.01", "--temperature", "0.7")
+    bounds = (
+        "--max-new-tokens",
+        "16",
+        "--max-context",
+        "4096",
+        "--learning-rate",
+        "0.01",
+        "--temperature",
+        "0.7",
+    )
     command = ("agents.train_grpo_mllm", "--checkpoint", str(checkpoint), "--out", str(tmp_path))
     said = run(*command, *sizes, *tasks, *bounds, "--server", url, "--collector", collector)
     assert "eval_accuracy" in said
@@ -87,7 +96,7 @@ def test_an_evaluation_says_what_the_model_itself_would(checkpoint: Path, url: s
         for weight in other.parameters():
             weight.add_(torch.randn(weight.shape))
     engine = HTTPEngine(url, other.store, other.layout)
-    engine.push(other.model, 1)  # the version that the command will push, too
+    engine.update_weights(other.model, 1)  # the version that the command will push, too
     engine.close()
     usual = ("--recipe", "LONGVT_TINY", "--tasks", TASKS.format(split="test"), "--episodes", "4")
     bounds = ("--max-new-tokens", "16", "--max-context", "4096")

@@ -35,7 +35,14 @@ SHARED: dict[str, Any] = {
     "max_new_tokens": 48,
 }
 GRPO = train_grpo_mllm.Config(
-    **SHARED, iterations=30, groups=4, group_size=8, minibatch_groups=1, lr=1e-3, kl=0.0, checkpoint_every=1
+    **SHARED,
+    iterations=30,
+    groups=4,
+    group_size=8,
+    minibatch_groups=1,
+    learning_rate=1e-3,
+    kl_coef=0.0,
+    checkpoint_every=1,
 )
 DIES_AFTER = 10  # iterations
 
@@ -83,7 +90,7 @@ def test_it_learns_and_survives_the_death_of_its_server(tmp_path: Path) -> None:
     """The reward rises; no record is lost or there twice; each says which weights sampled it."""
     torch.manual_seed(0)
     lesson = train_sft.Config(
-        **SHARED, iterations=60, demonstrated_tasks=64, groups=2, wrong_looks=0.3, lr=1e-2
+        **SHARED, iterations=60, demonstrated_tasks=64, groups=2, wrong_looks=0.3, learning_rate=1e-2
     )
     lesson = replace(lesson, checkpoint=str(tiny_checkpoint(tmp_path / "tiny", lesson)))
     pupil = make_actor(lesson, make_model(lesson, FrameStore()))
@@ -102,7 +109,7 @@ def test_it_learns_and_survives_the_death_of_its_server(tmp_path: Path) -> None:
     assert [file.stem for file in files] == [f"{n:06d}" for n in range(config.iterations)]
     for iteration, file in enumerate(files):
         records = list(read_records(file))
-        episodes = {(record.group, record.number) for record in records}
+        episodes = {(record.group, record.sample_index) for record in records}
         assert len(records) == len(episodes) == config.groups * config.group_size
         versions = {version for record in records for turn in record.turns for version in turn.versions}
         assert len(versions) == 1 and versions.pop() == iteration + 1

@@ -33,10 +33,10 @@ class Served:
     model: Any
     version: int = 0  # pushed last
 
-    def push(self) -> None:
+    def update_weights(self) -> None:
         """Push the model under the next version."""
         self.version += 1
-        self.engine.push(self.model, self.version)
+        self.engine.update_weights(self.model, self.version)
 
 
 @pytest.fixture(scope="module", params=list(LAYOUTS))
@@ -119,11 +119,11 @@ def test_a_failed_push_stops_sampling_until_one_succeeds(served: Served) -> None
     """Weights of another model are refused; the next push of the right ones is sampled from exactly."""
     context = opening(served.family, "after")
     with pytest.raises(EngineError, match="update_weights"):
-        served.engine.push(torch.nn.Linear(3, 3), 99)
+        served.engine.update_weights(torch.nn.Linear(3, 3), 99)
     with pytest.raises(EngineError, match="push them again"):
         served.engine.generate([context], SAMPLING)
     move(served.model, 11)
-    served.push()
+    served.update_weights()
     outputs = served.engine.generate([context], SAMPLING)
     assert worst(served.model, served.family, [context], outputs, SAMPLING) < TOLERANCE
 
@@ -134,12 +134,12 @@ def test_an_update_that_was_left_unfinished_does_not_hold_up_the_next(served: Se
     served.engine._control("/start_weight_update")
     again = HTTPEngine(served.server.url, Noise(), LAYOUTS[served.family])
     move(served.model, 12)
-    again.push(served.model, 1)
+    again.update_weights(served.model, 1)
     context = opening(served.family, "afresh")
     outputs = again.generate([context], SAMPLING)
     assert worst(served.model, served.family, [context], outputs, SAMPLING) < TOLERANCE
     again.close()
-    served.push()
+    served.update_weights()
 
 
 def test_weights_that_do_not_fill_the_model_are_refused(served: Served) -> None:
@@ -152,8 +152,8 @@ def test_weights_that_do_not_fill_the_model_are_refused(served: Served) -> None:
             return ((name, value) for name, value in names if "visual" not in name)
 
     with pytest.raises(EngineError, match="no new weights came for"):
-        served.engine.push(Half(), 99)
-    served.push()
+        served.engine.update_weights(Half(), 99)
+    served.update_weights()
     contexts = [opening(served.family, "again")]
     outputs = served.engine.generate(contexts, SAMPLING)
     assert worst(served.model, served.family, contexts, outputs, SAMPLING) < TOLERANCE
@@ -162,11 +162,11 @@ def test_weights_that_do_not_fill_the_model_are_refused(served: Served) -> None:
 def test_another_trainer_on_the_same_server_is_noticed(served: Served) -> None:
     """Weights that somebody else pushed are not taken for one's own."""
     other = HTTPEngine(served.server.url, Noise(), LAYOUTS[served.family])
-    other.push(served.model, served.version)  # the very number
+    other.update_weights(served.model, served.version)  # the very number
     with pytest.raises(EngineError, match="something else pushes"):
         served.engine.generate([opening(served.family, "mine")], SAMPLING)
     other.close()
-    served.push()
+    served.update_weights()
     served.engine.generate([opening(served.family, "mine")], SAMPLING)
 
 

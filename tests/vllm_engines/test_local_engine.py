@@ -72,11 +72,11 @@ def test_a_failed_push_stops_sampling_until_one_succeeds(local: Any) -> None:
     family, engine, model = local
     contexts = [opening(family, "after")]
     with pytest.raises(EngineError, match="could not be loaded"):
-        engine.push(torch.nn.Linear(3, 3), 99)
+        engine.update_weights(torch.nn.Linear(3, 3), 99)
     with pytest.raises(EngineError, match="push them again"):
         engine.generate(contexts, SAMPLING)
     move(model, 11)
-    engine.push(model, 3)
+    engine.update_weights(model, 3)
     outputs = engine.generate(contexts, SAMPLING)
     assert worst(model, family, contexts, outputs, SAMPLING) < TOLERANCE
 

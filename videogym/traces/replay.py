@@ -61,7 +61,7 @@ class StoredEpisode(Protocol):
         """Episodes of one group began in the same state."""
 
     @property
-    def number(self) -> int:
+    def sample_index(self) -> int:
         """Of the episode in its group."""
 
     @property
@@ -73,7 +73,7 @@ class StoredEpisode(Protocol):
         """Why the recipe's rules ended it, or ""."""
 
     @property
-    def cut(self) -> str:
+    def abort_reason(self) -> str:
         """Why it was cut from outside, or ""."""
 
     @property
@@ -100,13 +100,13 @@ def replayed(record: StoredEpisode, env: VideoQAEnv, run: str) -> Trace:
     env.reset(options={"task_id": record.task_id})
     turns = []
     for number, turn in enumerate(record.played, start=1):
-        if record.cut == "context" and not turn.text and not turn.error:
+        if record.abort_reason == "context" and not turn.text and not turn.error:
             break  # its output had no room to end, and was not played
         if env.state.terminated:
             raise ReplayError(f"{_name(record)} does not play as it did: it is over before turn {number}")
         env.step(grammar.parse(turn.text, env.state))
         if turn.error == "fault" and env.state.turns[-1].clips:
-            env.report_fault(record.cut.removeprefix(_FAULT))
+            env.report_fault(record.abort_reason.removeprefix(_FAULT))
         played = env.state.turns[-1]
         error = played.error.code if played.error else ""
         for what, now, then in (("error", error, turn.error), ("frames", bool(played.clips), turn.looked)):
@@ -122,8 +122,8 @@ def replayed(record: StoredEpisode, env: VideoQAEnv, run: str) -> Trace:
         )
     # A cut episode has no answer, so it is not right.
     correct = record.success if record.ending else False
-    return trace_of(env.state, tuple(turns), correct=correct, run=run, cut=record.cut)
+    return trace_of(env.state, tuple(turns), correct=correct, run=run, cut=record.abort_reason)
 
 
 def _name(record: StoredEpisode) -> str:
-    return f"episode {record.group}/{record.number} of task {record.task_id!r}"
+    return f"episode {record.group}/{record.sample_index} of task {record.task_id!r}"

@@ -50,10 +50,10 @@ class _Record:
     recipe: str
     task_id: str
     group: str
-    number: int
+    sample_index: int
     played: tuple[_Turn, ...]
     ending: str
-    cut: str
+    abort_reason: str
     success: bool | None
 
 
@@ -165,9 +165,16 @@ def _records(path: Path) -> Iterator[tuple[int, _Record]]:
 def _record(row: Mapping[str, Any]) -> _Record:
     if row["version"] != _VERSION:
         raise ValueError(f"version {row['version']!r}, this code reads {_VERSION}")
-    names = ("recipe", "task_id", "group", "number", "ending", "cut", "success")
-    played = tuple(_turn(turn) for turn in row["turns"] if turn["output"])
-    return _Record(played=played, **{name: row[name] for name in names})
+    return _Record(
+        recipe=row["recipe"],
+        task_id=row["task_id"],
+        group=row["group"],
+        sample_index=row["number"],
+        played=tuple(_turn(turn) for turn in row["turns"] if turn["output"]),
+        ending=row["ending"],
+        abort_reason=row["cut"],
+        success=row["success"],
+    )
 
 
 def _turn(row: Mapping[str, Any]) -> _Turn:
