@@ -27,8 +27,8 @@ from .records import TurnRecord
 class Chat:
     """Lays conversations out as collapsed token ids.
 
-    LongVT's grammar gets the layout of LongVT's training: no newline after ``<|im_end|>``, tool replies
-    inside a user block right after the role. Others get Qwen's own.
+    A block ends with ``<|im_end|>`` and what the grammar's ``block_end`` says, by default a newline. Tool
+    replies are user blocks.
 
     Args:
         tokenizer: of a Qwen-VL checkpoint.
@@ -56,7 +56,7 @@ class Chat:
             *("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
             *("<|image_pad|>", "<|video_pad|>"),
         )
-        self._glued = grammar.name.startswith("longvt")
+        self._block_end: str = getattr(grammar, "block_end", "\n")
 
     def opening(self, state: State) -> tuple[tuple[int, ...], TurnRecord]:
         """The system message, and the first observation up to where the assistant writes.
@@ -113,7 +113,7 @@ class Chat:
         return [*ids, *self.text_ids(plain)]
 
     def _gap(self) -> list[int]:
-        return [] if self._glued else self.text_ids("\n")
+        return self.text_ids(self._block_end)
 
     def _observation(self, state: State, messages: Sequence[Message], before: Iterable[int]) -> TurnRecord:
         visuals: list[Visual] = []
@@ -126,7 +126,7 @@ class Chat:
             parts = [message.parts for message in group]
             if role == "tool":  # replies to parallel calls share one block
                 parts, head = [tuple(part for one in parts for part in one)], "user"
-                head = head if self._glued else f"{head}\n"
+                head = f"{head}{self._block_end}"
             else:
                 head = f"{role}\n"
             for one in parts:

@@ -19,6 +19,7 @@ from agents.vlm.records import Record, fingerprint
 from videogym import Region, RewardError, State, Task, TextActions, VideoQAEnv, get_recipe
 from videogym.datasets import load_tasks
 from videogym.grammars import get_grammar
+from videogym.grammars.longvt import LongVT
 from videogym.rewards import AnswerTerm
 from videogym.video import Video, VideoError
 
@@ -111,6 +112,19 @@ def test_other_grammars_have_qwens_own_layout(env: VideoQAEnv, tokenizer: Tokeni
     head, turn = Chat(tokenizer, get_grammar("native")).opening(state)
     assert tokenizer.decode(head).endswith("<|im_end|>\n")
     assert tokenizer.decode(turn.observation).endswith("<|im_end|>\n<|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize("block_end", ["\n", ""])
+def test_a_grammar_says_what_ends_a_block(env: VideoQAEnv, tokenizer: Tokenizer, block_end: str) -> None:
+    """Whatever its name is: LongVT's, under another one, has LongVT's layout or Qwen's."""
+
+    class Mine(LongVT):
+        name = "mine"
+
+    Mine.block_end = block_end
+    env.reset(seed=0)
+    head, _ = Chat(tokenizer, Mine("strict")).opening(env.state)
+    assert tokenizer.decode(list(head)).endswith(f"<|im_end|>{block_end}")
 
 
 def test_replies_stand_in_a_user_block(chat: Chat, env: VideoQAEnv, tokenizer: Tokenizer) -> None:
@@ -457,7 +471,7 @@ def test_an_output_without_room_to_end_is_cut_and_no_wrong_answer(
     cut = answered(ids, len(ids))
     assert (cut.abort_reason, cut.ending, cut.success) == ("context", "", None)
     for output, room in ((ids, len(ids) + 1), ([*ids, end], len(ids) + 1)):
-        assert (answered(output, room).cut, answered(output, room).ending) == ("", "answered")
+        assert (answered(output, room).abort_reason, answered(output, room).ending) == ("", "answered")
 
 
 def test_a_video_that_cannot_be_opened_is_passed_over(

@@ -219,7 +219,7 @@ def test_a_context_that_is_full_cuts_the_episode(checkpoints: dict[str, Path], t
     }
     write(tmp_path, records, tight)
     (trace,) = read_traces(tmp_path).episodes
-    assert (trace.abort_reason, trace.ending, trace.turns) == ("context", "", ())
+    assert (trace.cut, trace.ending, trace.turns) == ("context", "", ())
 
 
 @pytest.mark.parametrize(

@@ -67,12 +67,12 @@ def test_an_episode_that_was_cut_says_why(chat: ChatEnv, tmp_path: Path) -> None
     env = VideoQAEnv(TASKS, RECIPE)
     record = replace(told(chat, OUTPUTS[:1]), abort_reason="context")
     trace = trace_of_record(record, env, "run")
-    assert (trace.abort_reason, trace.ending, trace.correct, len(trace.turns)) == ("context", "", False, 1)
+    assert (trace.cut, trace.ending, trace.correct, len(trace.turns)) == ("context", "", False, 1)
     nothing = replace(record, turns=(replace(record.turns[0], output=()),), abort_reason="fault: gone")
     assert trace_of_record(nothing, env, "run").turns == ()
     turn = replace(record.turns[0], error="fault", looked=False, terms={"answer": None}, reward=0.0)
     faulty = trace_of_record(replace(record, turns=(turn,), abort_reason="fault: gone"), env, "run")
-    assert faulty.turns[0].turn.fault == "gone" and faulty.abort_reason == "fault: gone"
+    assert faulty.turns[0].turn.fault == "gone" and faulty.cut == "fault: gone"
 
 
 def test_an_episode_that_plays_otherwise_is_refused(chat: ChatEnv) -> None:

@@ -52,7 +52,12 @@ class Message:
 
 
 class Grammar(Protocol):
-    """How a text policy writes actions and reads observations."""
+    """How a text policy writes actions and reads observations.
+
+    A grammar may have an attribute ``block_end``, what a model reads between a message's end token and the
+    next message, and between the role and the text of tool replies; without it that is a newline, as in
+    Qwen's own layout.
+    """
 
     @property
     def name(self) -> str:

@@ -72,6 +72,7 @@ class LongVT:
     profile: Literal["strict", "code"]
 
     tags = (THINK, TOOL_CALL, ANSWER, TOOLS, TOOL_RESPONSE)
+    block_end = ""  # as in LongVT's training
 
     @property
     def name(self) -> str:
