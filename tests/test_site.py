@@ -220,6 +220,42 @@ def test_the_shown_server_command_is_understood() -> None:
         command_parser().parse_args(words[words.index("agents.engines.vllm_server") + 1 :])
 
 
+# --- the trees of the layout ---------------------------------------------------------------------
+
+
+def tree(page: Path) -> dict[str, str]:
+    """The lines of a page's layout, by the package that they are in."""
+    text = page.read_text(encoding="utf-8")
+    lines = text[text.index("\nvideogym/ ") :].partition("```")[0].splitlines()[1:]
+    packages, here = {}, ""
+    for line in lines:
+        if not line.startswith(" "):
+            here = line.split("/")[0]
+        elif here in ("videogym", "agents"):
+            packages[here] = packages.get(here, "") + line + "\n"
+    return packages
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/design.md"])
+def test_what_a_layout_names_is_there(page: str) -> None:
+    for package, text in tree(ROOT / page).items():
+        names = [name for line in text.splitlines() for name in re.findall(r"^ {4}(\S.*?)(?:   *|$)", line)]
+        entries = [
+            entry for name in names for entry in re.split(r"[ ,]+", name) if re.search(r"[./]", entry)
+        ]
+        assert len(entries) > 8
+        missing = [entry for entry in entries if not list((ROOT / package).glob(entry.rstrip("/")))]
+        assert not missing, f"{page} names {missing} in {package}/"
+
+
+def test_the_design_names_all_rooms() -> None:
+    for package, text in tree(DOCS / "design.md").items():
+        rooms = [path for path in (ROOT / package).iterdir() if not path.name.startswith("_")]
+        names = [path.name for path in rooms if path.suffix == ".py" or (path / "__init__.py").exists()]
+        absent = [name for name in names if name not in text and not name.startswith("train_")]
+        assert not absent, f"docs/design.md leaves {absent} out of {package}/"
+
+
 # --- in a browser ------------------------------------------------------------------------------
 
 
