@@ -63,13 +63,13 @@ class Config(ChatConfig):
     trains: ClassVar[bool] = False
 
     recipe: str = ""
-    """Recipe of all episodes, or its name."""
+    """Recipe of all episodes, or its name, such as LONGVT/paper."""
     tasks: str = ""
-    """Source of the tasks that are played."""
+    """Source of the tasks that are evaluated."""
     episodes: int = 0
-    """Tasks that are played, the first ones; 0: all."""
+    """Number of tasks that are played, the first ones; 0: all."""
     trained_on: str = ""
-    """Source of the tasks that the model was trained on: it is not evaluated on their videos."""
+    """Source of the training tasks: evaluating on their videos is refused; empty: not checked."""
     server: str = ""
     """URL of a vLLM that samples, see `agents.engines.vllm_server`; empty: the model does."""
     by: str = ""

@@ -47,17 +47,17 @@ class Config(RunConfig):
     epochs: int = 2
     """Passes over a batch."""
     minibatch: int = 128
-    """Turns of a gradient step."""
+    """Turns per gradient step."""
     learning_rate: float = 5e-4
     """Learning rate at the start; it falls to zero on a straight line."""
     clip_low: float = 0.2
-    """Clipping of the importance ratio below 1."""
+    """Clip the importance ratio below at 1 minus this value."""
     clip_high: float = 0.2
-    """Clipping of it above 1; DAPO's clip-higher is 0.28."""
+    """Clip the importance ratio above at 1 plus this value; DAPO's clip-higher is 0.28."""
     entropy: float = 0.01
-    """Weight of the entropy bonus."""
+    """Coefficient of the entropy bonus."""
     max_grad_norm: float = 0.5
-    """Gradients are scaled down to this norm."""
+    """Clip the norm of the gradient to this value."""
 
 
 def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = False) -> TrainingRun:

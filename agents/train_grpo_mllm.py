@@ -43,34 +43,34 @@ class Config(ChatConfig):
     """Everything a run depends on, beside the weights it starts from."""
 
     iterations: int = 160
-    """Batches to collect and learn from."""
+    """Number of iterations; each collects a batch and learns from it."""
     groups: int = 16
-    """Tasks of an iteration."""
+    """Tasks in an iteration."""
     group_size: int = 16
-    """Rollouts of a task."""
+    """Rollouts per task."""
     minibatch_groups: int = 8
-    """Groups of a gradient step."""
+    """Groups per gradient step."""
     micro_batch_size: int = 16
-    """Rollouts in memory together; fewer than a step has are accumulated."""
+    """Rollouts per forward and backward pass; gradients are accumulated over the step."""
     learning_rate: float = 1e-6
     """Learning rate."""
     weight_decay: float = 0.01
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm."""
+    """Clip the norm of the gradient to this value."""
     clip_low: float = 0.2
-    """The ratio of probabilities is clipped below at 1 less this."""
+    """Clip the importance ratio below at 1 minus this value."""
     clip_high: float = 0.2
-    """And above at 1 plus this."""
+    """Clip the importance ratio above at 1 plus this value."""
     kl_coef: float = 0.001
-    """Weight of the divergence from the first policy; 0: no copy of it is kept."""
+    """Coefficient of the KL divergence from the reference policy; 0: no reference policy is kept."""
     aggregation: Literal["prompt_mean", "token_mean"] = "prompt_mean"
-    """Of tokens: "prompt_mean", rollouts count equally, or "token_mean", tokens do."""
+    """How token losses are averaged: every rollout counts equally (prompt_mean), or every token does."""
     collector: RolloutKind = "local"
-    """Who plays: see `agents.collectors.rollouts.make_collector`; with "local" a run is repeatable to the
-    bit."""
+    """Where episodes are played: in this process, which makes a run repeatable to the bit, in threads
+    (async) or in Ray workers."""
     workers: int = 2
-    """Processes of "ray"; groups that "async" has in play at once."""
+    """Ray workers, or the groups that the async collector plays in parallel."""
 
 
 def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -> TrainingRun:

@@ -42,29 +42,29 @@ class Config(RunConfig):
     """Everything a run depends on, beside the policy it starts from."""
 
     gate: Literal["recipe", "code", "none"] = "recipe"
-    """Who gates turn rewards: the recipe's terms, the published code's shaping of batches, or nobody."""
+    """What gates turn rewards: the recipe's terms, the published code's reward shaping, or nothing."""
     bonus: Literal["none", "paper", "code"] = "none"
     """Exploration bootstrapping, see `agents.training.releveling.ExplorationBonus`."""
     estimator: Literal["bilevel", "gae"] = "bilevel"
-    """Who estimates advantages; for one action a turn both give the same."""
+    """Advantage estimator; with one action per turn both give the same."""
     gamma: float = 0.95
     """Discount from turn to turn; 0.95 in the paper, 1.0 in its code."""
     lmbda: float = 0.95
-    """Trace decay over turns."""
+    """Lambda of GAE, over turns."""
     epochs: int = 4
     """Passes over a batch."""
     minibatch: int = 128
-    """Turns of a gradient step."""
+    """Turns per gradient step."""
     learning_rate: float = 5e-4
     """Learning rate at the start; it falls to zero on a straight line."""
     clip_epsilon: float = 0.2
-    """Clipping of the importance ratio."""
+    """Clip the importance ratio to 1 plus or minus this value."""
     entropy: float = 0.01
-    """Weight of the entropy bonus."""
+    """Coefficient of the entropy bonus."""
     vf_coef: float = 1.0
-    """Weight of the critic's loss."""
+    """Coefficient of the value loss."""
     max_grad_norm: float = 0.5
-    """Gradients are scaled down to this norm."""
+    """Clip the norm of the gradient to this value."""
 
 
 def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = False) -> TrainingRun:

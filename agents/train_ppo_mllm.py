@@ -51,43 +51,43 @@ class Config(ChatConfig):
     """Everything a run depends on, beside the weights it starts from."""
 
     recipe: str = "VIDEO_MTR_TINY"
-    """Recipe of all episodes, or its name."""
+    """Recipe of all episodes, or its name, such as LONGVT/paper."""
     window: int = 2
-    """Earlier turns that a policy reads again; 0: all."""
+    """Number of earlier turns in the context; 0: all."""
     temperature: float = 0.7
-    """Of sampling and of the trained distribution."""
+    """Temperature of sampling, and of the distribution that is trained."""
     max_new_tokens: int = 512
-    """Bound of one output."""
+    """Limit of tokens in one output."""
     iterations: int = 500
-    """Batches to collect and learn from."""
+    """Number of iterations; each collects a batch and learns from it."""
     groups: int = 16
-    """Tasks of an iteration."""
+    """Tasks in an iteration."""
     group_size: int = 2
-    """Episodes of a task."""
+    """Episodes per task."""
     minibatch: int = 8
-    """Episodes of a gradient step."""
+    """Episodes per gradient step."""
     micro_batch_size: int = 8
-    """Episodes in memory together; fewer than a step has are accumulated."""
+    """Episodes per forward and backward pass; gradients are accumulated over the step."""
     learning_rate: float = 1e-6
     """Learning rate of the policy."""
     critic_learning_rate: float = 1e-5
     """Learning rate of the critic's head."""
     vf_coef: float = 1.0
-    """Weight of the critic's loss."""
+    """Coefficient of the value loss."""
     weight_decay: float = 0.01
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm."""
+    """Clip the norm of the gradient to this value."""
     clip_epsilon: float = 0.2
-    """Clipping of the importance ratio."""
+    """Clip the importance ratio to 1 plus or minus this value."""
     value_clip: float = 0.5
-    """Clipping of the critic's change, see `agents.training.losses.clipped_value_loss`."""
+    """Clip the change of the critic's values to this, see `agents.training.losses.clipped_value_loss`."""
     entropy: float = 0.001
-    """Weight of the entropy bonus."""
+    """Coefficient of the entropy bonus."""
     kl_coef: float = 0.001
-    """Penalty, in the reward of each token, for divergence from the first policy; 0: no copy is kept."""
+    """Coefficient of the KL penalty in the reward of each token; 0: no reference policy is kept."""
     gate: Literal["recipe", "code", "none"] = "recipe"
-    """Who gates turn rewards: the recipe's terms, the published code's shaping of batches, or nobody."""
+    """What gates turn rewards: the recipe's terms, the published code's reward shaping, or nothing."""
     bonus: Literal["none", "paper", "code"] = "paper"
     """Exploration bootstrapping, see `agents.training.releveling.ExplorationBonus`."""
     gamma_turn: float = 0.95
@@ -95,12 +95,12 @@ class Config(ChatConfig):
     gamma_token: float = 1.0
     """Discount from token to token of a turn."""
     lmbda: float = 1.0
-    """Decay of traces on both levels, as in the published code."""
+    """Lambda of GAE on both levels, as in the published code."""
     collector: RolloutKind = "local"
-    """Who plays: see `agents.collectors.rollouts.make_collector`; with "local" a run is repeatable to the
-    bit."""
+    """Where episodes are played: in this process, which makes a run repeatable to the bit, in threads
+    (async) or in Ray workers."""
     workers: int = 2
-    """Processes of "ray"; groups that "async" has in play at once."""
+    """Ray workers, or the groups that the async collector plays in parallel."""
 
 
 def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -> TrainingRun:

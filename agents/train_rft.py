@@ -39,9 +39,9 @@ class Config(train_sft.Config):
     overlap_term: str = "time"
     """Reward term that is the temporal IoU of an episode."""
     min_overlap: float = 0.3
-    """Least value of it."""
+    """Least temporal IoU of a rollout that is kept."""
     per_question: int = 4
-    """Most rollouts of one question, the first ones; 0: all."""
+    """Limit of rollouts per question, the first ones; 0: all."""
     iterations: int = 1600
     """Gradient steps."""
 

@@ -55,7 +55,7 @@ class Config(ChatConfig):
     """Everything a run depends on, beside the weights it starts from."""
 
     records: str = ""
-    """File or folder of examples; empty: a script demonstrates."""
+    """File or folder of examples; empty: a scripted policy demonstrates."""
     script: Literal["evidence", "scenes", "traces"] = "evidence"
     """Who demonstrates: `agents.demonstrations.evidence`, for all tasks with evidence;
     `agents.demonstrations.scenes`, which says what frames show and teaches a model that cannot see yet; or
@@ -63,33 +63,33 @@ class Config(ChatConfig):
     glances: int = 0
     """More demonstrations of each task by the scenes script, which only teach to read a look."""
     demonstrated_tasks: int = 1000
-    """Tasks that the script plays, the first ones."""
+    """Number of tasks that the scripted policy plays, the first ones."""
     per_task: int = 4
-    """Demonstrations of each, in different words; a conversation is played once."""
+    """Demonstrations per task, in different words; a conversation is played once."""
     wrong_looks: float = 0.15
     """Share of the script's turns that look in the wrong place first."""
     refused_calls: float = 0.1
     """Share of the evidence script's turns that make a call which is refused."""
     look_again: bool = False
-    """Whether the evidence script looks also at what the skim shows, as LongVT's conversations do."""
+    """Look also at evidence that the skim already shows, as LongVT's conversations do."""
     iterations: int = 3000
     """Gradient steps."""
     groups: int = 4
-    """Tasks of a gradient step, with all their examples."""
+    """Tasks per gradient step, with all their examples."""
     micro_batch_size: int = 16
-    """Examples in memory together; fewer than a step has are accumulated."""
+    """Examples per forward and backward pass; gradients are accumulated over the step."""
     learning_rate: float = 5e-5
     """Highest learning rate, falling in a half cosine."""
     vision_lr: float = 1.0
     """Factor of the vision tower's learning rate."""
     warmup: float = 0.1
-    """Share of the steps in which the rate rises."""
+    """Share of the steps over which the learning rate warms up."""
     weight_decay: float = 0.0
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     beta2: float = 0.999
-    """Of AdamW; a model that starts from random weights learns faster with less memory."""
+    """Second beta of AdamW; a model that starts from random weights learns faster with a lower one."""
     max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm."""
+    """Clip the norm of the gradient to this value."""
     eval_every: int = 500
     """Steps between evaluations; there is one after the last."""
     checkpoint_every: int = 500

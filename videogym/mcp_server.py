@@ -149,11 +149,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tasks", default=DEFAULT_TASKS, help="source of tasks (default: %(default)s)")
     parser.add_argument("--recipe", default="DEFAULT", help="name of a recipe (default: %(default)s)")
-    parser.add_argument("--grammar", help="whose tools are served (default: the recipe's, else native)")
-    parser.add_argument("--task-id", help="the task; left out, one is drawn")
-    parser.add_argument("--seed", type=int, default=0, help="draws the task (default: %(default)s)")
-    parser.add_argument("--video-root", metavar="DIR", help="folder below which relative video paths lie")
-    parser.add_argument("--traces", metavar="FILE", help="JSONL file to which the episode is appended")
+    parser.add_argument(
+        "--grammar", help="grammar whose tools are served (default: the recipe's, else native)"
+    )
+    parser.add_argument("--task-id", help="id of the task (default: one is drawn)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default: %(default)s)")
+    parser.add_argument(
+        "--video-root", metavar="DIR", help="folder below which relative video paths lie (default: none)"
+    )
+    parser.add_argument(
+        "--traces", metavar="FILE", help="JSONL file to which the episode is appended (default: not stored)"
+    )
     return parser
 
 

@@ -32,21 +32,22 @@ class RunConfig(LoopConfig):
     """What the loops of compact policies need to know."""
 
     tasks: str = TASKS.format(count=4000, split="train")
-    """Source of the tasks that are trained on."""
+    """Source of the training tasks: a task file, FORMAT:PATH or procedural:."""
     eval_tasks: str = TASKS.format(count=200, split="val")
-    """Source of held-out tasks."""
+    """Source of the held-out tasks."""
     windows: tuple[int, ...] = (16,)
     """Numbers of windows a policy can look at, see `videogym.DiscreteActions`."""
     options: int = 4
-    """Options it can answer."""
+    """Number of answer options that the policy can choose from."""
     episodes: int = 128
-    """Episodes of a batch."""
+    """Episodes per batch."""
     collector: Literal["single", "parallel", "async"] = "single"
-    """See `agents.collectors.episodes.EpisodeCollector`."""
+    """Where episodes are played: in this process, which is repeatable, in worker processes (parallel), or
+    in threads with one batching server (async)."""
     workers: int = 2
-    """Processes of the parallel collector."""
+    """Worker processes of the parallel collector."""
     eval_episodes: int = 100
-    """Held-out tasks of an evaluation, always the same."""
+    """Number of held-out tasks in an evaluation, always the same ones."""
 
 
 C = TypeVar("C", bound=RunConfig)
@@ -174,12 +175,15 @@ def command_line(about: str, config_class: type[C], train: Callable[..., Trainin
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=out, help="folder; resumed if it holds a run")
+    parser.add_argument(
+        "--out", type=Path, default=out, help="folder; resumed if it holds a run (default: %(default)s)"
+    )
     parser.add_argument(
         "--start",
         choices=("oracle", "answers", "cold"),
         default="oracle",
-        help="imitate the oracle first; learn only to answer about shown frames; or start untrained",
+        help="imitate the oracle first; learn only to answer about shown frames; or start untrained "
+        "(default: %(default)s)",
     )
     add_options(parser, config_class)
     arguments = parser.parse_args()

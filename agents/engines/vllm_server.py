@@ -209,7 +209,7 @@ def command_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", help="folder or name of a Qwen2.5-VL or Qwen3-VL")
-    parser.add_argument("--port", type=int, default=0, help="by default one that is free")
+    parser.add_argument("--port", type=int, default=0, help="TCP port (default: one that is free)")
     needed = {
         "max-model-len": "tokens of the longest context with its output",
         "max-images": "images of one context",
@@ -217,11 +217,20 @@ def command_parser() -> argparse.ArgumentParser:
     }
     for name, what in needed.items():
         parser.add_argument(f"--{name}", type=int, required=True, help=what)
-    parser.add_argument("--dtype", default="bfloat16", help="of the weights and the activations")
-    parser.add_argument("--device", choices=("cuda", "cpu"), help="by default a GPU, if there is one")
-    parser.add_argument("--seed", type=int, default=0, help="of sampling")
-    parser.add_argument("--vllm", help="executable; by default that beside this Python or on the path")
-    parser.add_argument("--log", type=Path, default=Path("vllm.log"), help="where its output is appended")
+    parser.add_argument(
+        "--dtype", default="bfloat16", help="type of weights and activations (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), help="where the model runs (default: a GPU, if there is one)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of sampling (default: %(default)s)")
+    parser.add_argument("--vllm", help="executable (default: that beside this Python, or on the path)")
+    parser.add_argument(
+        "--log",
+        type=Path,
+        default=Path("vllm.log"),
+        help="file to which its output is appended (default: %(default)s)",
+    )
     return parser
 
 

@@ -91,12 +91,23 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/demo"), help="folder for all that is written"
+        "--out",
+        type=Path,
+        default=Path("runs/demo"),
+        help="folder for all that is written (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", "--seeds", dest="seeds", type=int, nargs="+", default=[0], help="one run each"
+        "--seed",
+        "--seeds",
+        dest="seeds",
+        type=int,
+        nargs="+",
+        default=[0],
+        help="one run each (default: 0)",
     )
-    parser.add_argument("--videos", type=int, default=64, help="held-out videos, one question each")
+    parser.add_argument(
+        "--videos", type=int, default=64, help="held-out videos, one question each (default: %(default)s)"
+    )
     parser.add_argument("--skip-grpo", action="store_true", help="leave the language model out")
     return parser.parse_args()
 

@@ -360,10 +360,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/demo-mllm"))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--recipes", nargs="+", choices=tuple(EVENT_S), default=list(EVENT_S))
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once, a core each")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/demo-mllm"), help="folder of all runs (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1, 2], help="one run each (default: 0 1 2)"
+    )
+    parser.add_argument(
+        "--recipes",
+        nargs="+",
+        choices=tuple(EVENT_S),
+        default=list(EVENT_S),
+        help="recipes to train under (default: all)",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count(),
+        help="parallel runs, one core each (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     pairs = list(dict.fromkeys((recipe, seed) for seed in arguments.seeds for recipe in arguments.recipes))
     cells = [

@@ -145,9 +145,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/needle"))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--rounds", type=int, default=75, help="of imitation")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/needle"), help="folder of all runs (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="one run each (default: 0 to 4)"
+    )
+    parser.add_argument("--rounds", type=int, default=75, help="rounds of imitation (default: %(default)s)")
     arguments = parser.parse_args()
     quiet_libraries()
     torch.set_num_threads(1)

@@ -180,14 +180,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/study"))
-    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument(
-        "--confidence", type=float, default=0.0, help="in looks, at the start; 1: as taught"
+        "--out", type=Path, default=Path("runs/study"), help="folder of all runs (default: %(default)s)"
     )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="cells at a time")
-    parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument(
+        "--conditions",
+        nargs="+",
+        choices=CONDITIONS,
+        default=list(CONDITIONS),
+        help="ablations (default: all)",
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="one run each (default: 0 to 4)"
+    )
+    parser.add_argument(
+        "--confidence",
+        type=float,
+        default=0.0,
+        help="confidence in looks at the start; 1: as taught (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="parallel runs (default: %(default)s)"
+    )
+    parser.add_argument("--report", action="store_true", help="print the report; run nothing")
     arguments = parser.parse_args()
     if not arguments.report:
         run_missing(

@@ -207,10 +207,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("records", type=Path, help="file or folder of records")
-    parser.add_argument("--checkpoint", required=True, help="whose tokenizer made the records")
-    parser.add_argument("--format", choices=get_args(Format), required=True)
+    parser.add_argument("--checkpoint", required=True, help="checkpoint whose tokenizer made the records")
+    parser.add_argument("--format", choices=get_args(Format), required=True, help="whose chat format")
     parser.add_argument("--out", type=Path, required=True, help="folder for data and frames")
-    parser.add_argument("--video-root", help="folder below which the videos lie, as in training")
+    parser.add_argument("--video-root", help="folder below which the videos lie (default: none)")
     arguments = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(arguments.checkpoint, trust_remote_code=False)
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -84,7 +84,7 @@ def main() -> int:
     )
     parser.add_argument("records", type=Path, help="file or folder of records")
     parser.add_argument("--tasks", required=True, help="source of the tasks that were played")
-    parser.add_argument("--video-root", help="folder below which relative video paths lie")
+    parser.add_argument("--video-root", help="folder below which relative video paths lie (default: none)")
     parser.add_argument("--run", help="name of the run (default: that of the records' file or folder)")
     parser.add_argument("--out", type=Path, required=True, help="JSONL file of traces, made or replaced")
     arguments = parser.parse_args()

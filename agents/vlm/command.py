@@ -36,9 +36,13 @@ def training_parser(
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=out, help="folder; resumed if it holds a run")
+    parser.add_argument(
+        "--out", type=Path, default=out, help="folder; resumed if it holds a run (default: %(default)s)"
+    )
     if "collector" in {option.name for option in fields(config_class)}:
-        about_server = "of a vLLM that samples, see agents.engines.vllm_server; by default the model does"
+        about_server = (
+            "vLLM server that samples, see agents.engines.vllm_server (default: the model samples)"
+        )
         parser.add_argument("--server", metavar="URL", default="", help=about_server)
     add_options(parser, config_class)
     return parser

@@ -24,43 +24,43 @@ class ChatConfig(LoopConfig):
     trains: ClassVar[bool] = True  # whether steps are made, which bfloat16 would lose
 
     recipe: str = "LONGVT_TINY"
-    """Recipe of all episodes, or its name."""
+    """Recipe of all episodes, or its name, such as LONGVT/paper."""
     tasks: str = TASKS.format(count=4000, split="train")
-    """Source of the tasks that are trained on."""
+    """Source of the training tasks: a task file, FORMAT:PATH or procedural:."""
     eval_tasks: str = TASKS.format(count=200, split="val")
-    """Source of held-out tasks."""
+    """Source of the held-out tasks."""
     eval_episodes: int = 100
-    """Held-out tasks of an evaluation, always the same."""
+    """Number of held-out tasks in an evaluation, always the same ones."""
     checkpoint: str = ""
-    """Folder or name of a Qwen2.5-VL or Qwen3-VL; empty: a tiny one with random weights is made."""
+    """Folder or name of a Qwen2.5-VL or Qwen3-VL checkpoint; empty: a tiny model with random weights."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the weights. In bfloat16 steps of these learning rates are lost: it is for adapters
-    (``lora_rank``), which are kept and trained in float32. Under torchrun all weights can be trained with
-    it: the shards that are stepped stay in float32, what is gathered of them computes in bfloat16."""
+    """Type of the weights. One process trains in bfloat16 with adapters only (``lora_rank``, which stay in
+    float32), because bfloat16 weights round away steps of these learning rates. Under torchrun all weights
+    can be trained: the shards stay in float32, and computation is in bfloat16."""
     device: str = "cpu"
-    """Where the model is, as torch names it."""
+    """Device of the model, as torch names it: cpu, cuda, cuda:1."""
     lora_rank: int = 0
-    """Of low-rank adapters on all linear layers of the language model; 0: all weights are trained."""
+    """Rank of LoRA adapters on all linear layers of the language model; 0: all weights are trained."""
     freeze_vision: bool = False
-    """Whether the vision tower stays as it is; features of its frames are then computed once."""
+    """Freeze the vision tower; features of frames are then computed once and cached."""
     video_form: bool = False
-    """Whether neighbouring frames are shown as a video of the family, not as images."""
+    """Show neighbouring frames as a video, in the way of the model family, instead of as images."""
     window: int = 0
-    """Earlier turns that a policy reads again; 0: all."""
+    """Number of earlier turns in the context; 0: all."""
     temperature: float = 1.0
-    """Of sampling and of the trained distribution."""
+    """Temperature of sampling, and of the distribution that is trained."""
     max_new_tokens: int = 128
-    """Bound of one output."""
+    """Limit of tokens in one output."""
     max_context: int = 32_768
-    """Tokens that a conversation may have."""
+    """Limit of tokens in a conversation."""
     rollouts_at_once: int = 0
-    """Episodes in play together, whose keys and values are in memory; 0: all of an iteration, and 32 of an
-    evaluation."""
+    """Number of episodes played concurrently, whose KV caches are in memory; 0: all of an iteration, 32 in
+    an evaluation."""
     share_prefixes: bool = True
-    """Whether what rollouts have in common goes through the model once in an update."""
+    """Compute the common prefix of rollouts once in an update."""
     gradient_checkpointing: bool = False
-    """Whether layers keep their inputs only and run again in the backward pass: about a third more time in
-    an update, and memory for one layer's activations in place of all."""
+    """Recompute activations in the backward pass: an update takes about a third longer, and memory holds
+    the activations of one layer instead of all."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant.

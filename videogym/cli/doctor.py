@@ -27,7 +27,7 @@ def add_doctor(commands: Any) -> None:
     parser = add_command(
         commands,
         "doctor",
-        help="what is wrong with videos, and how to mend it",
+        help="find what is wrong with videos, and how to repair it",
         description="Examine videos: whether each can be used, what is wrong with it and how to mend that. "
         "Commands to mend are printed, never run. Files are read in processes that may hang or crash.",
         epilog="Exit status: 0 all can be used, 1 something is wrong, 2 the command was not understood.\n\n"

@@ -38,7 +38,7 @@ def add_eval(commands: Any) -> None:
     parser = add_command(
         commands,
         "eval",
-        help="how good a policy is on tasks",
+        help="evaluate a policy on tasks",
         description="Play tasks with a policy and report accuracy, hit rate, temporal IoU, turns, frames, "
         "refused turns and reward terms, each with its 95 % interval. Tasks whose video cannot be used "
         "are listed and left out.",
@@ -56,23 +56,29 @@ def add_eval(commands: Any) -> None:
     )
     parser.add_argument("policy", metavar="POLICY", help="name of a policy, see below")
     add_episodes(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the policy (default: %(default)s)")
-    parser.add_argument("--episodes", type=int, metavar="N", help="of the first N tasks (default: of all)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the policy (default: %(default)s)")
     parser.add_argument(
-        "--text", action="store_true", help="the policy writes text, in the recipe's grammar"
+        "--episodes", type=int, metavar="N", help="play only the first N tasks (default: all)"
     )
     parser.add_argument(
-        "--trained-on", metavar="TASKS", help="refuse to evaluate on videos that these tasks ask about"
+        "--text", action="store_true", help="the policy writes text in the recipe's grammar"
+    )
+    parser.add_argument(
+        "--trained-on",
+        metavar="TASKS",
+        help="source of training tasks: refuse to evaluate on their videos (default: not checked)",
     )
     parser.add_argument(
         "--backend",
         choices=get_args(Backend),
         default="pyav",
-        help="decodes files (default: %(default)s)",
+        help="video decoder (default: %(default)s)",
     )
     add_groups(parser)
     parser.add_argument(
-        "--json", action="store_true", help="settings, metrics and episodes as one JSON object, see `diff`"
+        "--json",
+        action="store_true",
+        help="print settings, metrics and episodes as one JSON object, which `videogym diff` reads",
     )
     parser.set_defaults(run=_eval)
 

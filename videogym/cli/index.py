@@ -47,7 +47,7 @@ def add_index(commands: Any) -> None:
     parser = add_command(
         commands,
         "index",
-        help="read videos once, so that training opens them at once",
+        help="build packet tables and frame grids ahead of time",
         description="Read the packet table of every video, which takes a second for three hours of video "
         "and would otherwise be done when an episode opens it. With --recipe, also decode the frames that "
         "every episode of it begins with, for all processes: 32 of them with 224x126 pixels take 3 MB.",
@@ -60,13 +60,17 @@ def add_index(commands: Any) -> None:
         "2 the command was not understood.",
     )
     add_places(parser)
-    parser.add_argument("--recipe", metavar="NAME", help="keep the frames that its episodes begin with")
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="also decode the frames that episodes of this recipe begin with (default: no frames)",
+    )
     parser.add_argument(
         "--frame-size",
         metavar="WxH",
         type=_box,
-        help="box that kept frames fit into, as VideoQAEnv(observe='pixels', frame_size=...) shows them; "
-        "left out: within the recipe's pixels, as policies that resolve references show them",
+        help="box that kept frames fit into, as VideoQAEnv(observe='pixels', frame_size=...) shows them "
+        "(default: the recipe's pixel budget, as policies that resolve references see them)",
     )
     add_processes(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a line for every video")

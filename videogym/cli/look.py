@@ -1,4 +1,4 @@
-"""``videogym look``: what a video is, and a sheet of its frames."""
+"""``videogym look``: properties of a video, and a contact sheet of its frames."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def add_look(commands: Any) -> None:
     parser = add_command(
         commands,
         "look",
-        help="what a video is, and a sheet of its frames",
-        description="Say what a video is, and draw its frames with their times on one sheet.",
+        help="properties of a video, and a contact sheet of its frames",
+        description="Print the properties of a video, and draw frames with their times on a contact sheet.",
         epilog="  videogym look a.mp4                                         in words\n"
         "  videogym look a.mp4 --out a.jpg                             24 frames of the whole video\n"
         "  videogym look a.mp4 --from 61.5 --to 64 --frames 50 --out part.png\n"
@@ -40,13 +40,28 @@ def add_look(commands: Any) -> None:
         "A file that is refused is explained by `videogym doctor`.",
     )
     parser.add_argument("video", metavar="VIDEO", help="path of a file, or a synthetic: address")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="draw a sheet, .jpg or .png")
-    parser.add_argument("--frames", type=int, default=24, metavar="N", help="on it (default: %(default)s)")
     parser.add_argument(
-        "--from", type=float, dest="start", metavar="SECONDS", help="first frame (default: 0)"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="image file of the contact sheet, .jpg or .png (default: no sheet)",
     )
     parser.add_argument(
-        "--to", type=float, dest="end", metavar="SECONDS", help="end (default: that of the video)"
+        "--frames",
+        type=int,
+        default=24,
+        metavar="N",
+        help="number of frames on the sheet (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--from", type=float, dest="start", metavar="SECONDS", help="time of the first frame (default: 0)"
+    )
+    parser.add_argument(
+        "--to",
+        type=float,
+        dest="end",
+        metavar="SECONDS",
+        help="end of the part that is shown (default: that of the video)",
     )
     parser.set_defaults(run=_look)
 

@@ -36,7 +36,9 @@ def add_places(parser: argparse.ArgumentParser) -> None:
         help="a video, a folder with all below it, a task file, or FORMAT:PATH, a published data set",
     )
     parser.add_argument(
-        "--video-root", metavar="DIR", help="folder in which the videos of tasks are looked up"
+        "--video-root",
+        metavar="DIR",
+        help="folder in which the videos of tasks are looked up (default: none)",
     )
 
 
@@ -44,14 +46,14 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
     """How work is spread over child processes; see `videogym.isolation`."""
     jobs = min(_MOST_JOBS, os.cpu_count() or 1)
     parser.add_argument(
-        "--jobs", type=int, default=jobs, metavar="N", help="processes at once (default: %(default)s)"
+        "--jobs", type=int, default=jobs, metavar="N", help="parallel processes (default: %(default)s)"
     )
     parser.add_argument(
         "--deadline",
         type=float,
         default=60.0,
         metavar="SECONDS",
-        help="without progress on a file after which it is given up (default: %(default)g)",
+        help="give up a file after so long without progress (default: %(default)g)",
     )
 
 
@@ -60,13 +62,20 @@ def add_episodes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tasks",
         default=DEFAULT_TASKS,
-        help="task file, FORMAT:PATH or procedural: source (default: 1000 procedural questions)",
+        help="task file, FORMAT:PATH of a published data set, or procedural: source "
+        "(default: 1000 procedural questions)",
     )
-    parser.add_argument("--video-root", metavar="DIR", help="folder below which relative video paths lie")
     parser.add_argument(
-        "--recipe", default="DEFAULT", metavar="NAME", help="of the episodes (default: %(default)s)"
+        "--video-root", metavar="DIR", help="folder below which relative video paths lie (default: none)"
     )
-    parser.add_argument("--traces", metavar="FILE", help="JSONL file to which every episode is appended")
+    parser.add_argument(
+        "--recipe", default="DEFAULT", metavar="NAME", help="recipe of the episodes (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--traces",
+        metavar="FILE",
+        help="JSONL file to which every episode is appended (default: episodes are not stored)",
+    )
 
 
 def add_groups(parser: argparse.ArgumentParser) -> None:
@@ -76,5 +85,6 @@ def add_groups(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="metrics by this field of the tasks' metadata too, e.g. duration; may be repeated",
+        help="also report metrics by this field of the tasks' metadata, e.g. duration; may be repeated "
+        "(default: no field)",
     )

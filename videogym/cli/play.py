@@ -34,7 +34,7 @@ def add_play(commands: Any) -> None:
     )
     add_episodes(parser)
     parser.add_argument("--task-id", help="the task to begin with (default: the first)")
-    parser.add_argument("--port", type=int, default=0, help="default: any that is free")
+    parser.add_argument("--port", type=int, default=0, help="TCP port (default: one that is free)")
     parser.add_argument("--open", action="store_true", help="open the page in this machine's browser")
     parser.set_defaults(run=_play)
 

@@ -32,7 +32,7 @@ def add_report(commands: Any) -> None:
         help="JSONL file of episodes, a folder of such, or of a training run",
     )
     parser.add_argument(
-        "--compare", metavar="OTHER", help="file or folder to show side by side with the first"
+        "--compare", metavar="OTHER", help="second run, shown side by side (default: one run)"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("report.html"), help="HTML file (default: %(default)s)"
@@ -40,18 +40,22 @@ def add_report(commands: Any) -> None:
     parser.add_argument(
         "--tasks",
         metavar="SOURCE",
-        help="what a training run was trained on: its records hold no questions (default: what its "
-        "checkpoint names)",
+        help="source of the tasks of a training run, whose records hold no questions (default: the one "
+        "that its checkpoint names)",
     )
-    parser.add_argument("--video-root", metavar="DIR", help="folder below which relative video paths lie")
+    parser.add_argument(
+        "--video-root", metavar="DIR", help="folder below which relative video paths lie (default: none)"
+    )
     parser.add_argument(
         "--thumbnails",
         type=int,
         default=12,
         metavar="N",
-        help="most pictures of an episode (default: %(default)s); 0: none, and no video is opened",
+        help="limit of pictures per episode; 0: none, and no video is opened (default: %(default)s)",
     )
-    parser.add_argument("--title", default="videogym report", help="heading of the page")
+    parser.add_argument(
+        "--title", default="videogym report", help="heading of the page (default: %(default)s)"
+    )
     parser.set_defaults(run=_report)
 
 
