@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from videogym.state import Task
+from videogym.state import SIGNS, Task
 
 # Compatibility forms that are the same letter, drawn otherwise. NFKC also folds those that mean
 # something else: superscripts, subscripts, fractions, circled and styled letters.
@@ -18,8 +18,6 @@ _SAME_LETTER = {"<wide>", "<narrow>", "<noBreak>", "<initial>", "<medial>", "<fi
 _FIRST_LIGATURE, _LAST_LIGATURE = "\ufb00", "\ufb06"  # Latin: ff, fi, fl, ffi, ffl, long st, st
 _LETTER = re.compile(r"\(\s*([A-Za-z])\s*\)|([A-Za-z])\s*[.):]?")
 _LABELLED = re.compile(r"(?:\(\s*([A-Za-z])\s*\)|([A-Za-z])\s*[.):])\s*(.*)", re.DOTALL)
-# Hyphens, dashes and minus signs that people and models write before a number, and the other pluses.
-_SIGNS = str.maketrans(dict.fromkeys("‐‑‒–—―−﹘﹣－", "-") | dict.fromkeys("﹢＋", "+"))
 
 
 def plain(text: str) -> str:
@@ -61,7 +59,7 @@ def with_plain_signs(text: str) -> str:
     >>> with_plain_signs("–5"), with_plain_signs("3–5")
     ('-5', '3-5')
     """
-    return plain(text).translate(_SIGNS)
+    return plain(text).translate(SIGNS)
 
 
 def letter_named(task: Task, answer: str) -> str | None:

@@ -8,6 +8,7 @@ are the only unit of time and regions are fractions of the full frame. Frame ind
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -30,6 +31,22 @@ Ending = Literal["", "answered", "turn_limit", "call_limit", "malformed"]
 # "A. red", "A) red", "A: red" and "(A) red", and the same with small letters.
 _LETTERED = re.compile(r"\s*(?:\(([A-Za-z])\)|([A-Za-z])[.):])\s+(\S.*)", re.DOTALL)
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+# Hyphens, dashes and minus signs that people and models write before a number, and the other pluses.
+SIGNS = str.maketrans(dict.fromkeys("‐‑‒–—―−﹘﹣－", "-") | dict.fromkeys("﹢＋", "+"))
+
+
+def is_number(text: str) -> bool:
+    """Whether Python reads a text as a finite number once any dash is a minus; a numeric answer is one.
+
+    >>> is_number("–3.5"), is_number("1,200"), is_number("three"), is_number("nan")
+    (True, False, False, False)
+    """
+    try:
+        return math.isfinite(float(text.translate(SIGNS)))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -82,6 +99,11 @@ class Task:
         elif self.kind in ("open", "numeric"):
             if self.options:
                 raise ValueError(f"task {self.task_id!r}: options are only for kind 'choice'")
+            if self.kind == "numeric" and not is_number(self.answer):
+                raise ValueError(
+                    f"task {self.task_id!r}: answer must be a finite number written as text, "
+                    f"got {self.answer!r:.80}"
+                )
         else:
             raise ValueError(
                 f"task {self.task_id!r}: kind must be 'choice', 'open' or 'numeric', got {self.kind!r}"

@@ -161,6 +161,12 @@ def test_shares_of_the_duration_name_the_very_frames_of_the_pool():
         assert env.state.clips[-1].times_s == (pool[first],)
 
 
+@pytest.mark.parametrize("truth", ["three", "1,200", "", "nan", "-inf", "5 m"])
+def test_a_number_that_is_none_is_refused_where_the_task_is_made(truth):
+    with pytest.raises(ValueError, match=r"task 'task-0': answer must be a finite number .* got"):
+        task(kind="numeric", options=(), answer=truth)
+
+
 def test_open_and_numeric_tasks_are_answered_with_text():
     env = make([task(kind="numeric", options=(), answer="2.5")])
     env.reset()

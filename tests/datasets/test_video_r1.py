@@ -127,7 +127,6 @@ def test_no_annotation_at_all_is_no_evidence(tmp_path: Path) -> None:
         ("answer must be one of A, B, C", {"solution": "<answer>D</answer>"}),
         ("answer must be one of A, B, C", {"solution": "<answer></answer>"}),
         ("'solution' must read '<answer>...</answer>'", {"solution": "C"}),
-        ("'answer' must be a finite number", {"problem_type": "numerical"}),
         ("'path' must be non-empty text", {"path": None}),
         ("'relevant_windows[0]': segment needs", {"relevant_windows": [[5, 4]]}),
         ("'relevant_windows' must be a non-empty list", {"relevant_windows": []}),
@@ -146,6 +145,20 @@ def test_a_fault_is_named_by_file_row_and_field(says: str, change: dict[str, Any
         load_tasks(path)
     assert says in str(caught.value)
     assert str(caught.value).startswith(f"{path}: row 2 (line 1): ")
+
+
+@pytest.mark.parametrize("problem_type", ["numerical", "regression"])
+@pytest.mark.parametrize("truth", ["1,200", "three", "3 m", "nan", "inf", ""])
+def test_rows_whose_number_is_none_are_left_out_and_listed(
+    problem_type: str, truth: str, tmp_path: Path
+) -> None:
+    row = ROW | {"problem_id": "8", "problem_type": problem_type, "solution": f"<answer>{truth}</answer>"}
+    with pytest.warns(UserWarning, match="left out") as caught:
+        tasks = load_tasks(write(tmp_path / "t.json", [ROW, row]))
+    assert [task.task_id for task in tasks] == ["7"]
+    assert f"'solution' must hold a finite number where the problem is one, got {truth!r}" in str(
+        caught[0].message
+    )
 
 
 def test_ids_are_unique_as_text(tmp_path: Path) -> None:

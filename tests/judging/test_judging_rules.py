@@ -105,7 +105,7 @@ def test_the_larger_allowance_counts() -> None:
 
 def test_what_no_numeric_judge_can_be_is_refused() -> None:
     with pytest.raises(ValueError, match=r"task 't': NumericJudge needs one number.*got 'two or 3, 4'"):
-        NumericJudge()(task("two or 3, 4"), "3")
+        NumericJudge()(task("two or 3, 4", "open"), "3")
     with pytest.raises(ValueError, match="absolute must be finite and at least 0, got -1"):
         NumericJudge(absolute=-1)
     with pytest.raises(ValueError, match="relative must be finite and at least 0, got nan"):

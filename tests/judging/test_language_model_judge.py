@@ -159,6 +159,21 @@ def test_a_choice_shows_its_options(tmp_path: Path) -> None:
     assert 'Reference answer: "B. a flag"' in server.prompts[0]
 
 
+@pytest.mark.parametrize(
+    ("answer", "verdict"), [("B", 1.0), ("b.", 1.0), ("A flag", 1.0), ("(A)", 0.0), ("a kite", 0.0)]
+)
+def test_no_model_is_asked_about_an_option_that_is_named(
+    answer: str, verdict: float, tmp_path: Path
+) -> None:
+    task = replace(OPEN, kind="choice", options=("a kite", "a flag"), answer="B")
+    with chat_server(says("0.5")) as server:
+        judge = make(tmp_path, server.url)
+        assert judge(task, answer) == verdict
+        assert not server.requests and judge.tally.asked == 0
+        assert judge(task, "the red one") == 0.5  # names none
+        assert len(server.requests) == 1
+
+
 def test_an_answer_cannot_leave_its_place(tmp_path: Path) -> None:
     """The prompt has as many lines, tags and placeholders as without the injected ones."""
     with chat_server(says("0")) as server:

@@ -6,7 +6,6 @@ list that is written out as Python code is refused.
 
 from __future__ import annotations
 
-import math
 import posixpath
 import re
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ from typing import Any
 
 from videogym.datasets.rows import Row, RowLeftOut, parse_json
 from videogym.geometry import Region, Segment
-from videogym.state import TaskKind
 from videogym.video.containers import VIDEO_SUFFIXES
 
 Fields = dict[str, Any]
@@ -98,22 +96,6 @@ def seconds_of(row: Fields, name: str) -> float:
     if not _is_number(value) or not 0 < value < 1e9:
         raise ValueError(f"field {name!r} must be a positive number of seconds, got {short(value)}")
     return float(value)
-
-
-def answer_of(kind: TaskKind, text: str) -> str:
-    """An answer: finite if it is to be a number.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if kind == "numeric":
-        try:
-            finite = math.isfinite(float(text))
-        except ValueError:
-            finite = False
-        if not finite:
-            raise ValueError(f"field 'answer' must be a finite number written as text, got {short(text)}")
-    return text
 
 
 def _is_number(value: Any) -> bool:

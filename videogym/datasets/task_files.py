@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from videogym.datasets.fields import (
-    answer_of,
     choice_of,
     object_of,
     region_of,
@@ -145,7 +144,7 @@ def _task(row: dict[str, Any], unknown: dict[str, Any]) -> Task:
         question=text_of(row, "question"),
         kind=kind,
         options=texts_of(row, "options") if row.get("options") is not None else (),
-        answer=answer_of(kind, text_of(row, "answer")),
+        answer=text_of(row, "answer"),
         evidence=segments_of(row, "evidence") if row.get("evidence") is not None else None,
         source=text_of(row, "source", empty=True) if "source" in row else "",
         evidence_region=region_of(row, "evidence_region")

@@ -25,19 +25,19 @@ import warnings
 
 from videogym.datasets.fields import (
     Fields,
-    answer_of,
     choice_of,
     id_of,
     published_segments,
     seconds_of,
+    short,
     split_letters,
     text_of,
     texts_of,
 )
 from videogym.datasets.row_metadata import metadata_of
-from videogym.datasets.rows import Row, collect, json_rows
+from videogym.datasets.rows import Row, RowLeftOut, collect, json_rows
 from videogym.datasets.tasks import TaskList, check_evidence
-from videogym.state import Task, TaskKind
+from videogym.state import Task, TaskKind, is_number
 
 KINDS: dict[str, TaskKind] = {
     "multiple choice": "choice",
@@ -85,7 +85,7 @@ def _read_row(line: Row) -> Task:
         question=text_of(row, "problem"),
         kind=kind,
         options=_options(row) if kind == "choice" else (),
-        answer=answer_of(kind, _solution(row)),
+        answer=_solution(row, kind),
         evidence=published_segments(line, row, "relevant_windows")
         if row.get("relevant_windows") is not None
         else None,
@@ -106,8 +106,11 @@ def _options(row: Fields) -> tuple[str, ...]:
     return options
 
 
-def _solution(row: Fields) -> str:
+def _solution(row: Fields, kind: TaskKind) -> str:
     match = _SOLUTION.fullmatch(text_of(row, "solution"))
     if match is None:
         raise ValueError("field 'solution' must read '<answer>...</answer>'")
+    if kind == "numeric" and not is_number(match[1]):
+        problem = "must hold a finite number where the problem is one"
+        raise RowLeftOut(f"field 'solution' {problem}, got {short(match[1])}")
     return match[1].strip()

@@ -19,6 +19,7 @@ from dataclasses import InitVar, dataclass
 from string import Template
 from typing import Any
 
+from videogym.answers import option_named
 from videogym.judging.endpoint import ChatEndpoint, NoReply
 from videogym.judging.log import Judgement, JudgementLog, Reply, read_verdict, request_key
 from videogym.rewards.longvt_transcript import MAX_ANSWER_CHARS, parse_verdict_strict
@@ -61,9 +62,10 @@ class LanguageModelJudge:
 
     Its fields are part of a recipe's identity; the log, the endpoint and the endpoint's key are not.
 
-    An empty answer, and one of 1,000 characters or more, is wrong and not put to the model: long answers
-    must not be a way to overflow its context and escape a verdict. The judge abstains, and says so in
-    its ``tally``, the log and a warning, with a code of `NoReply` or one of
+    An answer that names one option of a choice, by letter or text, is that option: no model is asked
+    (`videogym.answers.option_named`). An empty answer, and one of 1,000 characters or more, is wrong and
+    not put to the model: long answers must not be a way to overflow its context and escape a verdict. The
+    judge abstains, and says so in its ``tally``, the log and a warning, with a code of `NoReply` or one of
 
     | code | meaning |
     |---|---|
@@ -130,6 +132,8 @@ class LanguageModelJudge:
         """
         if not answer.strip() or len(answer) >= MAX_ANSWER_CHARS:
             return 0.0
+        if task.kind == "choice" and (named := option_named(task, answer)) is not None:
+            return float(named == task.answer)
         outcome = self._outcome(task, answer)
         if isinstance(outcome, NoReply):
             return self._abstain(task, outcome.code, outcome.reason)
