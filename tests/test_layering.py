@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "videogym"
 # Each layer may import itself and those before it.
 LAYERS = (
-    ("intervals", "metadata", "geometry", "state", "video"),
+    ("intervals", "metadata", "geometry", "writing", "state", "video"),
     ("answers", "spaces"),
     ("actions",),
     ("grammars",),

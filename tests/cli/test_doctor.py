@@ -416,6 +416,21 @@ def test_a_broken_task_file_is_a_finding(tmp_path, capsys):
     assert "task_file:" in said and "line 1" in said
 
 
+def test_every_mistake_of_a_task_file_is_named(tmp_path, capsys):
+    sound = {"task_id": "1", "video": "a.mp4", "question": "Q?", "kind": "open", "answer": "a"}
+    rows = [sound, sound | {"kind": "mcq"}, sound | {"task_id": "2"}, sound | {"task_id": "3", "answer": 3}]
+    lines = [*map(json.dumps, rows), '{"task_id": "4",', json.dumps(sound)]
+    (tmp_path / "tasks.jsonl").write_text("\n".join(lines))
+    assert main(["doctor", str(tmp_path / "tasks.jsonl"), "--json"]) == 1
+    (found,) = json.loads(capsys.readouterr().out)["findings"]
+    faults = found["message"].removeprefix(f"{tmp_path / 'tasks.jsonl'}: ").split("; line ")
+    assert [fault.partition(":")[0].removeprefix("line ") for fault in faults] == ["2", "4", "5", "6"]
+    for fault, what in zip(
+        faults, ("'kind'", "'answer'", "not JSON", "already that of line 1"), strict=True
+    ):
+        assert what in fault
+
+
 def test_a_published_data_set(tmp_path, capsys):
     film(tmp_path / "v1.mkv", 60)
     row = dict(qid=1, video_uid="v1", question="Who?", choices=["a", "b"], right_answer="B")

@@ -123,9 +123,12 @@ def test_metrics_by_group(capsys):
     assert "no task has metadata 'topics'; there is: n, topic" in capsys.readouterr().err
 
 
-def test_evaluating_on_what_was_trained_on_is_refused(capsys):
+def test_evaluating_on_what_was_trained_on_is_refused(tmp_path, capsys):
     assert main(["eval", "oracle", "--tasks", TASKS, "--trained-on", TASKS]) == 2
     assert "6 of 6 tasks ask about videos that were trained on" in capsys.readouterr().err
+    traces = tmp_path / "t.jsonl"
+    assert main(["eval", "oracle", "--tasks", TASKS, "--trained-on", TASKS, "--traces", str(traces)]) == 2
+    assert not traces.exists()  # nothing was played
     other = TASKS.replace("test", "train")
     assert main(["eval", "oracle", "--tasks", TASKS, "--episodes", "1", "--trained-on", other]) == 0
 

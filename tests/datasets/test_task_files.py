@@ -382,3 +382,12 @@ def test_the_warning_is_shown_once():
         for i in range(5):
             lettered(f"A. red {i}", "B. blue")
     assert len(caught) == 1 and caught[0].filename == __file__
+
+
+def test_many_mistakes_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "tasks.jsonl").write_text("{}\n" * 100, encoding="utf-8")
+    with pytest.raises(TaskFileError) as caught:
+        load_tasks(tmp_path / "tasks.jsonl")
+    assert str(caught.value).count("line ") == 10 and str(caught.value).endswith("; and 90 more")
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value) and len(again.others) == 99

@@ -120,7 +120,8 @@ def test_an_outage_is_an_abstention_and_a_long_one_stops_the_run(tmp_path: Path)
         assert [judge(OPEN, answer) for answer in "ab"] == [None, None]
         with pytest.raises(EndpointError, match="3 requests in a row"):
             judge(OPEN, "c")
-    assert judge.tally.abstained == {"unreachable": 2}
+    # On a busy machine the connection is not even refused within the deadline.
+    assert judge.tally.abstained.total() == 2 and set(judge.tally.abstained) <= {"unreachable", "deadline"}
 
 
 @pytest.mark.parametrize("answer", ["", " \n", "x" * 1000, "x" * 100_000])

@@ -18,6 +18,7 @@ from videogym.cli.terminal import printable
 from videogym.geometry import Segment
 from videogym.video import Video, fit_within, open_video
 from videogym.video.scan import unshown_streams
+from videogym.writing import naming
 
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 _THUMB = (240, 135)  # width and height that a frame fits into, pixels
@@ -153,7 +154,8 @@ def _save(sheet: Image.Image, path: Path) -> None:
     """Write a picture that appears when it is whole."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        sheet.save(partial, _FORMATS[path.suffix.lower()], quality=90)
+        with naming(path):
+            sheet.save(partial, _FORMATS[path.suffix.lower()], quality=90)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

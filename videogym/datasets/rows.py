@@ -7,6 +7,7 @@ a row mean is the business of the readers.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -109,33 +110,53 @@ def collect(
             `RowLeftOut` for a row that others do without: such are listed in a warning and counted.
 
     Raises:
-        TaskFileError: a row is invalid or repeats an id, or there is no task.
+        TaskFileError: rows are invalid or repeat an id, or there is no task. Rows behind the first fault
+            are read too, so that all are named.
     """
     tasks: dict[str, tuple[Row, Task]] = {}
     left_out: list[LeftOut] = []
     early: list[str] = []
     count = 0
-    for row in rows:
-        count += 1
-        try:
-            task = read(row._replace(early=early))
-        except RowLeftOut as error:
-            left_out.append(LeftOut(row.path, row.place, str(error)))
-            continue
-        except ValueError as error:
-            raise TaskFileError(row.path, row.place, str(error)) from error
-        if task is None:
-            continue
-        if task.task_id in tasks:
-            first = tasks[task.task_id][0]
-            where = first.place if first.path == row.path else f"{first.path}, {first.place}"
-            problem = f"the id {task.task_id!r} is already that of {where}; ids must be unique"
-            raise TaskFileError(row.path, row.place, problem)
-        tasks[task.task_id] = (row._replace(fields={}), task)
+    with _faults() as faults:
+        for row in rows:
+            count += 1
+            try:
+                task = read(row._replace(early=early))
+                if task is not None and task.task_id in tasks:
+                    first = tasks[task.task_id][0]
+                    where = first.place if first.path == row.path else f"{first.path}, {first.place}"
+                    raise ValueError(
+                        f"the id {task.task_id!r} is already that of {where}; ids must be unique"
+                    )
+            except RowLeftOut as error:
+                left_out.append(LeftOut(row.path, row.place, str(error)))
+            except ValueError as error:
+                faults.append(TaskFileError(row.path, row.place, str(error)))
+            else:
+                if task is not None:
+                    tasks[task.task_id] = (row._replace(fields={}), task)
     _tell(path, left_out, early, count)
     if not tasks:
         raise TaskFileError(path, "", "there is no task in the file")
     return TaskList((task for _, task in tasks.values()), left_out)
+
+
+@contextlib.contextmanager
+def _faults() -> Iterator[list[TaskFileError]]:
+    """Gather what is wrong with the rows of a file, and raise it at the end as one error."""
+    faults: list[TaskFileError] = []
+    try:
+        yield faults
+    except TaskFileError as error:  # nothing behind it can be read
+        faults.extend((error, *error.others))
+    if faults:
+        first, *others = sorted(faults, key=lambda fault: (fault.path, _number_of(fault.place)))
+        raise TaskFileError(first.path, first.place, first.problem, others)
+
+
+def _number_of(place: str) -> int:
+    number = re.search("[0-9]+", place)
+    return int(number[0]) if number else 0
 
 
 def _tell(
@@ -158,9 +179,8 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         TaskFileError: it cannot be read.
     """
     path = Path(path)
+    _require_end(path)
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):  # a device has no end, a pipe no writer
-            raise TaskFileError(path, "", "cannot be read: not a regular file")
         if path.is_file() and path.stat().st_size > _LARGEST:
             raise TaskFileError(path, "", f"cannot be read: larger than {_LARGEST >> 30} GiB")
         return path.read_bytes()
@@ -168,6 +188,11 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise TaskFileError(path, "", "cannot be read: too large for the memory") from error
     except OSError as error:
         raise TaskFileError(path, "", f"cannot be read: {error.strerror or error}") from error
+
+
+def _require_end(path: Path) -> None:
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a device has no end, a pipe no writer
+        raise TaskFileError(path, "", "cannot be read: not a regular file")
 
 
 def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -219,6 +244,7 @@ def _placed_rows(path: Path, fields: Sequence[str]) -> Iterator[Placed]:
     suffix = path.suffix.lower()
     if suffix not in _FORMATS:
         raise TaskFileError(path, "", f"the file must end in {', '.join(_FORMATS)}")
+    _require_end(path)
     if suffix == ".parquet":
         return parquet_rows(path, fields)
     return {".json": _json_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows}[suffix](path)
@@ -226,14 +252,19 @@ def _placed_rows(path: Path, fields: Sequence[str]) -> Iterator[Placed]:
 
 def _jsonl_rows(path: Path) -> Iterator[Placed]:
     # Split at line feeds alone: a text may hold other characters that count as line ends.
-    for number, line in enumerate(read_bytes(path).split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_json(line)
-        except ValueError as error:
-            raise TaskFileError(path, f"line {number}", str(error)) from error
-        yield f"line {number}", as_object(path, f"line {number}", row)
+    with _faults() as faults:
+        for number, line in enumerate(read_bytes(path).split(b"\n"), start=1):
+            if not line.strip():
+                continue
+            place = f"line {number}"
+            try:
+                row = as_object(path, place, parse_json(line))
+            except TaskFileError as error:
+                faults.append(error)
+            except ValueError as error:
+                faults.append(TaskFileError(path, place, str(error)))
+            else:
+                yield place, row
 
 
 def _json_rows(path: Path) -> Iterator[Placed]:

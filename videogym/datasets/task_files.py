@@ -41,6 +41,7 @@ from videogym.datasets.rows import Row, collect, json_rows
 from videogym.datasets.tasks import TaskList
 from videogym.metadata import Metadata
 from videogym.state import Task, TaskKind
+from videogym.writing import naming
 
 REQUIRED = ("task_id", "video", "question", "kind", "answer")
 OPTIONAL = ("options", "evidence", "source", "evidence_region", "metadata")
@@ -93,7 +94,7 @@ def write_tasks(path: str | os.PathLike[str], tasks: Iterable[Task]) -> None:
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
+        with naming(path), partial.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(json.dumps(_row(task), ensure_ascii=False) + "\n" for task in tasks)
         os.replace(partial, path)
     finally:

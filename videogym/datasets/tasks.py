@@ -14,6 +14,7 @@ from videogym.video import VideoMeta
 
 # Annotations are rounded, often to whole seconds, and so may end a little after the last frame.
 EVIDENCE_SLACK_S = 1.0
+_NAMED = 10  # faults of a file that its error names
 
 
 class EvidenceError(ValueError):
@@ -27,14 +28,31 @@ class TaskFileError(ValueError):
         path: the file.
         place: the line or the row, e.g. ``"line 12"``; empty for the whole file.
         problem: the field and what is wrong with it.
+        others: what else is wrong; the message names the first ten faults and counts the rest.
     """
 
-    def __init__(self, path: str | os.PathLike[str], place: str, problem: str) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        place: str,
+        problem: str,
+        others: Sequence[TaskFileError] = (),
+    ) -> None:
         self.path, self.place, self.problem = os.fspath(path), place, problem
-        super().__init__(": ".join(part for part in (self.path, place, problem) if part))
+        self.others = tuple(others)
+        told = [_joined(self.path, place, problem)]
+        for other in self.others[: _NAMED - 1]:
+            told.append(_joined("" if other.path == self.path else other.path, other.place, other.problem))
+        if len(self.others) >= _NAMED:
+            told.append(f"and {len(self.others) - _NAMED + 1} more")
+        super().__init__("; ".join(told))
 
-    def __reduce__(self) -> tuple[type[TaskFileError], tuple[str, str, str]]:
-        return type(self), (self.path, self.place, self.problem)
+    def __reduce__(self) -> tuple[type[TaskFileError], tuple[str, str, str, tuple[TaskFileError, ...]]]:
+        return type(self), (self.path, self.place, self.problem, self.others)
+
+
+def _joined(*parts: str) -> str:
+    return ": ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ CAUSES: dict[str, Cause] = {
     "evidence": Cause(
         "error", "The annotation is of another cut of the video, or in other units: take the tasks out."
     ),
-    "task_file": Cause("error", "Mend that place; nothing after it was read."),
+    "task_file": Cause("error", "Mend these places; none of its tasks is read before."),
     # --- good to know ---
     "variable_rate": Cause("note", "Nothing is to be done: frames are found by their times."),
     "rotated": Cause("note", "Nothing is to be done: frames are shown upright."),

@@ -11,6 +11,7 @@ held it, and judgements come a few times a second at most.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from videogym.writing import naming
 
 _VERSION = 1  # of a line
 _HEAD = f'{{"version": {_VERSION}, "task_id": "'.encode()  # how every line begins
@@ -114,7 +117,7 @@ class JudgementLog:
             JudgementLogError: the file holds something else; the message names the line.
         """
         if key not in self._replies and self.path.exists():
-            with self.path.open("rb") as file, _locked(file):
+            with _readable(self.path) as file, _locked(file):
                 self._catch_up(file)
         return self._replies.get(key)
 
@@ -135,9 +138,8 @@ class JudgementLog:
             if (stored := self._replies.get(judgement.key)) is not None:
                 return stored
             self._cut_torn_line(file)
-            file.write(_line(judgement))
-            file.flush()
-            os.fsync(file.fileno())
+            self._write(file.fileno(), _line(judgement))
+            file.seek(0, os.SEEK_END)  # forgets what was read ahead
             file.seek(self._read_bytes)
             self._catch_up(file)
             return self._replies.get(judgement.key)
@@ -151,6 +153,17 @@ class JudgementLog:
                 self._replies.setdefault(judgement.key, judgement.reply)
             self._read_bytes += length
             self._read_lines += 1
+
+    def _write(self, handle: int, line: bytes) -> None:
+        """Add a line behind the last whole one, or nothing of it."""
+        try:
+            with naming(self.path):
+                if os.pwrite(handle, line, self._read_bytes) != len(line):  # the disk is full
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(handle)
+        except OSError:
+            os.ftruncate(handle, self._read_bytes)
+            raise
 
     def _cut_torn_line(self, file: BinaryIO) -> None:
         """Remove what a killed writer left behind the last whole line, and go there."""
@@ -170,7 +183,7 @@ class JudgementLog:
             FileNotFoundError: there is no such file.
             JudgementLogError: see `find`.
         """
-        with self.path.open("rb") as file, _locked(file):
+        with _readable(self.path) as file, _locked(file):
             judgements = [judgement for judgement, _ in _read(file, self.path, 0, 0)]
         return iter(judgements)
 
@@ -184,6 +197,13 @@ def _locked(file: BinaryIO, alone: bool = False) -> Iterator[None]:
         yield
     finally:
         fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _readable(path: Path) -> BinaryIO:
+    """The file for reading."""
+    if path.exists() and not path.is_file():  # a pipe may have no writer
+        raise JudgementLogError(f"{path}: cannot be read: not a regular file")
+    return path.open("rb")
 
 
 def _opened(path: Path) -> BinaryIO:

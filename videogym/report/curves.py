@@ -43,6 +43,8 @@ def read_curves(folder: Path) -> tuple[Curve, ...]:
 
 def _curve(path: Path) -> Curve | None:
     points: list[tuple[int, float]] = []
+    if not path.is_file():  # a pipe may have no writer
+        raise ValueError(f"{path}: cannot be read: not a regular file")
     with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith("\n"):

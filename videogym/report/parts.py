@@ -22,6 +22,7 @@ from videogym.report.episodes import EpisodeView
 from videogym.report.publishing import partial_path
 from videogym.report.texts import visible
 from videogym.report.thumbnails import Thumbnails
+from videogym.writing import naming
 
 MOST_EPISODES = 1000  # of a page without files beside it,
 MOST_PAGE_BYTES = 128_000_000  # and what their markup and pictures take at most, about
@@ -182,13 +183,14 @@ class _Files:
         number = len(self.starts)
         self.starts.append(self._next)
         self._next += len(entries)
-        for entry in entries:
-            self._content.update(f"{entry.row}\n{entry.text}\n".encode())
-            self._index.write(f"{entry.row},\n")
-            self._texts.write(f"{entry.text},\n")
-        self._whole("part", number, [entry.article for entry in entries])
-        if pictures:
-            self._whole("pictures", number, pictures)
+        with naming(self._folder):
+            for entry in entries:
+                self._content.update(f"{entry.row}\n{entry.text}\n".encode())
+                self._index.write(f"{entry.row},\n")
+                self._texts.write(f"{entry.text},\n")
+            self._whole("part", number, [entry.article for entry in entries])
+            if pictures:
+                self._whole("pictures", number, pictures)
 
     def _whole(self, kind: str, number: int, value: Any) -> None:
         text = f'{_CALL}("{kind}",{number},{json.dumps(value, ensure_ascii=False)})\n'

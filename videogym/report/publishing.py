@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from videogym.writing import naming
+
 _DIGEST = re.compile(r"[0-9a-f]{32}")  # names of the folders that are made here, and of no other,
 _GOING = re.compile(r"\.[0-9a-f]{32}\.going")  # and what is left of them while they are removed
 
@@ -43,7 +45,7 @@ def publish(page: Path, texts: Iterable[str], data: tuple[Path, str] | None = No
     """
     partial = partial_path(page)
     try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
+        with naming(page), partial.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(texts)
             file.flush()
             os.fsync(file.fileno())

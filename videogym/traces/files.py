@@ -9,12 +9,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from videogym.traces.lines import HEAD, TraceError, from_line, to_line
 from videogym.traces.trace import Trace
+from videogym.writing import naming
 
 _LONGEST = 1 << 26  # bytes of a line; an episode of 500 turns of 512 frames is a tenth of it
 _BLOCK = 1 << 16  # bytes read at a time on the way back to the last line end
@@ -91,17 +94,37 @@ def append_trace(path: str | os.PathLike[str], trace: Trace) -> None:
     file's lock. What a killed writer left of its last line is cut first.
 
     Raises:
-        TraceError: the file ends in something that is no piece of a trace; it is left as it is.
+        TraceError: the file ends in something that is no piece of a trace, or is no file; it is left as it
+            is.
         OSError: the file cannot be written; it holds what it held.
     """
     _append(path, to_line(trace))
 
 
-def prepare(path: str | os.PathLike[str]) -> None:
-    """Make a file ready to be added to, so that one that cannot be is known before the first episode.
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """Make sure that a file can be added to; one that is not there is not made.
 
     Raises:
-        TraceError: the file ends in something that is no piece of a trace; it is left as it is.
+        TraceError: the file ends in something that is no piece of a trace, or is no file; it is left as it
+            is.
+        OSError: the file cannot be written.
+    """
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        folder = os.path.dirname(os.path.abspath(path))
+        os.stat(folder)  # says which one is not there
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    prepare(path)
+
+
+def prepare(path: str | os.PathLike[str]) -> None:
+    """Make a file ready to be added to, an empty one if there is none.
+
+    Raises:
+        TraceError: the file ends in something that is no piece of a trace, or is no file; it is left as it
+            is.
         OSError: the file cannot be written.
     """
     _append(path, b"")
@@ -113,12 +136,18 @@ def _append(path: str | os.PathLike[str], line: bytes) -> None:
     # Opened for each line: no handle has to survive a fork or a pickle, and no lock is inherited.
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise TraceError(f"{os.fspath(path)}: cannot be written: not a regular file")
         fcntl.flock(handle, fcntl.LOCK_EX)
         size = _mended_size(handle, path)
-        if os.write(handle, line) != len(line):  # the disk is full, and a piece of it is there
+        try:
+            with naming(path):
+                if os.write(handle, line) != len(line):  # the disk is full, and a piece of it is there
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(handle)
+        except OSError:
             os.ftruncate(handle, size)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
-        os.fsync(handle)
+            raise
     finally:
         os.close(handle)
 

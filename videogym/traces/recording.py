@@ -12,7 +12,7 @@ import gymnasium
 from videogym.env import VideoQAEnv
 from videogym.rewards import answered_right, history, score
 from videogym.state import State
-from videogym.traces.files import append_trace, prepare
+from videogym.traces.files import append_trace, prepare, require_writable
 from videogym.traces.trace import TurnTrace, trace_of
 
 
@@ -28,7 +28,7 @@ class RecordTraces(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Record
 
     Args:
         env: a videogym environment, wrapped or not.
-        path: the file; it is made here, in a folder that exists, or added to.
+        path: the file, in a folder that exists; made by the first `reset`, or added to.
         run: name of the run; None: the file's name without its ending.
 
     Raises:
@@ -50,13 +50,15 @@ class RecordTraces(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Record
         self.run = Path(path).stem if run is None else run
         self._paid: dict[int, TurnTrace] = {}  # by number of the turn
         self._open = False  # whether a turn was played that is not stored
-        prepare(self.path)
+        require_writable(self.path)  # what is refused before its first episode leaves no file
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """As the environment's; stores the episode that it leaves."""
         self._leave()
+        if not os.path.lexists(self.path):
+            prepare(self.path)
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

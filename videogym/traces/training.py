@@ -69,6 +69,8 @@ def record_files(path: Path) -> list[Path]:
 
 
 def _is_of_records(path: Path) -> bool:
+    if not path.is_file():  # a pipe may have no writer
+        return False
     with path.open("rb") as file:
         return _HEAD.match(file.read(2000)) is not None
 
@@ -79,6 +81,8 @@ def tasks_of_run(folder: Path) -> str | None:
     try:
         if checkpoint.is_dir():
             text = (checkpoint / "manifest.json").read_bytes()[:_MOST_MANIFEST]
+        elif not checkpoint.is_file():  # a pipe may have no writer
+            return None
         else:
             with zipfile.ZipFile(checkpoint) as archive, archive.open("manifest.json") as file:
                 text = file.read(_MOST_MANIFEST)
