@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from ..models.qwen_vl import Expanded, QwenVL, left_padded, runs
+from ..models.padding import left_padded, runs
+from ..models.qwen_vl import Expanded, QwenVL
 from ..models.visuals import Visual
 from .base import Context, EngineError, Output, Sampling
 

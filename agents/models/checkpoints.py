@@ -11,12 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..training.sharding import full_tensor
+from .family import family_of
 from .visuals import PatchLayout
-
-PROCESSORS = {  # of a type of model: its processor and that of its videos
-    "qwen2_5_vl": ("Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor"),
-    "qwen3_vl": ("Qwen3VLProcessor", "Qwen3VLVideoProcessor"),
-}
 
 
 def named_weights(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
@@ -66,19 +62,17 @@ def save_processor(folder: str | Path, layout: PatchLayout) -> None:
     """Write what vLLM reads of a checkpoint besides model and tokenizer: how its frames are processed.
 
     Args:
-        folder: of a saved model of Qwen2.5-VL or Qwen3-VL.
+        folder: of a saved model of a registered family.
         layout: how its family cuts frames.
 
     Raises:
-        ValueError: it is a model of another family.
+        WrongCheckpoint: its family is not known.
     """
     folder = Path(folder)
     kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-    if kind not in PROCESSORS:
-        raise ValueError(f"processors are known of {', '.join(PROCESSORS)}, not of {kind!r}")
-    processor, video_processor = PROCESSORS[kind]
+    family = family_of(kind)
     shared = {
-        "processor_class": processor,
+        "processor_class": family.processor,
         "patch_size": layout.patch,
         "merge_size": layout.merge,
         "temporal_patch_size": layout.temporal,
@@ -88,6 +82,6 @@ def save_processor(folder: str | Path, layout: PatchLayout) -> None:
         "size": {"shortest_edge": 56 * 56, "longest_edge": 12_845_056},
     }
     image = {**shared, "image_processor_type": "Qwen2VLImageProcessorFast"}
-    video = {**shared, "video_processor_type": video_processor}
+    video = {**shared, "video_processor_type": family.video_processor}
     (folder / "preprocessor_config.json").write_text(json.dumps(image, indent=1), encoding="utf-8")
     (folder / "video_preprocessor_config.json").write_text(json.dumps(video, indent=1), encoding="utf-8")

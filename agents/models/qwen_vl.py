@@ -12,13 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import groupby, pairwise
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoConfig,
@@ -26,25 +25,18 @@ from transformers import (
     DynamicCache,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen3VLForConditionalGeneration,
 )
 from transformers.utils.generic import is_flash_attention_requested
 
 from ..training.ranks import is_first
 from ..training.sharding import Shardable
 from ..training.staging import whole_folder
-from . import frame_attention
+from . import frame_attention, qwen2_5_vl, qwen3_vl  # noqa: F401  # families that are registered
 from .checkpoints import named_weights, save_processor
+from .family import WrongCheckpoint, family_of
+from .padding import runs
 from .visuals import ChatForm, FrameReader, PatchLayout, Visual, resolve
 
-_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-# Means and deviations of pixels, by the processors' files the same in all checkpoints of a family.
-_FAMILIES: Final[dict[str, tuple[type[PreTrainedModel], tuple[tuple[float, ...], tuple[float, ...]]]]] = {
-    "qwen2_5_vl": (Qwen2_5_VLForConditionalGeneration, _CLIP),
-    "qwen3_vl": (Qwen3VLForConditionalGeneration, _HALF),
-}
 VISION_TOKENS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>")
 LOGITS_AT_ONCE = 2**24  # elements of a slice of logits; 64 MB in float32
 PATCHES_AT_ONCE = 2**17  # that the vision tower reads in a call: 512 frames of 224x224
@@ -52,10 +44,6 @@ PATCHES_AT_ONCE = 2**17  # that the vision tower reads in a call: 512 frames of 
 
 class FrameMismatch(ValueError):
     """Token ids and visuals of one conversation contradict each other."""
-
-
-class WrongCheckpoint(ValueError):
-    """A checkpoint or tokenizer that these policies cannot use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +60,7 @@ class QwenVL(Shardable):
     """A Qwen-VL model with its tokenizer and the store of its frames.
 
     Args:
-        model: of one of the two families; kept in eval mode.
+        model: of a registered family, see `agents.models.family`; kept in eval mode.
         tokenizer: its tokenizer.
         store: resolves visuals.
         kept_features: visuals whose features are kept while the vision tower is frozen.
@@ -89,7 +77,8 @@ class QwenVL(Shardable):
         kept_features: int = 4096,
     ) -> None:
         super().__init__()
-        self.family = _family(model.config.model_type)
+        self._family = family_of(model.config.model_type)
+        self.family = self._family.name
         self.model, self.tokenizer, self.store = model.eval(), tokenizer, store
         if not is_flash_attention_requested(model.config.vision_config):
             model.model.visual.config._attn_implementation = frame_attention.NAME
@@ -118,17 +107,16 @@ class QwenVL(Shardable):
         """
         # Else a checkpoint of an unknown type would ask at the terminal whether its code may run.
         plain = {"trust_remote_code": False}
-        family = _family(AutoConfig.from_pretrained(name, **plain).model_type)
+        family = family_of(AutoConfig.from_pretrained(name, **plain).model_type)
         try:
-            model = _FAMILIES[family][0].from_pretrained(name, dtype=dtype, use_safetensors=True)
+            model = family.model_class.from_pretrained(name, dtype=dtype, use_safetensors=True)
         except SafetensorError as error:
             raise WrongCheckpoint(f"{name}: its weights are damaged: {error}") from error
         return cls(model, AutoTokenizer.from_pretrained(name, **plain), store, **kwargs)
 
     def chat_form(self, video: bool = False) -> ChatForm:
         """How conversations are laid out for this family: one image per frame, or its form of a video."""
-        stamped = "stamped_video" if self.family == "qwen3_vl" else "video"
-        return ChatForm(self.layout.factor, self.layout.temporal, stamped if video else "images")  # type: ignore[arg-type]
+        return ChatForm(self.layout.factor, self.layout.temporal, self._family.video if video else "images")
 
     @property
     def device(self) -> torch.device:
@@ -222,7 +210,7 @@ class QwenVL(Shardable):
         """
         steps, height, width = self.layout.grid(visual)
         merge, step = self.layout.merge, 1.0
-        if self.family == "qwen2_5_vl" and len(visual.times_s) > 1:
+        if self._family.seconds_in_positions and len(visual.times_s) > 1:
             step = self.model.config.vision_config.tokens_per_second * seconds_per_step(visual, self.layout)
         return _grid(steps, height // merge, width // merge, step)
 
@@ -242,8 +230,10 @@ class QwenVL(Shardable):
             )
         if any(b - a != 1 for a, b in pairwise(places) if array[a] != self._stop):
             raise FrameMismatch("other tokens stand between a placeholder and its delimiters")
-        if self.family == "qwen3_vl" and any(len(v.times_s) > self.layout.temporal for v in visuals):
-            raise FrameMismatch(f"a video of Qwen3-VL is one visual per {self.layout.temporal} frames")
+        if self._family.video == "stamped_video" and any(
+            len(v.times_s) > self.layout.temporal for v in visuals
+        ):
+            raise FrameMismatch(f"a video of {self.family} is one visual per {self.layout.temporal} frames")
         return [int(place) for place in places[1::3]]
 
     def length(self, ids: Sequence[int], visuals: Sequence[Visual]) -> int:
@@ -434,53 +424,20 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, *tokens: str) -> tuple[int, ..
     return tuple(vocabulary[token] for token in tokens)
 
 
-def runs(sizes: Sequence[int], most: int) -> list[slice]:
-    """Neighbours that go through a model together: padded to the largest, so many elements at most.
-
-    An item that is larger alone is a run by itself.
-    """
-    found: list[slice] = []
-    largest = 0
-    for place, size in enumerate(sizes):
-        largest = max(largest, size)
-        if found and (place + 1 - found[-1].start) * largest <= most:
-            found[-1] = slice(found[-1].start, place + 1)
-        else:
-            found.append(slice(place, place + 1))
-            largest = size
-    return found
-
-
-def left_padded(rows: Sequence[Tensor], value: float = 0) -> Tensor:
-    """(B, L) of rows of different lengths."""
-    return pad_sequence(list(rows), batch_first=True, padding_value=value, padding_side="left")
-
-
-def right_padded(rows: Sequence[Tensor], value: float = 0) -> Tensor:
-    """(B, L) of rows of different lengths."""
-    return pad_sequence(list(rows), batch_first=True, padding_value=value)
-
-
 def patch_layout(config: Any) -> PatchLayout:
     """How the model of a transformers configuration cuts frames.
 
     Raises:
         WrongCheckpoint: it is of another family.
     """
-    vision, (mean, std) = config.vision_config, _FAMILIES[_family(config.model_type)][1]
+    vision, family = config.vision_config, family_of(config.model_type)
     return PatchLayout(
         vision.patch_size,
         vision.spatial_merge_size,
         vision.temporal_patch_size,
-        cast(tuple[float, float, float], mean),
-        cast(tuple[float, float, float], std),
+        family.mean,
+        family.std,
     )
-
-
-def _family(model_type: str) -> str:
-    if model_type not in _FAMILIES:
-        raise WrongCheckpoint(f"a checkpoint of type {model_type!r}; known are {', '.join(_FAMILIES)}")
-    return model_type
 
 
 @lru_cache(maxsize=1024)

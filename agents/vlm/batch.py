@@ -17,7 +17,8 @@ from torchrl.objectives.llm import MCAdvantage
 
 from videogym.rewards import finite
 
-from ..models.qwen_vl import QwenVL, left_padded
+from ..models.padding import left_padded
+from ..models.qwen_vl import QwenVL
 from ..training.losses import SCORED
 from .actor import loss_entries
 from .records import Record

@@ -16,7 +16,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from ..models.qwen_vl import Expanded, QwenVL, right_padded
+from ..models.padding import right_padded
+from ..models.qwen_vl import Expanded, QwenVL
 from ..models.visuals import Visual
 from ..training.ranks import MicroBatchPlan, map_across_ranks, plan_micro_batches, rank, split_tasks
 from ..training.sharding import unsharded_params

@@ -22,7 +22,8 @@ from agents.collectors.rollouts import make_collector
 from agents.engines import transformers_engine
 from agents.engines.transformers_engine import TransformersEngine
 from agents.models import qwen_vl
-from agents.models.qwen_vl import QwenVL, runs
+from agents.models.padding import runs
+from agents.models.qwen_vl import QwenVL
 from agents.train_grpo_mllm import Config
 from agents.vlm import policy
 from agents.vlm.actor import ChatActor, context_of

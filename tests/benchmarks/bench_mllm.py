@@ -29,7 +29,8 @@ from transformers import DynamicCache
 
 from agents.engines.base import Sampling
 from agents.engines.transformers_engine import TransformersEngine
-from agents.models.qwen_vl import QwenVL, left_padded
+from agents.models.padding import left_padded
+from agents.models.qwen_vl import QwenVL
 from agents.models.tiny_qwen import build_tiny_qwen
 from agents.models.visuals import resolve
 from agents.train_grpo_mllm import Config, grpo_loss, make_loss
