@@ -39,11 +39,11 @@ from videogym.comparison import (
     run_from_traces,
     share_difference,
 )
-from videogym.comparison.runs import episode_from_trace
 from videogym.evaluate import Episode, task_digest
 from videogym.results import EvaluationResult, ResultError, describe_run, read_result, result_text
 from videogym.testing.policies import Oracle, Random
 from videogym.traces import RecordTraces, Trace, TraceError, Traces, read_traces
+from videogym.traces.episodes import episode_from_trace
 
 ADDRESS = "synthetic:brief_event?level=0&duration_s=60&seed={}&size=64x36"
 BASE = Episode("t", True, True, "answered", 1.0, {}, 1, 32, 0, 0, None, None, "film", "asked")

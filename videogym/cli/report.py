@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from videogym.cli.options import add_command
+from videogym.cli.options import add_command, add_groups
 from videogym.cli.terminal import printable, progress_bar
 
 
@@ -56,6 +56,7 @@ def add_report(commands: Any) -> None:
     parser.add_argument(
         "--title", default="videogym report", help="heading of the page (default: %(default)s)"
     )
+    add_groups(parser)
     parser.set_defaults(run=_report)
 
 
@@ -76,6 +77,7 @@ def _report(arguments: argparse.Namespace) -> int:
             store=store,
             thumbnails=arguments.thumbnails,
             title=arguments.title,
+            by=arguments.by,
             progress=progress,
         )
     progress.clear()

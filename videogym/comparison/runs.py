@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from videogym.evaluate import Episode, Estimate, hits, task_digest, union_iou
+from videogym.evaluate import Episode, Estimate
 from videogym.grouping import share
 from videogym.recipes import get_recipe
 from videogym.results import MARK, EvaluationResult, read_result
 from videogym.traces import Trace, Traces, read_traces
+from videogym.traces.episodes import episode_from_trace
 
 _TRACE = b'{"version":'  # what a line of a trace begins with
 
@@ -134,33 +135,6 @@ def _first(episodes: Iterable[Episode]) -> tuple[dict[str, Episode], int]:
     for count, episode in enumerate(episodes, start=1):  # noqa: B007
         first.setdefault(episode.task_id, episode)
     return first, count - len(first)
-
-
-def episode_from_trace(trace: Trace) -> Episode:
-    """What a stored episode came to, as `videogym.evaluate` says it."""
-    reward, terms = 0.0, dict[str, float]()
-    for paid in trace.turns:
-        reward += paid.reward
-        for name, value in paid.terms.items():
-            if value is not None:
-                terms[name] = terms.get(name, 0.0) + value
-    return Episode(
-        task_id=trace.task.task_id,
-        correct=trace.correct,
-        answered=trace.answer is not None,
-        ending=trace.ending,
-        reward=reward,
-        terms=terms,
-        turns=len(trace.turns),
-        frames=trace.frames_shown,
-        invalid_turns=sum(not paid.turn.valid for paid in trace.turns),
-        fault_turns=sum(bool(paid.turn.fault) for paid in trace.turns),
-        tiou=union_iou(trace.looks, trace.task.evidence) if trace.task.evidence else None,
-        hit=hits(trace.task, trace.clips),
-        video=trace.video.fingerprint,
-        task=task_digest(trace.task),
-        metadata=trace.task.metadata,
-    )
 
 
 def _settings(traces: list[Trace], recipes: tuple[str, ...]) -> dict[str, Any]:

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
-from videogym.evaluate import Estimate, mean, proportion
+from videogym.evaluate import Episode, Estimate, mean, proportion
+from videogym.grouping import Groups, group, require_known
+from videogym.metadata import Metadata
 from videogym.report.episodes import EpisodeView
+from videogym.traces.episodes import episode_from_trace
 
 
 def _numbers() -> array[float]:
@@ -96,3 +100,46 @@ class RunMetrics:
 
 def _mean(values: array[float]) -> Estimate | None:
     return mean(list(values)) if values else None
+
+
+class GroupedMetrics:
+    """Metrics of runs by fields of the tasks' metadata, as `videogym.grouping` has them.
+
+    Keeps a record of every episode, without what it does not group by.
+
+    Args:
+        names: of the fields; of none, nothing is kept.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = tuple(dict.fromkeys(names))
+        self._known: dict[str, None] = {}
+        self._episodes: dict[str, list[Episode]] = {}  # by run
+        self._left_out: dict[str, list[Metadata]] = {}
+
+    def add(self, view: EpisodeView) -> None:
+        """Count an episode."""
+        if not self._names:
+            return
+        episode = episode_from_trace(view.trace)
+        self._known |= dict.fromkeys(episode.metadata)
+        told = Metadata({name: episode.metadata[name] for name in self._names if name in episode.metadata})
+        scored, lost = self._episodes.setdefault(view.run, []), self._left_out.setdefault(view.run, [])
+        if view.faults or view.trace.cut not in ("", "truncated"):
+            lost.append(told)
+        else:
+            scored.append(replace(episode, metadata=told, terms={}))
+
+    def tables(self) -> dict[str, dict[str, Groups]]:
+        """For each field the groups of each run.
+
+        Raises:
+            ValueError: no task has a field of such a name.
+        """
+        require_known(self._names, [self._known])
+        return {
+            name: {
+                run: group(episodes, name, self._left_out[run]) for run, episodes in self._episodes.items()
+            }
+            for name in self._names
+        }

@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
 
 from videogym.report.episodes import episode_view, signed
-from videogym.report.metrics import RunMetrics
+from videogym.report.metrics import GroupedMetrics, RunMetrics
 from videogym.report.parts import Shelf
 from videogym.report.publishing import data_folder, forget_leftovers, publish
 from videogym.report.sources import Sources
@@ -53,6 +53,7 @@ def write_report(
     store: FrameStore | None = None,
     thumbnails: int = 12,
     title: str = "videogym report",
+    by: Sequence[str] = (),
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Path | None:
     """Write episodes as a page. It appears when it is whole, in place of one that was there.
@@ -67,6 +68,7 @@ def write_report(
         store: where frames come from; one of its own by default, without a video root.
         thumbnails: most pictures of an episode; 0 for a page without any.
         title: of the page.
+        by: names of fields of `Task.metadata` by which metrics are grouped too.
         progress: called with (done, total) after every episode; of episodes that are read as they are
             reported the total is None.
 
@@ -74,7 +76,8 @@ def write_report(
         The folder without which the page is of no use; None where the page holds all.
 
     Raises:
-        ValueError: there is no episode and no curve, or ``thumbnails`` is negative.
+        ValueError: there is no episode and no curve, ``thumbnails`` is negative, or no task has metadata of
+            such a name.
         TraceError: episodes that are read as they are reported cannot be.
         OSError: the page cannot be written; one that was there is as it was.
     """
@@ -85,13 +88,14 @@ def write_report(
     shelf, runs, environment = Shelf(page, made), dict[str, RunMetrics](), _environment()
     template = environment.from_string(_part("episode.html.jinja"))
     pair: list[str] = []  # the first run of each of the two sources
-    total = _total(traces, compare)
+    grouped, total = GroupedMetrics(by), _total(traces, compare)
     curves = traces.curves if isinstance(traces, Sources) else ()
     try:
         for number, (source, run, trace) in enumerate(_named(traces, compare), start=1):
             pair += [run] * (source == len(pair))
             view = episode_view(number, trace, run, made, thumbnails)
             runs.setdefault(run, RunMetrics(run)).add(view)
+            grouped.add(view)
             shelf.add(view, template.render(e=view))
             if progress is not None:
                 progress(number, total)
@@ -106,6 +110,7 @@ def write_report(
             book=book,
             count=shelf.count,
             runs=list(runs.values()),
+            groups=grouped.tables(),
             recipes=sorted(shelf.names["recipe"]),
             endings=sorted(shelf.names["ending"]),
             pair=pair if compare else None,
