@@ -4,7 +4,7 @@ One iteration: collect groups; put every payment at the turn that earned it; tak
 relative to its group by `MCAdvantage`; step down `ClipPPOLoss` without a critic. Any
 `agents.compact.discrete.DiscretePolicy` is trained by it.
 
-Run ``python -m agents.train_grpo --out runs/grpo``. Go on with a run that was stopped by the same command.
+Run ``python -m agents.train_grpo --out runs/grpo``. The same command resumes a run that was stopped.
 
 Deviations from LongVT: a compact policy with one action a turn; no KL to a reference; learning rates
 and sizes for a small network. `scale_by_std`, `clip_high` and `aggregation` choose among the published
@@ -100,12 +100,12 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
             with run.span("collect"):
                 collector.update_policy_weights_()
                 batch = collector.collect(iteration)
-            figures = episode_metrics(batch)
+            metrics = episode_metrics(batch)
             with run.span("advantage"):
                 batch = rewards(batch)
                 turns, kept = advantages(config, batch, compare)
-            figures["trained_reward"] = mean_return(batch)
-            figures["groups_with_contrast"] = kept
+            metrics["trained_reward"] = mean_return(batch)
+            metrics["groups_with_contrast"] = kept
             updates = []
             with run.span("loss"):
                 if turns is not None:
@@ -118,7 +118,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
                         optimizer_step(parameters, optimizer, loss.item(), config.max_grad_norm)
                         updates.append(scalars(losses))
                 buffer.empty()
-            run.end_iteration(iteration, int((~batch["waiting"]).sum()), figures | mean_rows(updates))
+            run.end_iteration(iteration, int((~batch["waiting"]).sum()), metrics | mean_rows(updates))
     finally:
         collector.close()
     return run

@@ -4,8 +4,8 @@ One iteration: play groups of rollouts that start from one state; take each retu
 (`MCAdvantage`); step down `GRPOLoss` on the sampled tokens. What the rollouts of a group have in common
 goes through the model once.
 
-Run ``python -m agents.train_grpo_mllm --checkpoint runs/sft/model --out runs/grpo``. Go on with a run that
-was stopped by the same command.
+Run ``python -m agents.train_grpo_mllm --checkpoint runs/sft/model --out runs/grpo``. The same command
+resumes a run that was stopped.
 
 Defaults are LongVT's: groups of 16, 16 of them, two updates an iteration, a constant learning rate, returns
 over their standard deviation, the mean over rollouts of the mean over tokens, a divergence of 0.001 from

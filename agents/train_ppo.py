@@ -4,7 +4,7 @@ One iteration: collect whole episodes; put every payment at the turn that earned
 looking while the policy does not look (bonus); estimate advantages over turns; step down
 `ClipPPOLoss` in minibatches of turns. Any `agents.compact.discrete.DiscretePolicy` is trained by it.
 
-Run ``python -m agents.train_ppo --out runs/ppo``. Go on with a run that was stopped by the same command.
+Run ``python -m agents.train_ppo --out runs/ppo``. The same command resumes a run that was stopped.
 
 Deviations from Video-MTR: a compact policy with one action a turn, so that the pass over tokens is
 empty; no penalty for divergence from a reference; advantages standardised over the batch, as there;
@@ -108,11 +108,11 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
             with run.span("collect"):
                 collector.update_policy_weights_()
                 batch = collector.collect(iteration)
-            figures, played = episode_metrics(batch), int((~batch["waiting"]).sum())
+            metrics, played = episode_metrics(batch), int((~batch["waiting"]).sum())
             with run.span("advantage"):
                 batch = shaping(batch)
                 turns = advantages(batch, estimate)
-            figures["trained_reward"] = mean_return(batch)
+            metrics["trained_reward"] = mean_return(batch)
             updates = []
             with run.span("loss"):
                 buffer.extend(turns)
@@ -124,7 +124,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
                         optimizer_step(parameters, optimizer, loss.item(), config.max_grad_norm)
                         updates.append(scalars(losses))
                 buffer.empty()
-            run.end_iteration(iteration, played, figures | mean_rows(updates) | shaping_metrics(shaping))
+            run.end_iteration(iteration, played, metrics | mean_rows(updates) | shaping_metrics(shaping))
     finally:
         collector.close()
     return run

@@ -5,11 +5,11 @@ the policy does not look (bonus); let a critic on the model's hidden states esti
 levels, over turns and over the tokens of each; step down the clipped loss of the sampled tokens and the
 critic's error.
 
-Run ``python -m agents.train_ppo_mllm --checkpoint runs/sft/model --out runs/ppo``. Go on with a run that
-was stopped by the same command.
+Run ``python -m agents.train_ppo_mllm --checkpoint runs/sft/model --out runs/ppo``. The same command
+resumes a run that was stopped.
 
 Defaults are Video-MTR's: 16 tasks twice, minibatches of 8, a window of two turns, the paper's discount of
-0.95 from turn to turn, a penalty for divergence from the first policy inside the reward. Deviations: the
+0.95 from turn to turn, a KL penalty against the reference policy inside the reward. Deviations: the
 critic is a linear head that reads the policy's own hidden states and does not change them, not a second
 model of 7 billion weights; no nucleus of 0.95 in sampling, so that the trained distribution is the sampled
 one.

@@ -3,7 +3,7 @@
 Plain Ray actors, not TorchRL's `RayLLMCollector`, which in 0.14.1 cannot carry this. It is one remote
 collector that cannot be told what to play: ``set_seed`` is an AttributeError, and after its last episode
 it resets for a next batch that nobody has asked for. It copies weights into the model without a word to
-the engine, so that records go on with the old version. And once its process has died, every call is an
+the engine, so that records keep the old version. And once its process has died, every call is an
 ActorDiedError.
 """
 

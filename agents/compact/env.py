@@ -276,7 +276,7 @@ def _figures(before: State, after: State, info: dict[str, Any]) -> dict[str, Any
         "invalid": bool(info["invalid"]),
         "fault": bool(info["fault"]),
     }
-    figures = {
+    metrics = {
         "tiou": max(overlaps, default=float("nan")),
         "is_success": float(info["is_success"]),
         "frames_shown": float(info["frames_shown"]),
@@ -284,7 +284,7 @@ def _figures(before: State, after: State, info: dict[str, Any]) -> dict[str, Any
     terms = {name: torch.tensor([float(value)]) for name, value in info["reward_terms"].items()}
     return {
         **{name: torch.tensor([value]) for name, value in flags.items()},
-        **{name: torch.tensor([value]) for name, value in figures.items()},
+        **{name: torch.tensor([value]) for name, value in metrics.items()},
         "terms": TensorDict(terms),
     }
 

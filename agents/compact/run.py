@@ -1,4 +1,4 @@
-"""What the loops of compact policies share: environments, figures, evaluation."""
+"""What the loops of compact policies share: environments, metrics, evaluation."""
 
 from __future__ import annotations
 
@@ -96,13 +96,13 @@ class Evaluator:
     def __call__(self) -> dict[str, float]:
         """Means, by the names of their curves."""
         report = self.report()
-        figures: dict[str, Estimate | None] = {
+        metrics: dict[str, Estimate | None] = {
             "accuracy": report.accuracy,
             "turns": report.turns,
             "reward": report.reward,
         }
-        figures |= {"hit_rate": report.hit_rate, "tiou": report.tiou}
-        return {f"eval_{name}": figure.mean for name, figure in figures.items() if figure is not None}
+        metrics |= {"hit_rate": report.hit_rate, "tiou": report.tiou}
+        return {f"eval_{name}": metric.mean for name, metric in metrics.items() if metric is not None}
 
     def report(self) -> Report:
         """Play the held-out tasks."""
@@ -129,11 +129,11 @@ def episode_metrics(batch: TensorDictBase) -> dict[str, float]:
     ends = played & ~torch.cat((played[:, 1:], torch.zeros_like(played[:, :1])), 1)
     # Over the episodes in which a term was paid at all: a missing annotation is not a zero.
     paid = {name: values for name, values in after["terms"].items() if not values.isnan().all()}
-    figures = {
+    metrics = {
         name: float(values.nansum()) / int((~values.isnan()).flatten(1).any(1).sum())
         for name, values in paid.items()
     }
-    figures |= {
+    metrics |= {
         "reward": float((after["reward"] * played).sum()) / rows,
         "success": float((after["is_success"] * ends).nansum()) / rows,
         "frames": float((after["frames_shown"] * ends).nansum()) / rows,
@@ -141,16 +141,16 @@ def episode_metrics(batch: TensorDictBase) -> dict[str, float]:
         "fault_rate": 1.0 - int(sound.sum()) / turns,
     }
     if sound.any():
-        figures["retrieval_rate"] = looks / int(sound.sum())
+        metrics["retrieval_rate"] = looks / int(sound.sum())
         # To a policy a fault is a refused look, but it says nothing about the policy.
-        figures["invalid_rate"] = int((after["invalid"] & sound).sum()) / int(sound.sum())
+        metrics["invalid_rate"] = int((after["invalid"] & sound).sum()) / int(sound.sum())
     if looks:
-        figures["repeat_rate"] = float((after["repeated"] & played).sum()) / looks
+        metrics["repeat_rate"] = float((after["repeated"] & played).sum()) / looks
     for turn in range(batch.batch_size[1]):
         overlaps = after["tiou"][:, turn][looked[:, turn]]
         if len(overlaps := overlaps[~overlaps.isnan()]):
-            figures[f"tiou_turn_{turn + 1}"] = float(overlaps.mean())
-    return figures
+            metrics[f"tiou_turn_{turn + 1}"] = float(overlaps.mean())
+    return metrics
 
 
 def mean_return(batch: TensorDictBase) -> float:

@@ -47,7 +47,7 @@ class TransformersEngine:
         self._weights = model.changes()
 
     def update_weights(self, model: nn.Module, version: int) -> None:
-        """Go on with the weights as they are now, under a new version.
+        """Take the weights as they are now for a new version.
 
         Raises:
             EngineError: it is not the model of this engine.

@@ -136,7 +136,7 @@ def trainable(seed: int, out: Path) -> Trained:
     taught = teach(policy, envs, rounds, seed, progress=True)
     curve = [(episodes, success) for episodes, _, success in taught]
     imitated, began = copy.deepcopy(policy), curve[-1][0]
-    shutil.rmtree(out / "ppo", ignore_errors=True)  # another run's checkpoint would be gone on with
+    shutil.rmtree(out / "ppo", ignore_errors=True)  # another run's checkpoint would be resumed
     train(config, policy, out / "ppo", progress=True)
     for line in (out / "ppo" / "log" / "scalars" / "success.csv").read_text(encoding="utf-8").splitlines():
         iteration, success = line.split(",")
@@ -247,7 +247,7 @@ def draw_episodes(run: Trained, folder: Path, path: Path) -> None:
 def report_grpo(out: Path) -> None:
     """Take a tiny Qwen2.5-VL through a short cold start and a minute of GRPO."""
     disable_progress_bar()  # transformers draws one for every file it reads or writes
-    shutil.rmtree(out, ignore_errors=True)  # another run's checkpoint would be gone on with
+    shutil.rmtree(out, ignore_errors=True)  # another run's checkpoint would be resumed
     out.mkdir(parents=True)
     longvt = get_recipe("LONGVT_TINY")
     shared: dict[str, Any] = {

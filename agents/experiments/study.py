@@ -8,7 +8,7 @@ models do. Whether it comes to look around, and where, is left to reinforcement 
 of the condition.
 
 Run ``python -m agents.experiments.study --out runs/study``. Cells that are done are not done again, so a
-study can be stopped and gone on with at any time; ``--report`` only writes the table and the curves.
+study can be stopped and resumed at any time; ``--report`` only writes the table and the curves.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def run_cell(name: str, seed: int, out: Path, confidence: float = 0.0, progress:
     policy = taught(config, out / "taught", progress)
     soften_looks(policy, confidence)
     prefer_answers(policy, config, ANSWERS_AT_ONCE)
-    folder = out / "runs" / f"{name}-{seed}-{confidence:g}"  # never gone on with from another start
+    folder = out / "runs" / f"{name}-{seed}-{confidence:g}"  # never resumed from another start
     loop = train_grpo.train if isinstance(config, train_grpo.Config) else train_ppo.train
     loop(config, policy, folder, progress=progress)  # type: ignore[arg-type]  # each takes its own config
     cell = _measure(name, config, confidence, policy, folder, time.monotonic() - started)

@@ -38,7 +38,7 @@ IMAGE = "<image>"  # of LLaMA-Factory and ms-swift: where an image stands in the
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ChatMessage:
     """One message of a conversation."""
 
     role: str  # "system", "user" or "assistant"
@@ -46,7 +46,7 @@ class Said:
     trainable: bool  # an output that is to be imitated
 
 
-def conversation(record: Record, tokenizer: PreTrainedTokenizerBase) -> list[Said]:
+def conversation(record: Record, tokenizer: PreTrainedTokenizerBase) -> list[ChatMessage]:
     """The messages of a record, as its ids say them.
 
     Raises:
@@ -88,7 +88,7 @@ def conversation(record: Record, tokenizer: PreTrainedTokenizerBase) -> list[Sai
         # What stands last may be the place where an output that never came would begin; one that came and
         # said nothing is a message all the same.
         if said or outputs:
-            messages.append(Said(role, tuple(said) or ("",), any(outputs)))
+            messages.append(ChatMessage(role, tuple(said) or ("",), any(outputs)))
     return messages
 
 

@@ -164,7 +164,7 @@ def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, Any]]]:
 def _unreadable(path: Path, error: Exception) -> UnreadableCheckpoint:
     reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
     advice = "restore the file, or remove it to begin anew"
-    return UnreadableCheckpoint(f"{path} cannot be gone on with: {reason}; {advice}")
+    return UnreadableCheckpoint(f"{path} cannot be resumed: {reason}; {advice}")
 
 
 # Of archives, JSON and states: a file can be wrong in all ways. RuntimeError is torch's for a wrong shape.

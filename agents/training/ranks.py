@@ -105,7 +105,7 @@ def map_across_ranks(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[
 
 @dataclass(frozen=True, slots=True)
 class MicroBatchPlan:
-    """Whole tasks that one rank has in memory together in a gradient step."""
+    """Whole tasks in one micro-batch of a rank."""
 
     records: slice  # theirs; where the rank has none, one that stands in
     parts: tuple[slice, ...]  # of these records, each for a backward pass

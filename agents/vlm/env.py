@@ -239,7 +239,7 @@ class ChatEnv(EnvBase):
 
 @dataclass
 class Episode:
-    """One that is being played, and can be gone on with in any process."""
+    """One that is being played, and can be continued in any process."""
 
     record: Record
     snapshot: Snapshot  # of the environment before the output of the record's last turn is played

@@ -1,4 +1,4 @@
-"""How good a language model is: figures of whole episodes, and of held-out tasks."""
+"""How good a language model is: metrics of whole episodes, and of held-out tasks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .rollouts import make_chat_env, play_tasks
 
 
 def make_evaluator(config: ChatConfig, actor: ChatActor) -> Callable[[], dict[str, float]]:
-    """What evaluates a policy: figures and hits of its likeliest outputs on the first held-out tasks.
+    """What evaluates a policy: metrics and hits of its likeliest outputs on the first held-out tasks.
 
     Raises:
         TrainedOnError: they ask about videos of the tasks that are trained on.

@@ -165,7 +165,7 @@ class Scorer:
 
         Args:
             records: as for a call.
-            size: records in memory together.
+            size: records in a micro-batch.
         """
 
         def score(groups: Sequence[list[Record]]) -> list[list[Tensor]]:
@@ -183,7 +183,7 @@ class Scorer:
 
         Args:
             records: as for a call.
-            at_once: records in memory together, with the beginnings of their tasks.
+            at_once: records in a micro-batch, with the prefixes of their tasks.
         """
         for parts in split_tasks([record.task_id for record in records], at_once):
             with self.holding(records[parts[0].start : parts[-1].stop]):

@@ -75,7 +75,7 @@ def train(job: dict[str, Any], out: Path, played: Path | None = None) -> ChatAct
 
     Args:
         job: ``loop`` is "sft" or "grpo", ``changes`` those to the config; with ``stop``, it is stopped at
-            the start of that step and gone on with by another actor.
+            the start of that step and resumed by another actor.
         out: folder of the run.
         played: learn from the records of this folder instead of playing.
     """

@@ -192,7 +192,7 @@ def test_no_code_of_a_checkpoint_runs(attack: Callable[[Path, Path], None], tmp_
     repack(path, lambda folder: attack(folder, sign))
     parts = fresh()
     before = {name: tensor.clone() for name, tensor in parts["policy"].state_dict().items()}
-    with pytest.raises(UnreadableCheckpoint, match=r"checkpoint cannot be gone on with.*begin anew"):
+    with pytest.raises(UnreadableCheckpoint, match=r"checkpoint cannot be resumed.*begin anew"):
         load_archive(path, parts)
     assert not sign.exists()
     assert_equal(dict(parts["policy"].state_dict()), before)

@@ -1,4 +1,4 @@
-"""What is in memory together is bounded: rows in play, tokens read, patches seen, beginnings held."""
+"""The memory budget holds: rows in play, tokens read, patches seen, prefixes kept."""
 
 # ruff: noqa: D103
 
@@ -212,7 +212,7 @@ def test_a_reference_scores_one_group_after_the_other(
         assert_close(one, other)
 
 
-# --- the first policy --------------------------------------------------------------------------
+# --- the reference policy ----------------------------------------------------------------------
 
 
 def test_adapters_need_no_copy_of_the_first_policy(checkpoints: dict[str, Path]) -> None:

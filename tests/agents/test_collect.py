@@ -194,7 +194,7 @@ def test_a_reward_that_a_wrapper_made_infinite_is_refused_where_it_is_collected(
 
 
 def test_a_row_pays_what_the_plain_environment_pays() -> None:
-    """Terms, flags and figures too, although all rows share one environment."""
+    """Terms, flags and metrics too, although all rows share one environment."""
     batch = batch_of(episode_env(rows=16, group_size=4, seed=5))
     plain = make_env(CONFIG, CONFIG.tasks)
     inner = plain.unwrapped
@@ -442,8 +442,8 @@ def test_a_video_that_breaks_in_an_episode_is_a_fault_that_nothing_learns_from()
     assert batch["next", "fault"].squeeze(-1).tolist() == [[False, True, False]] * 4
     assert (batch["next", "frames_shown"][:, 1] == batch["next", "frames_shown"][:, 0]).all()
     assert batch["next", "terms", "frame_gain"][:, 1].isnan().all()
-    figures = episode_metrics(batch)
-    rates = [figures[f"{name}_rate"] for name in ("fault", "retrieval", "invalid")]
+    metrics = episode_metrics(batch)
+    rates = [metrics[f"{name}_rate"] for name in ("fault", "retrieval", "invalid")]
     assert rates == pytest.approx([1 / 3, 1 / 2, 0]), "of the two sound turns one looks and none is invalid"
     critic = TensorDictModule(
         lambda inputs: torch.zeros(*inputs.batch_size, 1), in_keys=["inputs"], out_keys=["state_value"]

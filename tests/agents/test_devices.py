@@ -47,7 +47,7 @@ LOOPS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def run(loop: str, options: dict[str, Any], out: Path) -> float:
-    """Train, or go on with a run, and save the model; the last loss."""
+    """Train, or resume a run, and save the model; the last loss."""
     module, usual = LOOPS[loop]
     config = module.Config(**{**USUAL, **usual, **options})
     torch.manual_seed(0)

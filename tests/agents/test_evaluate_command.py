@@ -129,7 +129,7 @@ def test_figures_are_those_of_the_records(
     assert (found["cut_rate"].mean, found["cut_rate"].count) == (0.25, 4)
     paid = [sum(turn.reward for turn in record.turns) for record in records[:3]]
     assert found["reward"].mean == pytest.approx(sum(paid) / 3)
-    # And all are the figures of training.
+    # And all are the metrics of training.
     expected = rollout_metrics(records) | hits(records[:3], evaluation.tasks[:3])
     assert {name: estimate.mean for name, estimate in found.items()} == pytest.approx(expected)
 

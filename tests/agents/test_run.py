@@ -289,7 +289,7 @@ def test_episodes_without_a_valid_turn_are_trained_on(name: str, tmp_path: Path)
     assert rates == ["0,1.0", "1,1.0"]
 
 
-# --- figures -----------------------------------------------------------------------------------
+# --- metrics -----------------------------------------------------------------------------------
 
 
 def test_figures_of_a_batch() -> None:
@@ -319,7 +319,7 @@ def test_figures_of_a_batch() -> None:
         },
         batch_size=(2, 2),
     )
-    figures = episode_metrics(batch)
+    metrics = episode_metrics(batch)
     expected = {
         "reward": 0.875,
         "answer": 0.5,
@@ -333,7 +333,7 @@ def test_figures_of_a_batch() -> None:
         "repeat_rate": 0.5,
         "tiou_turn_1": 0.5,
     }
-    assert figures == pytest.approx(expected)
+    assert metrics == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", LOOPS)

@@ -115,7 +115,7 @@ def test_each_rank_holds_half_and_scores_what_was_sampled(folder: Path) -> None:
 
 
 def test_records_of_all_ranks_are_in_one_file_an_iteration(folder: Path) -> None:
-    """Each group whole, each episode once, with the version that sampled it; figures are over all."""
+    """Each group whole, each episode once, with the version that sampled it; metrics are over all."""
     for iteration in range(3):
         records = list(read_records(folder / "grpo" / "records" / f"{iteration:06d}.jsonl"))
         names = [(record.group, record.sample_index) for record in records]
@@ -129,7 +129,7 @@ def test_records_of_all_ranks_are_in_one_file_an_iteration(folder: Path) -> None
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(folder: Path) -> None:
-    """Stopped in the third step, gone on with from the checkpoint after the second."""
+    """Stopped in the third step, resumed from the checkpoint after the second."""
     assert distance(weights(folder / "stopped" / "model"), weights(folder / "sft" / "model")) == 0.0
     assert curve(folder / "stopped", "loss") == curve(folder / "sft", "loss")
 

@@ -89,7 +89,7 @@ class Load:
     lengths: tuple[int, ...]  # tokens sampled, turn by turn
     groups: int
     group_size: int
-    micro_batch_size: int  # rollouts in memory together
+    micro_batch_size: int  # rollouts in a micro-batch
     checkpointed: bool  # whether layers run again in the backward pass
 
 

@@ -61,8 +61,8 @@ def main() -> int:
             count, wall_s, cpu_s, peak = read(f"{name}:{path}")
         late = cpu_s > LIMIT_S or peak > LIMIT_MB or count != arguments.rows
         missed |= late
-        figures = f"{size:>9.0f}{count:>9}{cpu_s:>9.2f}{wall_s:>9.2f}{peak:>9.0f}"
-        print(f"{name:<16}{figures}{'  MISSED' if late else ''}", flush=True)
+        metrics = f"{size:>9.0f}{count:>9}{cpu_s:>9.2f}{wall_s:>9.2f}{peak:>9.0f}"
+        print(f"{name:<16}{metrics}{'  MISSED' if late else ''}", flush=True)
     return int(missed)
 
 

@@ -100,7 +100,7 @@ LOOPS = {
 
 
 def train(algorithm: str, out: Path, ready: Callable[[], None] = lambda: None) -> float:
-    """Start a run, or go on with it; returns its seconds after it was ready, its policy made."""
+    """Start or resume a run; returns its seconds after it was ready, its policy made."""
     loop = LOOPS[algorithm]
     disable_progress_bar()
     torch.set_num_threads(loop.config.threads)

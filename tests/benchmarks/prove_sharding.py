@@ -155,7 +155,7 @@ def prove_kills(folder: Path, kills: int, generator: random.Random) -> bool:
         fine = fine and run.returncode != 0 and named and seconds < 30 and same
         print(
             f"kill {number}: rank {victim} after {played} iterations were played; all had ended in "
-            f"{seconds:.1f} s with code {run.returncode}, the cause named: {named}; gone on with, "
+            f"{seconds:.1f} s with code {run.returncode}, the cause named: {named}; resumed, "
             f"{len(found)} records and all weights as without: {same}",
             flush=True,
         )

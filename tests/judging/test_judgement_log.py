@@ -175,7 +175,7 @@ def writer(path: Path, first: int, stop: int, verdict: int) -> subprocess.Popen[
 
 
 def test_processes_share_one_file_and_agree_on_every_reply(tmp_path: Path) -> None:
-    """Two processes get different replies to the same forty requests: both go on with the stored one."""
+    """Two processes get different replies to the same forty requests: both keep the stored one."""
     path = tmp_path / "log"
     writers = [writer(path, 0, 40, verdict) for verdict in (0, 1)]
     told = [process.communicate(timeout=60)[0] for process in writers]

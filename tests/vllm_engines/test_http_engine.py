@@ -143,7 +143,7 @@ def test_an_update_that_was_left_unfinished_does_not_hold_up_the_next(served: Se
 
 
 def test_weights_that_do_not_fill_the_model_are_refused(served: Served) -> None:
-    """Half a model is an error, though vLLM itself would go on with the other half's old weights."""
+    """Half a model is an error, though vLLM itself would keep the other half's old weights."""
 
     class Half(torch.nn.Module):
         def named_parameters(self, *_: Any, **__: Any) -> Iterator[tuple[str, Any]]:
