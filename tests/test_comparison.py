@@ -391,7 +391,7 @@ def test_metrics_are_of_the_common_tasks_alone():
     assert (reward.a.mean, reward.b.mean, reward.difference.mean) == (2.5, 5, 2.5)
     assert found.mcnemar is not None and (found.mcnemar.only_a, found.mcnemar.only_b) == (0, 2)
     assert found.mcnemar.p == 0.5, "two tasks of two prove nothing"
-    assert "do not tell who is right more often" in found.conclusion and found.divergences is None
+    assert "do not show which run is right more often" in found.conclusion and found.divergences is None
 
 
 def test_answers_that_were_not_judged_and_absent_terms_are_in_no_pair():
@@ -418,7 +418,7 @@ def test_the_conclusion_says_no_more_than_p_allows():
         return side(name, *(replace(BASE, task_id=f"t{i}", correct=i in right) for i in range(20)))
 
     # Five of twenty: p = 0.0625. Six: 2 / 64 = 0.03125.
-    assert "do not tell who" in compare(run("a", ()), run("b", range(5))).conclusion
+    assert "do not show which run" in compare(run("a", ()), run("b", range(5))).conclusion
     told = compare(run("a", ()), run("b", range(6))).conclusion
     assert (
         "B was right more often than A, by more than is likely (B - A = +0.300" in told
@@ -427,7 +427,7 @@ def test_the_conclusion_says_no_more_than_p_allows():
     assert "A was right more often than B" in compare(run("a", range(6)), run("b", ())).conclusion
     assert "both were right on the same ones" in compare(run("a", (1,)), run("b", (1,))).conclusion
     same = compare(run("a", (1,)), run("b", (1,))).conclusion
-    assert "No setting differs that both tell." in same and "\n" not in same
+    assert "No setting that both record differs." in same and "\n" not in same
 
 
 # --- where episodes part -----------------------------------------------------------------------

@@ -35,21 +35,21 @@ def test_results_tell_settings_and_metrics(capsys):
     said = told(capsys, "random.json", "oracle.json")
     assert '  policy  "random" | "oracle"\n' in said and "  episodes  null | 4\n" in said
     assert "  4 played by both\n  2 by A alone: brief_event-L0-60s-test-s0-000004, " in said
-    assert "not known: a result tells no steps" in said
+    assert "not known: a result holds no steps" in said
     assert "They differ in settings (episodes, policy); tasks are left out, 2 that A alone played." in said
 
 
 def test_traces_tell_where_episodes_part(capsys):
     said = told(capsys, "random.jsonl", "oracle.jsonl")
     assert "same observation, other action: brief_event" in said and "(turn 1)" in said
-    assert "traces tell neither policy nor seed, backend or versions" in said
+    assert "traces record neither policy nor seed, backend or versions" in said
 
 
 def test_a_result_and_traces_of_the_same_run_agree(capsys):
     said = told(capsys, "random.json", "random.jsonl")
     assert "right in A alone 0, in B alone 0: exact McNemar p = 1" in said
     assert (
-        "  only A tells: tasks, episodes, policy, seed, wrappers, observe, backend, trained_on, versions"
+        "  only A records: tasks, episodes, policy, seed, wrappers, observe, backend, trained_on, versions"
         in said
     )
     rows = [line for line in said.splitlines() if line.startswith(("  reward", "  turns", "    answer"))]

@@ -28,7 +28,7 @@ def add_diff(commands: Any) -> None:
         description="Compare two runs: their settings, which tasks both played, metrics on these with the "
         "paired difference B - A and its 95 % interval, and the first step at which episodes part.",
         epilog="A and B are traces (`videogym eval --traces`, or videogym.traces.RecordTraces), which\n"
-        "tell every step, or results (`videogym eval --json`), which tell every setting.\n\n"
+        "hold every step, or results (`videogym eval --json`), which hold every setting.\n\n"
         "  videogym diff before.jsonl after.jsonl    where episodes part\n"
         "  videogym diff mine.json theirs.json       which settings differ",
     )
@@ -49,7 +49,7 @@ def _diff(arguments: argparse.Namespace) -> int:
 def _lines(found: Comparison) -> Iterator[str]:
     for letter, run in (("A", found.a), ("B", found.b)):
         yield from _run_lines(letter, run)
-    yield from ("", "What they are")
+    yield from ("", "Settings")
     yield from _setting_lines(found)
     yield from ("", "Tasks")
     yield from _task_lines(found)
@@ -96,7 +96,7 @@ def _setting_lines(found: Comparison) -> Iterator[str]:
     )
     for letter, names in (("A", settings.only_a), ("B", settings.only_b)):
         if names:
-            yield f"  only {letter} tells: {printable(', '.join(_groups(names)))}"
+            yield f"  only {letter} records: {printable(', '.join(_groups(names)))}"
 
 
 def _value(value: Any) -> str:
@@ -165,7 +165,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def _divergence_lines(found: Comparison) -> Iterator[str]:
     if found.divergences is None:
-        yield "  not known: a result tells no steps; compare two files of traces (videogym eval --traces)"
+        yield "  not known: a result holds no steps; compare two files of traces (videogym eval --traces)"
         return
     for one in found.divergences:
         named = [

@@ -162,7 +162,7 @@ def _verdict(found: Comparison) -> str:
         return f"On {tasks} {better} was right more often than {worse}, by more than is likely ({told})."
     if found.mcnemar.only_a == found.mcnemar.only_b == 0:
         return f"On {tasks} both were right on the same ones ({told})."
-    return f"{tasks.capitalize()} do not tell who is right more often ({told})."
+    return f"{tasks.capitalize()} do not show which run is right more often ({told})."
 
 
 def _reasons(found: Comparison) -> str:
@@ -176,9 +176,11 @@ def _reasons(found: Comparison) -> str:
         reasons.append(f"settings ({', '.join(names[:_NAMED])}{more})")
     elif not found.same_recipe:
         reasons.append("their recipes")
-    told = f"They differ in {' and in '.join(reasons)}" if reasons else "No setting differs that both tell"
+    told = (
+        f"They differ in {' and in '.join(reasons)}" if reasons else "No setting that both record differs"
+    )
     if found.a.traces or found.b.traces:
-        told += "; traces tell neither policy nor seed, backend or versions"
+        told += "; traces record neither policy nor seed, backend or versions"
     alone = (("A", found.only_a), ("B", found.only_b))
     if left_out := [f"{len(tasks)} that {letter} alone played" for letter, tasks in alone if tasks]:
         told += f"; tasks are left out, {' and '.join(left_out)}"
