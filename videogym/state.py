@@ -84,6 +84,7 @@ class Task:
                 object.__setattr__(self, "metadata", Metadata(self.metadata))
             except MetadataError as error:
                 raise MetadataError(f"task {self.task_id!r}: {error}") from error
+        self._require_texts()
         if not self.task_id or not self.video or not self.question:
             raise ValueError(f"task {self.task_id!r}: task_id, video and question must not be empty")
         if self.evidence_region is not None and not self.evidence:
@@ -108,6 +109,13 @@ class Task:
             raise ValueError(
                 f"task {self.task_id!r}: kind must be 'choice', 'open' or 'numeric', got {self.kind!r}"
             )
+
+    def _require_texts(self) -> None:
+        texts = {name: getattr(self, name) for name in ("task_id", "video", "question", "answer", "source")}
+        texts |= {f"options[{i}]": text for i, text in enumerate(self.options)}
+        for name, text in texts.items():
+            if not isinstance(text, str):
+                raise ValueError(f"task {self.task_id!r}: {name} must be text, got {text!r:.80}")
 
     def _cut_letters(self) -> None:
         matches = [_LETTERED.fullmatch(text) for text in self.options]

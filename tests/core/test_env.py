@@ -167,6 +167,22 @@ def test_a_number_that_is_none_is_refused_where_the_task_is_made(truth):
         task(kind="numeric", options=(), answer=truth)
 
 
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("answer", {"kind": "numeric", "options": (), "answer": 3}),
+        ("answer", {"kind": "open", "options": (), "answer": None}),
+        (r"options\[1\]", {"options": ("w", 2)}),
+        ("question", {"question": b"Which?"}),
+        ("video", {"video": 7}),
+        ("source", {"source": None}),
+    ],
+)
+def test_a_field_that_is_no_text_is_refused_by_its_name(field, changes):
+    with pytest.raises(ValueError, match=rf"task 'task-0': {field} must be text, got "):
+        task(**changes)
+
+
 def test_open_and_numeric_tasks_are_answered_with_text():
     env = make([task(kind="numeric", options=(), answer="2.5")])
     env.reset()

@@ -118,6 +118,10 @@ def test_what_is_no_source_is_named(tmp_path: Path) -> None:
         VideoQAEnv({})
     with pytest.raises(ValueError, match="video_root must be a folder"):
         load_tasks({source: tmp_path / "gone"})
-    mixed: Any = [source, load_tasks(source)[0]]
-    with pytest.raises(TypeError, match="Task"):
-        VideoQAEnv(mixed)
+    others: list[Any] = [[source, load_tasks(source)[0]], [b"mine.jsonl"], {b"mine.jsonl": None}, [3]]
+    for other in others:
+        with pytest.raises(ValueError, match="a source of tasks is text or a path, got"):
+            VideoQAEnv(other)
+    for other in (3, None):
+        with pytest.raises(ValueError, match="tasks are a source, several of them, or tasks, got"):
+            VideoQAEnv(other)  # type: ignore[arg-type]

@@ -391,3 +391,8 @@ def test_many_mistakes_are_counted(tmp_path: Path) -> None:
     assert str(caught.value).count("line ") == 10 and str(caught.value).endswith("; and 90 more")
     again = pickle.loads(pickle.dumps(caught.value))
     assert str(again) == str(caught.value) and len(again.others) == 99
+
+
+def test_the_byte_order_mark_of_an_editor_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "tasks.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(OPEN).encode())
+    assert load_tasks(tmp_path / "tasks.jsonl")[0].task_id == "b"

@@ -77,9 +77,13 @@ def load_tasks(source: Source | Iterable[Source] | Mapping[str, Root], video_roo
             raise ValueError(
                 f"every source has a folder of its own; video_root must be None, got {video_root!r}"
             )
-        return _joined([(one, _absolute(one, load_tasks(one, root), root)) for one, root in source.items()])
+        return _joined(
+            [(str(one), _absolute(str(one), load_tasks(one, root), root)) for one, root in source.items()]
+        )
+    if isinstance(source, Iterable) and not isinstance(source, str | bytes | os.PathLike):
+        return _joined([(str(one), load_tasks(one, video_root)) for one in source])
     if not isinstance(source, str | os.PathLike):
-        return _joined([(os.fspath(one), load_tasks(one, video_root)) for one in source])
+        raise ValueError(f"a source of tasks is text or a path, got {source!r:.80}")
     if video_root is not None and not Path(video_root).is_dir():
         raise ValueError(f"video_root must be a folder, got {os.fspath(video_root)!r}")
     text = os.fspath(source)
@@ -113,6 +117,8 @@ def as_tasks(
         loaded = tasks
     elif isinstance(tasks, str | os.PathLike | Mapping):
         loaded = load_tasks(tasks, video_root)
+    elif not isinstance(tasks, Iterable):
+        raise ValueError(f"tasks are a source, several of them, or tasks, got {tasks!r:.80}")
     elif all(isinstance(one, Task) for one in tasks):
         loaded = TaskList(cast("Sequence[Task]", tasks))
     else:

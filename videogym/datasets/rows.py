@@ -225,9 +225,11 @@ def parse_json(text: bytes | str) -> Any:
         raise ValueError("not read: the JSON is nested too deeply") from error
 
 
-def _decoded(text: bytes | str, encoding: str = "utf-8") -> str:
+def _decoded(text: bytes | str) -> str:
     try:
-        return text if isinstance(text, str) else text.decode(encoding)
+        return (
+            text if isinstance(text, str) else text.decode("utf-8-sig")
+        )  # some editors write a byte order mark
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from error
 
@@ -319,7 +321,7 @@ def _skip(text: str, at: int) -> int:
 def _csv_rows(path: Path) -> Iterator[Placed]:
     content = read_bytes(path)
     try:
-        text = _decoded(content, "utf-8-sig")  # spreadsheets write a byte order mark
+        text = _decoded(content)
     except ValueError as error:
         raise TaskFileError(path, "", str(error)) from error
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
