@@ -3,7 +3,7 @@
 Kills small runs of all loops, of compact policies and of language models, by SIGKILL at random moments,
 starts each again by the same command, and compares byte by byte what the last checkpoints hold (weights,
 moments of the optimizer, critic, memory), the curves and the files of records. Prints a table, exits 1 on
-any difference. Run by ``make prove-resume``.
+any difference, or where a temporary name of a killed writer is left. Run by ``make prove-resume``.
 """
 
 from __future__ import annotations
@@ -184,6 +184,12 @@ def miscounted(algorithm: str, out: Path) -> str:
     return ""
 
 
+def leftovers(out: Path) -> str:
+    """What killed writers left under temporary names in a run that has ended; empty if nothing is."""
+    left = [str(path.relative_to(out)) for path in out.rglob("*") if path.name.startswith(".")]
+    return f"left: {', '.join(sorted(left))}" if left else ""
+
+
 def prove(algorithm: str, kills: int, rng: random.Random, folder: Path) -> int:
     """Print a line for a run that is not disturbed and for each that is killed; returns the failures."""
     whole = folder / "whole"
@@ -202,7 +208,7 @@ def prove(algorithm: str, kills: int, rng: random.Random, folder: Path) -> int:
         path = out / "log" / "scalars" / "seconds_total.csv"
         done = len(path.read_text().splitlines()) if path.exists() else 0
         ended(algorithm, out)
-        unlike = difference(whole, out) or miscounted(algorithm, out)
+        unlike = difference(whole, out) or miscounted(algorithm, out) or leftovers(out)
         failed += bool(unlike)
         verdict = unlike or "identical"
         print(f"{algorithm:9} killed after {delay:5.2f} s, {done:2} iterations: {verdict}", flush=True)
