@@ -13,8 +13,9 @@ from clips import RATE
 from forks import fork, status
 
 from videogym.video import FrameStore, open_video
+from videogym.video import grid as grids
 from videogym.video.cache import cache_root
-from videogym.video.grid import write_grid
+from videogym.video.grid import DamagedGrid, Grid, write_grid
 
 SIZE = (80, 48)
 TIMES = [i / RATE for i in range(0, 160, 4)]
@@ -192,6 +193,37 @@ def test_a_truncated_grid_is_ignored_and_can_be_built_again(path, decoded):
         assert np.array_equal(store.frames(path, TIMES, size=SIZE).pixels, decoded)
         assert store.build_grid(path, times_s=TIMES, size=SIZE) == folder
         assert (folder / "pixels.npy").stat().st_size == whole
+
+
+def test_frames_are_checked_once_until_the_grid_file_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(grids, "_COARSE_NS", 0)  # the file's times are taken for old
+    sums, plain = [], grids._sum
+    monkeypatch.setattr(grids, "_sum", lambda *frame: sums.append(1) or plain(*frame))
+    pts_s, frames = np.arange(5.0), np.arange(5 * 4 * 6 * 3, dtype=np.uint8).reshape(5, 4, 6, 3)
+    grid = Grid(write_grid(tmp_path / "k", pts_s, iter([frames])))
+    sums.clear()
+    pixels = np.zeros_like(frames)
+    for expected in (5, 5):
+        assert not len(grid.fill(pixels, pts_s, np.arange(5)))
+        assert len(sums) == expected and np.array_equal(pixels, frames)
+    path = grid.folder / "pixels.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1))  # whatever its time is set to
+    with pytest.raises(DamagedGrid, match="frame 4"):
+        grid.fill(pixels, pts_s, np.arange(5))
+
+
+def test_a_grid_file_that_has_just_changed_is_checked_at_every_reading(tmp_path, monkeypatch):
+    pts_s, frames = np.arange(2.0), np.zeros((2, 4, 6, 3), np.uint8)
+    grid = Grid(write_grid(tmp_path / "k", pts_s, iter([frames])))
+    monkeypatch.setattr(grids, "_COARSE_NS", 10**18)
+    sums, plain = [], grids._sum
+    monkeypatch.setattr(grids, "_sum", lambda *frame: sums.append(1) or plain(*frame))
+    for _ in range(3):
+        grid.fill(np.zeros_like(frames), pts_s, np.arange(2))
+    assert len(sums) == 6
 
 
 def test_two_builders_at_once_make_one_grid(path, cache_dir, decoded):

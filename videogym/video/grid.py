@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Iterator
 from io import FileIO
@@ -27,6 +28,7 @@ from videogym.video.cache import publish_folder
 from videogym.video.pixels import View
 
 _log = logging.getLogger(__name__)
+_COARSE_NS = 2_000_000_000  # two seconds, the coarsest times of files that are in use
 
 
 class DamagedGrid(ValueError):
@@ -64,6 +66,8 @@ class Grid:
             raise DamagedGrid("its files have other lengths")
         if self._pts_s.dtype != np.float64 or folder.name != _name(self._pts_s):
             raise DamagedGrid("its times are not those that it was made for")
+        self._checked: set[int] = set()  # rows whose checksum was right, of the file as it was then
+        self._file_state: tuple[int, ...] = ()
 
     def fill(
         self, pixels: NDArray[np.uint8], pts_s: NDArray[np.float64], missing: NDArray[np.intp]
@@ -86,6 +90,7 @@ class Grid:
         held = self._pts_s[rows] == pts_s[missing]
         if held.any():
             with open(self.folder / "pixels.npy", "rb", buffering=0) as file:
+                self._forget_if_changed(file)
                 for place, row in zip(missing[held].tolist(), rows[held].tolist(), strict=True):
                     self._read(file, row, pixels[place])
         return missing[~held]
@@ -102,13 +107,26 @@ class Grid:
             for row in range(len(self._pts_s)):
                 self._read(file, row, frame)
 
+    def _forget_if_changed(self, file: FileIO) -> None:
+        """Check frames again that were read before the file was last written to.
+
+        A checksum is taken once for each frame of a file that stays as it is: it costs ten times as much
+        as reading. Times of files are coarse, so a file that has just changed is checked at every reading.
+        """
+        facts = os.fstat(file.fileno())
+        state = (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        if state != self._file_state or time.time_ns() - facts.st_ctime_ns < _COARSE_NS:
+            self._checked.clear()
+        self._file_state = state
+
     def _read(self, file: FileIO, row: int, frame: NDArray[np.uint8]) -> None:
-        content = os.pread(file.fileno(), self._frame_bytes, self._start + row * self._frame_bytes)
-        if len(content) != self._frame_bytes or self._sums[row] != _sum(
-            self.folder, content, self._pts_s[row]
+        start = self._start + row * self._frame_bytes
+        whole = os.preadv(file.fileno(), [frame.data], start) == self._frame_bytes
+        if not whole or (
+            row not in self._checked and self._sums[row] != _sum(self.folder, frame, self._pts_s[row])
         ):
             raise DamagedGrid(f"frame {row} is not the one that was stored")
-        frame[...] = np.frombuffer(content, dtype=np.uint8).reshape(frame.shape)
+        self._checked.add(row)
 
 
 def _shape_of(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:
