@@ -94,10 +94,13 @@ def test_the_slower_of_two_builders_leaves_the_grid_of_the_faster(videos, capsys
     other, node = first.parent / "other", os.stat(first).st_ino
     first.rename(other)
 
-    def publish(folder):  # the faster one is done in the moment in which the slower one finds nothing
-        other.rename(folder)
+    publish = grid_module.publish_folder
 
-    monkeypatch.setattr(grid_module, "_open", publish)
+    def publish_late(folder, fill):  # the slower one has found nothing, and the faster one is done
+        other.rename(folder)
+        publish(folder, fill)
+
+    monkeypatch.setattr(grid_module, "publish_folder", publish_late)
     assert grid_module.write_grid(first.parent, times_s, iter([pixels])) == first
     assert os.stat(first).st_ino == node
     assert {path.name: path.read_bytes() for path in first.iterdir()} == held
