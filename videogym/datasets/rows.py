@@ -227,9 +227,8 @@ def parse_json(text: bytes | str) -> Any:
 
 def _decoded(text: bytes | str) -> str:
     try:
-        return (
-            text if isinstance(text, str) else text.decode("utf-8-sig")
-        )  # some editors write a byte order mark
+        # Some editors begin a file with a byte order mark.
+        return text if isinstance(text, str) else text.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from error
 
