@@ -155,7 +155,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
                     rewards = shaping(rewards_of_turns(batch.records))["next", "reward"]
                     values["trained_reward"] = float(rewards.sum()) / len(batch)
                     estimate(config, batch, rewards, actor, critic)
-            # Neighbours began alike; an order of their own would compute their beginnings twice.
+            # Neighbours began alike; an order of their own would compute their prefixes twice.
             for minibatch in batch.split(config.minibatch):
                 total, parts = 0.0, []
                 with run.span("update"):

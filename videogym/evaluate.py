@@ -301,5 +301,5 @@ def _term(episodes: list[Episode], name: str) -> Estimate:
 
 def _known(estimate: Estimate | None) -> Estimate:
     if estimate is None:
-        raise ValueError("no episode has this figure")
+        raise ValueError("no episode has this metric")
     return estimate

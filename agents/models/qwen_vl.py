@@ -160,7 +160,7 @@ class QwenVL(Shardable):
     def checkpoint_layers(self) -> None:
         """Keep only the inputs of every layer for the backward pass, which then runs it again.
 
-        transformers' own gradient checkpointing takes the cache away, and with it the shared beginnings.
+        transformers' own gradient checkpointing takes the cache away, and with it the shared prefixes.
         """
         inner = self.model.model
         for layer in (*inner.language_model.layers, *inner.visual.blocks):

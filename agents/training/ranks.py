@@ -116,7 +116,7 @@ def split_tasks(keys: Sequence[Hashable], at_once: int) -> list[tuple[slice, ...
     """Records in portions of whole tasks, each in parts of so many records at most.
 
     As many tasks as fit into one part are a portion of one part. A task that does not is a portion by
-    itself, so that no more than one beginning waits while parts go by.
+    itself, so that no more than one prefix waits while parts go by.
 
     Args:
         keys: of the records; neighbours with equal ones are of one task.

@@ -35,7 +35,7 @@ class ChatActor(TensorDictModuleBase):
         model: that is trained.
         engine: that samples; its weights follow the model's by `update_weights`.
         sampling: how.
-        share: whether a group's common beginning goes through the model once when it is scored.
+        share: whether a group's common prefix goes through the model once when it is scored.
     """
 
     def __init__(self, model: QwenVL, engine: Engine, sampling: Sampling, share: bool = True) -> None:

@@ -107,13 +107,13 @@ def reference_policy(config: ChatConfig, actor: ChatActor) -> Scorer:
 class _WithoutAdapters(Scorer):
     """Scores as a model did before its adapters were trained."""
 
-    def in_parts(self, records: Sequence[Record], at_once: int) -> Iterator[Scored]:
+    def in_parts(self, records: Sequence[Record], micro_batch_size: int) -> Iterator[Scored]:
         """See `Scorer.in_parts`."""
         adapted = [layer for layer in self.model.modules() if isinstance(layer, BaseTunerLayer)]
         for layer in adapted:
             layer.enable_adapters(False)
         try:
-            yield from super().in_parts(records, at_once)
+            yield from super().in_parts(records, micro_batch_size)
         finally:
             for layer in adapted:
                 layer.enable_adapters(True)

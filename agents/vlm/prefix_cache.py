@@ -1,7 +1,7 @@
 """Keys and values of what conversations have in common, for passes that are differentiated.
 
 transformers' own cache keeps the keys and values of every pass. In training that is a copy of the common
-beginning for each conversation behind it, and under gradient checkpointing, which runs layers again in the
+prefix for each conversation behind it, and under gradient checkpointing, which runs layers again in the
 backward pass, it would grow twice.
 """
 
@@ -17,13 +17,13 @@ from transformers.cache_utils import DynamicLayer
 
 
 class PrefixCache(DynamicCache):
-    """Of one pass: it keeps the keys and values of beginnings, or lets others read them.
+    """Of one pass: it keeps the keys and values of prefixes, or lets others read them.
 
     Args:
         config: of the language model.
-        layers: keys and values of beginnings, (P, heads, L, D) each; empty: this pass reads them in, and
+        layers: keys and values of prefixes, (P, heads, L, D) each; empty: this pass reads them in, and
             ``self.layers`` holds them then.
-        rows: (B,) the beginning that each conversation of the pass follows.
+        rows: (B,) the prefix that each conversation of the pass follows.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Log-probabilities of sampled tokens for training: shared prefixes once, logits where they are needed.
 
-The rollouts of a group begin with one context. `Scorer` sends every distinct beginning through the model
+The rollouts of a group begin with one context. `Scorer` sends every distinct prefix through the model
 once; what follows attends to its keys and values, with positions and images of its own. Visuals are
 encoded once, however often they are shown. The result is what one plain pass per conversation would
 give, gradients included.
@@ -24,7 +24,7 @@ from ..training.sharding import unsharded_params
 from .prefix_cache import PrefixCache
 from .records import Passage, Record, passages
 
-Beginning = tuple[tuple[int, ...], tuple[Visual, ...]]
+Prefix = tuple[tuple[int, ...], tuple[Visual, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class MicroBatch:
 class _Prefixes:
     """Beginnings that went through the model: by key their row, and what later tokens need of them."""
 
-    rows: dict[Beginning, int]
+    rows: dict[Prefix, int]
     mask: Tensor  # (P, L) bool
     after: tuple[int, ...]  # position of the next token
     last: Tensor  # (P, H) hidden state of the last token
@@ -65,7 +65,7 @@ class Scorer:
     Args:
         model: with its tokenizer and store.
         temperature: of sampling.
-        share: whether equal beginnings go through the model once; False is the plain way, to compare.
+        share: whether equal prefixes go through the model once; False is the plain way, to compare.
     """
 
     def __init__(self, model: QwenVL, temperature: float = 1.0, share: bool = True) -> None:
@@ -83,7 +83,7 @@ class Scorer:
         if not parts:
             raise ValueError(f"the {len(records)} records hold no output to score")
         features, prefixes = self._held or self._prepare([part for _, part in parts])
-        begins = [_beginning(part, self.model) if prefixes else ((), ()) for _, part in parts]
+        begins = [_prefix_of(part, self.model) if prefixes else ((), ()) for _, part in parts]
         rows = [prefixes.rows[begin] if prefixes else 0 for begin in begins]
         expanded = [
             self.model.expand(
@@ -120,7 +120,7 @@ class Scorer:
 
         What the records of a task have in common goes through the model once all the same, and one task
         after the other: memory is that of a micro-batch and of what its tasks begin with. The gradients of
-        these beginnings are complete when the iteration has ended. Under torchrun each rank does a share of
+        these prefixes are complete when the iteration has ended. Under torchrun each rank does a share of
         the tasks, and gradients are the sums over all.
 
         Args:
@@ -178,14 +178,14 @@ class Scorer:
             return [log_probs for group in map_across_ranks(groups, score) for log_probs in group]
 
     @torch.no_grad()
-    def in_parts(self, records: Sequence[Record], at_once: int) -> Iterator[Scored]:
+    def in_parts(self, records: Sequence[Record], micro_batch_size: int) -> Iterator[Scored]:
         """Score all outputs without gradients, a few records at a time, in order.
 
         Args:
             records: as for a call.
-            at_once: records in a micro-batch, with the prefixes of their tasks.
+            micro_batch_size: records in a micro-batch, with the prefixes of their tasks.
         """
-        for parts in split_tasks([record.task_id for record in records], at_once):
+        for parts in split_tasks([record.task_id for record in records], micro_batch_size):
             with self.holding(records[parts[0].start : parts[-1].stop]):
                 for part in parts:
                     yield self(records[part])
@@ -196,7 +196,7 @@ class Scorer:
 
         Beginnings and visuals go through the model once, before, and are differentiated once, at the end:
         in between, their keys, values and features are leaves that gather gradients. Memory is that of all
-        the beginnings and of one call.
+        the prefixes and of one call.
         """
         features, prefixes = self._prepare([part for record in records for part in passages(record)])
         made: list[Tensor] = []
@@ -228,7 +228,7 @@ class Scorer:
         features = self.model.encode([visual for part in parts for visual in part.visuals])
         if not self.share:
             return features, None
-        begins = list(dict.fromkeys(_beginning(part, self.model) for part in parts))
+        begins = list(dict.fromkeys(_prefix_of(part, self.model) for part in parts))
         expanded = [self.model.expand(*begin) for begin in begins]
         cache = PrefixCache(self.model.model.config.text_config)
         shown = [features[visual] for _, visuals in begins for visual in visuals]
@@ -246,7 +246,7 @@ class Scorer:
         prefixes: _Prefixes | None,
         rows: Sequence[int],
     ) -> Tensor:
-        """(R, L + 1, H): at place t the hidden state before token t of what follows the beginning."""
+        """(R, L + 1, H): at place t the hidden state before token t of what follows the prefix."""
         if prefixes is None:
             hidden, _ = self._forward(expanded, shown, None)
             # Nothing comes before the first token, which is never a sampled one.
@@ -271,7 +271,7 @@ class Scorer:
         return self.model.hidden(ids, positions, whole, shown, cache), mask
 
 
-def _beginning(part: Passage, model: QwenVL) -> Beginning:
+def _prefix_of(part: Passage, model: QwenVL) -> Prefix:
     """What a passage holds before its first output."""
     ids = part.ids[: part.outputs[0][1]]
     return ids, part.visuals[: sum(token == model.vision_ids[0] for token in ids)]

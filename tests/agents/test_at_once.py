@@ -164,11 +164,11 @@ def test_patches_are_seen_some_at_a_time(actor: ChatActor, monkeypatch: pytest.M
 # --- updates -----------------------------------------------------------------------------------
 
 
-def gradients(actor: ChatActor, records: Sequence[Record], at_once: int) -> dict[str, Tensor]:
+def gradients(actor: ChatActor, records: Sequence[Record], micro_batch_size: int) -> dict[str, Tensor]:
     actor.model.zero_grad()
     count = sum(record.sampled_tokens for record in records)
     total = 0.0
-    for micro in actor.scorer.micro_batches(records, at_once):
+    for micro in actor.scorer.micro_batches(records, micro_batch_size):
         loss = -micro.scored.log_probs.sum() / count
         loss.backward()
         total += loss.item()
@@ -177,25 +177,25 @@ def gradients(actor: ChatActor, records: Sequence[Record], at_once: int) -> dict
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 3, 4, 6])
-def test_an_update_holds_the_beginnings_of_one_part(
-    actor: ChatActor, monkeypatch: pytest.MonkeyPatch, at_once: int
+def test_an_update_holds_the_prefixes_of_one_part(
+    actor: ChatActor, monkeypatch: pytest.MonkeyPatch, micro_batch_size: int
 ) -> None:
-    """Two groups of three: never more rows than asked for, and one beginning until two groups fit."""
+    """Two groups of three: never more rows than asked for, and one prefix until two groups fit."""
     env = make_chat_env(Config(recipe=RECIPE), actor.model, TASKS, groups=2, group_size=3)
     records = rollouts(env, actor)
     expected = gradients(actor, records, 6)
-    beginnings: list[int] = []
+    prefixes: list[int] = []
     forward = actor.scorer._forward
 
     def spy(expanded: Any, shown: Any, cache: Any, before: Any = None) -> Any:
-        beginnings.extend([len(expanded)] if before is None else [])
+        prefixes.extend([len(expanded)] if before is None else [])
         return forward(expanded, shown, cache, before)
 
     monkeypatch.setattr(actor.scorer, "_forward", spy)
     shapes = spied(actor.model, monkeypatch)
-    found = gradients(actor, records, at_once)
-    assert beginnings == ([2] if at_once == 6 else [1, 1])
-    assert max(rows for rows, _ in shapes) == (6 if at_once == 6 else min(at_once, 3))
+    found = gradients(actor, records, micro_batch_size)
+    assert prefixes == ([2] if micro_batch_size == 6 else [1, 1])
+    assert max(rows for rows, _ in shapes) == (6 if micro_batch_size == 6 else min(micro_batch_size, 3))
     assert_equal_gradients(found, expected)
 
 

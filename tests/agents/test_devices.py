@@ -174,7 +174,7 @@ def test_no_way_of_training_mixes_devices(
     checkpoints: dict[str, Path],
     tmp_path: Path,
 ) -> None:
-    """Types, adapters, frozen and checkpointed layers, shared beginnings, forms of frames, families."""
+    """Types, adapters, frozen and checkpointed layers, shared prefixes, forms of frames, families."""
     options = {**options, "checkpoint": str(checkpoints[family]), "iterations": 1}
     if loop == "rft":
         options["rollouts"] = str(tmp_path / "records")

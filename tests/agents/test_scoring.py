@@ -1,4 +1,4 @@
-"""Scoring: what was sampled is what is trained, shared beginnings change nothing, and are computed once."""
+"""Scoring: what was sampled is what is trained, shared prefixes change nothing, and are computed once."""
 
 import os
 import shutil
@@ -228,10 +228,10 @@ def test_records_and_frames_that_contradict_each_other_are_refused(checkpoints: 
             Scorer(model, share=share)([record(replace(turn, output=()))])
 
 
-# --- shared beginnings -------------------------------------------------------------------------
+# --- shared prefixes -------------------------------------------------------------------------
 
 
-def test_shared_beginnings_give_the_gradients_of_the_plain_way(
+def test_shared_prefixes_give_the_gradients_of_the_plain_way(
     played: tuple[QwenVL, list[Record]],
 ) -> None:
     """Of all weights, the vision tower's included, also a few records at a time while they are held."""
@@ -257,7 +257,7 @@ def _in_parts(scorer: Scorer, records: list[Record], weights: Tensor) -> None:
         (scorer(records[part]).log_probs * some).sum().div(len(weights)).backward()
 
 
-def test_entropies_and_hidden_states_can_be_trained_through_shared_beginnings(
+def test_entropies_and_hidden_states_can_be_trained_through_shared_prefixes(
     played: tuple[QwenVL, list[Record]],
 ) -> None:
     """A critic reads hidden states: their gradients are the plain ones too."""
@@ -269,7 +269,7 @@ def test_entropies_and_hidden_states_can_be_trained_through_shared_beginnings(
     assert_equal_gradients(losses[1], losses[0])
 
 
-def test_beginnings_are_read_once_and_visuals_encoded_once(played: tuple[QwenVL, list[Record]]) -> None:
+def test_prefixes_are_read_once_and_visuals_encoded_once(played: tuple[QwenVL, list[Record]]) -> None:
     """Tokens: each group's question once and every rest; frames: each that is shown, once."""
     model, records = played
     model.zero_grad()
@@ -335,7 +335,7 @@ def test_features_of_a_changed_vision_tower_are_made_anew(
 
 
 def test_parts_score_what_the_whole_does(played: tuple[QwenVL, list[Record]]) -> None:
-    """A few records at a time, in order, with the beginnings read once."""
+    """A few records at a time, in order, with the prefixes read once."""
     model, records = played
     scorer = Scorer(model, 0.8)
     with torch.no_grad():
@@ -372,7 +372,7 @@ def test_checkpointed_layers_give_the_same_gradients_from_fewer_stored_tensors(
         layer.mlp.register_forward_pre_hook(lambda *_: forwards.__setitem__(0, forwards[0] + 1))
     found, stored_bytes = _gradients_and_bytes(model, share, records, weights)
     assert_equal_gradients(found, expected)
-    passes = 2 if share else 1  # beginnings, then what follows
+    passes = 2 if share else 1  # prefixes, then what follows
     assert forwards[0] == 2 * passes * len(language.layers)
     assert stored_bytes < 0.5 * usual, (stored_bytes, usual)
     scorer = Scorer(model, 0.8, share)

@@ -15,6 +15,7 @@ def parsers(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, argparse.Arg
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda parser, *_: found.append(parser))
     with pytest.raises(AttributeError):
         command.main([])
+    yield "", found[0]
     for action in found[0]._actions:
         if isinstance(action, argparse._SubParsersAction):
             yield from action.choices.items()
@@ -23,6 +24,9 @@ def parsers(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, argparse.Arg
 def unexplained(parser: argparse.ArgumentParser) -> list[str]:
     found = []
     for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found += [command.dest for command in action._choices_actions if not command.help]
+            continue
         takes_value = bool(action.option_strings) and action.nargs != 0 and not action.required
         repeats = isinstance(action, argparse._AppendAction)
         if not action.help or (takes_value and not repeats and "default" not in action.help):
@@ -32,7 +36,7 @@ def unexplained(parser: argparse.ArgumentParser) -> list[str]:
 
 def test_every_option_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     commands = dict(parsers(monkeypatch))
-    assert set(commands) == {"doctor", "look", "index", "eval", "diff", "report", "play"}
+    assert set(commands) == {"", "doctor", "look", "index", "eval", "diff", "report", "play"}
     assert {name: unexplained(parser) for name, parser in commands.items()} == {
         name: [] for name in commands
     }

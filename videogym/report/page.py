@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from videogym.report.episodes import episode_view, signed
 from videogym.report.metrics import GroupedMetrics, RunMetrics
-from videogym.report.parts import Shelf
+from videogym.report.parts import EpisodeFiles
 from videogym.report.publishing import data_folder, forget_leftovers, publish
 from videogym.report.sources import Sources
 from videogym.report.texts import visible
@@ -85,7 +85,7 @@ def write_report(
         raise ValueError(f"thumbnails must be at least 0, got {thumbnails}")
     page, made = Path(out), Thumbnails(store or FrameStore())
     forget_leftovers(page)
-    shelf, runs, environment = Shelf(page, made), dict[str, RunMetrics](), _environment()
+    episode_files, runs, environment = EpisodeFiles(page, made), dict[str, RunMetrics](), _environment()
     template = environment.from_string(_part("episode.html.jinja"))
     pair: list[str] = []  # the first run of each of the two sources
     grouped, total = GroupedMetrics(by), _total(traces, compare)
@@ -96,23 +96,23 @@ def write_report(
             view = episode_view(number, trace, run, made, thumbnails)
             runs.setdefault(run, RunMetrics(run)).add(view)
             grouped.add(view)
-            shelf.add(view, template.render(e=view))
+            episode_files.add(view, template.render(e=view))
             if progress is not None:
                 progress(number, total)
         if len(pair) < (1 if compare is None else 2) and (compare is not None or not curves):
             raise ValueError("; ".join(["there is no episode to report", *_notes(traces, compare)]))
-        book = shelf.close()
-        if book is not None and shelf.data is not None:
-            book["folder"] = f"{data_folder(page).name}/{shelf.data[1]}"
+        book = episode_files.close()
+        if book is not None and episode_files.data is not None:
+            book["folder"] = f"{data_folder(page).name}/{episode_files.data[1]}"
         texts = environment.from_string(_part("report.html.jinja")).generate(
             title=title,
-            articles=map(Markup, shelf.articles if book is None else ()),
+            articles=map(Markup, episode_files.articles if book is None else ()),
             book=book,
-            count=shelf.count,
+            count=episode_files.count,
             runs=list(runs.values()),
             groups=grouped.tables(),
-            recipes=sorted(shelf.names["recipe"]),
-            endings=sorted(shelf.names["ending"]),
+            recipes=sorted(episode_files.names["recipe"]),
+            endings=sorted(episode_files.names["ending"]),
             pair=pair if compare else None,
             torn=traces.torn + (compare.torn if compare else 0),
             pictures=list(made.pictures.values()),
@@ -120,9 +120,9 @@ def write_report(
             notes=_notes(traces, compare),
             **_assets(),
         )
-        publish(page, texts, shelf.data)
+        publish(page, texts, episode_files.data)
     finally:
-        shelf.discard()
+        episode_files.discard()
     return None if book is None else data_folder(page)
 
 

@@ -41,7 +41,7 @@ class _Entry:
     text: str  # that is searched, JSON
 
 
-class Shelf:
+class EpisodeFiles:
     """Takes episodes one by one, and opens files as soon as they are too many for one page.
 
     What it holds in memory is what one page may hold at most, after that what one file may.
@@ -123,24 +123,24 @@ class Shelf:
 
     def _write(self) -> None:
         assert self._files is not None
-        for entries in _portions(self._entries):
+        for entries in _batches(self._entries):
             wanted = sorted(frozenset[int]().union(*(entry.pictures for entry in entries)))
             self._files.add(entries, {str(number): self._made.pictures[number] for number in wanted})
         self._entries, self._bytes = [], 0
         self._made.forget()
 
 
-def _portions(entries: list[_Entry]) -> Iterator[list[_Entry]]:
-    portion: list[_Entry] = []
+def _batches(entries: list[_Entry]) -> Iterator[list[_Entry]]:
+    batch: list[_Entry] = []
     size = 0
     for entry in entries:
-        portion.append(entry)
+        batch.append(entry)
         size += len(entry.article)
-        if len(portion) >= PART_EPISODES or size >= PART_BYTES:
-            yield portion
-            portion, size = [], 0
-    if portion:
-        yield portion
+        if len(batch) >= PART_EPISODES or size >= PART_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _searched(view: EpisodeView) -> str:

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from videogym.video.beginnings import begins_as
 from videogym.video.file_video import FileVideo
 from videogym.video.orientation import Orientation
 from videogym.video.pixels import Renderer, View
 from videogym.video.pyav_reader import PyAVVideo
+from videogym.video.signatures import has_signature
 from videogym.video.types import DecodeTimeout, TruncatedVideo, UnreadableVideo, VideoError
 
 # -P: the folder of this file holds a types.py, which must not hide Python's.
@@ -116,7 +116,7 @@ class DecordVideo(FileVideo):
         """Refuse files on which decord is known, or seen, to return wrong frames."""
         if self._table.container == "mpegts":
             raise self._refusal("it is off by a group of pictures in MPEG-TS")
-        if not begins_as(self._path, self._table.container):
+        if not has_signature(self._path, self._table.container):
             raise self._refusal(
                 "it would look for itself what the file is, which does not begin as it should"
             )

@@ -18,12 +18,12 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from videogym.video.beginnings import refuse_list
 from videogym.video.cache import cache_root
 from videogym.video.first_opening import load_or_scan
 from videogym.video.identity import fingerprint, identify, require_unchanged
 from videogym.video.packets import TABLE_FORMAT
 from videogym.video.pixels import View
+from videogym.video.signatures import refuse_playlist
 from videogym.video.times import ordinals_at
 from videogym.video.types import (
     DecodeTimeout,
@@ -63,7 +63,7 @@ class FileVideo(ABC):
         self._path = os.path.abspath(path)
         self._options: dict[str, Any] = {"cache_dir": cache_dir, "deadline_s": deadline_s}
         self._identity = identify(self._path)
-        refuse_list(self._path)
+        refuse_playlist(self._path)
         content = fingerprint(self._path, self._identity.size)
         key = f"{content}-{self._identity.mtime_ns:x}-av{av.__version__}"
         folder = cache_root() if cache_dir is None else Path(cache_dir)

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from videogym.video.beginnings import begins_as
 from videogym.video.file_video import FileVideo
 from videogym.video.orientation import Orientation
 from videogym.video.pixels import Renderer, View
 from videogym.video.pyav_reader import PyAVVideo
+from videogym.video.signatures import has_signature
 from videogym.video.types import TruncatedVideo, UnreadableVideo
 
 _AT_ONCE = 8  # frames decoded at a time, at native size
@@ -114,7 +114,7 @@ class TorchCodecVideo(FileVideo):
         """Refuse now what would be refused at the first jump."""
         if self._table.container == "mpegts":
             raise self._refusal("it lands on other frames in MPEG-TS")
-        if not begins_as(self._path, self._table.container):
+        if not has_signature(self._path, self._table.container):
             raise self._refusal(
                 "it would look for itself what the file is, which does not begin as it should"
             )

@@ -1,4 +1,4 @@
-"""How files begin: as the container that they are, and not as a list of other files.
+"""Signatures of files: of the container that they are, and of playlists, which are refused.
 
 A playlist in front of a container is passed over by a demuxer that was told the container, as PyAV's is by
 a list of formats. A decoder that probes for itself, as decord's and torchcodec's do, opens the files that
@@ -36,7 +36,7 @@ _CONTAINERS = {
 }
 
 
-def refuse_list(path: str) -> None:
+def refuse_playlist(path: str) -> None:
     """Refuse a file that begins as a list of other files, whatever follows.
 
     Raises:
@@ -47,7 +47,7 @@ def refuse_list(path: str) -> None:
         raise UnreadableVideo(f"{path}: begins as a list of other files, which is never opened")
 
 
-def begins_as(path: str, container: str) -> bool:
+def has_signature(path: str, container: str) -> bool:
     """Whether a file begins as a container does; false for those that may begin in any way.
 
     Args:
