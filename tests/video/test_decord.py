@@ -39,7 +39,7 @@ def hang_on(frame, tmp_path, monkeypatch):
     """Make children hang when a frame is read."""
     script = tmp_path / "hanging_child.py"
     script.write_text(HANGING.format(frame=frame, child=decord_reader.DECORD_CHILD[-1]))
-    monkeypatch.setattr(decord_reader, "CHILD", (sys.executable, "-P", str(script)))
+    monkeypatch.setattr(decord_reader, "DECORD_CHILD", (sys.executable, "-P", str(script)))
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_decord2_is_recognised_without_its_metadata(path, tmp_path, monkeypatch)
         f"import decord, runpy; decord.__version__ = '3.4.0'; "
         f"runpy.run_path({decord_reader.DECORD_CHILD[-1]!r}, run_name='__main__')"
     )
-    monkeypatch.setattr(decord_reader, "CHILD", (sys.executable, "-P", str(script)))
+    monkeypatch.setattr(decord_reader, "DECORD_CHILD", (sys.executable, "-P", str(script)))
     with pytest.raises(ImportError, match="decord2"):
         open_video(path, backend="decord")
 
