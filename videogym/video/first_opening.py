@@ -53,7 +53,7 @@ def load_or_scan(path: str, sidecar: Path, deadline_s: float) -> PacketTable:
     """
     table = load_table(sidecar)
     if table is None:
-        table = read = _scan_apart(path, deadline_s)
+        table = read = scan_apart(path, deadline_s)
         try:
             publish_file(sidecar, lambda file: save_table(file, read))
         except OSError:
@@ -61,8 +61,8 @@ def load_or_scan(path: str, sidecar: Path, deadline_s: float) -> PacketTable:
     return table
 
 
-def _scan_apart(path: str, deadline_s: float) -> PacketTable:
-    """The packet table of a file, read in another process."""
+def scan_apart(path: str, deadline_s: float) -> PacketTable:
+    """The packet table of a file, read in another process; raises as `load_or_scan`."""
     on_disk = _refuse_holes(path)
     deadline_s += on_disk / _SLOWEST
     for is_last in (False, True):
