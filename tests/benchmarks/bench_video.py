@@ -1,10 +1,11 @@
 """Measures the video layer against plain decord, as ratios of CPU time.
 
-Run by ``make bench``. Videos are made once below ``runs/bench``. Most rows are of an hour of 360p H.264: ten
-minutes are encoded (30 frames a second, groups of 250, 3 B-frames) and copied six times. There an encoder
-leaves most frames without reference, and those are skipped. What that is worth elsewhere is told by a minute
-of 1080p each of H.264, HEVC and VP9 with groups of 60: VP9 has no such frames. Each system runs in processes of its own, in
-turns; CPU time counts all their threads. Prints a table and exits 1 when a target is missed.
+Run by ``make bench``. Videos are made once below ``runs/bench``. Most rows are of an hour of 360p H.264:
+ten minutes are encoded (30 frames a second, groups of 250, 3 B-frames) and copied six times. There an
+encoder leaves most frames without reference, and those are skipped. What that is worth elsewhere is told
+by a minute of 1080p each of H.264, HEVC and VP9 with groups of 60: VP9 has no such frames. Each system
+runs in processes of its own, in turns; CPU time counts all their threads. Prints a table and exits 1 when
+a target is missed.
 """
 
 from __future__ import annotations
@@ -363,6 +364,8 @@ def compare_clips() -> list[tuple[str, str, str, bool]]:
             label = f"1080p {Path(name).stem}, {what}: {theirs:.0f} ms against {ours:.0f} ms"
             rows.append((label, f">= {target:g}x", f"{theirs / ours:.1f}x", theirs / ours >= target))
     return rows
+
+
 def bounds() -> list[tuple[str, str, str, bool]]:
     """The row of what a deadline and a bound on memory cost."""
     here, child = result(start("first"))
