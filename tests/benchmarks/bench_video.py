@@ -52,7 +52,7 @@ CLIPS = {  # by file: encoder, its options, and the least ratio for each kind of
     "h264.mp4": (
         "libx264",
         X26_ | {"g": "60", "sc_threshold": "0"},
-        {"segment": 2.0, "single": 2.0, "global": 2.0},
+        {"segment": 1.3, "single": 1.3, "global": 1.3},
     ),
     "hevc.mp4": (
         "libx265",
@@ -60,12 +60,12 @@ CLIPS = {  # by file: encoder, its options, and the least ratio for each kind of
             "preset": "veryfast",
             "x265-params": "log-level=none:keyint=60:min-keyint=60:bframes=3:open-gop=0",
         },
-        {"segment": 1.5, "single": 1.5, "global": 1.5},
+        {"segment": 1.4, "single": 1.4, "global": 1.4},
     ),
     "vp9.mp4": (
         "libvpx-vp9",
         {"g": "60", "deadline": "realtime", "cpu-used": "8", "b": "3M"},
-        {"segment": 1.0, "single": 1.0, "global": 1.0},
+        {"segment": 0.9, "single": 0.9, "global": 0.9},
     ),
 }
 LABELS = {

@@ -1,8 +1,8 @@
 """The default backend: PyAV, exact on every file that libav decodes.
 
-How much it saves depends on the file: on H.264 with long groups of pictures it takes less than a third of
-decord's CPU time, on HEVC and with short groups about half, and on VP9, of which no frame can be left out,
-hardly less for frames close together.
+How much it saves depends on the file. On an hour of 360p H.264 in groups of 250 it takes less than a
+third of decord's CPU time; on 1080p H.264 and HEVC in groups of 60 about two thirds; on VP9, of which no
+frame can be left out, the same. ``make bench`` measures all of them.
 
 It seeks once per group of pictures, decodes forward, never decodes frames that nothing refers to and
 nobody asked for, and converts and resizes in one call only what was asked for. Frames are found by
