@@ -248,7 +248,7 @@ def test_what_fits_into_memory_may_change_from_one_part_of_a_run_to_the_next(
     config = Config(**{**SMALL, "eval_episodes": 1, "max_new_tokens": 4})
     train(config, make(), tmp_path / "whole")
     killed_in_the_third_step(config, make, tmp_path / "run", monkeypatch)
-    smaller = replace(config, at_once=1, rollouts_at_once=1, share_prefixes=False)
+    smaller = replace(config, micro_batch_size=1, rollouts_at_once=1, share_prefixes=False)
     assert train(smaller, make(), tmp_path / "run").first_iteration == 2
     curves = [
         [float(row.split(",")[1]) for row in (folder / "log/scalars/loss.csv").read_text().split()]

@@ -632,7 +632,7 @@ def test_a_checkpoint_without_a_processor_is_named(tmp_path: Path) -> None:
         with serve(tmp_path, log_path=tmp_path / "log", vllm=vllm, **SETTINGS):
             pytest.fail("there is no server")
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(ValueError, match="known of qwen2_5_vl, qwen3_vl, not of 'llama'"):
+    with pytest.raises(ValueError, match="a checkpoint of type 'llama'; known are qwen2_5_vl, qwen3_vl"):
         save_processor(tmp_path, LAYOUT)
 
 

@@ -178,16 +178,20 @@ def test_deadlines_out_of_range(tmp_path, deadline_s):
 
 
 def opened_elsewhere(path, most_mb):
-    """What a process that may have so much memory at its peak, its children too, says of a file."""
+    """What a process that may have so much memory at its peak, its children too, says of a file.
+
+    Its own peak is that since it was executed: `getrusage` would count what its parent had at that moment.
+    """
     code = (
         "import json, resource, sys\n"
         "from videogym.video import *\n"
         "try: said = ['', open_video(sys.argv[1]).meta.num_frames]\n"
         "except VideoError as error: said = [type(error).__name__, str(error)]\n"
         "from videogym.video.first_opening import _end_all; _end_all()\n"
-        "who = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN\n"
-        "peaks = [resource.getrusage(one).ru_maxrss for one in who]\n"
-        "print(json.dumps([*said, max(peaks) / 1024]))\n"
+        "status = open('/proc/self/status', encoding='ascii').read()\n"
+        "own = int(status.partition('VmHWM:')[2].split()[0])\n"
+        "children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss\n"
+        "print(json.dumps([*said, max(own, children) / 1024]))\n"
     )
     run = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, check=True)
     kind, said, peak_mb = json.loads(run.stdout)
