@@ -280,7 +280,7 @@ def measure(shape: str, recipe: str, device: str, rate: float) -> dict[str, Any]
         groups=load.groups,
         group_size=load.group_size,
         minibatch_groups=load.groups,
-        at_once=load.at_once,
+        micro_batch_size=load.at_once,
         max_context=131_072,
         gradient_checkpointing=load.checkpointed,
     )
