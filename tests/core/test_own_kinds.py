@@ -10,14 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from videogym import Crop, TextActions, VideoQAEnv
 from videogym.actions import Look
 from videogym.grammars import get_grammar
 from videogym.grammars.native import Native
 from videogym.recipes import DEFAULT, Recipe
-from videogym.state import Action, action_kinds
+from videogym.state import Action, Clip, Invalid, State, action_kinds
 from videogym.testing.grammar_suite import example_state
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
@@ -65,12 +67,27 @@ def test_a_look_with_two_times_needs_its_frames_only() -> None:
         start_s: float
         end_s: float
 
+        def frames(self, state: State, cap: int, pts_s: NDArray[np.float64]) -> Clip | Invalid:
+            return Invalid("skipped", "Nothing is shown.")
+
     state = example_state(actions=("skip_over", "answer"))
     text = get_grammar("native").write(Skip(1.0, 2.5), state)
     assert get_grammar("native").parse(text, state).actions == (Skip(1.0, 2.5),)
     (schema, _) = get_grammar("native").tools(state.rules)
     assert schema["function"]["name"] == "skip_over"
     assert schema["function"]["parameters"]["required"] == ["start_s", "end_s"]
+
+
+def test_a_look_without_frames_is_refused_when_it_is_made() -> None:
+    @dataclass(frozen=True)
+    class Nothing(Look):
+        kind: ClassVar[str] = "nothing"
+
+        start_s: float
+        end_s: float
+
+    with pytest.raises(TypeError, match="frames"):
+        Nothing(1.0, 2.0)  # type: ignore[abstract]
 
 
 def test_a_recipe_refuses_a_kind_that_nobody_defined() -> None:

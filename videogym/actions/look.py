@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ _TIMES = {
 }
 
 
-class Look(Action):
+class Look(Action, ABC):
     """An action that asks for frames between two times.
 
     A kind below this class is a frozen dataclass. It has ``start_s`` and ``end_s``, as fields or as
@@ -38,6 +39,7 @@ class Look(Action):
     start_s: float
     end_s: float
 
+    @abstractmethod
     def frames(self, state: State, cap: int, pts_s: NDArray[np.float64]) -> Clip | Invalid:
         """The clip it shows, or why there is none; times and budget have been judged.
 
@@ -46,7 +48,6 @@ class Look(Action):
             cap: most frames that it may show, at least 1.
             pts_s: (num_frames,) presentation times of the video, seconds.
         """
-        raise NotImplementedError
 
     def clip(self, state: State, turn: Turn, pts_s: NDArray[np.float64]) -> Clip | Invalid:
         """See `Action.clip`."""
