@@ -110,14 +110,24 @@ def test_forty_initial_frames_round_as_published_where_division_would_not():
 
 
 def test_rounded_positions_are_those_of_torch():
+    """On processors that fuse multiplication and addition; elsewhere but for positions that are ties.
+
+    Without the fused operation torch rounds twice, and half a frame can come out on the other side.
+    """
     torch = pytest.importorskip("torch")
+    fused = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
     rng = np.random.default_rng(0)
     for _ in range(20_000):
         first = int(rng.integers(0, 200_000))
         last = first + int(rng.integers(1, 200_000))
         count = int(rng.integers(2, 129))
         expected = torch.linspace(first, last, count).round().long().numpy()
-        assert np.array_equal(linspace_rounded(first, last, count), expected), (first, last, count)
+        ours = linspace_rounded(first, last, count)
+        other = np.flatnonzero(ours != expected)
+        assert not len(other) or not fused, (first, last, count)
+        assert np.all(np.abs(ours - expected) <= 1)
+        exact = first + other * (last - first) / (count - 1)
+        assert np.all(np.abs(exact % 1 - 0.5) <= 2 * np.spacing(np.float32(last))), (first, last, count)
 
 
 videos = st.tuples(
