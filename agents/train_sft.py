@@ -19,7 +19,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -32,7 +32,7 @@ from videogym.datasets import read_longvt_traces
 from videogym.grammars import get_grammar
 
 from .demonstrations.evidence import Demonstrator, ScriptedPolicy
-from .demonstrations.scenes import SceneDemonstrator
+from .demonstrations.scenes import HastyWords, SceneDemonstrator
 from .training.ranks import broadcast_from_rank0
 from .training.run import TrainingRun, optimizer_step
 from .vlm.actor import ChatActor
@@ -62,6 +62,16 @@ class Config(ChatConfig):
     the conversations in the rows of ``tasks``, ``longvt-sft:FILE``, see `agents.vlm.replay`."""
     glances: int = 0
     """More demonstrations of each task by the scenes script, which only teach to read a look."""
+    hasty: float = 0.0
+    """Share of the scenes script's episodes that begin with a look before the skim was searched, which is
+    imitated: demonstrations of mixed quality, see `agents.demonstrations.scenes`."""
+    gives_up: float = 0.0
+    """Share of the scenes script's looks without the evidence after which it answers by what it saw."""
+    hasty_words: HastyWords = "colour"
+    """What is said before a hasty look: what is looked for (colour), or a search that stops too early
+    (search)."""
+    hasty_look: int = 0
+    """Length of a hasty look in seconds, or pool frames; 0: as long as the look that ends a search."""
     demonstrated_tasks: int = 1000
     """Number of tasks that the scripted policy plays, the first ones."""
     per_task: int = 4
@@ -99,12 +109,16 @@ class Config(ChatConfig):
         """Refuse what cannot be meant.
 
         Raises:
-            ValueError: as in `ChatConfig`, the evidence script is asked for glances, or the tasks have no
-                conversations.
+            ValueError: as in `ChatConfig`, another script is asked for what the scenes script does, its
+                shares cannot be meant, or the tasks have no conversations.
         """
         super().__post_init__()
-        if self.glances and self.script != "scenes":
-            raise ValueError(f"glances={self.glances} needs script='scenes', got {self.script!r}")
+        usual = {option.name: option.default for option in fields(Config)}
+        for name in ("glances", "hasty", "gives_up", "hasty_words", "hasty_look"):
+            if (value := getattr(self, name)) != usual[name] and self.script != "scenes":
+                raise ValueError(f"{name}={value} needs script='scenes', got {self.script!r}")
+        if self.script == "scenes":
+            demonstrator(self)  # refuses shares that do not add up
         if self.script == "traces" and not self.tasks.startswith(CONVERSATIONS):
             raise ValueError(f"script='traces' needs tasks='{CONVERSATIONS}FILE', got {self.tasks!r}")
 
@@ -221,9 +235,18 @@ def load_conversations(config: Config, env: ChatEnv, progress: bool) -> list[Rec
 def demonstrator(config: Config, glances: float = 0.0) -> ScriptedPolicy:
     """The configured script."""
     grammar = get_grammar(config.rules.grammar)
+    if config.script == "scenes" and glances:
+        return SceneDemonstrator(grammar, config.seed, wrong_looks=0.0, glances=glances)
     if config.script == "scenes":
-        wrong_looks = 0.0 if glances else config.wrong_looks
-        return SceneDemonstrator(grammar, config.seed, wrong_looks=wrong_looks, glances=glances)
+        return SceneDemonstrator(
+            grammar,
+            config.seed,
+            wrong_looks=config.wrong_looks,
+            hasty=config.hasty,
+            gives_up=config.gives_up,
+            hasty_words=config.hasty_words,
+            hasty_look=config.hasty_look,
+        )
     return Demonstrator(
         grammar,
         config.seed,

@@ -333,3 +333,20 @@ def test_glances_are_more_demonstrations_of_a_task_that_teach_to_read_only(
     assert learned == [[[True, True], [False, True], [False, True]]] * 3
     with pytest.raises(ValueError, match=r"glances=1 needs script='scenes', got 'evidence'"):
         Config(glances=1)
+
+
+def test_demonstrations_of_mixed_quality_are_imitated_whole(make: Callable[[], ChatActor]) -> None:
+    """Half of them begin with a look that shows nothing, and end with a guess: all of it is learned."""
+    tasks = "procedural:brief_event?level=0&duration_s=256&fps=4&size=32x32&event_s=3&count=40"
+    lesson: dict[str, Any] = {"script": "scenes", "demonstrated_tasks": 40, "wrong_looks": 0.0}
+    config = Config(tasks=tasks, eval_tasks=tasks, per_task=1, hasty=0.5, gives_up=1.0, **lesson)
+    examples = load_examples(config, make(), False)
+    assert all(turn.trainable for record in examples for turn in record.played)
+    assert 5 < sum(not record.success for record in examples) < 30
+    for changes, told in (
+        ({"hasty": 0.1}, r"hasty=0\.1 needs script='scenes', got 'evidence'"),
+        ({"gives_up": 0.1}, "gives_up=0.1 needs"),
+        ({"hasty": 0.96, "script": "scenes"}, "add up to at most 1"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            Config(**changes)
