@@ -287,5 +287,6 @@ def test_reward_rises(make: Callable[[], ChatActor], tmp_path: Path) -> None:
     )
     train(config, make(), tmp_path)
     rewards = curve(tmp_path, "reward")
-    # Other kernels sample other episodes, as other seeds do: 0.20 to 0.36 over three of those.
+    # Other kernels sample other episodes, as other seeds do. Over four: 0.15 to 0.36, and with a
+    # learning rate of 0 0.01 to 0.02.
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.1, [round(value, 2) for value in rewards]

@@ -177,5 +177,6 @@ def test_reward_rises(make: Callable[[], ChatActor], tmp_path: Path) -> None:
     train(config, make(), tmp_path)
     lines = (tmp_path / "log" / "scalars" / "reward.csv").read_text().split()
     rewards = [float(line.split(",")[1]) for line in lines]
-    # Other kernels sample other episodes, as other seeds do: 0.24 to 0.45 over three of those.
+    # Other kernels sample other episodes, as other seeds do. Over four: 0.24 to 0.79, and with a
+    # learning rate of 0 0.01 to 0.05.
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.1
