@@ -12,9 +12,10 @@ is done again from its beginning; files of an earlier one are replaced when all 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,6 +23,7 @@ import torch
 from tqdm import tqdm
 
 from videogym import FrameStore, Task, get_recipe
+from videogym.cost import Spread, cost_table, quantities, spreads
 from videogym.datasets import load_tasks, require_unseen
 from videogym.grouping import Group, Groups, in_order, require_known, split, table
 from videogym.intervals import Estimate, clustered_mean, clustered_proportion, proportion
@@ -30,6 +32,7 @@ from .engines.base import EngineError
 from .tools.traces import traces_of, write_traces
 from .training.options import add_options, from_options, quiet_libraries
 from .training.ranks import alone
+from .training.staging import whole_file
 from .vlm.actor import ChatActor
 from .vlm.config import EVALUATED_AT_ONCE, ChatConfig
 from .vlm.env import ChatEnv
@@ -215,6 +218,12 @@ def grouped(records: Sequence[Record], evaluation: Evaluation, name: str) -> Gro
     return in_order(name, made)
 
 
+def costs(records: Sequence[Record]) -> dict[str, Spread]:
+    """What answers took, by name, see `videogym.cost.quantities`; of whole episodes."""
+    whole = [record for record in records if not record.abort_reason]
+    return spreads(quantities(one.cost, one.frames_shown, len(one.played)) for one in whole)
+
+
 def write(out: Path, records: Sequence[Record], config: Config) -> None:
     """Write the episodes to a folder: ``played/records.jsonl``, and as ``traces.jsonl``.
 
@@ -225,6 +234,23 @@ def write(out: Path, records: Sequence[Record], config: Config) -> None:
     write_records(out / "played" / "records.jsonl", records)
     traces = traces_of(records, config.tasks, out.resolve().name, config.root)
     write_traces(out / "traces.jsonl", traces)
+
+
+def write_metrics(path: Path, records: Sequence[Record], evaluation: Evaluation) -> None:
+    """Write all figures as JSON: estimates, cost, groups, and what was left out."""
+    config = evaluation.config
+    row = {
+        "checkpoint": config.checkpoint,
+        "recipe": config.rules.identity,
+        "tasks": config.tasks,
+        "episodes": len(records),
+        "metrics": {n: asdict(one) for n, one in estimates(records, evaluation.tasks).items()},
+        "cost": {name: asdict(one) for name, one in costs(records).items()},
+        "groups": {name: asdict(grouped(records, evaluation, name)) for name in config.names},
+        "left_out": evaluation.left_out,
+    }
+    with whole_file(path) as file:
+        file.write(f"{json.dumps(row, indent=2)}\n".encode())
 
 
 def told(found: dict[str, Estimate], evaluation: Evaluation, count: int) -> str:
@@ -272,8 +298,10 @@ def main() -> None:
     finally:
         evaluation.actor.engine.close()
     write(arguments.out, records, config)
+    write_metrics(arguments.out / "metrics.json", records, evaluation)
     found = estimates(records, evaluation.tasks)
     sys.stdout.write(told(found, evaluation, len(records)))
+    sys.stdout.write("\n".join(["", *cost_table(costs(records)), ""]))
     for name in config.names:
         sys.stdout.write("\n".join(["", *table(grouped(records, evaluation, name)), ""]))
     sys.stdout.write(f"The episodes are {arguments.out / 'traces.jsonl'}\n")

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "videogym"
 # Each layer may import itself and those before it.
 LAYERS = (
     ("intervals", "metadata", "geometry", "writing", "state", "video"),
+    ("cost",),
     ("answers", "spaces"),
     ("actions",),
     ("grammars",),

@@ -15,6 +15,7 @@ from typing import Any
 
 import gymnasium
 
+from videogym.cost import Cost, Spread, Stopwatch, cost_table, quantities, spreads
 from videogym.datasets import load_tasks, require_unseen
 from videogym.geometry import WHOLE_FRAME, Segment, intersection_s, merge, region_iou
 from videogym.grouping import Groups, average, group, require_known, share, table
@@ -49,6 +50,7 @@ class Episode:
     video: str  # fingerprint of what was shown
     task: str  # digest of what was asked and what is right, see `task_digest`
     metadata: Mapping[str, Any] = Metadata()  # of the task
+    cost: Cost | None = field(default=None, compare=False)  # None: not measured
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Report:
     abstained: int  # episodes whose answer the judge did not judge; left out of accuracy and reward
     episodes: tuple[Episode, ...] = field(repr=False)
     groups: dict[str, Groups] = field(default_factory=dict)  # by name of a field of metadata
+    cost: dict[str, Spread] = field(default_factory=dict, compare=False)  # see `videogym.cost.spreads`
 
     def __str__(self) -> str:
         """A table of the metrics, and what was left out of them."""
@@ -93,6 +96,7 @@ class Report:
                 f"{len(self.episodes)} episodes of {self.recipe}, 95 % intervals",
                 *(f"  {name:<{width}}{value or 'not annotated'}" for name, value in named.items()),
                 *(f"{count} {what}" for what, count in left_out.items() if count),
+                *(line for line in ("", *cost_table(self.cost)) if self.cost),
                 *(line for groups in self.groups.values() for line in ("", *table(groups))),
             ]
         )
@@ -149,8 +153,9 @@ def evaluate(
     call = _with_env(policy, inner)
     for done, task_id in enumerate(task_ids, start=1):
         try:
+            watch = Stopwatch()
             start = env.reset(seed=seed if done == 1 else None, options={"task_id": task_id})
-            played.append(_play(call, env, *start))
+            played.append(_play(call, env, *start, watch))
         except VideoError as error:
             bad[task_id] = str(error)
         if progress is not None:
@@ -183,11 +188,13 @@ def _play(
     env: gymnasium.Env[Any, Any],
     observation: Any,
     info: dict[str, Any],
+    watch: Stopwatch,
 ) -> Episode:
     terms: dict[str, float] = {}
     reward, over = 0.0, False
     inner: Any = env.unwrapped
     while not over:
+        watch.lap("environment")
         try:
             action = call(observation, info)
         except VideoError as error:
@@ -196,18 +203,22 @@ def _play(
                 raise
             inner.report_fault(str(error))
             break  # an episode with a fault is not scored, whatever comes
+        watch.lap("model")
         observation, paid, terminated, truncated, info = env.step(action)
         reward += finite(paid, f"the reward of task {info['task_id']!r}")  # wrappers may have changed it
         for name, value in info["reward_terms"].items():
             if info["reward_present"][name]:
                 terms[name] = terms.get(name, 0.0) + float(value)
         over = bool(terminated or truncated)
+    watch.lap("environment")
     # Paid at the last turn, so the sum is the payment.
     correct = answered_right(inner.recipe.terms, terms.get("answer"), inner.state)
-    return _episode(inner.state, correct, reward, terms)
+    return _episode(inner.state, correct, reward, terms, watch.cost)
 
 
-def _episode(state: State, correct: bool | None, reward: float, terms: dict[str, float]) -> Episode:
+def _episode(
+    state: State, correct: bool | None, reward: float, terms: dict[str, float], cost: Cost
+) -> Episode:
     evidence = state.task.evidence
     return Episode(
         task_id=state.task.task_id,
@@ -225,6 +236,7 @@ def _episode(state: State, correct: bool | None, reward: float, terms: dict[str,
         video=state.video.fingerprint,
         task=task_digest(state.task),
         metadata=state.task.metadata,
+        cost=cost,
     )
 
 
@@ -292,6 +304,7 @@ def _report(
         abstained=len(episodes) - len(judged),
         episodes=tuple(episodes),
         groups=groups,
+        cost=spreads(quantities(e.cost, e.frames, e.turns) for e in episodes),
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import av
 import gymnasium
 
+from videogym.cost import Cost
 from videogym.evaluate import Episode, Report
 from videogym.metadata import Metadata, MetadataError
 from videogym.traces import RecordTraces
@@ -35,6 +36,7 @@ _TYPES: dict[str, tuple[type, ...]] = {  # by the text of an annotation of `Epis
     "float | None": (*_NUMBER, type(None)),
     "dict[str, float]": (dict,),
     "Mapping[str, Any]": (dict,),
+    "Cost | None": (dict, type(None)),
 }
 
 
@@ -140,14 +142,21 @@ def _result(row: Any) -> EvaluationResult:
 def _episode(row: Any, place: str) -> Episode:
     if not isinstance(row, dict):
         raise ResultError(f"field {place!r} must be an object, got {row!r:.80}")
-    row = {"metadata": {}, **row}  # results of before there was metadata lack it
+    row = {"metadata": {}, "cost": None, **row}  # older results lack them
     found = {f.name: _typed(row, f.name, _TYPES[str(f.type)], place) for f in fields(Episode)}
     for term in found["terms"]:
         _typed(found["terms"], term, _NUMBER, f"{place}.terms")
     try:
-        return Episode(**found | {"metadata": Metadata(found["metadata"])})
+        metadata = Metadata(found["metadata"])
     except MetadataError as error:
         raise ResultError(f"field '{place}.metadata': {error}") from error
+    cost = None if found["cost"] is None else _cost(found["cost"], f"{place}.cost")
+    return Episode(**found | {"metadata": metadata, "cost": cost})
+
+
+def _cost(row: Mapping[str, Any], place: str) -> Cost:
+    types = {"float": _NUMBER, "int | None": (int, type(None))}
+    return Cost(**{f.name: _typed(row, f.name, types[str(f.type)], place) for f in fields(Cost)})
 
 
 def _typed(row: Mapping[str, Any], name: str, types: tuple[type, ...], place: str = "") -> Any:

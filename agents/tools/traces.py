@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -39,7 +40,7 @@ def trace_of_record(record: Record, env: VideoQAEnv, run: str) -> Trace:
         VideoError: the task's video cannot be used.
     """
     try:
-        return replayed(record, env, run)
+        return replace(replayed(record, env, run), cost=record.cost)
     except ReplayError as error:
         raise RecordError(str(error)) from error
 

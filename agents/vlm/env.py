@@ -17,7 +17,8 @@ from torchrl.data import Binary, Composite, NonTensor, Unbounded
 from torchrl.envs import EnvBase
 from transformers import PreTrainedTokenizerBase
 
-from videogym import Snapshot, VideoQAEnv
+from videogym import Snapshot, Task, VideoQAEnv
+from videogym.cost import FREE, Cost, Stopwatch
 from videogym.grammars import get_grammar
 from videogym.rewards import answered_right, finite
 from videogym.video import VideoError
@@ -130,7 +131,8 @@ class ChatEnv(EnvBase):
             return self.open(f"task {task_id}")
         except (VideoError, NoRoom) as error:
             log.warning("passed over: %s", error)
-            return self._record(task_id, f"task {task_id}", abort_reason=f"fault: {error}")
+            task = self.env.tasks.by_id(task_id)
+            return self._record(task, f"task {task_id}", abort_reason=f"fault: {error}")
 
     def open(self, group: str) -> Record:
         """The record of the environment's present episode, in which nothing has been said.
@@ -140,7 +142,7 @@ class ChatEnv(EnvBase):
         """
         state = self.env.state
         head, turn = self.chat.opening(state)
-        record = self._record(state.task.task_id, group, head=head, turns=(turn,))
+        record = self._record(state.task, group, head=head, turns=(turn,))
         if (length := self._length(record)) >= self.max_context:
             raise NoRoom(
                 f"the question of task {record.task_id!r} takes {length} tokens with its frames and leaves "
@@ -148,16 +150,17 @@ class ChatEnv(EnvBase):
             )
         return record
 
-    def _record(self, task_id: str, group: str, **fields: Any) -> Record:
+    def _record(self, task: Task, group: str, **fields: Any) -> Record:
         blank: dict[str, Any] = {"head": (), "turns": ()}
         return Record(
             recipe=self.env.recipe.identity,
             tokenizer=self._tokenizer,
-            task_id=task_id,
+            task_id=task.task_id,
             group=group,
             sample_index=0,
             kind="rollout",
             window=self.window,
+            metadata=task.metadata,
             **{**blank, **fields},
         )
 
@@ -216,8 +219,15 @@ class ChatEnv(EnvBase):
             return replace(record, abort_reason="context")
         return longer
 
-    def _length(self, record: Record) -> int:
-        ids, visuals = record.context(len(record.turns) - 1)
+    def tokens_read(self, record: Record) -> int:
+        """Tokens of all contexts that outputs of a record were sampled in, placeholders counted singly.
+
+        What a server without a prefix cache reads: a conversation counts again in every turn.
+        """
+        return sum(self._length(record, turn) for turn, one in enumerate(record.turns) if one.output)
+
+    def _length(self, record: Record, turn: int = -1) -> int:
+        ids, visuals = record.context(turn % len(record.turns))
         factor, temporal = self.chat.form.factor, self.chat.form.temporal
         areas = [
             -(-len(times) // temporal) * (width // factor) * (height // factor)
@@ -243,6 +253,7 @@ class Episode:
 
     record: Record
     snapshot: Snapshot  # of the environment before the output of the record's last turn is played
+    cost: Cost = FREE  # seconds so far; of what several did together, an equal share
 
     def advance(self, env: ChatEnv, answered: Record) -> None:
         """Play the output that was sampled, unless the policy cut the episode."""
@@ -267,10 +278,14 @@ def play(
         episodes: each in its own state; changed in place.
         span: times ``generate`` and ``environment``.
     """
+    watch = Stopwatch()
     while running := [episode for episode in episodes if not episode.record.done]:
         with span("generate"):
             answered = answer([episode.record for episode in running])
+        lap = watch.lap("model")
         with span("environment"):
             for episode, record in zip(running, answered, strict=True):
                 episode.advance(env, record)
+                own = watch.lap("environment")
+                episode.cost = episode.cost.plus(lap, 1 / len(running)).plus(own)
     return [episode.record for episode in episodes]

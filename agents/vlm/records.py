@@ -18,6 +18,9 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from videogym.cost import Cost
+from videogym.metadata import Metadata, MetadataError
+
 from ..models.visuals import WHOLE_FRAME, Visual
 from ..training.ranks import is_first
 from ..training.staging import sweep, whole_file
@@ -68,6 +71,9 @@ class Record:
     ending: str = ""  # why the recipe's rules ended the episode; "" while it runs or when it was cut
     abort_reason: str = ""  # why it was cut from outside: "context", "fault: ..."; never learned from
     success: bool | None = None  # whether the answer was right; None while it runs or where it was cut
+    metadata: Mapping[str, Any] = Metadata()  # of the task
+    # What it took; None in training, where a run that is done again leaves the same bytes.
+    cost: Cost | None = field(default=None, compare=False)
 
     @property
     def done(self) -> bool:
@@ -83,6 +89,11 @@ class Record:
     def sampled_tokens(self) -> int:
         """Ids of all outputs."""
         return sum(len(turn.output) for turn in self.turns)
+
+    @property
+    def frames_shown(self) -> int:
+        """Frames of all observations; one that was shown twice counts twice."""
+        return sum(len(visual.times_s) for turn in self.turns for visual in turn.visuals)
 
     @property
     def total_reward(self) -> float:
@@ -161,7 +172,13 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def to_json(record: Record) -> str:
     """One line."""
-    plain = _stored(asdict(record))
+    plain = _stored(asdict(replace(record, metadata={}, cost=None)))
+    for name in ("metadata", "cost"):
+        del plain[name]  # written where there is any: without, a line is one of before they were there
+    if record.metadata:
+        plain["metadata"] = Metadata(record.metadata).to_json()
+    if record.cost is not None:
+        plain["cost"] = asdict(record.cost)
     plain["turns"] = [_stored(turn) for turn in plain["turns"]]
     for turn in plain["turns"]:
         turn["visuals"] = [
@@ -188,8 +205,14 @@ def from_json(line: str) -> Record:
         if version != VERSION:
             raise RecordError(f"the record has version {version!r}, this code reads {VERSION}")
         turns = tuple(_turn(turn) for turn in plain.pop("turns"))
-        return Record(turns=turns, **{**_named(plain), "head": tuple(plain["head"])})
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        metadata, cost = Metadata(plain.pop("metadata", {})), plain.pop("cost", None)
+        return Record(
+            turns=turns,
+            metadata=metadata,
+            cost=None if cost is None else Cost(**cost),
+            **{**_named(plain), "head": tuple(plain["head"])},
+        )
+    except (KeyError, TypeError, AttributeError, MetadataError, json.JSONDecodeError) as error:
         raise RecordError(f"not a record: {type(error).__name__}: {error}") from error
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from videogym import VideoQAEnv
+from videogym.cost import Cost, Stopwatch
 
 from ..demonstrations.evidence import ScriptedPolicy, ScriptedTurn
 from ..models.qwen_vl import QwenVL
@@ -85,16 +86,26 @@ def play_tasks(
         answer: gives every record one output more.
         task_ids: of the environment's tasks.
         at_once: episodes in lockstep.
+
+    Yields:
+        With what each took: of the seconds in which several were answered together, an equal share.
     """
     for first in range(0, len(task_ids), at_once):
         begun: list[Record] = []
         episodes: list[Episode] = []
         for task_id in task_ids[first : first + at_once]:
+            watch = Stopwatch()
             begun.append(env.open_task(task_id))
             if not begun[-1].abort_reason:
-                episodes.append(Episode(begun[-1], env.env.get_state()))
-        played = iter(play(env, answer, episodes))
+                episodes.append(Episode(begun[-1], env.env.get_state(), watch.lap("environment")))
+        play(env, answer, episodes)
+        played = (replace(one.record, cost=_cost(env, one)) for one in episodes)
         yield from (record if record.abort_reason else next(played) for record in begun)
+
+
+def _cost(env: ChatEnv, episode: Episode) -> Cost:
+    record = episode.record
+    return replace(episode.cost, tokens_in=env.tokens_read(record), tokens_out=record.sampled_tokens)
 
 
 def demonstrate(

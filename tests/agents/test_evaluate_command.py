@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from videogym.datasets import load_tasks, write_tasks
 from videogym.intervals import proportion
 from videogym.report import write_report
 from videogym.traces import read_traces
+from videogym.video import decoding_time
 
 TEST = f"{TASKS}&split=test"
 Command = Callable[..., None]
@@ -53,10 +56,11 @@ def test_two_checkpoints_are_played_and_compared(
         command(checkpoint, tmp_path / family)
     said = capsys.readouterr().out
     assert "3 episodes of LONGVT_TINY@" in said and "accuracy" in said and "turns refused" in said
+    assert "cost of an answer" in said and "tokens in" in said
     ids = [task.task_id for task in load_tasks(TEST)[:3]]
     for family in checkpoints:
         out = tmp_path / family
-        assert sorted(path.name for path in out.iterdir()) == ["played", "traces.jsonl"]
+        assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "played", "traces.jsonl"]
         records = list(read_records(out / "played"))
         traces = read_traces(out)
         assert [record.task_id for record in records] == ids
@@ -76,19 +80,63 @@ def test_played_again_it_is_the_same(
 ) -> None:
     """The likeliest outputs hang on nothing else; files are replaced, not added to."""
     command(checkpoints["qwen2_5_vl"], tmp_path)
-    first = {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")}
+    first = kept(tmp_path)
     command(checkpoints["qwen2_5_vl"], tmp_path)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")} == first
+    assert kept(tmp_path) == first
+
+
+def kept(folder: Path) -> dict[Path, list[str]]:
+    """Lines of all episodes, without the seconds that they took."""
+    lines = {path: path.read_text(encoding="utf-8").splitlines() for path in folder.rglob("*.jsonl")}
+    return {
+        path: [re.sub(r'_s": [-+.e\d]+', '_s": 0', line) for line in some] for path, some in lines.items()
+    }
+
+
+def test_seconds_of_a_round_are_shared_by_those_in_it(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By a clock that moves 4 s in every answer: episodes of one, two and three turns, together."""
+    now_s = [0.0]
+    monkeypatch.setattr(decoding_time, "now_s", lambda: now_s[0])
+    right = answers(3)
+    outputs = [[right[0]], [crop(1, 5), right[1]], [crop(1, 5), crop(2, 6), right[2]]]
+    evaluation, records = scripted(monkeypatch, checkpoints["qwen2_5_vl"], outputs, lambda: add(now_s, 4.0))
+    found = [record.cost for record in records]
+    assert [one and one.model_s for one in found] == pytest.approx([4 / 3, 4 / 3 + 2, 4 / 3 + 2 + 4])
+    assert sum(one.seconds for one in found if one) == pytest.approx(now_s[0], rel=0.05)
+    for record in records:
+        contexts = [evaluation.env._length(record, turn) for turn in range(len(record.played))]
+        assert record.cost and record.cost.tokens_in == sum(contexts)
+        assert contexts == sorted(contexts) and len(set(contexts)) == len(contexts)
+        assert record.cost.tokens_out == sum(len(turn.output) for turn in record.turns)
+    write(tmp_path, records, evaluation.config)
+    stored = read_traces(tmp_path).episodes
+    assert [trace.cost for trace in stored] == found
+    assert [trace.frames_shown for trace in stored] == [record.frames_shown for record in records]
+    assert [record.cost for record in read_records(tmp_path / "played")] == found
+    evaluate.write_metrics(tmp_path / "metrics.json", records, evaluation)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["cost"]["rounds"] == {"mean": 2.0, "median": 2.0, "p95": pytest.approx(2.9), "count": 3}
+    assert metrics["metrics"]["accuracy"]["mean"] == 1.0
+
+
+def add(to: list[float], seconds: float) -> None:
+    to[0] += seconds
 
 
 def scripted(
-    monkeypatch: pytest.MonkeyPatch, checkpoint: Path, outputs: Sequence[Sequence[str]]
+    monkeypatch: pytest.MonkeyPatch,
+    checkpoint: Path,
+    outputs: Sequence[Sequence[str]],
+    before: Callable[[], None] = lambda: None,
 ) -> tuple[evaluate.Evaluation, list[Record]]:
     """An evaluation in which task i is answered by outputs i, one a turn, and cut where there is none."""
     evaluation = prepare(config(checkpoint, len(outputs)))
     script = {task.task_id: some for task, some in zip(evaluation.tasks, outputs, strict=True)}
 
     def answer(records: Sequence[Record]) -> list[Record]:
+        before()
         left = [script[record.task_id][len(record.played) :] for record in records]
         return [
             said(evaluation.env, record, some[0]) if some else replace(record, abort_reason="fault: gone")

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from videogym.cost import Spread, quantities, spread
 from videogym.evaluate import Episode, Estimate, mean, proportion
 from videogym.grouping import Groups, group, require_known
 from videogym.metadata import Metadata
@@ -33,6 +34,7 @@ class RunMetrics:
     _tious: array[float] = field(default_factory=_numbers)
     _turns: array[float] = field(default_factory=_numbers)
     _frames: array[float] = field(default_factory=_numbers)
+    _costs: dict[str, array[float]] = field(default_factory=dict)  # by name of the quantity
 
     def add(self, view: EpisodeView) -> None:
         """Count an episode."""
@@ -51,6 +53,8 @@ class RunMetrics:
         self._rewards.append(trace.reward)
         self._turns.append(len(view.turns))
         self._frames.append(trace.frames_shown)
+        for name, value in quantities(trace.cost, trace.frames_shown, len(view.turns)).items():
+            self._costs.setdefault(name, _numbers()).append(value)
         if view.tiou is not None:
             self._tious.append(view.tiou)
 
@@ -93,6 +97,13 @@ class RunMetrics:
     def frames(self) -> Estimate | None:
         """Mean number of frames shown."""
         return _mean(self._frames)
+
+    @property
+    def costs(self) -> dict[str, Spread]:
+        """What answers took, by name, see `videogym.cost.quantities`; nothing where nobody measured it."""
+        if "seconds" not in self._costs:
+            return {}
+        return {name: spread(values) for name, values in self._costs.items()}
 
     def _share(self, name: str, count: int) -> Estimate | None:
         return proportion(self._counts[name], count) if count else None

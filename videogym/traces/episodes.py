@@ -30,4 +30,5 @@ def episode_from_trace(trace: Trace) -> Episode:
         video=trace.video.fingerprint,
         task=task_digest(trace.task),
         metadata=trace.task.metadata,
+        cost=trace.cost,
     )

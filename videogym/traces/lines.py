@@ -10,6 +10,7 @@ r"""A trace as a line of JSON, and back.
 | `turns` | `text` (`null` for a structured action), `well_formed`, `results`, `fault`, `reward`, `terms` |
 | `ending`, `cut` | why the rules ended the episode; why it was cut from outside |
 | `correct` | whether it ended with the right answer; `null`: the judge of it abstained |
+| `cost` | `decoding_s`, `model_s`, `environment_s`, `tokens_in`, `tokens_out`; where it was measured |
 | `answer`, `reward` | the accepted answer or `null`, the sum of rewards: for other readers, not read back |
 
 A result is an `action` (`kind` and what it asked for), the `clip` it brought or `null`, and an `error`
@@ -28,6 +29,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from videogym.actions import Look
+from videogym.cost import Cost
 from videogym.geometry import Region, Segment
 from videogym.metadata import Metadata
 from videogym.state import Action, Clip, Ending, Invalid, Result, Task, TaskKind, Turn, action_kinds
@@ -65,7 +67,7 @@ def to_line(trace: Trace) -> bytes:
         "correct": trace.correct,
         "answer": trace.answer,
         "reward": _written(trace.reward),
-    }
+    } | ({} if trace.cost is None else {"cost": asdict(trace.cost)})
     try:
         return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     except UnicodeEncodeError:  # half a surrogate pair, which only an escape can say
@@ -150,6 +152,7 @@ def from_line(line: bytes, run: str | None = None) -> Trace:
             ending=_one_of(row, "ending", get_args(Ending)),
             cut=_text(row, "cut"),
             correct=None if _field(row, "correct") is None else _flag(row, "correct"),
+            cost=None if row.get("cost") is None else _cost(_object(row["cost"], "cost")),
         )
         _check_looks(trace)
         return trace
@@ -190,6 +193,17 @@ def _task(row: _Row) -> Task:
         evidence_region=_region(row, "evidence_region"),
         metadata=_object(row.get("metadata", {}), "metadata"),
     )
+
+
+def _cost(row: _Row) -> Cost:
+    seconds: dict[str, Any] = {name: row.get(name) for name in ("decoding_s", "model_s", "environment_s")}
+    tokens: dict[str, Any] = {name: row.get(name) for name in ("tokens_in", "tokens_out")}
+    for kinds, values in (((int, float), seconds), ((int, type(None)), tokens)):
+        for name, value in values.items():
+            _typed(value, f"cost.{name}", kinds)
+    if not all(map(math.isfinite, seconds.values())):
+        raise TraceError(f"field 'cost' must hold finite seconds, got {_short(row)}")
+    return Cost(**seconds, **tokens)
 
 
 def _segment(pair: Any) -> Segment:

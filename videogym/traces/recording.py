@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium
 
+from videogym.cost import Stopwatch
 from videogym.env import VideoQAEnv
 from videogym.rewards import answered_right, history, score
 from videogym.state import State
@@ -50,6 +51,7 @@ class RecordTraces(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Record
         self.run = Path(path).stem if run is None else run
         self._paid: dict[int, TurnTrace] = {}  # by number of the turn
         self._open = False  # whether a turn was played that is not stored
+        self._watch = Stopwatch()
         require_writable(self.path)  # what is refused before its first episode leaves no file
 
     def reset(
@@ -59,7 +61,10 @@ class RecordTraces(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Record
         self._leave()
         if not os.path.lexists(self.path):
             prepare(self.path)
-        return self.env.reset(seed=seed, options=options)
+        self._watch = Stopwatch()
+        found = self.env.reset(seed=seed, options=options)
+        self._watch.lap("environment")
+        return found
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """As the environment's; stores the episode when it ends.
@@ -67,7 +72,9 @@ class RecordTraces(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Record
         Raises:
             OSError: the episode could not be stored.
         """
+        self._watch.lap("model")
         observation, reward, terminated, truncated, info = self.env.step(action)
+        self._watch.lap("environment")
         turns = self._inner.state.turns
         terms = {
             name: float(value) if info["reward_present"][name] else None
@@ -94,7 +101,8 @@ class RecordTraces(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Record
         state, terms = self._inner.state, self._inner.recipe.terms
         turns = tuple(self._turn(before, after) for before, after in pairwise(history(state)))
         correct = answered_right(terms, turns[-1].terms.get("answer"), state)
-        append_trace(self.path, trace_of(state, turns, correct=correct, run=self.run, cut=cut))
+        trace = trace_of(state, turns, correct=correct, run=self.run, cut=cut, cost=self._watch.cost)
+        append_trace(self.path, trace)
         self._open = False
 
     def _turn(self, before: State, after: State) -> TurnTrace:

@@ -6,8 +6,9 @@ Frames are kept by reference, and the ground truth in the open: nothing in here 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from videogym.cost import Cost
 from videogym.geometry import Segment
 from videogym.state import Clip, Ending, State, Task, Turn
 from videogym.video import VideoMeta
@@ -35,6 +36,7 @@ class Trace:
     ending: Ending  # why the recipe's rules ended it; "" where it was cut
     cut: str  # why it was cut from outside: "truncated", "left", "fault: ..."; "" where the rules ended it
     correct: bool | None  # whether it ended with the right answer; None: the judge of it abstained
+    cost: Cost | None = field(default=None, compare=False)  # None: nobody measured it
 
     @property
     def answer(self) -> str | None:
@@ -69,7 +71,13 @@ def looks_of(turn: Turn, duration_s: float) -> tuple[Segment, ...]:
 
 
 def trace_of(
-    state: State, turns: tuple[TurnTrace, ...], *, correct: bool | None, run: str, cut: str = ""
+    state: State,
+    turns: tuple[TurnTrace, ...],
+    *,
+    correct: bool | None,
+    run: str,
+    cut: str = "",
+    cost: Cost | None = None,
 ) -> Trace:
     """The trace of an episode from its last state, with what its turns paid."""
     return Trace(
@@ -82,4 +90,5 @@ def trace_of(
         ending=state.ending,
         cut=cut,
         correct=correct,
+        cost=cost,
     )

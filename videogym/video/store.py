@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from videogym.video.backends import Backend, open_video
 from videogym.video.cache import cache_root
+from videogym.video.decoding_time import counted
 from videogym.video.file_video import FileVideo
 from videogym.video.frame_cache import FrameCache
 from videogym.video.grid import Grids, write_grid
@@ -82,7 +83,7 @@ class FrameStore:
             VideoChanged: the file changed since it was opened; the next call opens it anew.
             VideoError: it is not a usable video.
         """
-        with self._owned_lock():
+        with counted(), self._owned_lock():
             address = self._resolve(source)
             video = self._videos.get(address)
             if isinstance(video, FileVideo):
@@ -130,14 +131,15 @@ class FrameStore:
             VideoError: the frames cannot be decoded, or the file changed.
         """
         view = View(size, region, resizer)
-        video = self.open(source)
-        key = _pixel_key(video)
-        shown = video.pts_s[ordinals_at(video.pts_s, times_s)]
-        distinct, places = np.unique(shown, return_inverse=True)
-        pixels = self._collect(video, key, distinct, view)
-        if not np.array_equal(places, np.arange(len(places))):
-            pixels = pixels[places]
-        return FrameBatch(pixels, shown, _doubtful(video, shown))
+        with counted():
+            video = self.open(source)
+            key = _pixel_key(video)
+            shown = video.pts_s[ordinals_at(video.pts_s, times_s)]
+            distinct, places = np.unique(shown, return_inverse=True)
+            pixels = self._collect(video, key, distinct, view)
+            if not np.array_equal(places, np.arange(len(places))):
+                pixels = pixels[places]
+            return FrameBatch(pixels, shown, _doubtful(video, shown))
 
     def build_grid(
         self,
