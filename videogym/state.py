@@ -65,7 +65,7 @@ class Task:
     """
 
     task_id: str
-    video: str  # path below video_root, absolute path, or a synthetic: address
+    video: str  # path below video_root, absolute path, or an address
     question: str
     kind: TaskKind
     options: tuple[str, ...] = ()  # option texts without letters; () unless kind is "choice"

@@ -19,6 +19,7 @@ from videogym.datasets import (
     require_unseen,
 )
 from videogym.state import Task
+from videogym.video.planted import Insertion, PlantedAddress
 
 
 def task(task_id: str, video: str, question: str = "Who sings?") -> Task:
@@ -129,3 +130,16 @@ def test_what_passes_the_guard_shares_nothing(tasks: list[Task], trained: list[T
     except TrainedOnError as error:
         assert shared
         assert set(error.overlap.questions) <= set(error.overlap.videos)
+
+
+def test_what_is_planted_into_a_file_is_the_same_footage():
+    """Whatever is drawn into it, and wherever the file lies."""
+    box = (0.1, 0.1, 0.2, 0.2)
+    one, other = (
+        str(PlantedAddress(path, "0", (Insertion(1, 2, box, kind),)))
+        for path, kind in (("a/bikes.mp4", "ellipse"), ("bikes.mkv", "diamond"))
+    )
+    asked = [
+        Task(f"t{i}", video, "what?", "open") for i, video in enumerate((one, "b/bikes.mp4", "cars.mp4"))
+    ]
+    assert find_overlap(asked, [Task("x", other, "which?", "open")]).videos == ("t0", "t1")

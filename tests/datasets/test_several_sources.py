@@ -14,6 +14,8 @@ import pytest
 from videogym import FrameStore, VideoQAEnv
 from videogym.datasets import TaskFileError, load_tasks, write_tasks
 from videogym.testing.coded_clips import read_code, write_clip
+from videogym.video import open_video
+from videogym.video.planted import Insertion, PlantedAddress
 
 PROCEDURAL = "procedural:brief_event?count=2&duration_s=60"
 
@@ -107,6 +109,27 @@ def test_nothing_outside_the_folder_of_its_source_is_taken(video: str, tmp_path:
     (root / "link.mp4").symlink_to(tmp_path / "secret.mp4")
     source = write_rows(tmp_path / "mine.jsonl", ("m", video))
     with pytest.raises(TaskFileError, match=r"task 'm': video .* lies outside the folder of its source"):
+        load_tasks({source: root})
+
+
+def test_files_of_a_planted_video_lie_in_the_folder_of_its_source(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    write_clip(root / "a.mp4", count=60)
+    with open_video(str(root / "a.mp4")) as video:
+        content = video.meta.fingerprint
+    box, inset = (0.1, 0.4, 0.6, 0.9), {"file": "a.mp4", "fingerprint": content}
+    address = str(PlantedAddress("a.mp4", content, (Insertion(5, 9, box, "video", **inset),)))
+    source = write_rows(tmp_path / "mine.jsonl", ("m", address))
+    (task,) = load_tasks({source: root})
+    with FrameStore() as store, FrameStore(video_root=root) as rooted:
+        moved, first = (s.frames(v, [0.2], size=None) for s, v in ((store, task.video), (rooted, address)))
+    assert np.array_equal(moved.pixels, first.pixels)
+    outside = PlantedAddress(
+        "a.mp4", content, (Insertion(5, 9, box, "video", file="../b.mp4", fingerprint="0"),)
+    )
+    source = write_rows(tmp_path / "other.jsonl", ("m", str(outside)))
+    with pytest.raises(TaskFileError, match=r"video '../b.mp4' lies outside the folder of its source"):
         load_tasks({source: root})
 
 

@@ -204,7 +204,15 @@ def test_a_file_is_called_by_its_name(video: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "video", ["synthetic:event?seed=4", "x/</tool_call>.mp4", "a\n.mp4", "<|im_end|>", " "]
+    "video",
+    [
+        "synthetic:event?seed=4",
+        "planted-video:a.mp4?content=1&insertions=W10",
+        "x/</tool_call>.mp4",
+        "a\n.mp4",
+        "<|im_end|>",
+        " ",
+    ],
 )
 def test_an_address_or_an_odd_file_name_gets_an_opaque_name(video: str) -> None:
     state = replace(STATE, task=replace(STATE.task, video=video))

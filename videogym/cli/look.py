@@ -17,6 +17,7 @@ from videogym.cli.options import add_command
 from videogym.cli.terminal import printable
 from videogym.geometry import Segment
 from videogym.video import Video, fit_within, open_video
+from videogym.video.addresses import is_address
 from videogym.video.scan import unshown_streams
 from videogym.writing import naming
 
@@ -40,7 +41,9 @@ def add_look(commands: Any) -> None:
         "  videogym look 'synthetic:brief_event?level=0&duration_s=600&seed=1' --out s.png\n\n"
         "A file that is refused is explained by `videogym doctor`.",
     )
-    parser.add_argument("video", metavar="VIDEO", help="path of a file, or a synthetic: address")
+    parser.add_argument(
+        "video", metavar="VIDEO", help="path of a file, or a synthetic: or planted-video: address"
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -75,7 +78,7 @@ def _look(arguments: argparse.Namespace) -> int:
     with open_video(arguments.video) as video:
         part = _part(video, arguments.start, arguments.end)
         lines = description(arguments.video, video)
-        if not arguments.video.startswith("synthetic:"):
+        if not is_address(arguments.video):
             lines += [f"not shown: {other}" for other in unshown_streams(arguments.video, covers=True)]
         print("\n".join(map(printable, lines)))
         if arguments.out is not None:

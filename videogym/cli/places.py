@@ -11,7 +11,9 @@ from videogym.datasets.procedural import PROCEDURAL_PREFIX
 from videogym.doctor import Examination, finding
 from videogym.doctor.diagnosis import check_path
 from videogym.state import Task
+from videogym.video.addresses import PLANTED_PREFIX, is_address
 from videogym.video.containers import VIDEO_SUFFIXES
+from videogym.video.planted import PlantedAddress
 
 # What is known to be wrong before any video is opened, with the tasks concerned.
 Wrong = list[tuple[Examination, tuple[Task, ...]]]
@@ -29,7 +31,7 @@ def find_places(arguments: Sequence[str], video_root: str | None = None) -> tupl
     """The videos that arguments of a command name, each once.
 
     Args:
-        arguments: paths of files and folders, ``synthetic:`` addresses, and sources of tasks.
+        arguments: paths of files and folders, addresses, and sources of tasks.
         video_root: folder in which the videos of tasks are looked up; None: their paths are taken as they
             stand.
 
@@ -72,7 +74,7 @@ def is_task_source(argument: str) -> bool:
     return (
         argument.startswith(PROCEDURAL_PREFIX)
         or bool(colon and name in READERS)
-        or (unknown and name != "synthetic" and "/" not in name)
+        or (unknown and not is_address(argument) and "/" not in name)
         or (argument.endswith((".jsonl", ".json")) and not os.path.isdir(argument))
     )
 
@@ -96,9 +98,16 @@ def _of_tasks(source: str, video_root: str | None, wrong: Wrong) -> list[Place]:
         tasks, root = list(check.tasks), video_root
     by_video: dict[str, list[Task]] = {}
     for task in tasks:
-        path = task.video if task.video.startswith("synthetic:") else os.path.join(root, task.video)
+        path = _located(task.video, root)
         by_video.setdefault(path, []).append(task)
     return [Place(path, tuple(of_video)) for path, of_video in by_video.items()]
+
+
+def _located(video: str, root: str) -> str:
+    """The path of a task's video, or its address with paths, below a folder."""
+    if video.startswith(PLANTED_PREFIX):
+        return str(PlantedAddress.parse(video).relocated(lambda path: os.path.join(root, path)))
+    return video if is_address(video) else os.path.join(root, video)
 
 
 def _below(folder: str, wrong: Wrong) -> Iterator[str]:

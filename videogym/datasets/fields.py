@@ -14,6 +14,7 @@ from typing import Any
 
 from videogym.datasets.rows import Row, RowLeftOut, parse_json
 from videogym.geometry import Region, Segment
+from videogym.video.addresses import is_address
 from videogym.video.containers import VIDEO_SUFFIXES
 
 Fields = dict[str, Any]
@@ -344,7 +345,7 @@ def video_of(row: Fields, name: str, *, folder: str = "") -> str:
     """
     value = id_of(row, name)
     text = value.strip().removeprefix("file://").removeprefix("./")
-    if ".." in text.split("/") or "://" in text or text.startswith("synthetic:") or _CONTROL.search(text):
+    if ".." in text.split("/") or "://" in text or is_address(text) or _CONTROL.search(text):
         problem = "must be a path to a local file, without '..' and control characters"
         raise ValueError(f"field {name!r} {problem}, got {short(value)}")
     if not text or text.endswith("/"):

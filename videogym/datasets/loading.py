@@ -27,6 +27,8 @@ from videogym.datasets.video_r1 import read_video_r1
 from videogym.datasets.videos import find_videos
 from videogym.datasets.videosiah_eval import read_videosiah_eval
 from videogym.state import Task
+from videogym.video.addresses import PLANTED_PREFIX, SYNTHETIC_PREFIX
+from videogym.video.planted import PlantedAddress
 
 Source = str | os.PathLike[str]
 Root = str | os.PathLike[str] | None
@@ -168,14 +170,23 @@ def _absolute(source: str, tasks: Tasks, video_root: Root) -> Tasks:
 
 
 def _below(root: str, task: Task, source: str) -> str:
-    if task.video.startswith("synthetic:"):
+    if task.video.startswith(SYNTHETIC_PREFIX):
         return task.video
-    path = os.path.join(root, task.video)
+    if task.video.startswith(PLANTED_PREFIX):
+        return str(
+            PlantedAddress.parse(task.video).relocated(lambda path: _inside(root, path, task, source))
+        )
+    return _inside(root, task.video, task, source)
+
+
+def _inside(root: str, video: str, task: Task, source: str) -> str:
+    """The absolute path of a file below a folder."""
+    path = os.path.join(root, video)
     try:
         inside = os.path.commonpath([root, os.path.realpath(path)]) == root
     except ValueError:  # a NUL, or a letter that no file name can hold: nothing is there to be opened
         inside = True
     if not inside:
-        problem = f"video {task.video!r} lies outside the folder of its source, {root}"
+        problem = f"video {video!r} lies outside the folder of its source, {root}"
         raise TaskFileError(source, f"task {task.task_id!r}", problem)
     return path

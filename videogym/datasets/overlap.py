@@ -7,6 +7,7 @@ cut out of a longer video, is not recognised.
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
@@ -16,7 +17,9 @@ from typing import Literal
 
 from videogym.datasets.procedural import SPLITS, ProceduralTasks
 from videogym.state import Task
+from videogym.video.addresses import PLANTED_PREFIX, SYNTHETIC_PREFIX
 from videogym.video.containers import VIDEO_SUFFIXES
+from videogym.video.planted import PlantedAddress
 from videogym.video.synthetic import Address, InvalidAddress
 
 
@@ -106,8 +109,11 @@ def _may_hold(source: ProceduralTasks, video: str) -> bool:
 
 
 def _video_key(video: str) -> str:
-    if video.startswith("synthetic:"):
+    if video.startswith(SYNTHETIC_PREFIX):
         return video
+    if video.startswith(PLANTED_PREFIX):  # whatever is planted into it, the footage is the same
+        with contextlib.suppress(InvalidAddress):  # one that nobody can open is its own video
+            video = PlantedAddress.parse(video).source
     path = PurePosixPath(video.replace("\\", "/"))
     return _folded(path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name)
 

@@ -3,7 +3,7 @@
 | field | value |
 |---|---|
 | `task_id` | text, unique in the file |
-| `video` | path below ``video_root``, absolute path, or a ``synthetic:`` address |
+| `video` | path below ``video_root``, absolute path, or a ``synthetic:`` or ``planted-video:`` address |
 | `question` | text |
 | `kind` | `"choice"`, `"open"` or `"numeric"` |
 | `options` | for a choice 2 to 26 texts without letters; otherwise absent or `[]` |

@@ -19,6 +19,7 @@ from typing import Literal
 from videogym.datasets.tasks import EvidenceError, TaskList, check_evidence, check_length
 from videogym.state import Task
 from videogym.video import FrameStore, VideoError, VideoNotFound
+from videogym.video.addresses import is_address
 from videogym.video.containers import VIDEO_SUFFIXES
 
 ProblemCause = Literal["missing", "ambiguous", "unusable", "evidence"]
@@ -55,7 +56,7 @@ def find_videos(tasks: Iterable[Task], video_root: str | os.PathLike[str]) -> Vi
     of names that are found in another case alone.
 
     Args:
-        tasks: any; ``synthetic:`` addresses are left alone.
+        tasks: any; addresses are left alone, and with them the files that a ``planted-video:`` one names.
         video_root: folder to search, with all below it.
 
     Raises:
@@ -131,7 +132,7 @@ def _look_up(
     root = os.path.realpath(video_root)
     if not os.path.isdir(root):
         raise ValueError(f"video_root must be a folder, got {os.fspath(video_root)!r}")
-    exact = [name for name in names if name.startswith("synthetic:") or _is_below(root, name)]
+    exact = [name for name in names if is_address(name) or _is_below(root, name)]
     rest = sorted(set(names) - set(exact))
     paths = {name: name for name in exact}
     problems: dict[str, tuple[ProblemCause, str]] = {}

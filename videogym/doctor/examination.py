@@ -19,6 +19,7 @@ from videogym.doctor.diagnosis import check_path, diagnose
 from videogym.isolation import Lost, run_isolated
 from videogym.state import Rules
 from videogym.video import VideoChanged, VideoError, VideoMeta, open_video
+from videogym.video.addresses import is_address
 from videogym.video.packets import PacketTable
 from videogym.video.pyav_reader import PyAVVideo
 from videogym.video.scan import unshown_streams
@@ -67,7 +68,7 @@ def examine(
     """Examine one file in this process.
 
     Args:
-        path: of the file, or a ``synthetic:`` address, of which only the address is read.
+        path: of the file, or an address, which is opened and not decoded.
         decode: ``"none"`` reads packet headers; ``"some"`` also decodes up to 2000 frames, in 20 places of
             a longer file; ``"all"`` decodes every frame.
         cache_dir: where packet tables are kept; None means ``$VIDEOGYM_CACHE`` or ``~/.cache/videogym``.
@@ -78,7 +79,7 @@ def examine(
     """
     if decode not in get_args(Decode):
         raise ValueError(f"decode must be one of {get_args(Decode)}, got {decode!r}")
-    if path.startswith("synthetic:"):
+    if is_address(path):
         return _examine_address(path)
     closed = check_path(path)
     if closed is not None:
@@ -140,7 +141,7 @@ def _examine(request: tuple[str, Decode, str | None], alive: Callable[[], None])
 def _examine_address(address: str) -> Examination:
     try:
         with open_video(address) as video:
-            return Examination(address, (), Facts(video.meta, "synthetic", 1, 0))
+            return Examination(address, (), Facts(video.meta, address.partition(":")[0], 1, 0))
     except VideoError as error:
         return Examination(address, (finding("address", address, str(error)),))
 

@@ -29,6 +29,7 @@ from videogym.grammars.longvt_calls import (
 )
 from videogym.grammars.tool_calls import TOOL_CALL, TOOL_RESPONSE, TOOLS, load_call, tools_text, write_call
 from videogym.state import Action, Invalid, Move, Result, Rules, State, Task, Turn
+from videogym.video.addresses import is_address
 
 MAX_PARALLEL_CALLS = 5  # further calls of one turn are dropped in silence, as the rollout does
 _UNREAD = ("format", "malformed_call")  # codes of outputs in which no call and no answer was found
@@ -40,10 +41,10 @@ _FAILURE = "Tool execution failed: "
 def video_name(task: Task) -> str:
     """What prompts call the task's video: its file name, or an opaque stable name.
 
-    Synthetic addresses and file names with characters that could be read as structure get the latter.
+    Addresses and file names with characters that could be read as structure get the latter.
     """
     name = PurePosixPath(task.video).name
-    if not task.video.startswith("synthetic:") and re.fullmatch(r"\w[\w.,+ ()-]*", name):
+    if not is_address(task.video) and re.fullmatch(r"\w[\w.,+ ()-]*", name):
         return name
     return f"video-{hashlib.sha1(task.video.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}.mp4"
 

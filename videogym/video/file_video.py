@@ -11,6 +11,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -85,6 +86,11 @@ class FileVideo(ABC):
     def pts_s(self) -> NDArray[np.float64]:
         """(num_frames,) presentation times, seconds, strictly ascending from 0.0; read-only."""
         return self._table.pts_s
+
+    @property
+    def tick(self) -> Fraction:
+        """Seconds in which the file counts its times."""
+        return Fraction(*self._table.tick)
 
     @property
     def cache_key(self) -> str:

@@ -19,6 +19,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from videogym.video.addresses import PLANTED_PREFIX, is_address
 from videogym.video.backends import Backend, open_video
 from videogym.video.cache import cache_root
 from videogym.video.decoding_time import counted
@@ -26,6 +27,7 @@ from videogym.video.file_video import FileVideo
 from videogym.video.frame_cache import FrameCache
 from videogym.video.grid import Grids, write_grid
 from videogym.video.pixels import View
+from videogym.video.planted import PlantedVideo, open_planted
 from videogym.video.times import ordinals_at
 from videogym.video.types import FrameBatch, Resizer, Video, VideoChanged, VideoNotFound
 
@@ -76,7 +78,8 @@ class FrameStore:
         """An open video, shared with all other callers; do not close it.
 
         Args:
-            source: path, below ``video_root`` if there is one, or a ``synthetic:`` address.
+            source: path, below ``video_root`` if there is one, or a ``synthetic:`` or ``planted-video:``
+                address; files that the latter names lie below ``video_root`` too.
 
         Raises:
             VideoNotFound: it does not exist, or lies outside ``video_root``.
@@ -86,24 +89,30 @@ class FrameStore:
         with counted(), self._owned_lock():
             address = self._resolve(source)
             video = self._videos.get(address)
-            if isinstance(video, FileVideo):
+            if isinstance(video, FileVideo | PlantedVideo):
                 try:
                     video.require_unchanged()
                 except VideoChanged:
                     del self._videos[address]
                     raise
             if video is None:
-                video = self._videos[address] = open_video(
-                    address,
-                    backend=self._options["backend"],
-                    cache_dir=self._options["cache_dir"],
-                    deadline_s=self._options["deadline_s"],
-                )
+                video = self._videos[address] = self._open(address)
             self._videos.move_to_end(address)
             if len(self._videos) > self._options["open_videos"]:
                 # Dropped, not closed: a caller may still hold it, and the last one to let go closes it.
                 self._videos.popitem(last=False)
             return video
+
+    def _open(self, address: str) -> Video:
+        if address.startswith(PLANTED_PREFIX):
+            # Many are planted into one file: they share its reader.
+            return open_planted(address, self.open, self._resolve, owned=False)
+        return open_video(
+            address,
+            backend=self._options["backend"],
+            cache_dir=self._options["cache_dir"],
+            deadline_s=self._options["deadline_s"],
+        )
 
     def frames(
         self,
@@ -211,7 +220,7 @@ class FrameStore:
 
     def _resolve(self, source: str) -> str:
         """Address of a source; refuses a way out of ``video_root``, links included."""
-        if source.startswith("synthetic:") or self._root is None:
+        if is_address(source) or self._root is None:
             return source
         try:
             path = os.path.realpath(os.path.join(self._root, source))
@@ -227,6 +236,13 @@ class FrameStore:
         pixels = np.empty((len(pts_s), height, width, 3), dtype=np.uint8)
         missing = np.arange(len(pts_s))
         missing = self._grids.fill(key, view, pixels, pts_s, missing)
+        if isinstance(video, PlantedVideo):
+            # Frames of the file are kept, whatever is planted into it; drawing costs less than keeping.
+            source, times = video.source, pts_s[missing]
+            drawn = self._collect(source, _pixel_key(source), times, view)
+            video.draw(drawn, times, view)
+            pixels[missing] = drawn
+            return pixels
         with self._owned_lock():
             missing = missing[[not self._frames.copy((key, pts_s[i], view), pixels[i]) for i in missing]]
         for start in range(0, len(missing), _BATCH):
@@ -240,12 +256,12 @@ class FrameStore:
 
 def _pixel_key(video: Video) -> str:
     """Names the pixels of a video."""
-    return video.cache_key if isinstance(video, FileVideo) else video.meta.fingerprint
+    return video.cache_key if isinstance(video, FileVideo | PlantedVideo) else video.meta.fingerprint
 
 
 def _doubtful(video: Video, pts_s: NDArray[np.float64]) -> NDArray[np.bool_]:
     """The marks that a read of these frames would give them."""
-    if isinstance(video, FileVideo):
+    if isinstance(video, FileVideo | PlantedVideo):
         return video.doubtful(pts_s)
     return np.zeros(len(pts_s), dtype=np.bool_)
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from videogym.video.addresses import SYNTHETIC_PREFIX
 from videogym.video.types import VideoError
 
 Family = Literal[
     "brief_event", "event_order", "skim_suffices", "two_hops", "counting", "small_detail", "digits"
 ]
 
-SYNTHETIC_PREFIX = "synthetic:"
 NUM_LEVELS = 4
 # Powers of two: then n / fps is exact in floating point and equals what a container gives back.
 FRAME_RATES = (1, 2, 4, 8, 16, 32)
