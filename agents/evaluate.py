@@ -34,7 +34,7 @@ from .training.options import add_options, from_options, quiet_libraries
 from .training.ranks import alone
 from .training.staging import whole_file
 from .vlm.actor import ChatActor
-from .vlm.config import EVALUATED_AT_ONCE, ChatConfig
+from .vlm.config import EVALUATED_AT_ONCE, ChatConfig, tell_prompt
 from .vlm.env import ChatEnv
 from .vlm.evaluation import greedy, hits, rollout_metrics
 from .vlm.policy import make_actor, make_model
@@ -42,7 +42,17 @@ from .vlm.records import Record, write_records
 from .vlm.rollouts import make_chat_env, play_tasks
 
 OPTIONS = (
-    *("checkpoint", "recipe", "tasks", "video_root", "episodes", "trained_on", "device", "dtype"),
+    *(
+        "checkpoint",
+        "recipe",
+        "prompt_file",
+        "tasks",
+        "video_root",
+        "episodes",
+        "trained_on",
+        "device",
+        "dtype",
+    ),
     *(
         "video_form",
         "window",
@@ -232,7 +242,7 @@ def write(out: Path, records: Sequence[Record], config: Config) -> None:
     (out / "traces.jsonl").unlink(missing_ok=True)
     # Not where a training run has its records: the folder may be one's, and nobody shall learn from these.
     write_records(out / "played" / "records.jsonl", records)
-    traces = traces_of(records, config.tasks, out.resolve().name, config.root)
+    traces = traces_of(records, config.tasks, out.resolve().name, config.root, config.rules.prompt)
     write_traces(out / "traces.jsonl", traces)
 
 
@@ -284,6 +294,7 @@ def main() -> None:
     quiet_libraries()
     try:
         config = from_options(Config, vars(arguments))
+        tell_prompt(config)
         torch.set_num_threads(config.threads)
         evaluation = prepare(config)
         arguments.out.mkdir(parents=True, exist_ok=True)  # that it cannot be is known before hours of play

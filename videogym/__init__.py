@@ -6,6 +6,7 @@ from videogym.actions import Answer, Crop, Select
 from videogym.env import Snapshot, VideoQAEnv
 from videogym.evaluate import evaluate
 from videogym.geometry import Region, Segment
+from videogym.grammars import Prompt
 from videogym.recipes import Recipe, get_recipe
 from videogym.rewards import RewardError, Term
 from videogym.state import Invalid, Move, Rules, State, Task
@@ -21,6 +22,7 @@ __all__ = [
     "FrameStore",
     "Invalid",
     "Move",
+    "Prompt",
     "Recipe",
     "Region",
     "RewardError",

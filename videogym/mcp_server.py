@@ -20,6 +20,7 @@ import gymnasium
 from PIL import Image
 
 from videogym.env import DEFAULT_TASKS, VideoQAEnv
+from videogym.recipes import get_recipe
 from videogym.tool_episode import ANSWER_TOOL, ToolEpisode, ToolPart, ToolReply
 from videogym.traces import RecordTraces
 from videogym.video import VideoError
@@ -126,7 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     env: gymnasium.Env[Any, Any] | None = None
     try:
-        env = VideoQAEnv(options.tasks, options.recipe, video_root=options.video_root)
+        recipe = get_recipe(options.recipe).with_prompt(options.prompt_file)
+        env = VideoQAEnv(options.tasks, recipe, video_root=options.video_root)
         if options.traces is not None:
             env = RecordTraces(env, options.traces)
         episode = ToolEpisode(env, options.grammar)
@@ -149,6 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tasks", default=DEFAULT_TASKS, help="source of tasks (default: %(default)s)")
     parser.add_argument("--recipe", default="DEFAULT", help="name of a recipe (default: %(default)s)")
+    parser.add_argument(
+        "--prompt-file", metavar="FILE", help="prompt file that words the question (default: none)"
+    )
     parser.add_argument(
         "--grammar", help="grammar whose tools are served (default: the recipe's, else native)"
     )

@@ -11,9 +11,10 @@ import hashlib
 import json
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
+from os import PathLike
 from typing import Any
 
-from videogym.grammars import Grammar, get_grammar
+from videogym.grammars import Grammar, Prompt, check_prompt, get_grammar, load_prompt, prompted
 from videogym.rewards import (
     AnswerTerm,
     CropOverlap,
@@ -42,10 +43,13 @@ class Recipe:
     grammar: str | Grammar  # a name for `videogym.grammars.get_grammar`, or a grammar of your own
     terms: tuple[Term, ...]
     choices: tuple[tuple[str, str], ...] = ()  # what the source leaves open, and what was chosen
+    prompt: Prompt | None = None  # the words of conversations; None: the grammar's own
 
     def __post_init__(self) -> None:
         names = [term.name for term in self.terms]
-        get_grammar(self.grammar)
+        grammar = get_grammar(self.grammar)
+        if self.prompt is not None:
+            check_prompt(self.prompt, grammar, self.rules)
         for kind in self.rules.actions:
             if kind not in action_kinds():
                 raise ValueError(
@@ -54,6 +58,21 @@ class Recipe:
                 )
         if len(set(names)) != len(names) or "gate" in names:
             raise ValueError(f"recipe {self.name!r}: term names must be unique and not 'gate', got {names}")
+
+    @property
+    def language(self) -> Grammar:
+        """The grammar itself, in the words of the prompt where there is one."""
+        return prompted(get_grammar(self.grammar), self.prompt)
+
+    def with_prompt(self, prompt: Prompt | str | PathLike[str] | None) -> Recipe:
+        """The recipe with the words of a prompt or of a prompt file; the name stays, the identity does not.
+
+        Raises:
+            PromptError: the file is no prompt, or it does not fit the recipe.
+            OSError: the file cannot be read.
+        """
+        read = prompt if prompt is None or isinstance(prompt, Prompt) else load_prompt(prompt)
+        return replace(self, prompt=read)
 
     @property
     def term_names(self) -> tuple[str, ...]:
@@ -68,7 +87,9 @@ class Recipe:
         Raises:
             ValueError: a term's function has no name, such as a `functools.partial`.
         """
-        plain = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        plain = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name != "prompt"}
+        if self.prompt is not None:  # without one, the identity is what it was before there were prompts
+            plain["prompt"] = self.prompt.texts
         if not isinstance(self.grammar, str) and not is_dataclass(self.grammar):
             plain["grammar"] = _name(type(self.grammar))
         return plain

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import gymnasium
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from videogym.actions import Answer
 from videogym.env import VideoQAEnv
-from videogym.grammars import Grammar, get_grammar
+from videogym.grammars import Grammar, Message, TextPart, get_grammar, prompted
 from videogym.grammars.conversation import question_text
 from videogym.grammars.longvt import video_name
 from videogym.grammars.tool_calls import write_call
@@ -66,6 +67,8 @@ class ToolEpisode:
     """Episodes of an environment, played by tool calls, one after the other.
 
     Every call is a turn. Times are told whatever the recipe, and frames have the recipe's pixel budget.
+    Where the recipe has a prompt, its system text and its question ask, with the times that they tell;
+    replies stay those of tools.
     Parallel calls of one turn are not offered. `begin` comes first.
 
     Attributes:
@@ -86,12 +89,14 @@ class ToolEpisode:
         if not isinstance(inner, VideoQAEnv):
             raise ValueError(f"tools are those of a videogym environment, got {type(inner).__name__}")
         self._env, self._inner, rules = env, inner, inner.recipe.rules
+        self._prompt = inner.recipe.prompt
         self._grammar: Grammar = get_grammar(grammar or inner.recipe.grammar)
-        if grammar is None and not self._grammar.tools(rules):
+        if grammar is None and not self._grammar.tools(rules) and self._prompt is None:
             self._grammar = get_grammar("native")
         self.tools = [_plain(tool) for tool in self._grammar.tools(rules)]
         if not self.tools:
-            raise ValueError(f"the grammar {self._grammar.name!r} has no tools; it writes tags")
+            prompt = ", and the recipe's prompt speaks of them" if self._prompt else ""
+            raise ValueError(f"the grammar {self._grammar.name!r} has no tools; it writes tags{prompt}")
         names = [tool["function"]["name"] for tool in self.tools]
         self._answers_by_tag = ANSWER_TOOL not in names
         if self._answers_by_tag:
@@ -122,6 +127,14 @@ class ToolEpisode:
         Raises:
             VideoError: the frames cannot be shown.
         """
+        if self._prompt is None:
+            return ToolReply(self._asked())
+        system, question = prompted(self._grammar, self._prompt).messages(self.state)[:2]
+        told = "" if self._prompt.system is None else _words(system)
+        asked = self._asked() if self._prompt.question is None else tuple(self._resolved(question))
+        return ToolReply((told, *asked) if told else asked)
+
+    def _asked(self) -> tuple[ToolPart, ...]:
         state = self.state
         head = (
             f"The video lasts {state.video.duration_s:.2f} s. "
@@ -130,7 +143,16 @@ class ToolEpisode:
         ask = f"{question_text(state.task)}\n{_FORM[state.task.kind]} {_limits(state)}"
         if any("video_path" in tool["function"]["parameters"]["properties"] for tool in self.tools):
             ask += f"\nThe path of this video is: {video_name(state.task)}"
-        return ToolReply((head, *self._shown(state.skim), ask))
+        return (head, *self._shown(state.skim), ask)
+
+    def _resolved(self, message: Message) -> Iterator[ToolPart]:
+        """The texts and frames of a message that shows the first frames."""
+        frames = (part for part in self._shown(self.state.skim) if not isinstance(part, str))
+        for is_text, parts in groupby(message.parts, key=lambda part: isinstance(part, TextPart)):
+            if is_text:
+                yield _words(Message(message.role, tuple(parts)))
+            else:
+                yield from (next(frames) for _ in parts)
 
     def call(self, name: str, arguments: dict[str, Any]) -> ToolReply:
         """Play one turn.
@@ -188,6 +210,11 @@ class ToolEpisode:
         for time_s, pixels in zip(clip.times_s, batch.pixels, strict=True):
             yield f"[{time_s:.2f} s]"
             yield pixels
+
+
+def _words(message: Message) -> str:
+    """The texts of a message without the block of tools, which the protocol tells."""
+    return "".join(part.text for part in message.parts if isinstance(part, TextPart) and not part.tools)
 
 
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from videogym.actions import Answer, Crop, Select
 from videogym.datasets import TaskList
 from videogym.env import VideoQAEnv
-from videogym.grammars import Grammar, Message, get_grammar
+from videogym.grammars import Grammar, Message, get_grammar, prompted
 from videogym.observations import Observation, observation_space
 from videogym.spaces import UnicodeText
 from videogym.state import Action, State, Task
@@ -35,7 +35,7 @@ class TextActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.RecordC
 
     Args:
         env: a videogym environment.
-        grammar: a grammar or the name of one; by default the recipe's.
+        grammar: a grammar or the name of one; by default the recipe's. The recipe's prompt words it.
 
     Raises:
         ValueError: the grammar is unknown.
@@ -45,7 +45,7 @@ class TextActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.RecordC
         gymnasium.utils.RecordConstructorArgs.__init__(self, grammar=grammar)
         super().__init__(env)
         inner = _inner(env)
-        self.grammar: Grammar = get_grammar(grammar or inner.recipe.grammar)
+        self.grammar: Grammar = prompted(get_grammar(grammar or inner.recipe.grammar), inner.recipe.prompt)
         self.action_space = UnicodeText(inner.recipe.rules.max_text_chars)
         prompt = {"prompt": UnicodeText(MAX_PROMPT_CHARS)}
         spaces = observation_space(inner.recipe.rules, inner.observe, inner.frame_size).spaces

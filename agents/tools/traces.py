@@ -19,6 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from videogym import Recipe, VideoError, VideoQAEnv, get_recipe
+from videogym.grammars import Prompt, load_prompt
 from videogym.traces import Trace, to_line
 from videogym.traces.replay import ReplayError, replayed
 
@@ -46,9 +47,13 @@ def trace_of_record(record: Record, env: VideoQAEnv, run: str) -> Trace:
 
 
 def traces_of(
-    records: Iterable[Record], tasks: str, run: str, video_root: str | None = None
+    records: Iterable[Record],
+    tasks: str,
+    run: str,
+    video_root: str | None = None,
+    prompt: Prompt | None = None,
 ) -> Iterator[Trace]:
-    """The traces of records; the recipe is that of the first, one of the named ones.
+    """The traces of records; the recipe is that of the first, one of the named ones, with this prompt.
 
     Raises:
         RecordError: as in `trace_of_record`, or the recipe is none of the named ones.
@@ -56,7 +61,7 @@ def traces_of(
     env: VideoQAEnv | None = None
     for record in records:
         if env is None:
-            env = VideoQAEnv(tasks, _recipe(record.recipe), video_root=video_root)
+            env = VideoQAEnv(tasks, _recipe(record.recipe).with_prompt(prompt), video_root=video_root)
         yield trace_of_record(record, env, run)
 
 
@@ -86,13 +91,18 @@ def main() -> int:
     parser.add_argument("records", type=Path, help="file or folder of records")
     parser.add_argument("--tasks", required=True, help="source of the tasks that were played")
     parser.add_argument("--video-root", help="folder below which relative video paths lie (default: none)")
+    parser.add_argument(
+        "--prompt-file", help="prompt file with the words of the conversations (default: the grammar's own)"
+    )
     parser.add_argument("--run", help="name of the run (default: that of the records' file or folder)")
     parser.add_argument("--out", type=Path, required=True, help="JSONL file of traces, made or replaced")
     arguments = parser.parse_args()
     run = arguments.run or arguments.records.resolve().stem
     try:
+        prompt = load_prompt(arguments.prompt_file) if arguments.prompt_file else None
         records = tqdm(read_records(arguments.records), "episodes")
-        write_traces(arguments.out, traces_of(records, arguments.tasks, run, arguments.video_root))
+        traces = traces_of(records, arguments.tasks, run, arguments.video_root, prompt)
+        write_traces(arguments.out, traces)
     except (OSError, ValueError, VideoError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -33,7 +33,16 @@ from .staging import remove, sweep, whole_file
 
 VERSION = 1  # of what a checkpoint holds
 MAY_CHANGE = (  # from one part of a run to the next
-    *("recipe", "iterations", "collector", "workers", "eval_every", "eval_episodes", "eval_tasks"),
+    *(
+        "recipe",
+        "prompt_file",
+        "iterations",
+        "collector",
+        "workers",
+        "eval_every",
+        "eval_episodes",
+        "eval_tasks",
+    ),
     *("checkpoint_every", "logger", "threads", "video_root"),
     # What fits into memory; sums are then made in another order, and bits differ.
     *("micro_batch_size", "rollouts_at_once", "share_prefixes", "gradient_checkpointing", "device"),
@@ -60,8 +69,8 @@ class RunDiverged(RuntimeError):
 class TrainingRun:
     """One training run in a folder.
 
-    The folder holds ``log/`` (curves), ``checkpoint`` (the newest) and nothing else. A folder with a
-    checkpoint is resumed.
+    The folder holds ``log/`` (curves), ``checkpoint`` (the newest), ``prompt.toml`` where the recipe has a
+    prompt, and nothing else. A folder with a checkpoint is resumed.
 
     Args:
         config: of the run.
@@ -105,6 +114,9 @@ class TrainingRun:
         out.mkdir(parents=True, exist_ok=True)
         self.first_iteration, self.turns, self.seconds = self._resume()
         if is_first():
+            if config.rules.prompt is not None:  # for those who read the run's episodes
+                with whole_file(out / "prompt.toml") as file:
+                    file.write(config.rules.prompt.file_text().encode())
             _forget_after(out / "log" / "scalars", self.first_iteration)
             logger = {"csv": CSVLogger, "tensorboard": TensorboardLogger}[config.logger]
             self._logger = logger("log", str(out))

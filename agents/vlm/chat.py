@@ -10,8 +10,9 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import cast
+from typing import Any, cast
 
+from jinja2 import TemplateError
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
@@ -19,9 +20,12 @@ from videogym import Region, State
 from videogym.grammars import FramePart, Grammar, Message, Part, TextPart
 from videogym.video.sampling import MAX_ASPECT, smart_resize
 
+from ..models.family import WrongCheckpoint
 from ..models.qwen_vl import token_ids
 from ..models.visuals import WHOLE_FRAME, ChatForm, Visual
 from .records import TurnRecord
+
+_SYSTEM, _END = "<|im_start|>system\n", "<|im_end|>"
 
 
 class Chat:
@@ -67,7 +71,17 @@ class Chat:
         if state.turns:
             raise ValueError(f"a conversation opens before the first turn, not after {len(state.turns)}")
         system, *rest = self.grammar.messages(state)
-        return tuple(self._blocks(state, [system], [])), self._observation(state, rest, ())
+        head = self._with_tools(system, state)
+        return tuple(self._blocks(state, [head], [])), self._observation(state, rest, ())
+
+    def _with_tools(self, system: Message, state: State) -> Message:
+        """The system message; its block of tools as the checkpoint's chat template has it, if it does."""
+        texts = [part for part in system.parts if isinstance(part, TextPart)]
+        if self._tokenizer.chat_template is None or not any(part.tools for part in texts):
+            return system
+        said = "".join(part.text for part in texts if not part.tools)
+        body = system_with_tools(self._tokenizer, said, self.grammar.tools(state.rules))
+        return system if body is None else Message("system", (TextPart(body),))
 
     def reply(self, state: State, closed: bool) -> TurnRecord:
         """What followed the last output, up to where the assistant writes again.
@@ -164,6 +178,39 @@ class Chat:
                 stamp = f"<{sum(some) / len(some):.1f} seconds>" if stamped else ""
                 made.append((stamp, Visual(state.task.video, some, box, size)))
         return made
+
+
+def system_with_tools(
+    tokenizer: PreTrainedTokenizerBase, text: str, tools: list[dict[str, Any]]
+) -> str | None:
+    """A system message as a checkpoint's own chat template renders it with tools.
+
+    Args:
+        tokenizer: has the template.
+        text: of the message, before the tools.
+        tools: schemas in OpenAI's function format.
+
+    Returns:
+        What stands between role and end token; None where the template tells no tools in it.
+
+    Raises:
+        WrongCheckpoint: the template cannot be rendered.
+    """
+    with_tools, without = (_system_block(tokenizer, text, told) for told in (tools, None))
+    return None if with_tools == without else with_tools
+
+
+def _system_block(tokenizer: PreTrainedTokenizerBase, text: str, tools: list[Any] | None) -> str | None:
+    talk = [{"role": "system", "content": text}, {"role": "user", "content": "?"}]
+    try:
+        rendered = cast(str, tokenizer.apply_chat_template(talk, tools=tools, tokenize=False))
+    except (TemplateError, TypeError, ValueError) as error:
+        raise WrongCheckpoint(f"its chat template cannot tell tools: {error}") from error
+    block, _, _ = rendered.rpartition("<|im_start|>user")
+    block = block.rstrip("\n")
+    if not (block.startswith(_SYSTEM) and block.endswith(_END)):
+        return None
+    return block.removeprefix(_SYSTEM).removesuffix(_END)
 
 
 def frame_size(state: State, region: Region | None, factor: int) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from ..training.ranks import (
 )
 from ..training.run import TrainingRun
 from .actor import ChatActor
-from .config import ChatConfig, M
+from .config import ChatConfig, M, tell_prompt
 from .policy import make_actor, make_model
 from .tiny import tiny_checkpoint
 
@@ -72,6 +72,8 @@ def command_line(
             "--server is for one process that trains: without torchrun and without --collector ray"
         )
     quiet_libraries()
+    if is_first():
+        tell_prompt(config)
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     init_distributed(config.device)

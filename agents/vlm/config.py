@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal, TypeVar
+
+from videogym import Recipe
+from videogym.grammars import compared
 
 from ..training.options import LoopConfig
 from ..training.ranks import (
@@ -25,6 +30,8 @@ class ChatConfig(LoopConfig):
 
     recipe: str = "LONGVT_TINY"
     """Recipe of all episodes, or its name, such as LONGVT/paper."""
+    prompt_file: str = ""
+    """Prompt file with the words of the conversations; empty: those of the recipe's grammar."""
     tasks: str = TASKS.format(count=4000, split="train")
     """Source of the training tasks: a task file, FORMAT:PATH or procedural:."""
     eval_tasks: str = TASKS.format(count=200, split="val")
@@ -66,8 +73,12 @@ class ChatConfig(LoopConfig):
         """Refuse what cannot be meant.
 
         Raises:
-            ValueError: a number is out of range, or all weights would be kept in bfloat16 and trained.
+            ValueError: a number is out of range, the prompt file is no prompt, or all weights would be kept
+                in bfloat16 and trained.
+            OSError: the prompt file cannot be read.
         """
+        if self.prompt_file:
+            _ = self.rules  # the file is read here and now, and once
         for name in ("window", "lora_rank", "rollouts_at_once"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
@@ -83,5 +94,18 @@ class ChatConfig(LoopConfig):
                 "with torchrun, which keeps shards of the weights in float32"
             )
 
+    @cached_property
+    def rules(self) -> Recipe:  # type: ignore[override]
+        """The recipe itself, in the words of the prompt file."""
+        recipe = super().rules
+        return recipe.with_prompt(self.prompt_file) if self.prompt_file else recipe
+
 
 M = TypeVar("M", bound=ChatConfig)
+
+
+def tell_prompt(config: ChatConfig) -> None:
+    """Say on standard error whose words the conversations have, if a prompt gives them."""
+    if config.rules.prompt is not None:
+        lines = [f"  {line}" for line in compared(config.rules.prompt)]
+        sys.stderr.write("\n".join([f"prompt of {config.prompt_file or config.rules.name}", *lines, ""]))

@@ -19,7 +19,6 @@ from transformers import PreTrainedTokenizerBase
 
 from videogym import Snapshot, Task, VideoQAEnv
 from videogym.cost import FREE, Cost, Stopwatch
-from videogym.grammars import get_grammar
 from videogym.rewards import answered_right, finite
 from videogym.video import VideoError
 
@@ -78,7 +77,7 @@ class ChatEnv(EnvBase):
         super().__init__(batch_size=(groups * group_size,))
         if env.observe != "references":
             raise ValueError("a ChatEnv keeps frames as references; make the environment without pixels")
-        self.chat = Chat(tokenizer, get_grammar(env.recipe.grammar), form)
+        self.chat = Chat(tokenizer, env.recipe.language, form)
         self.term_names = env.recipe.term_names
         self.env, self.window, self.max_context = env, window, max_context
         self.snapshots: list[Snapshot] = []

@@ -34,8 +34,8 @@ def tiny_checkpoint(
 
 def corpus(env: VideoQAEnv, script: ScriptedPolicy | None = None, episodes: int = 64) -> list[str]:
     """Texts of some demonstrated episodes, and the whole numbers up to the length of a video."""
-    grammar, texts = get_grammar(env.recipe.grammar), []
-    speak = script or Demonstrator(grammar, seed=0)
+    grammar, texts = env.recipe.language, []
+    speak = script or Demonstrator(get_grammar(env.recipe.grammar), seed=0)
     for seed in range(episodes):
         env.reset(seed=seed)
         if script is None and not env.state.task.evidence:  # nothing to demonstrate a look at

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import gymnasium
 
-from videogym.cli.options import add_command, add_episodes, add_groups
+from videogym.cli.options import add_command, add_episodes, add_groups, read_recipe
 from videogym.cli.terminal import printable, progress_bar
 from videogym.env import VideoQAEnv
 from videogym.evaluate import Policy, Report, evaluate
@@ -90,7 +90,10 @@ def _eval(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--seed must be at least 0, got {arguments.seed}")
     policy = load_policy(arguments.policy, arguments.seed)
     inner = VideoQAEnv(
-        arguments.tasks, arguments.recipe, video_root=arguments.video_root, backend=arguments.backend
+        arguments.tasks,
+        read_recipe(arguments),
+        video_root=arguments.video_root,
+        backend=arguments.backend,
     )
     env: gymnasium.Env[Any, Any] = TextActions(inner) if arguments.text else inner
     if arguments.traces is not None:

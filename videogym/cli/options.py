@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import textwrap
 from typing import Any
 
 from videogym.env import DEFAULT_TASKS
+from videogym.grammars import compared
+from videogym.recipes import Recipe, get_recipe
 
 _WIDTH = 90
 _MOST_JOBS = 4
@@ -71,11 +74,38 @@ def add_episodes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe", default="DEFAULT", metavar="NAME", help="recipe of the episodes (default: %(default)s)"
     )
+    add_prompt(parser)
     parser.add_argument(
         "--traces",
         metavar="FILE",
         help="JSONL file to which every episode is appended (default: episodes are not stored)",
     )
+
+
+def add_prompt(parser: argparse.ArgumentParser) -> None:
+    """In whose words episodes are asked; see `read_recipe`."""
+    parser.add_argument(
+        "--prompt-file",
+        metavar="FILE",
+        help="prompt file with the words of the conversation (default: the grammar's own)",
+    )
+
+
+def read_recipe(arguments: argparse.Namespace) -> Recipe:
+    """The recipe that is named, in the words of the prompt file; says on standard error whose they are.
+
+    Raises:
+        ValueError: there is no such recipe, or the prompt cannot be used.
+        OSError: the prompt file cannot be read.
+    """
+    recipe = get_recipe(arguments.recipe)
+    if arguments.prompt_file is None:
+        return recipe
+    recipe = recipe.with_prompt(arguments.prompt_file)
+    assert recipe.prompt is not None
+    told = "\n".join(f"  {line}" for line in compared(recipe.prompt))
+    print(f"prompt of {arguments.prompt_file}\n{told}", file=sys.stderr)
+    return recipe
 
 
 def add_groups(parser: argparse.ArgumentParser) -> None:

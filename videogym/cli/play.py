@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium
 
-from videogym.cli.options import add_command, add_episodes
+from videogym.cli.options import add_command, add_episodes, read_recipe
 from videogym.cli.terminal import printable
 from videogym.env import VideoQAEnv
 from videogym.play import Game, PlayServer
@@ -43,7 +43,7 @@ def _play(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.port <= 65_535:
         raise ValueError(f"--port must be 0 to 65535, got {arguments.port}")
     env: gymnasium.Env[Any, Any] = VideoQAEnv(
-        arguments.tasks, arguments.recipe, video_root=arguments.video_root
+        arguments.tasks, read_recipe(arguments), video_root=arguments.video_root
     )
     if arguments.traces is not None:
         env = RecordTraces(env, arguments.traces)

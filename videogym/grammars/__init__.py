@@ -3,9 +3,29 @@
 from videogym.grammars.base import FramePart, Grammar, Message, Part, Role, TextPart
 from videogym.grammars.longvt import LongVT
 from videogym.grammars.native import Native
+from videogym.grammars.prompted import Prompted, check_prompt, prompted
+from videogym.grammars.prompts import Prompt, PromptError, load_prompt, parse_prompt
+from videogym.grammars.published import compared
 from videogym.grammars.video_mtr import VideoMTR
 
-__all__ = ["FramePart", "Grammar", "Message", "Part", "Role", "TextPart", "get_grammar", "grammar_names"]
+__all__ = [
+    "FramePart",
+    "Grammar",
+    "Message",
+    "Part",
+    "Prompt",
+    "PromptError",
+    "Prompted",
+    "Role",
+    "TextPart",
+    "check_prompt",
+    "compared",
+    "get_grammar",
+    "grammar_names",
+    "load_prompt",
+    "parse_prompt",
+    "prompted",
+]
 
 _GRAMMARS: tuple[Grammar, ...] = (
     VideoMTR("strict"),

@@ -25,6 +25,7 @@ class TextPart:
 
     text: str
     given: bool = False  # the task's words, not the grammar's: question, options, the video's name
+    tools: bool = False  # the block of tools, which a checkpoint's chat template has words of its own for
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ class Grammar(Protocol):
 
     A grammar may have an attribute ``block_end``, what a model reads between a message's end token and the
     next message, and between the role and the text of tool replies; without it that is a newline, as in
-    Qwen's own layout.
+    Qwen's own layout. It may have ``frame_line(rules)``, how it shows a frame, as `Prompt.frame` would have
+    it; without it that is the frame, after its time where the rules tell times.
     """
 
     @property

@@ -161,7 +161,7 @@ class LongVT:
 
 
 def _optional(text: str) -> tuple[TextPart, ...]:
-    return (TextPart(f"\n{text}"),) if text else ()
+    return (TextPart(f"\n{text}", tools=True),) if text else ()
 
 
 def _ran_last(state: State) -> bool:

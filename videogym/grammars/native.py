@@ -30,6 +30,10 @@ class Native:
         """``"native"``."""
         return "native"
 
+    def frame_line(self, rules: Rules) -> str:
+        """Every frame after its time."""
+        return "[{time} s] {image}"
+
     def tools(self, rules: Rules) -> list[dict[str, Any]]:
         """One function for each action of the rules."""
         return [_schema(action_kinds()[kind], rules) for kind in rules.actions]
@@ -64,7 +68,7 @@ class Native:
         )
         tools = tools_text(self.tools(state.rules))
         talk = [
-            Message("system", (TextPart(system), TextPart(f"\n\n{tools}"))),
+            Message("system", (TextPart(system), TextPart(f"\n\n{tools}", tools=True))),
             Message("user", _first_observation(state)),
         ]
         for i, turn in enumerate(state.turns):

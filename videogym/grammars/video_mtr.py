@@ -159,6 +159,11 @@ class VideoMTR:
         """``"video_mtr/strict"`` or ``"video_mtr/code"``."""
         return f"video_mtr/{self.profile}"
 
+    def frame_line(self, rules: Rules) -> str:
+        """A line for every frame, with its index in the pool."""
+        stamp = " (time: {time} s)" if rules.timestamps == "seconds" else ""
+        return f"frame_idx:{{index}}{stamp}, {{image}}\n"
+
     def tools(self, rules: Rules) -> list[dict[str, Any]]:
         """None: this grammar uses tags only."""
         return []

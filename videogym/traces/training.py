@@ -23,6 +23,7 @@ from typing import Any
 
 from videogym.datasets import Tasks, load_tasks
 from videogym.env import VideoQAEnv
+from videogym.grammars import load_prompt
 from videogym.recipes import get_recipe
 from videogym.traces.lines import TraceError
 from videogym.traces.replay import ReplayError, replayed
@@ -31,6 +32,7 @@ from videogym.video import VideoError
 
 _VERSION = 1  # of records
 RECORDS = "records"  # folder of a run's records
+PROMPT = "prompt.toml"  # file of a run whose recipe has a prompt
 _HEAD = re.compile(rb'\s*\{"version": \d+, "recipe": "[^"]*", "tokenizer": "')  # what a line begins with
 _MOST_MANIFEST = 4_000_000  # bytes
 _TOLD = 3  # episodes that could not be played again and are named
@@ -111,16 +113,25 @@ class RecordFiles:
         run: name of the run; the names of the files follow it where there are several.
         tasks: source of the tasks that were played.
         video_root: folder below which relative video paths lie.
+        prompt: prompt file of the run; one that is not there is none.
 
     Raises:
-        ValueError: the tasks cannot be read.
+        ValueError: the tasks or the prompt cannot be read.
     """
 
     torn = 0  # a file of records appears when it is whole
 
-    def __init__(self, files: list[Path], run: str, tasks: str, video_root: str | None = None) -> None:
+    def __init__(
+        self,
+        files: list[Path],
+        run: str,
+        tasks: str,
+        video_root: str | None = None,
+        prompt: Path | None = None,
+    ) -> None:
         self._files, self._run, self._video_root = files, run, video_root
         self._tasks: Tasks = load_tasks(tasks, video_root)
+        self._prompt = load_prompt(prompt) if prompt is not None and prompt.is_file() else None
         self._envs: dict[str, VideoQAEnv] = {}
         self._problems: list[str] = []
 
@@ -149,6 +160,8 @@ class RecordFiles:
     def _env(self, identity: str) -> VideoQAEnv:
         if identity not in self._envs:
             recipe = get_recipe(identity.partition("@")[0])
+            if recipe.identity != identity:
+                recipe = recipe.with_prompt(self._prompt)
             self._envs[identity] = VideoQAEnv(self._tasks, recipe, video_root=self._video_root)
         return self._envs[identity]
 
