@@ -6,23 +6,31 @@ their ratio, and exits 1 when it is below 50. The loop reads and writes tensors 
 
 from __future__ import annotations
 
-import runpy
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from agents.training.advantage import bilevel_gae
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "agents"))
+from test_advantage import by_loops
+
 EPISODES, TOKENS, TURNS = 64, 4096, 8
 TARGET = 50.0
-DISCOUNTS = {"gamma_turn": 0.95, "gamma_token": 1.0, "lmbda_turn": 0.95, "lmbda_token": 0.95}
+DISCOUNTS: dict[str, Any] = {
+    "gamma_turn": 0.95,
+    "gamma_token": 1.0,
+    "lmbda_turn": 0.95,
+    "lmbda_token": 0.95,
+}
 
 
-def batch() -> tuple[torch.Tensor, ...]:
+def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Reward, value, mask and turn ends: in each turn an observation, then as many tokens of the policy."""
     generator = torch.Generator().manual_seed(0)
     span = TOKENS // TURNS
@@ -47,7 +55,6 @@ def seconds(function: Callable[[], object], repeats: int) -> float:
 def main() -> int:
     """Print the table; the target decides the exit status."""
     torch.set_num_threads(1)
-    by_loops = runpy.run_path(str(Path(__file__).parents[1] / "agents" / "test_advantage.py"))["by_loops"]
     tensors = batch()
     difference = max(
         float((ours - theirs).abs().max())

@@ -103,7 +103,7 @@ LOADS = {
         (256, 256, 128),
         groups=4,
         group_size=8,
-        at_once=4,
+        micro_batch_size=4,
         checkpointed=False,
     ),
     "LONGVT/paper": Load(
@@ -111,7 +111,7 @@ LOADS = {
         (768, 768, 512),
         groups=1,
         group_size=16,
-        at_once=4,
+        micro_batch_size=4,
         checkpointed=True,
     ),
 }
@@ -280,7 +280,7 @@ def measure(shape: str, recipe: str, device: str, rate: float) -> dict[str, Any]
         groups=load.groups,
         group_size=load.group_size,
         minibatch_groups=load.groups,
-        micro_batch_size=load.at_once,
+        micro_batch_size=load.micro_batch_size,
         max_context=131_072,
         gradient_checkpointing=load.checkpointed,
     )

@@ -45,7 +45,7 @@ def store(path: Path, count: int) -> None:
         observation, info = env.reset(options={"task_id": task.task_id})
         over = False
         while not over:
-            action = policy(observation, info, env.unwrapped)
+            action = policy(observation, info, env.unwrapped)  # type: ignore[arg-type]
             text = env.get_wrapper_attr("grammar").write(action, env.unwrapped.state, "I look there. " * 20)  # type: ignore[attr-defined]
             observation, _, terminated, truncated, info = env.step(text)
             over = terminated or truncated

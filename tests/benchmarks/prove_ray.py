@@ -127,7 +127,7 @@ def main() -> int:
         )
         for kind in curves:
             for seed in arguments.seeds:
-                config = replace(config, seed=seed, collector=kind)
+                config = replace(config, seed=seed, collector=kind)  # type: ignore[arg-type]
                 curve, took = train(config, folder / f"{kind}-{seed}")
                 curves[kind].append(curve)
                 seconds[kind] += took

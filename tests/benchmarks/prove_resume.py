@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -194,7 +194,11 @@ def prove(algorithm: str, kills: int, rng: random.Random, folder: Path) -> int:
     """Print a line for a run that is not disturbed and for each that is killed; returns the failures."""
     whole = folder / "whole"
     seconds, failed = train(algorithm, whole), 0
-    told = {"tensors of": states, "curves": curves, "files of records": records}
+    told: dict[str, Callable[[Path], Sized]] = {
+        "tensors of": states,
+        "curves": curves,
+        "files of records": records,
+    }
     counts = ", ".join(f"{len(of(whole))} {what}" for what, of in told.items())
     parts = {name.split("/")[1].partition("-")[2] for name in states(whole)}
     counts = counts.replace("tensors of", f"files of {', '.join(sorted(parts))}")

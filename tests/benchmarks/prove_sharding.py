@@ -85,7 +85,7 @@ def prove_ways(folder: Path, family: str, ranks: int) -> bool:
     examples = train_sft.load_examples(config, sharded_run.make_actor(config), False)
     write_records(folder / "examples.jsonl", examples)
     shared = {"checkpoint": checkpoint, "records": str(folder / "examples.jsonl")}
-    jobs = []
+    jobs: list[dict[str, Any]] = []
     for loop in ("sft", "grpo"):
         for way, changes in WAYS.items():
             changes = {**changes, **shared}
@@ -129,7 +129,7 @@ def prove_kills(folder: Path, kills: int, generator: random.Random) -> bool:
         return False
     fine = True
     for number in range(kills):
-        out, after = folder / f"killed-{number}", generator.randrange(COMMAND["iterations"])
+        out, after = folder / f"killed-{number}", generator.randrange(int(COMMAND["iterations"]))
         run = torchrun(2, *options(out, checkpoint))
         while len(list((out / "records").glob("*.jsonl"))) < after and run.poll() is None:
             time.sleep(0.05)

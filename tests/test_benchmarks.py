@@ -1,0 +1,36 @@
+"""Benchmarks and proofs take long: `make test` sees that each can be started."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = sorted(Path(__file__).parent.joinpath("benchmarks").glob("*.py"))
+
+# One process for all, as torch takes seconds to load. Each starts with the path and modules of the first.
+LOAD_EACH = """
+import os, runpy, sys
+import agents.vlm.policy, videogym
+first, loaded = list(sys.path), set(sys.modules)
+tests = os.path.dirname(os.path.dirname(sys.argv[1]))
+for path in sys.argv[1:]:
+    sys.path[:] = [os.path.dirname(path), *first]
+    try:
+        runpy.run_path(path, run_name="loaded")
+    except Exception as error:
+        print(path, repr(error))
+    for name in set(sys.modules) - loaded:  # what one makes findable, no other shall find
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(tests):
+            del sys.modules[name]
+"""
+
+
+def test_each_finds_what_it_imports() -> None:
+    """Outside of pytest, which makes modules findable that a plain start does not."""
+    assert len(BENCHMARKS) > 15
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_EACH, *map(str, BENCHMARKS)],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
