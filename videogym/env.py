@@ -24,9 +24,9 @@ from videogym.datasets.loading import Root, Source, as_tasks
 from videogym.observations import (
     Observation,
     Observe,
+    boxed_size,
     build_observation,
     check_text_lengths,
-    fitted_size,
     newest_clips,
     observation_space,
 )
@@ -95,11 +95,15 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
     | `kind` | `Discrete` | index into the recipe's actions, e.g. 0 = crop, 1 = answer |
     | `segment` | `Box(2,)` float64 | start and end as shares of the duration, for select and crop |
     | `region` | `Box(4,)` float32 | x0, y0, x1, y1 in [0, 1], for crop, where the recipe has regions |
+    | `fps` | `Box(1,)` float64 | frames a second of a crop, where open; 0: left out |
+    | `frames` | `Discrete` | how many frames of a crop, where open; 0: left out |
+    | `scale` | `Box(1,)` float64 | factor of its frames' sides, where open; 0: left out |
     | `option` | `Discrete(26)` | index of the answer's option, where the task has options |
     | `answer` | `UnicodeText` | the answer to an open or numeric question |
 
-    `step` also takes a `videogym.Select`, `Crop` or `Answer` in seconds, or a `Move` as grammars make
-    them. An action that cannot be executed spends the turn; `message` says why.
+    Beside `frames` above 0, `fps` is ignored. `step` also takes a `videogym.Select`, `Crop` or `Answer` in
+    seconds, a `Move` as grammars make them, or a list of actions for one turn. An action that cannot be
+    executed spends the turn; `message` says why.
 
     ## Observation Space
     A `Dict` of fixed shapes, padded with zeros; masks tell padding from frames.
@@ -108,7 +112,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
     |---|---|
     | `question`, `options`, `task_kind` | the task; `task_kind` 0 choice, 1 open, 2 numeric |
     | `video`, `duration_s` | address and length of the video |
-    | `message` | why the last action was not executed; empty if it was |
+    | `message` | why the last action was not executed, or what a bound took if the recipe tells it |
     | `turn`, `turns_left`, `frames_left` | turns played, turns and frames left (-1: no budget) |
     | `clip_times_s`, `clip_regions`, `clip_mask` | frames this observation brings |
     | `shown_times_s`, `shown_regions`, `shown_turns`, `shown_mask` | all frames shown; turn 0 is the skim |
@@ -277,7 +281,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         """Play one turn.
 
         Args:
-            action: a member of `action_space`, a `Select`, `Crop`, `Answer` or `Invalid`, or a `Move`.
+            action: a member of `action_space`, an `Action`, a `Move`, or a list of those of one turn.
 
         Raises:
             ValueError: the episode has ended, or the action is none of the above.
@@ -389,7 +393,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
 
     def _fetch_clip(self, state: State, clip: Clip) -> FrameBatch:
         box = clip.region.as_tuple() if clip.region else None
-        size = fitted_size(state.video, clip.region, self.frame_size)
+        size = boxed_size(state, clip, self.frame_size)
         return self.store.frames(state.task.video, clip.times_s, size=size, region=box)
 
     def _observation(self) -> Observation:

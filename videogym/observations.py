@@ -14,10 +14,10 @@ from gymnasium.spaces import Box, Dict, Discrete
 from numpy.typing import NDArray
 
 from videogym.geometry import WHOLE_FRAME, Region
+from videogym.sizes import clip_size
 from videogym.spaces import UnicodeText, is_encodable
-from videogym.state import Clip, Rules, State, Task
+from videogym.state import Clip, Rules, State, Task, told_bounds
 from videogym.video import UnfitVideo, VideoMeta, fit_within, region_box
-from videogym.video.sampling import smart_resize
 
 Observe = Literal["references", "pixels"]
 Observation = dict[str, Any]
@@ -33,6 +33,19 @@ def fitted_size(video: VideoMeta, region: Region | None, box: tuple[int, int]) -
     sides = (region or WHOLE_FRAME).as_tuple()
     left, top, right, bottom = region_box(video.width, video.height, sides)
     return fit_within(right - left, bottom - top, box)
+
+
+def boxed_size(state: State, clip: Clip, box: tuple[int, int]) -> tuple[int, int]:
+    """``(width, height)`` of a clip's frames in a box: as large as fits, or smaller where asked for."""
+    fitted = fitted_size(state.video, clip.region, box)
+    if clip.scale is None:
+        return fitted
+    asked = clip_size(clip, state.video, state.rules)
+    return min(fitted, asked, key=lambda size: size[0] * size[1]) if _fits(asked, box) else fitted
+
+
+def _fits(size: tuple[int, int], box: tuple[int, int]) -> bool:
+    return size[0] <= box[0] and size[1] <= box[1]
 
 
 def observation_space(rules: Rules, observe: Observe, frame_size: tuple[int, int]) -> Dict:
@@ -102,24 +115,6 @@ def newest_clips(state: State) -> tuple[Clip, ...]:
     return state.turns[-1].clips
 
 
-def resolved_size(state: State, region: Region | None) -> tuple[int, int]:
-    """``(width, height)`` of a frame in the recipe's pixel budget, as tools and people are shown it.
-
-    The aspect is kept, but for slivers: beyond 200 to 1 nothing is resized.
-
-    Args:
-        state: of the episode.
-        region: of the frame; None: the whole frame.
-    """
-    rules, region = state.rules, region or WHOLE_FRAME
-    width = state.video.width * (region.x1 - region.x0)
-    height = state.video.height * (region.y1 - region.y0)
-    width, height = max(width, height / 100, 1.0), max(height, width / 100, 1.0)
-    budget = (rules.min_pixels, rules.max_pixels, rules.size_factor)
-    h, w = smart_resize(round(height), round(width), *budget)
-    return max(w, rules.size_factor), max(h, rules.size_factor)
-
-
 def build_observation(state: State, pixels: NDArray[np.uint8] | None = None) -> Observation:
     """The observation of a state.
 
@@ -159,11 +154,12 @@ def _clips_by_turn(state: State) -> list[tuple[Clip, ...]]:
 
 
 def _message(state: State) -> str:
-    """Why the last turn failed, in words the policy can act on; empty when it did not."""
-    error = state.turns[-1].error if state.turns else None
-    if error is None:
+    """Why the last turn failed, in words the policy can act on; or what a bound took, if that is told."""
+    turn = state.turns[-1] if state.turns else None
+    if turn is None:
         return ""
-    return error.reason[:MAX_MESSAGE_CHARS].encode("utf-8", "replace").decode("utf-8")
+    reason = turn.error.reason if turn.error else told_bounds(state.rules, turn)
+    return reason[:MAX_MESSAGE_CHARS].encode("utf-8", "replace").decode("utf-8")
 
 
 def _references(name: str, clips: tuple[Clip, ...], size: int) -> Observation:

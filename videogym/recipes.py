@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from os import PathLike
 from typing import Any
@@ -106,11 +106,16 @@ class Recipe:
 
 def _plain(value: object) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        plain = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        plain = {f.name: _plain(getattr(value, f.name)) for f in fields(value) if not _is_later(value, f)}
         return plain if isinstance(value, Rules | Term) else {_name(type(value)): plain}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return _name(value) if callable(value) else value
+
+
+def _is_later(value: Any, one: Field[Any]) -> bool:
+    """Whether a field came after recipes were named and changes nothing: their identities stay."""
+    return bool(one.metadata.get("later")) and getattr(value, one.name) == one.default
 
 
 def _name(value: Any) -> str:

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from videogym.geometry import Region, Segment
 from videogym.metadata import Metadata, MetadataError
+from videogym.rules import Rules as Rules  # named here by all that speaks of states
 from videogym.video.types import VideoMeta
 
 TaskKind = Literal["choice", "open", "numeric"]
-Ending = Literal["", "answered", "turn_limit", "call_limit", "malformed"]
+Ending = Literal["", "answered", "turn_limit", "call_limit", "frame_limit", "malformed"]
 
 
 # "A. red", "A) red", "A: red" and "(A) red", and the same with small letters.
@@ -142,71 +143,16 @@ class Task:
         return tuple(f"{letter}. {text}" for letter, text in zip(self.letters, self.options, strict=True))
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What governs transitions and observations of an episode; rewards are not in here.
-
-    A `Recipe` holds one. All counts are frames, turns or calls; rates are frames a second.
-    """
-
-    actions: tuple[str, ...]  # kinds of action, see `Action.kind`
-    max_turns: int
-    skim_frames: int  # frames shown first; with skim_fps a cap, without it the exact number
-    clip_frames: int  # at most so many frames for one select or crop
-    pool_frames: int = 0  # size of the candidate pool; 0: there is none
-    pool_fps: float = 1.0  # rate at which the pool is drawn before its cap
-    skim_fps: float = 0.0  # 0: skim_frames spread over the whole video or pool
-    crop_fps: float = 1.0  # rate at which a crop is resampled from the source
-    frame_budget: int | None = None  # frames an episode may show, the skim included
-    max_calls: int | None = None  # looks asked for in one episode; reached: the episode ends
-    max_calls_per_turn: int = 1  # looks executed in one turn; further ones are refused
-    max_duration_s: float = 86_400.0  # upper bound of the observation and action spaces
-    crop_past_end: Literal["refuse", "clamp"] = "refuse"  # a crop whose end is after the video's
-    malformed: Literal["feedback", "end"] = "feedback"  # an output that cannot be read
-    last_turn_look: Literal["execute", "skip"] = "execute"  # a look in the last turn
-    regions: bool = False  # whether a crop may name a region
-    min_pixels: int = 28 * 28  # per frame, for policies that resolve references
-    max_pixels: int = 224 * 224
-    size_factor: int = 28  # both sides of a resolved frame are multiples of this
-    timestamps: Literal["none", "seconds"] = "none"  # whether rendered text tells frame times
-    answers: Literal["checked", "any"] = "checked"  # checked: a letter or a number where one is due
-    max_answer_chars: int = 999  # a longer checked answer is refused
-    max_text_chars: int = 100_000  # bound of text spaces
-
-    def __post_init__(self) -> None:
-        if "answer" not in self.actions:
-            raise ValueError(f"rules need the answer action, got {self.actions}")
-        if "select" in self.actions and self.pool_frames < 1:
-            raise ValueError("select needs a pool: set pool_frames")
-        if self.max_turns < 1 or self.skim_frames < 1 or self.clip_frames < 1:
-            raise ValueError("max_turns, skim_frames and clip_frames must be at least 1")
-        if self.frame_budget is not None and self.frame_budget < self.skim_frames:
-            raise ValueError(
-                f"frame_budget {self.frame_budget} is below the skim's {self.skim_frames} frames"
-            )
-
-    @property
-    def max_clip_frames(self) -> int:
-        """Most frames one observation can bring: the skim, or a turn's clips."""
-        return max(self.skim_frames, self.clip_frames * self.max_calls_per_turn)
-
-    @property
-    def max_shown_frames(self) -> int:
-        """Most frames an episode can show."""
-        looks = self.max_turns * self.max_calls_per_turn
-        if self.max_calls is not None:
-            # The turn that reaches the limit still runs all its calls.
-            looks = min(looks, self.max_calls - 1 + self.max_calls_per_turn)
-        most = self.skim_frames + looks * self.clip_frames
-        return most if self.frame_budget is None else min(most, self.frame_budget)
-
-
 @dataclass(frozen=True, slots=True)
 class Clip:
     """Frames of the episode's video, by reference: true timestamps and an optional region."""
 
     times_s: tuple[float, ...]  # presentation times of real frames, ascending, repeats allowed
     region: Region | None = None
+    scale: float | None = (
+        None  # of each side of the frame or region, see `videogym.sizes`; None: the rules'
+    )
+    note: str = ""  # what of the request a bound has taken, for the policy; "" if nothing
 
 
 class Action:
@@ -383,6 +329,11 @@ class Turn:
         """Text of the accepted answer, if this turn gave one."""
         given = (result.action.answer_text for result in self.results if result.error is None)
         return next((text for text in given if text is not None), None)
+
+
+def told_bounds(rules: Rules, turn: Turn) -> str:
+    """What bounds took of a turn's looks, if the rules tell that; else ""."""
+    return " ".join(clip.note for clip in turn.clips if clip.note) if rules.tell_bound else ""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from videogym.grammars import Grammar, Message, TextPart, get_grammar, prompted
 from videogym.grammars.conversation import question_text
 from videogym.grammars.longvt import video_name
 from videogym.grammars.tool_calls import write_call
-from videogym.observations import resolved_size
-from videogym.state import Clip, Invalid, Move, State
+from videogym.sizes import clip_size
+from videogym.state import Clip, Invalid, Move, State, told_bounds
 from videogym.video import VideoError
 
 ANSWER_TOOL = "answer"
@@ -136,10 +136,11 @@ class ToolEpisode:
 
     def _asked(self) -> tuple[ToolPart, ...]:
         state = self.state
-        head = (
-            f"The video lasts {state.video.duration_s:.2f} s. "
-            f"Here are {len(state.skim.times_s)} of its frames, each after its time."
+        count = len(state.skim.times_s)
+        first = (
+            f"Here are {count} of its frames, each after its time." if count else "No frame is shown first."
         )
+        head = f"The video lasts {state.video.duration_s:.2f} s. {first}"
         ask = f"{question_text(state.task)}\n{_FORM[state.task.kind]} {_limits(state)}"
         if any("video_path" in tool["function"]["parameters"]["properties"] for tool in self.tools):
             ask += f"\nThe path of this video is: {video_name(state.task)}"
@@ -172,7 +173,8 @@ class ToolEpisode:
         self.rewards.append(float(reward))
         frames = () if self.state.terminated else self._newest()
         state, refusal = self.state, self.state.turns[-1].error
-        news = () if refusal is None else (f"Refused. {refusal.reason}",)
+        told = told_bounds(state.rules, state.turns[-1])
+        news = (f"Refused. {refusal.reason}",) if refusal is not None else (told,) if told else ()
         end = f"The episode is over ({state.ending})." if state.terminated else _limits(state)
         return ToolReply((*frames, *news, end), "" if refusal is None else refusal.code)
 
@@ -204,7 +206,7 @@ class ToolEpisode:
         batch = self._inner.store.frames(
             self.state.task.video,
             clip.times_s,
-            size=resolved_size(self.state, clip.region),
+            size=clip_size(clip, self.state.video, self.state.rules),
             region=clip.region.as_tuple() if clip.region else None,
         )
         for time_s, pixels in zip(clip.times_s, batch.pixels, strict=True):

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from videogym import Region, State
 from videogym.grammars import FramePart, Grammar, Message, Part, TextPart
+from videogym.sizes import resized
 from videogym.video.sampling import MAX_ASPECT, smart_resize
 
 from ..models.family import WrongCheckpoint
@@ -165,10 +166,10 @@ class Chat:
     def _visuals(self, parts: Sequence[FramePart], state: State) -> list[tuple[str, Visual]]:
         """Neighbouring frames as visuals, each with the text before it."""
         made = []
-        for region, group in groupby(parts, key=lambda part: part.region):
+        for (region, scale), group in groupby(parts, key=lambda part: (part.region, part.scale)):
             times = [part.time_s for part in group]
             step = {"images": 1, "video": len(times), "stamped_video": self.form.temporal}[self.form.frames]
-            size = frame_size(state, region, self.form.factor)
+            size = frame_size(state, region, self.form.factor, scale)
             box = region.as_tuple() if region else WHOLE_FRAME
             for first in range(0, len(times), step):
                 some = tuple(times[first : first + step])
@@ -213,15 +214,20 @@ def _system_block(tokenizer: PreTrainedTokenizerBase, text: str, tools: list[Any
     return block.removeprefix(_SYSTEM).removesuffix(_END)
 
 
-def frame_size(state: State, region: Region | None, factor: int) -> tuple[int, int]:
+def frame_size(
+    state: State, region: Region | None, factor: int, scale: float | None = None
+) -> tuple[int, int]:
     """``(width, height)`` at which a frame is shown: the recipe's pixel budget, aspect kept.
 
-    A sliver that a policy asks for is shown too, at the narrowest aspect there is.
+    A sliver that a policy asks for is shown too, at the narrowest aspect there is. A scale multiplies the
+    sides of the region's own pixels, see `videogym.sizes`.
     """
     x0, y0, x1, y1 = region.as_tuple() if region else WHOLE_FRAME
     width, height = round(state.video.width * (x1 - x0)), round(state.video.height * (y1 - y0))
     least = max(1, math.ceil(max(width, height) / MAX_ASPECT))
     rules = state.rules
+    if scale is not None or rules.frame_resize != "smart":
+        return resized(rules, max(width, least), max(height, least), scale, factor)
     height, width = smart_resize(
         max(height, least), max(width, least), rules.min_pixels, rules.max_pixels, factor
     )

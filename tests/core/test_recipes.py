@@ -53,6 +53,10 @@ OTHER_RULES = {
     "max_calls_per_turn": 2, "max_duration_s": 1.0, "crop_past_end": "refuse", "malformed": "end",
     "last_turn_look": "skip", "regions": False, "min_pixels": 1, "max_pixels": 2, "size_factor": 14,
     "timestamps": "none", "answers": "any", "max_answer_chars": 9, "max_text_chars": 9,
+    "crop_arguments": ("fps",), "max_fps": 29.0, "max_scale": 2.0, "max_scaled_pixels": 9,
+    "crop_sampling": "nearest", "crop_range": "clamp", "turn_frames": 9, "look_tokens": 9, "turn_tokens": 9,
+    "token_budget": 9, "over_bound": "shrink", "tell_bound": True, "budget_reached": "end",
+    "min_skim_frames": 4, "skim_sampling": "counted", "frame_resize": "truncated",
 }  # fmt: skip
 
 
@@ -63,6 +67,34 @@ def test_every_rule_is_part_of_the_identity():
         for name, value in OTHER_RULES.items()
     }
     assert len(identities | {DEFAULT.identity}) == len(OTHER_RULES) + 1
+
+
+def test_rules_that_came_later_left_the_named_recipes_as_they_were():
+    # Written down before `crop_arguments` and what follows it were there.
+    known = {
+        "VIDEO_MTR/paper": "fa5ffb44f090",
+        "VIDEO_MTR/code": "578630ed582c",
+        "VIDEO_MTR_TINY": "e5b5a67a0f9a",
+        "LONGVT/paper": "72f2bef79695",
+        "LONGVT/code": "382578cc63e7",
+        "LONGVT_TINY": "294465a28d79",
+        "DEFAULT": "77fb082ef7e8",
+        "VIDEO_MTR/paper-32-paper": "f6b163ea129e",
+        "VIDEO_MTR/paper-64-paper": "67bcb0bbee66",
+        "VIDEO_MTR/paper-80-paper": "c50b22bf0ac6",
+        "VIDEO_MTR/paper-80-code": "c3926bafcce3",
+        "LONGVT/paper-64": "1bee1be0a27c",
+        "LONGVT/paper-512": "95dacc6d9adc",
+        "LONGVT/paper-768": "0df5dc7ff114",
+        "VIDEO_MTR/code-32-paper": "6fa0ad78644f",
+        "VIDEO_MTR/code-64-paper": "be6fabe4c097",
+        "VIDEO_MTR/code-80-paper": "ed0eee289b30",
+        "VIDEO_MTR/code-80-code": "cf944f608ff7",
+        "LONGVT/code-64": "24a4ad159de5",
+        "LONGVT/code-512": "ac18a4563744",
+        "LONGVT/code-768": "eea4f196ac67",
+    }
+    assert {name: get_recipe(name).identity.split("@")[1] for name in known} == known
 
 
 def test_every_other_field_is_part_of_the_identity():

@@ -1,20 +1,25 @@
-"""Crop: a segment resampled from the source, optionally inside a region."""
+"""Crop: a segment resampled from the source, and how closely: rate or count, scale, region."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from videogym.actions.look import Look, read_numbers, read_times, structured_times, window_times
+from videogym.actions.bounds import Request, bounded
+from videogym.actions.look import Look, read_numbers, read_times, structured_times
+from videogym.actions.samplers import SAMPLERS
 from videogym.geometry import WHOLE_FRAME, Region
-from videogym.state import Action, Clip, Invalid, Rules, State
+from videogym.rules import LATER
+from videogym.state import Action, Clip, Invalid, Rules, State, Turn
 
+STRUCTURED_FPS = 60.0  # a structured action asks for no higher rate
 _REGION = {
     "type": "array",
     "items": {"type": "number"},
@@ -27,37 +32,68 @@ _REGION = {
 
 @dataclass(frozen=True, slots=True)
 class Crop(Look):
-    """Resample a segment from the source at the recipe's ``crop_fps``, optionally inside a region.
+    """Resample a segment from the source, optionally inside a region.
 
-    Without a region this is LongVT's ``crop_video``. Seconds and fractions, unchecked. A `Region` is taken
-    too and kept as its four coordinates.
+    ``fps`` or ``frames``, not both, say how many frames; without them it is the recipe's ``crop_fps``.
+    ``scale`` multiplies each side of the frame or region. Each is open where ``Rules.crop_arguments`` has
+    it, the region where ``Rules.regions`` is set. Bounds and what happens above them are the rules'.
+
+    Without further arguments this is LongVT's ``crop_video``, with ``fps`` VideoZoomer's ``video_zoom``,
+    with ``frames`` and ``scale`` EVA's ``frame_select``. Seconds and fractions, unchecked; what is no
+    number is NaN, which is refused. A `Region` is taken too and kept as its four coordinates.
     """
 
     kind: ClassVar[str] = "crop"
     purpose: ClassVar[str] = "Show new frames of the video between two times."
-    optional: ClassVar[frozenset[str]] = frozenset({"region"})
+    optional: ClassVar[frozenset[str]] = frozenset({"region", "fps", "frames", "scale"})
 
     start_s: float
     end_s: float
     region: Sequence[float] | Region | None = None  # x0, y0, x1, y1
+    fps: float | None = field(default=None, metadata=LATER)  # frames a second of the segment
+    # A crop says all in `clip`, so the method of this name, by which other looks say it, is not needed.
+    frames: float | None = field(default=None, metadata=LATER)  # type: ignore[assignment]  # how many
+    scale: float | None = field(
+        default=None, metadata=LATER
+    )  # of each side of the frame's or region's own pixels
 
     def __post_init__(self) -> None:
         if isinstance(self.region, Region):
             object.__setattr__(self, "region", self.region.as_tuple())
+        for name in ("fps", "frames", "scale"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _as_number(value))
 
-    def frames(self, state: State, cap: int, pts_s: NDArray[np.float64]) -> Clip | Invalid:
-        """At most ``cap`` frames at the recipe's rate, at least two."""
-        region = self._read_region(state.rules)
+    def judge_times(self, state: State) -> Invalid | None:
+        """See `Look.judge_times`; where ranges are clamped some ways of drawing frames take any times."""
+        rules = state.rules
+        if rules.crop_range == "clamp" and SAMPLERS[rules.crop_sampling].judges_times:
+            finite = math.isfinite(self.start_s) and math.isfinite(self.end_s)
+            if finite or rules.crop_sampling == "truncated":
+                return None
+        return super(Crop, self).judge_times(state)
+
+    def clip(self, state: State, turn: Turn, pts_s: NDArray[np.float64]) -> Clip | Invalid:
+        """See `Action.clip`: at the rate, count and scale asked for, or less as the rules say."""
+        region, scale = self._read_region(state.rules), self._read_scale(state.rules)
         if isinstance(region, Invalid):
             return region
-        if cap < 2:
-            return Invalid("budget", "Fewer than the two frames of the smallest crop are left; answer now.")
-        start_s, end_s = self.start_s, min(self.end_s, state.video.duration_s)
-        try:
-            times = window_times(state.video, pts_s, cap, state.rules.crop_fps, start_s, end_s)
-        except ValueError:
-            return Invalid("no two frames", f"Fewer than two frames lie in {start_s:g} to {end_s:g} s.")
-        return Clip(times, region)
+        if isinstance(scale, Invalid):
+            return scale
+        count = self._read_count(state, pts_s)
+        if isinstance(count, Invalid):
+            return count
+        chosen = not self.fps == self.frames == self.scale == None  # noqa: E711
+        asked = Request(count, scale, chosen)
+        shown = bounded(asked, region, state, turn)
+        if isinstance(shown, Invalid):
+            return shown
+        sampler = SAMPLERS[state.rules.crop_sampling]
+        segment = float(self.start_s), float(self.end_s)
+        times = sampler.times(state.video, pts_s, *segment, shown.count, self.frames is None)
+        if isinstance(times, Invalid):
+            return times
+        return Clip(times, region, shown.scale, _note(asked, shown) if chosen else "")
 
     def _read_region(self, rules: Rules) -> Region | Invalid | None:
         if self.region is None:
@@ -70,21 +106,55 @@ class Crop(Look):
             return Invalid("region", f"{error}.")
         return None if region == WHOLE_FRAME else region
 
+    def _read_scale(self, rules: Rules) -> float | Invalid | None:
+        if self.scale is None:
+            return None
+        refused = _closed("scale", rules) or _judge_number("scale", self.scale, rules.max_scale, rules)
+        return refused or min(float(self.scale), rules.max_scale)
+
+    def _read_count(self, state: State, pts_s: NDArray[np.float64]) -> int | Invalid:
+        """Frames that are asked for, before any bound."""
+        rules = state.rules
+        if self.fps is not None and self.frames is not None:
+            return Invalid("both", "Give fps or frames, not both.")
+        if self.frames is not None:
+            return _closed("frames", rules) or _judge_count(self.frames, rules)
+        sampler, fps = SAMPLERS[rules.crop_sampling], rules.crop_fps
+        if self.fps is not None:
+            signed = sampler.signed_rate and rules.crop_range == "clamp"
+            refused = _closed("fps", rules)
+            refused = refused or (None if signed else _judge_number("fps", self.fps, rules.max_fps, rules))
+            if refused:
+                return refused
+            fps = float(self.fps) if signed else min(float(self.fps), rules.max_fps)
+        return sampler.count(state.video, pts_s, float(self.start_s), float(self.end_s), fps)
+
     def label(self) -> str:
-        """Times and region."""
+        """Times and whatever else was asked for."""
         words = Look.label(self)
+        if self.fps is not None:
+            words += f" at {self.fps:g} fps"
+        if self.frames is not None:
+            words += f", {self.frames} frames"
+        if self.scale is not None:
+            words += f" at scale {self.scale:.3g}"
         return words if self.region is None else f"{words} in {', '.join(f'{v:.3g}' for v in self.region)}"
 
     def arguments(self) -> dict[str, Any]:
         """See `Action.arguments`."""
-        region = {} if self.region is None else {"region": [float(side) for side in self.region]}
-        return Look.arguments(self) | region
+        given: dict[str, Any] = {}
+        if self.region is not None:
+            given["region"] = [float(side) for side in self.region]
+        for name in ("fps", "frames", "scale"):
+            if getattr(self, name) is not None:
+                given[name] = getattr(self, name)
+        return Look.arguments(self) | given
 
     @classmethod
     def parameters(cls, rules: Rules) -> dict[str, Any]:
-        """Times, and the region where the rules allow one."""
-        times = super(Crop, cls).parameters(rules)
-        return times | {"region": _REGION} if rules.regions else times
+        """Times, and what else the rules open."""
+        region = {"region": _REGION} if rules.regions else {}
+        return super(Crop, cls).parameters(rules) | region | _schemas(rules)
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any], rules: Rules) -> Action:
@@ -92,24 +162,144 @@ class Crop(Look):
         times = read_times(arguments)
         if isinstance(times, Invalid):
             return times
-        if "region" not in arguments:
-            return cls(*times)
-        region = read_numbers(arguments["region"])
-        if region is None or len(region) != 4:
-            return Invalid("type", "region must be a list of four numbers from 0 to 1: [x0, y0, x1, y1].")
-        return cls(*times, (region[0], region[1], region[2], region[3]))
+        values: dict[str, Any] = {}
+        if "region" in arguments:
+            values["region"] = _region_argument(arguments["region"])
+        for name in ("fps", "scale"):
+            if name in arguments:
+                values[name] = _number_argument(name, arguments[name])
+        if "frames" in arguments:
+            values["frames"] = _count_argument(arguments["frames"])
+        wrong = next((value for value in values.values() if isinstance(value, Invalid)), None)
+        return wrong or cls(*times, **values)
 
     @classmethod
     def spaces(cls, rules: Rules) -> dict[str, gymnasium.Space[Any]]:
-        """``segment``, and ``region`` where the rules allow one."""
-        region = {"region": Box(0.0, 1.0, (4,), np.float32)} if rules.regions else {}
-        return super(Crop, cls).spaces(rules) | region
+        """``segment``; where open ``region``, ``fps``, ``frames``, ``scale``; 0: left out."""
+        spaces = super(Crop, cls).spaces(rules)
+        if rules.regions:
+            spaces["region"] = Box(0.0, 1.0, (4,), np.float32)
+        if "fps" in rules.crop_arguments:
+            spaces["fps"] = Box(0.0, min(rules.max_fps, STRUCTURED_FPS), (1,), np.float64)
+        if "frames" in rules.crop_arguments:
+            spaces["frames"] = Discrete(rules.clip_frames + 1)
+        if "scale" in rules.crop_arguments:
+            spaces["scale"] = Box(0.0, rules.max_scale, (1,), np.float64)
+        return spaces
 
     @classmethod
     def from_structured(cls, values: Mapping[str, Any], state: State) -> Action:
-        """See `Action.from_structured`."""
-        times = structured_times(values, state)
-        if not state.rules.regions:
-            return cls(*times)
-        x0, y0, x1, y1 = (float(value) for value in values["region"])
-        return cls(*times, (x0, y0, x1, y1))
+        """See `Action.from_structured`; beside a count above 0 a rate is ignored."""
+        rules, times, given = state.rules, structured_times(values, state), dict[str, Any]()
+        if rules.regions:
+            x0, y0, x1, y1 = (float(value) for value in values["region"])
+            given["region"] = (x0, y0, x1, y1)
+        if "frames" in rules.crop_arguments and int(values["frames"]):
+            given["frames"] = int(values["frames"])
+        for name in ("fps", "scale"):
+            if name in rules.crop_arguments:
+                given[name] = _structured_number(values[name])
+        if "frames" in given:
+            given.pop("fps", None)
+        return cls(*times, **given)
+
+
+def _as_number(value: object) -> float:
+    """A number as Python's own, whole ones as int; NaN for all else, which no rules accept."""
+    if isinstance(value, str | bytes | bool):
+        return math.nan
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan
+    except OverflowError:
+        return math.inf
+    return int(number) if math.isfinite(number) and number == int(number) else number
+
+
+def _closed(name: str, rules: Rules) -> Invalid | None:
+    if name in rules.crop_arguments:
+        return None
+    return Invalid(name, f"In this episode a crop has no {name}: leave it out.")
+
+
+def _judge_number(name: str, value: float, most: float, rules: Rules) -> Invalid | None:
+    """Why a rate or scale is out of its range; above it only where the rules do not clamp."""
+    if not math.isfinite(value):
+        return Invalid("type", f"{name} must be a finite number, got {value}.")
+    if value <= 0 or (value > most and rules.crop_range == "refuse"):
+        return Invalid(name, f"{name} must be above 0 and at most {most:g}, got {value:g}.")
+    return None
+
+
+def _judge_count(count: float, rules: Rules) -> int | Invalid:
+    if not math.isfinite(count) or count != int(count):
+        return Invalid("type", f"frames must be a whole number, got {count}.")
+    if count < 1:
+        return (
+            1
+            if rules.crop_range == "clamp"
+            else Invalid("frames", f"frames must be at least 1, got {count}.")
+        )
+    return int(count)
+
+
+def _note(asked: Request, shown: Request) -> str:
+    """What a bound took, in a sentence."""
+    fewer = shown.count < asked.count
+    coarser = shown.scale is not None and shown.scale < (asked.scale or math.inf)
+    if not fewer and not coarser:
+        return ""
+    frames = f"{shown.count} of {asked.count} frames" if fewer else f"{shown.count} frames"
+    return f"More than can be shown was asked for: {frames}" + (
+        f" at scale {shown.scale:.3g}." if coarser else "."
+    )
+
+
+def _schemas(rules: Rules) -> dict[str, Any]:
+    """Rate, count and scale as JSON schemas, as far as the rules open them."""
+    most = rules.clip_frames
+    schemas = {
+        "fps": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "description": f"Frames a second, at most {most} frames in all. Left out: {rules.crop_fps:g}",
+        },
+        "frames": {
+            "type": "integer",
+            "minimum": 1,
+            "description": f"How many frames, evenly spread, at most {most}. "
+            f"Left out: {rules.crop_fps:g} a second",
+        },
+        "scale": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "maximum": rules.max_scale,
+            "description": "Factor of each side of the picture: below 1 coarser and cheaper",
+        },
+    }
+    return {name: schemas[name] for name in rules.crop_arguments}
+
+
+def _region_argument(value: Any) -> tuple[float, ...] | Invalid:
+    region = read_numbers(value)
+    if region is None or len(region) != 4:
+        return Invalid("type", "region must be a list of four numbers from 0 to 1: [x0, y0, x1, y1].")
+    return tuple(region)
+
+
+def _number_argument(name: str, value: Any) -> float | Invalid:
+    numbers = read_numbers([value])
+    return Invalid("type", f"{name} must be a finite number.") if numbers is None else numbers[0]
+
+
+def _count_argument(value: Any) -> int | Invalid:
+    numbers = read_numbers([value])
+    if numbers is None or numbers[0] != int(numbers[0]):
+        return Invalid("type", "frames must be a whole number.")
+    return int(value)
+
+
+def _structured_number(value: Any) -> float | None:
+    number = float(np.asarray(value).reshape(-1)[0])
+    return None if number == 0 else number

@@ -12,10 +12,9 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
+from videogym.actions.bounds import allowance
 from videogym.geometry import Segment
 from videogym.state import Action, Clip, Invalid, Rules, State, Turn
-from videogym.video.sampling import window_indices, window_indices_by_time
-from videogym.video.types import VideoMeta
 
 _TIMES = {
     "start_s": {"type": "number", "description": "Start in seconds, not negative"},
@@ -60,8 +59,14 @@ class Look(Action, ABC):
             return Invalid("last_turn", "This is the last turn: only an answer counts.")
         if len(turn.results) >= rules.max_calls_per_turn:
             return Invalid("calls_per_turn", f"At most {rules.max_calls_per_turn} looks in one turn.")
+        if rules.budget_reached == "end" and state.frames_left == 0:
+            return Invalid("last_turn", "All frames have been shown: only an answer counts.")
         if allowance(state, turn) < 1:
-            return Invalid("budget", f"All {rules.frame_budget} frames have been shown; answer now.")
+            return _spent(state, turn)
+        return self.judge_times(state)
+
+    def judge_times(self, state: State) -> Invalid | None:
+        """What is wrong with the two times; None: nothing."""
         return _judge_times(self.start_s, self.end_s, state)
 
     def label(self) -> str:
@@ -99,34 +104,6 @@ class Look(Action, ABC):
     def from_structured(cls, values: Mapping[str, Any], state: State) -> Action:
         """See `Action.from_structured`."""
         return cls(*structured_times(values, state))  # type: ignore[call-arg]
-
-
-def allowance(state: State, turn: Turn) -> int:
-    """Frames that one more look in this turn may show."""
-    clip_frames, left = state.rules.clip_frames, state.frames_left
-    if left is None:
-        return clip_frames
-    return min(clip_frames, left - sum(len(clip.times_s) for clip in turn.clips))
-
-
-def window_times(
-    video: VideoMeta,
-    pts_s: NDArray[np.float64],
-    cap: int,
-    fps: float,
-    start_s: float | None = None,
-    end_s: float | None = None,
-) -> tuple[float, ...]:
-    """Presentation times, seconds, of at most ``cap`` frames at ``fps`` between two times.
-
-    Raises:
-        ValueError: fewer than two frames lie there.
-    """
-    if video.is_vfr:
-        indices = window_indices_by_time(pts_s, cap, fps, start_s, end_s)
-    else:
-        indices = window_indices(video.num_frames, video.avg_fps, cap, fps, start_s, end_s)
-    return tuple(pts_s[indices].tolist())
 
 
 def read_numbers(values: object) -> list[float] | None:
@@ -167,18 +144,26 @@ def _seconds(share: float, duration_s: float) -> float:
     return math.floor(microseconds) / 1e6 if math.isfinite(microseconds) else time_s
 
 
+def _spent(state: State, turn: Turn) -> Invalid:
+    shown = sum(len(clip.times_s) for clip in turn.clips)
+    if state.frames_left is not None and state.frames_left <= shown:
+        return Invalid("budget", f"All {state.rules.frame_budget} frames have been shown; answer now.")
+    return Invalid("turn_frames", f"All {state.rules.turn_frames} frames of this turn have been shown.")
+
+
 def _judge_times(start_s: float, end_s: float, state: State) -> Invalid | None:
     # The order of the checks is that of LongVT's tool server; its tests name the first that fails.
-    duration_s = state.video.duration_s
+    duration_s, rules = state.video.duration_s, state.rules
     if not (math.isfinite(start_s) and math.isfinite(end_s)):
         return Invalid("type", f"Times must be finite numbers of seconds, got {start_s} and {end_s}.")
-    if start_s < 0:
+    clamped = rules.crop_range == "clamp"
+    if start_s < 0 and not clamped:
         return Invalid("negative", f"The start must not be negative, got {start_s:g} s.")
     if end_s <= start_s:
         return Invalid("order", f"The end must be after the start, got {start_s:g} to {end_s:g} s.")
     if start_s >= duration_s:
         return Invalid("start>=duration", f"The start {start_s:g} s is not within {duration_s:g} s.")
-    if end_s > duration_s and state.rules.crop_past_end == "refuse":
+    if end_s > duration_s and rules.crop_past_end == "refuse" and not clamped:
         return Invalid("end>duration", f"The end {end_s:g} s is after the video's {duration_s:g} s.")
     return None
 

@@ -29,9 +29,12 @@ def as_move(action: Any, state: State) -> Move:
         return action
     if isinstance(action, Action):
         return Move((action,))
+    if isinstance(action, list | tuple) and action:
+        return Move(tuple(one for part in action for one in as_move(part, state).actions))
     if not isinstance(action, dict) or "kind" not in action:
         raise ValueError(
-            f"an action is a dict with 'kind', a Crop, Select, Answer or Move, got {type(action).__name__}"
+            "an action is a dict with 'kind', a Crop, Select, Answer or Move, or a list of those that are "
+            f"played in one turn, got {type(action).__name__}"
         )
     try:
         return Move((_structured_action(action, state),))

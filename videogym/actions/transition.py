@@ -12,12 +12,17 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from videogym.actions.look import Look, window_times
+from videogym.actions.look import Look
+from videogym.sizes import clip_tokens
 from videogym.state import Action, Clip, Ending, Invalid, Move, Result, Rules, State, Task, Turn
 from videogym.video.sampling import (
+    counted_indices,
     even_indices_by_time,
     linspace_floored,
     pool_indices,
+    strided_indices,
+    window_indices,
+    window_indices_by_time,
 )
 from videogym.video.types import VideoMeta
 
@@ -43,20 +48,37 @@ def begin(task: Task, video: VideoMeta, pts_s: NDArray[np.float64], rules: Rules
     if rules.pool_frames:
         indices = pool_indices(video.num_frames, video.duration_s, rules.pool_frames, rules.pool_fps)
         pool = tuple(pts_s[indices].tolist())
-    return State(task, video, rules, recipe_id, pool, Clip(_skim_times(video, pts_s, rules, pool)))
+    skim = Clip(_skim_times(video, pts_s, rules, pool))
+    if rules.token_budget is not None and (used := clip_tokens(skim, video, rules)) > rules.token_budget:
+        raise ValueError(f"the skim has {used} visual tokens, the budget is {rules.token_budget}")
+    return State(task, video, rules, recipe_id, pool, skim)
 
 
 def _skim_times(
     video: VideoMeta, pts_s: NDArray[np.float64], rules: Rules, pool: tuple[float, ...]
 ) -> tuple[float, ...]:
-    if rules.skim_fps:
-        return window_times(video, pts_s, rules.skim_frames, rules.skim_fps)
+    if not rules.skim_frames:
+        return ()
     times = pool or pts_s
-    if video.is_vfr and not pool:
-        indices = even_indices_by_time(pts_s, rules.skim_frames)
-    else:
-        indices = linspace_floored(0, len(times) - 1, rules.skim_frames)
-    return tuple(float(times[i]) for i in indices)
+    indices = _skim_indices(video, pts_s, rules, len(times), bool(pool))
+    return tuple(float((pts_s if rules.skim_fps else times)[i]) for i in indices)
+
+
+def _skim_indices(
+    video: VideoMeta, pts_s: NDArray[np.float64], rules: Rules, count: int, pooled: bool
+) -> NDArray[np.int64]:
+    most, fps, least = rules.skim_frames, rules.skim_fps, rules.min_skim_frames
+    if rules.skim_sampling == "strided":
+        return strided_indices(video.num_frames, video.avg_fps, fps or 1.0, most)
+    if fps and video.is_vfr:
+        return window_indices_by_time(pts_s, most, fps, min_frames=least)
+    if fps:
+        return window_indices(video.num_frames, video.avg_fps, most, fps, min_frames=least)
+    if rules.skim_sampling == "counted":
+        return counted_indices(count, most)
+    if video.is_vfr and not pooled:
+        return even_indices_by_time(pts_s, most)
+    return linspace_floored(0, count - 1, most)
 
 
 def play(state: State, move: Move, pts_s: NDArray[np.float64]) -> State:
@@ -125,6 +147,8 @@ def _ending(state: State) -> Ending:
     turn, rules = state.turns[-1], state.rules
     if turn.answer is not None:
         return "answered"
+    if rules.budget_reached == "end" and replace(state, turns=state.turns[:-1]).frames_left == 0:
+        return "frame_limit"
     if rules.malformed == "end" and not turn.well_formed and not turn.valid:
         return "malformed"
     if state.turns_left == 0:

@@ -15,12 +15,12 @@ from videogym.cli.places import find_places
 from videogym.cli.terminal import printable, progress_bar
 from videogym.isolation import Lost, run_isolated
 from videogym.recipes import get_recipe
+from videogym.sizes import resized
 from videogym.state import Task
 from videogym.video import FrameStore, Video, VideoError, fit_within
 from videogym.video.cache import cache_root
 from videogym.video.file_video import FileVideo
 from videogym.video.packets import TABLE_FORMAT, load_table
-from videogym.video.sampling import smart_resize
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,4 @@ def _first_frames(request: Request, video: Video) -> tuple[list[float], tuple[in
     times_s = sorted({*state.pool_s, *state.skim.times_s})
     if request.box is not None:
         return times_s, fit_within(meta.width, meta.height, request.box)
-    rules = recipe.rules
-    budget = (rules.min_pixels, rules.max_pixels, rules.size_factor)
-    height, width = smart_resize(meta.height, meta.width, *budget)
-    return times_s, (width, height)
+    return times_s, resized(recipe.rules, meta.width, meta.height)

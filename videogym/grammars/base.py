@@ -34,6 +34,7 @@ class FramePart:
 
     time_s: float
     region: Region | None = None
+    scale: float | None = None  # see `videogym.state.Clip`
 
 
 Part = TextPart | FramePart

@@ -11,7 +11,7 @@ from videogym.state import Clip, State, Task
 
 def frame_parts(clip: Clip, *, stamped: bool) -> tuple[Part, ...]:
     """The frames of a clip in order, each after its time in seconds if ``stamped``."""
-    frames = [FramePart(time_s, clip.region) for time_s in clip.times_s]
+    frames = [FramePart(time_s, clip.region, clip.scale) for time_s in clip.times_s]
     if not stamped:
         return tuple(frames)
     return tuple(part for frame in frames for part in (TextPart(f"[{frame.time_s:.2f} s] "), frame))

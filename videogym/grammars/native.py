@@ -1,12 +1,14 @@
-"""The house's own grammar: one JSON tool call a turn, in seconds, for every action there is.
+"""The house's own grammar: JSON tool calls, in seconds, for every action there is.
 
-An optional thought, then ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``. Only the
-actions of the recipe are offered and accepted, and regions only where it allows them. Every time is
-told and asked in seconds, and every refusal says what to write instead.
+An optional thought, then ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``, one a turn, or
+several where the rules run several. Only the actions of the recipe are offered and accepted, with the
+arguments that its rules open. Every time is told and asked in seconds, and every refusal says what to write
+instead.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +16,10 @@ from videogym.grammars.base import Message, Part, TextPart
 from videogym.grammars.blocks import THINK
 from videogym.grammars.conversation import frame_parts, is_replied, question_text
 from videogym.grammars.tool_calls import TOOL_CALL, TOOL_RESPONSE, TOOLS, load_call, tools_text, write_call
-from videogym.state import Action, Invalid, Move, Rules, State, Turn, action_kinds
+from videogym.state import Action, Invalid, Move, Rules, State, Turn, action_kinds, told_bounds
 
 _OPENING, _CLOSING = f"<{TOOL_CALL}>", f"</{TOOL_CALL}>"
+_BETWEEN = re.compile(rf"{_CLOSING}\s*{_OPENING}")
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,12 @@ class Native:
         return [_schema(action_kinds()[kind], rules) for kind in rules.actions]
 
     def parse(self, text: str, state: State) -> Move:
-        """One action whose arguments have the types of the schema, or why there is none.
+        """Actions whose arguments have the types of the schema, or why there is none.
 
-        Whether the values make sense is judged when the action is played.
+        Whether the values make sense is judged when the actions are played.
         """
-        action = _read(text, state.rules)
-        return Move((action,), text, not isinstance(action, Invalid))
+        actions = _read(text, state.rules)
+        return Move(actions, text, not any(isinstance(action, Invalid) for action in actions))
 
     def write(self, action: Action, state: State, thought: str = "") -> str:
         """The text of an action.
@@ -63,8 +66,8 @@ class Native:
         """System with tools, skim and question, then outputs and one tool message a turn."""
         system = (
             "You answer a question about a video. You see a few frames first and may look again where "
-            f"it matters. Every turn, think between <{THINK}> and </{THINK}> and then call one function; "
-            f"you have {state.rules.max_turns} turns. All times are in seconds."
+            f"it matters. Every turn, think between <{THINK}> and </{THINK}> and then call "
+            f"{_how_many(state.rules)}; you have {state.rules.max_turns} turns. All times are in seconds."
         )
         tools = tools_text(self.tools(state.rules))
         talk = [
@@ -78,13 +81,18 @@ class Native:
         return tuple(talk)
 
     def _output(self, turn: Turn, state: State) -> str:
-        """The turn's text; a structured action is put into words, "" where there are none."""
+        """The turn's text; structured actions are put into words, "" where there are none."""
         if turn.text is not None:
             return turn.text
         try:
-            return self.write(turn.results[0].action, state)
+            return "".join(self.write(result.action, state) for result in turn.results)
         except ValueError:
             return ""
+
+
+def _how_many(rules: Rules) -> str:
+    most = rules.max_calls_per_turn
+    return "one function" if most == 1 else f"one function, or up to {most} for several looks at once"
 
 
 def _schema(kind: type[Action], rules: Rules) -> dict[str, Any]:
@@ -103,19 +111,25 @@ def _required(kind: type[Action], properties: dict[str, Any]) -> list[str]:
     return [name for name in properties if name not in kind.optional]
 
 
-def _read(text: str, rules: Rules) -> Action:
+def _read(text: str, rules: Rules) -> tuple[Action, ...]:
     rest = text.strip()
     if rest.startswith(f"<{THINK}>"):
         _, closed, rest = rest.partition(f"</{THINK}>")
         if not closed:
-            return Invalid(
-                "format", f"The thought is not closed: end it with </{THINK}>, then call a function."
-            )
+            reason = f"The thought is not closed: end it with </{THINK}>, then call a function."
+            return (Invalid("format", reason),)
         rest = rest.strip()
     if not (rest.startswith(_OPENING) and rest.endswith(_CLOSING)):
         reason = f"Write one {_OPENING}...{_CLOSING} and nothing else, but for a thought before it."
-        return Invalid("format", reason)
-    call = load_call(rest[len(_OPENING) : -len(_CLOSING)])
+        return (Invalid("format", reason),)
+    inner = rest[len(_OPENING) : -len(_CLOSING)]
+    if rules.max_calls_per_turn == 1:
+        return (_read_call(inner, rules),)
+    return tuple(_read_call(body, rules) for body in _BETWEEN.split(inner))
+
+
+def _read_call(body: str, rules: Rules) -> Action:
+    call = load_call(body)
     if isinstance(call, Invalid):
         return call
     if call.name not in rules.actions:
@@ -136,10 +150,9 @@ def _read_arguments(kind: type[Action], arguments: dict[str, Any], rules: Rules)
 
 
 def _first_observation(state: State) -> tuple[Part, ...]:
-    opening = (
-        f"The video lasts {state.video.duration_s:.2f} s. "
-        f"Here are {len(state.skim.times_s)} of its frames, each after its time:\n"
-    )
+    count = len(state.skim.times_s)
+    first = f"Here are {count} of its frames, each after its time:" if count else "No frame is shown first."
+    opening = f"The video lasts {state.video.duration_s:.2f} s. {first}\n"
     form = {
         "choice": "Answer with the letter of one option.",
         "numeric": "Answer with a number.",
@@ -148,7 +161,7 @@ def _first_observation(state: State) -> tuple[Part, ...]:
     return (
         TextPart(opening),
         *frame_parts(state.skim, stamped=True),
-        TextPart("\n"),
+        TextPart("\n" if count else ""),
         TextPart(question_text(state.task), given=True),
         TextPart(f"\n{form} {_limits(state, 0)}"),
     )
@@ -157,7 +170,9 @@ def _first_observation(state: State) -> tuple[Part, ...]:
 def _reply(state: State, index: int) -> tuple[Part, ...]:
     turn, parts = state.turns[index], [TextPart(f"<{TOOL_RESPONSE}>\n")]
     shown = tuple(part for clip in turn.clips for part in frame_parts(clip, stamped=True))
-    news = "" if turn.error is None else f"Refused. {turn.error.reason}"
+    news = told_bounds(state.rules, turn)
+    if turn.error is not None:
+        news = f"Refused. {turn.error.reason}"
     closing = TextPart(
         f"\n{news}{' ' if news else ''}{_limits(state, index + 1)}</{TOOL_RESPONSE}>".lstrip("\n")
     )

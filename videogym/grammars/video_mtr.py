@@ -247,7 +247,7 @@ class VideoMTR:
             stamp = f" (time: {time_s:.2f} s)" if state.rules.timestamps == "seconds" else ""
             parts += [
                 TextPart(f"frame_idx:{index}{stamp}, "),
-                FramePart(time_s, clip.region),
+                FramePart(time_s, clip.region, clip.scale),
                 TextPart("\n"),
             ]
         return tuple(parts)

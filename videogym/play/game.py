@@ -14,12 +14,12 @@ from typing import Any
 import gymnasium
 from PIL import Image
 
-from videogym.actions import begin
+from videogym.actions import Crop, begin
 from videogym.env import VideoQAEnv
 from videogym.geometry import Region
 from videogym.grammars import get_grammar
-from videogym.observations import resolved_size
 from videogym.rewards import answered_right, score
+from videogym.sizes import clip_size
 from videogym.state import Action, Clip, Move, Result, Rules, State
 from videogym.video import UnfitVideo, VideoError
 
@@ -153,7 +153,7 @@ class Game:
                 "turn": number,
                 "times_s": clip.times_s,
                 "region": _box(clip.region),
-                "size": resolved_size(state, clip.region),
+                "size": clip_size(clip, state.video, state.rules),
                 # Frames that the last turn brings are shown to nobody.
                 "pictures": len(self._pictures[i]) if i < len(self._pictures) else 0,
             }
@@ -236,7 +236,7 @@ class Game:
         batch = self._inner.store.frames(
             state.task.video,
             clip.times_s,
-            size=resolved_size(state, clip.region),
+            size=clip_size(clip, state.video, state.rules),
             region=clip.region.as_tuple() if clip.region else None,
         )
         return [_jpeg(Image.fromarray(pixels)) for pixels in batch.pixels]
@@ -275,6 +275,11 @@ def _rules(state: State) -> dict[str, Any]:
     return {
         "looks": [kind for kind in rules.actions if kind != "answer"],
         "regions": rules.regions,
+        "arguments": [
+            {"name": name, "whole": schema["type"] == "integer", "hint": schema["description"]}
+            for name, schema in Crop.parameters(rules).items()
+            if name in rules.crop_arguments
+        ],
         "crop_fps": rules.crop_fps,
         "clip_frames": rules.clip_frames,
         "max_turns": rules.max_turns,

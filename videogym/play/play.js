@@ -144,6 +144,7 @@
       ? `select shows up to ${view.clip_frames} of the candidate frames in a segment, the fine lines on the timeline`
       : `crop shows up to ${view.clip_frames} new frames of a segment, ${view.crop_fps} a second` +
         (view.regions ? "; drag on the picture to enlarge a part of it" : "");
+    if (!$("arguments").children.length) $("arguments").replaceChildren(...view.arguments.map(argument));
     const last = view.turns.at(-1);
     const refusal = last && (last.fault || last.results.map((result) => result.error?.reason).find(Boolean));
     $("refusal").textContent = visible(refusal ? `Refused. ${refusal}` : "");
@@ -151,6 +152,15 @@
     $("view").classList.toggle("over", view.over);
     $("stage").classList.toggle("regions", view.regions && !view.over);
   }
+
+  // A number that a crop may have beside its times; empty: left out.
+  function argument({ name, whole, hint }) {
+    const input = Object.assign(el("input", ""), { type: "number", name, min: 0, step: whole ? "1" : "any", title: hint });
+    input.addEventListener("input", () => able());
+    return el("label", "", `${name} `, input);
+  }
+
+  const asked = (name) => $("arguments").querySelector(`[name=${name}]`)?.valueAsNumber;
 
   function able() {
     const over = !view || view.over;
@@ -181,7 +191,8 @@
   function brings() {
     if (!chosen) return "Select a segment on the timeline, or a frame below.";
     const [start, end] = chosen;
-    let count = Math.floor(Math.max((end - start) * view.crop_fps, 2) / 2) * 2;
+    let count = Math.floor(Math.max((end - start) * (asked("fps") || view.crop_fps), 2) / 2) * 2;
+    count = asked("frames") || count;
     if (view.looks.includes("select")) count = view.pool_s.filter((time) => start <= time && time < end).length;
     const most = Math.min(view.clip_frames, view.frames_left === null ? Infinity : view.frames_left);
     return `${seconds(end - start)}, about ${Math.min(count, most)} frames` + (region ? " of a part of the picture" : "");
@@ -237,6 +248,11 @@
 
   function stage() {
     const clip = view.clips[staged.clip];
+    $("stage").hidden = !clip;
+    if (!clip) {
+      $("caption").textContent = "No frame was shown yet.";
+      return marks();
+    }
     const time = clip.times_s[staged.frame];
     $("shown").src = picture(staged.clip, staged.frame);
     $("shown").alt = `frame at ${seconds(time)}`;
@@ -257,7 +273,7 @@
     marks();
   }
 
-  const shownPart = () => view.clips[staged.clip].region || [0, 0, 1, 1];
+  const shownPart = () => view.clips[staged.clip]?.region || [0, 0, 1, 1];
 
   function outline(box, sides) {
     box.hidden = !sides;
@@ -490,7 +506,9 @@
     event.preventDefault();
     if (!chosen) return;
     const kind = event.submitter?.value || view.looks[0];
-    act({ kind, start_s: chosen[0], end_s: chosen[1], region: kind === "crop" ? region : null });
+    const asked = [...$("arguments").querySelectorAll("input")].filter((input) => Number.isFinite(input.valueAsNumber));
+    const more = Object.fromEntries(asked.map((input) => [input.name, input.valueAsNumber]));
+    act({ kind, start_s: chosen[0], end_s: chosen[1], ...(kind === "crop" ? { region, ...more } : {}) });
   });
   $("answer").addEventListener("submit", (event) => {
     event.preventDefault();

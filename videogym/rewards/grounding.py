@@ -21,8 +21,14 @@ def turn_segments(state: State, turn: Turn) -> tuple[Segment, ...]:
 
 def looked_regions(state: State) -> tuple[Region, ...]:
     """Regions of the executed looks, in the order of `looked_segments`."""
-    clips = (clip for turn in state.turns for clip in turn.clips)
-    return tuple(clip.region or WHOLE_FRAME for clip in clips)
+    duration_s = state.video.duration_s
+    shown = (
+        result.clip.region or WHOLE_FRAME
+        for turn in state.turns
+        for result in turn.results
+        if result.clip is not None and result.action.segment(duration_s) is not None
+    )
+    return tuple(shown)
 
 
 def best_coverage(

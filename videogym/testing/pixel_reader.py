@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,10 @@ from videogym.actions import Answer
 from videogym.env import VideoQAEnv
 from videogym.evaluate import Policy
 from videogym.observations import Observation
+from videogym.sizes import resized
 from videogym.state import Action, Clip, State
 from videogym.testing.policies import random_answer
 from videogym.video import FrameStore, region_box
-from videogym.video.sampling import smart_resize
 from videogym.video.synthetic.shapes import number_cells
 
 # Values of CSS, and of X11 for lime.
@@ -131,8 +131,8 @@ def resolve(
     rules, video = state.rules, state.video
     box = clip.region.as_tuple() if clip.region else None
     left, top, right, bottom = region_box(video.width, video.height, box or (0.0, 0.0, 1.0, 1.0))
-    limit = rules.max_pixels if max_pixels is None else max_pixels
-    height, width = smart_resize(bottom - top, right - left, rules.min_pixels, limit, rules.size_factor)
+    rules = rules if max_pixels is None else replace(rules, max_pixels=max_pixels)
+    width, height = resized(rules, right - left, bottom - top, clip.scale)
     return store.frames(state.task.video, clip.times_s, size=(width, height), region=box).pixels
 
 

@@ -6,7 +6,7 @@ r"""A trace as a line of JSON, and back.
 | `run`, `recipe` | name of the run, where it is missing that of the file; identity of the recipe |
 | `task` | as a line of a task file, with every field; `metadata` where there is any |
 | `video` | `duration_s`, `width`, `height`, `fingerprint` and the other facts of `VideoMeta` |
-| `skim` | a clip: `times_s`, and `region` as `[x0, y0, x1, y1]` or `null` |
+| `skim` | a clip: `times_s`, `region` as `[x0, y0, x1, y1]` or `null`; if told, `scale` and a `note` |
 | `turns` | `text` (`null` for a structured action), `well_formed`, `results`, `fault`, `reward`, `terms` |
 | `ending`, `cut` | why the rules ended the episode; why it was cut from outside |
 | `correct` | whether it ended with the right answer; `null`: the judge of it abstained |
@@ -28,7 +28,7 @@ from dataclasses import MISSING, asdict, fields
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from videogym.actions import Look
+from videogym.actions import Crop, Look
 from videogym.cost import Cost
 from videogym.geometry import Region, Segment
 from videogym.metadata import Metadata
@@ -82,7 +82,9 @@ def _task_row(task: Task) -> dict[str, Any]:
 
 
 def _clip_row(clip: Clip) -> dict[str, Any]:
-    return {"times_s": clip.times_s, "region": _box(clip.region)}
+    row = {"times_s": clip.times_s, "region": _box(clip.region)}
+    more = {"scale": clip.scale, "note": clip.note}
+    return row | {name: value for name, value in more.items() if value not in (None, "")}
 
 
 def _box(region: Region | None) -> tuple[float, ...] | None:
@@ -110,8 +112,13 @@ def _result_row(result: Result) -> dict[str, Any]:
 
 
 def _action_row(action: Action) -> dict[str, Any]:
-    values = {f.name: getattr(action, f.name) for f in fields(action)}  # type: ignore[arg-type]  # a dataclass
-    return {"kind": action.kind} | {name: _plain_value(value) for name, value in values.items()}
+    row: dict[str, Any] = {"kind": action.kind}
+    for one in fields(action):  # type: ignore[arg-type]  # a dataclass
+        value = getattr(action, one.name)
+        # Arguments that came later are written where they are given: other lines stay as they were.
+        if not (one.metadata.get("later") and value == one.default):
+            row[one.name] = _plain_value(value)
+    return row
 
 
 def _plain_value(value: Any) -> Any:
@@ -169,7 +176,10 @@ def from_line(line: bytes, run: str | None = None) -> Trace:
 def _check_looks(trace: Trace) -> None:
     results = (result for paid in trace.turns for result in paid.turn.results)
     for action in (result.action for result in results if result.clip is not None):
-        if isinstance(action, Look) and action.segment(trace.video.duration_s) is None:
+        # Where rules clamp, which a trace does not tell, a look from outside is executed. Such rules are
+        # those of crops with a rate or a count of their own.
+        clamped = isinstance(action, Crop) and not (action.fps is None and action.frames is None)
+        if isinstance(action, Look) and not clamped and action.segment(trace.video.duration_s) is None:
             raise TraceError(f"an executed look must lie in the video, got {action}")
 
 
@@ -237,7 +247,11 @@ def _clip(value: Any, name: str) -> Clip:
     times = tuple(_typed(time, f"{name}.times_s", (int, float)) for time in _list(row, "times_s"))
     if not all(map(math.isfinite, times)):
         raise TraceError(f"field '{name}.times_s' must hold finite seconds")
-    return Clip(times, _region(row, "region"))
+    scale = None if row.get("scale") is None else _typed(row["scale"], f"{name}.scale", (int, float))
+    if scale is not None and not 0 < scale <= _MOST:
+        raise TraceError(f"field '{name}.scale' must be a number above 0, got {_short(scale)}")
+    note = _typed(row.get("note", ""), f"{name}.note", str)
+    return Clip(times, _region(row, "region"), None if scale is None else float(scale), note)
 
 
 def _region(row: _Row, name: str) -> Region | None:
@@ -295,8 +309,10 @@ def _action(row: _Row) -> Action:
 
 def _value(value: Any, name: str, kind: Any) -> Any:
     """A field of an action, by its annotation."""
-    if value is None and NoneType in get_args(kind):
-        return None
+    if NoneType in get_args(kind):
+        if value is None:
+            return None
+        kind = next((one for one in get_args(kind) if one in (str, int, bool, float)), kind)
     if kind in (str, int, bool):
         return _typed(value, name, kind)
     if kind is float:

@@ -64,13 +64,14 @@ def window_indices(
     fps: float = 1.0,
     start_s: float | None = None,
     end_s: float | None = None,
+    min_frames: int = 2,
 ) -> NDArray[np.int64]:
     """Source frames of a skim (no window) or of a crop (a window in seconds), as LongVT draws them.
 
-    The count is ``fps`` times the window's length, at least 2, at most ``max_frames`` and the frames
-    there are, floored to an even number; positions include both ends. A window is clamped to the video:
-    the last frame begins before the end, so a window in the last of it can hold one frame alone. Hours into
-    a video of 1 fps and less a frame can come twice, as in the source: positions are float32.
+    The count is ``fps`` times the window's length, at least ``min_frames``, at most ``max_frames`` and the
+    frames there are, floored to an even number; positions include both ends. A window is clamped to the
+    video: the last frame begins before the end, so a window in the last of it can hold one frame alone.
+    Hours into a video of 1 fps and less a frame can come twice, as in the source: positions are float32.
 
     Raises:
         ValueError: fewer than two source frames lie in the window.
@@ -82,7 +83,7 @@ def window_indices(
     """
     first, last = window_bounds(num_frames, avg_fps, start_s, end_s)
     span = last - first + 1
-    count = math.floor(min(max(span / avg_fps * fps, 2), max_frames, span)) // 2 * 2
+    count = math.floor(min(max(span / avg_fps * fps, min_frames), max_frames, span)) // 2 * 2
     if count < 2:
         raise ValueError(f"a window needs room for 2 frames, got max_frames {max_frames}")
     return linspace_rounded(first, last, count)
@@ -114,6 +115,7 @@ def window_indices_by_time(
     fps: float = 1.0,
     start_s: float | None = None,
     end_s: float | None = None,
+    min_frames: int = 2,
 ) -> NDArray[np.int64]:
     """`window_indices` for a variable frame rate: evenly spaced in time instead of in frame number.
 
@@ -126,6 +128,7 @@ def window_indices_by_time(
         fps: frames a second of window.
         start_s: start of the window, seconds; None for the start of the video.
         end_s: end of the window, seconds; None for the end of the video.
+        min_frames: least count, as far as the window holds so many.
 
     Raises:
         ValueError: fewer than two source frames lie in the window.
@@ -135,7 +138,7 @@ def window_indices_by_time(
     if first >= last:
         raise ValueError(f"fewer than two frames between {start_s} s and {end_s} s")
     length_s = float(pts_s[last] - pts_s[first])
-    count = math.floor(min(max(length_s * fps, 2), max_frames, last - first + 1)) // 2 * 2
+    count = math.floor(min(max(length_s * fps, min_frames), max_frames, last - first + 1)) // 2 * 2
     if count < 2:
         raise ValueError(f"a window needs room for 2 frames, got max_frames {max_frames}")
     times = np.linspace(pts_s[first], pts_s[last], count)
@@ -159,11 +162,82 @@ def even_indices_by_time(pts_s: NDArray[np.float64], count: int) -> NDArray[np.i
     return np.searchsorted(pts_s, times, side="right").astype(np.int64) - 1
 
 
+def counted_indices(num_frames: int, count: int) -> NDArray[np.int64]:
+    """``count`` source frames, rounded to an even number, over the whole video with both ends.
+
+    Raises:
+        ValueError: that is fewer than two, or more than there are.
+
+    Source: ``nframes`` of ``smart_nframes`` in qwen-vl-utils 0.0.14, as ParaVT asks for its overview.
+    """
+    even = round(count / 2) * 2
+    if not 2 <= even <= num_frames:
+        raise ValueError(f"{even} frames cannot be drawn from a video of {num_frames}")
+    return linspace_rounded(0, num_frames - 1, even)
+
+
+def strided_indices(num_frames: int, avg_fps: float, fps: float, max_frames: int = 0) -> NDArray[np.int64]:
+    """Every n-th source frame, n the frames between two of ``fps``; above ``max_frames`` evenly spread.
+
+    Args:
+        num_frames: of the video.
+        avg_fps: of the video.
+        fps: frames a second that are wanted.
+        max_frames: more of them are replaced by so many from the first frame to the last; 0: no cap.
+
+    Source: first frames of VideoZoomer. The last frame of a short video is seldom among them.
+    """
+    indices = np.arange(0, num_frames, max(1, round(avg_fps / fps)), dtype=np.int64)
+    if max_frames and len(indices) > max_frames:
+        return linspace_floored(0, num_frames - 1, max_frames)
+    return indices
+
+
+def truncated_indices(
+    num_frames: int, avg_fps: float, start_s: float, end_s: float, count: int
+) -> NDArray[np.int64]:
+    """``count`` source frames from the one at the start to the one at the end, both clamped to the video.
+
+    A frame comes several times where there are not so many; past the end all are the last one.
+
+    Source: frames of a call in VideoZoomer.
+    """
+    last_frame = num_frames - 1
+    first = min(max(_frame_at(start_s, avg_fps), 0), last_frame)
+    return linspace_floored(first, min(max(_frame_at(end_s, avg_fps), first), last_frame), count)
+
+
+def _frame_at(time_s: float, avg_fps: float) -> int:
+    place = time_s * avg_fps
+    return int(place) if math.isfinite(place) else int(math.copysign(2**62, place))
+
+
+def nearest_indices(pts_s: NDArray[np.float64], times_s: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The source frame whose presentation time is nearest to each instant; of two the earlier."""
+    after = np.clip(np.searchsorted(pts_s, times_s, side="left"), 0, len(pts_s) - 1)
+    before = np.maximum(after - 1, 0)
+    earlier = times_s - pts_s[before] <= pts_s[after] - times_s
+    return np.where(earlier, before, after).astype(np.int64)
+
+
+def shrink_truncated(width: int, height: int, max_pixels: int) -> tuple[int, int]:
+    """``(width, height)`` of at most so many pixels: both sides by one factor, each cut to whole pixels.
+
+    Never enlarged; a side is at least 1.
+
+    Source: frames of VideoZoomer, before the processor of its model rounds them once more.
+    """
+    if width * height <= max_pixels:
+        return width, height
+    factor = math.sqrt(max_pixels / (width * height))
+    return max(1, int(width * factor)), max(1, int(height * factor))
+
+
 MAX_ASPECT = 200  # of a frame that `smart_resize` takes
 
 
 def smart_resize(
-    height: int, width: int, min_pixels: int, max_pixels: int, factor: int = 28
+    height: float, width: float, min_pixels: int, max_pixels: int, factor: int = 28
 ) -> tuple[int, int]:
     """``(height, width)`` within a pixel budget, aspect kept, sides multiples of ``factor``.
 
