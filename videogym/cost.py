@@ -13,7 +13,7 @@ import numpy as np
 
 from videogym.video import decoding_time
 
-Part = Literal["model", "environment"]
+Spender = Literal["model", "environment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Stopwatch:
         self.cost = FREE
         self._mark, self._decoded = decoding_time.now_s(), decoding_time.decoding_s()
 
-    def lap(self, part: Part) -> Cost:
+    def lap(self, part: Spender) -> Cost:
         """Give the time since the last lap, or the beginning, to a part.
 
         Returns:

@@ -63,6 +63,12 @@ def write_lvbench(path: Path, rows: Rows) -> Path:
     return write_jsonl(path, lines)
 
 
+def write_choices(path: Path, rows: Rows) -> Path:
+    made = {"suitable": True, "question": HTML, "options": MCQ, "answer": "C"}
+    write_jsonl(path.with_suffix(".questions.jsonl"), [{"qid": qid, **made} for qid in (8737, 2)])
+    return write_jsonl(path, rows)
+
+
 def write_nextgqa(path: Path, rows: Rows) -> Path:
     write_json(
         path.with_name("gsub_val.json"),
@@ -474,6 +480,39 @@ SAMPLES = {
         ),
         "line 2",
     ),
+    "qvhighlights-choices": Sample(
+        "highlight_train_release.jsonl",
+        write_choices,
+        (
+            {
+                "qid": 8737,
+                "query": "A family is playing basketball.",
+                "duration": 126,
+                "vid": "bP5KfdFJzC4_660.0_810.0",
+                "relevant_windows": [[0, 16], [20, 24]],
+                "saliency_scores": [[4, 1, 1], [4, 1, 1]],
+            },
+            {
+                "qid": 2,
+                "query": "A dog.",
+                "duration": 150,
+                "vid": "x_0.0_150.0",
+                "relevant_windows": [[2, 8]],
+            },
+        ),
+        Task(
+            task_id="8737",
+            video="bP5KfdFJzC4_660.0_810.0.mp4",
+            question=HTML,
+            kind="choice",
+            options=OPTIONS,
+            answer="C",
+            evidence=(Segment(0, 16), Segment(20, 24)),
+            source="qvhighlights",
+            metadata={"duration": 126, "query": "A family is playing basketball."},
+        ),
+        "line 2",
+    ),
     "video-mme": Sample(
         "test-00000-of-00001.parquet",
         write_parquet,
@@ -614,6 +653,7 @@ def test_whatever_else_a_row_tells_is_metadata(name: str, tmp_path: Path) -> Non
             "most": [0] * 101,
         }
         rows = [row | told | rest for row in SAMPLES[name].rows]
+        SAMPLES[name].write(tmp_path / SAMPLES[name].file, list(SAMPLES[name].rows))  # and what is beside
         files = [write_json((tmp_path / SAMPLES[name].file).with_suffix(".json"), rows)]
         if name != "mlvu":  # whose candidates are of several types, which no table holds
             blobs = [row | {"blob": b"x", "day": datetime.date(2026, 1, 1)} for row in rows]
@@ -728,6 +768,8 @@ FAULTS = [
     ("qvhighlights", {"relevant_windows": MISSING}, "field 'relevant_windows' is missing"),
     ("qvhighlights", {"relevant_windows": [[0, 152]]}, "evidence [0, 152) s lies outside its video of 150"),
     ("qvhighlights", {"duration": "long"}, "field 'duration' must be a positive number of seconds"),
+    ("qvhighlights-choices", {"relevant_windows": [[0, 152]]}, "lies outside its video of 150"),
+    ("qvhighlights-choices", {"duration": None}, "field 'duration' must be a positive number of seconds"),
     ("video-mme", {"options": ["A. a", "B. b"], "answer": "a"}, "answer must be one of A, B"),
     ("video-mme", {"videoID": "a\x00b"}, "field 'videoID' must be a path to a local file"),
     ("video-mme", {"videoID": "a/"}, "field 'videoID' must name a file, got 'a/'"),

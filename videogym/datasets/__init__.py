@@ -13,7 +13,7 @@ from videogym.datasets.moments import judge_moments, moment_task
 from videogym.datasets.nextgqa import read_nextgqa
 from videogym.datasets.overlap import Overlap, TrainedOnError, find_overlap, require_unseen
 from videogym.datasets.procedural import ProceduralTasks
-from videogym.datasets.qvhighlights import read_qvhighlights
+from videogym.datasets.qvhighlights import read_qvhighlights, read_qvhighlights_choices
 from videogym.datasets.task_files import read_tasks, write_tasks
 from videogym.datasets.tasks import (
     EvidenceError,
@@ -61,6 +61,7 @@ __all__ = [
     "read_mlvu",
     "read_nextgqa",
     "read_qvhighlights",
+    "read_qvhighlights_choices",
     "read_tasks",
     "read_video_mme",
     "read_video_mmmu",

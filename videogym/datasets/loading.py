@@ -18,7 +18,7 @@ from videogym.datasets.lvbench import read_lvbench
 from videogym.datasets.mlvu import read_mlvu
 from videogym.datasets.nextgqa import read_nextgqa
 from videogym.datasets.procedural import PROCEDURAL_PREFIX, ProceduralTasks
-from videogym.datasets.qvhighlights import read_qvhighlights
+from videogym.datasets.qvhighlights import read_qvhighlights, read_qvhighlights_choices
 from videogym.datasets.task_files import read_tasks
 from videogym.datasets.tasks import TaskFileError, TaskList, Tasks
 from videogym.datasets.video_mme import read_video_mme
@@ -45,6 +45,7 @@ READERS: dict[str, Callable[[str], TaskList]] = {
     "mlvu": read_mlvu,
     "nextgqa": read_nextgqa,
     "qvhighlights": read_qvhighlights,
+    "qvhighlights-choices": read_qvhighlights_choices,
     "video-mme": read_video_mme,
     "video-mmmu": read_video_mmmu,
     "videosiah-eval": read_videosiah_eval,
