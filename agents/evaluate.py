@@ -42,27 +42,10 @@ from .vlm.records import Record, write_records
 from .vlm.rollouts import make_chat_env, play_tasks
 
 OPTIONS = (
-    *(
-        "checkpoint",
-        "recipe",
-        "prompt_file",
-        "tasks",
-        "video_root",
-        "episodes",
-        "trained_on",
-        "device",
-        "dtype",
-    ),
-    *(
-        "video_form",
-        "window",
-        "max_new_tokens",
-        "max_context",
-        "rollouts_at_once",
-        "threads",
-        "server",
-        "by",
-    ),
+    *("checkpoint", "recipe", "prompt_file", "tasks", "video_root", "episodes", "trained_on"),
+    *("device", "dtype"),
+    *("video_form", "window", "max_new_tokens", "max_context", "max_concurrent_rollouts"),
+    *("threads", "server", "by"),
 )
 _SHARES = ("accuracy", "hit_rate")
 _WORDS = {"hit_rate": "hit rate", "invalid_rate": "turns refused", "cut_rate": "episodes cut"}
@@ -94,8 +77,9 @@ class Config(ChatConfig):
         Raises:
             ValueError: checkpoint, recipe or tasks are not named, or a number is out of range.
         """
-        for name in ("checkpoint", "recipe", "tasks"):
-            if not getattr(self, name):
+        named = {"checkpoint": self.model.checkpoint, "recipe": self.recipe, "tasks": self.tasks}
+        for name, value in named.items():
+            if not value:
                 raise ValueError(f"name the {name}: an evaluation has none by default")
         super().__post_init__()
         if self.episodes < 0:
@@ -109,7 +93,7 @@ class Config(ChatConfig):
     @property
     def at_once(self) -> int:
         """Episodes in lockstep."""
-        return self.rollouts_at_once or EVALUATED_AT_ONCE
+        return self.memory.max_concurrent_rollouts or EVALUATED_AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -147,14 +131,14 @@ def prepare(config: Config) -> Evaluation:
     if config.trained_on:
         require_unseen(tasks, load_tasks(config.trained_on, config.root))
     try:
-        torch.empty(0, device=config.device)
+        torch.empty(0, device=config.model.device)
     except (RuntimeError, AssertionError) as error:  # torch raises one or the other
-        raise ValueError(f"device {config.device!r} cannot be used: {error}") from error
+        raise ValueError(f"device {config.model.device!r} cannot be used: {error}") from error
     try:
         model = make_model(config, FrameStore(video_root=config.root))
     except (OSError, ValueError) as error:
         why = " ".join(str(error).split())  # transformers says it in several lines
-        raise ValueError(f"{config.checkpoint} is no model that can be loaded: {why}") from error
+        raise ValueError(f"{config.model.checkpoint} is no model that can be loaded: {why}") from error
     actor = make_actor(config, model, config.server)
     if config.server:  # it may have other weights
         actor.update_weights()
@@ -250,7 +234,7 @@ def write_metrics(path: Path, records: Sequence[Record], evaluation: Evaluation)
     """Write all figures as JSON: estimates, cost, groups, and what was left out."""
     config = evaluation.config
     row = {
-        "checkpoint": config.checkpoint,
+        "checkpoint": config.model.checkpoint,
         "recipe": config.rules.identity,
         "tasks": config.tasks,
         "episodes": len(records),
@@ -295,7 +279,7 @@ def main() -> None:
     try:
         config = from_options(Config, vars(arguments))
         tell_prompt(config)
-        torch.set_num_threads(config.threads)
+        torch.set_num_threads(config.runtime.threads)
         evaluation = prepare(config)
         arguments.out.mkdir(parents=True, exist_ok=True)  # that it cannot be is known before hours of play
     except (OSError, ValueError, EngineError) as error:

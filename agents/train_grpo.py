@@ -46,7 +46,7 @@ class Config(RunConfig):
     """Mean over episodes of means over their turns, or mean over all turns."""
     epochs: int = 2
     """Passes over a batch."""
-    minibatch: int = 128
+    mini_batch_size: int = 128
     """Turns per gradient step."""
     learning_rate: float = 5e-4
     """Learning rate at the start; it falls to zero on a straight line."""
@@ -54,7 +54,7 @@ class Config(RunConfig):
     """Clip the importance ratio below at 1 minus this value."""
     clip_high: float = 0.2
     """Clip the importance ratio above at 1 plus this value; DAPO's clip-higher is 0.28."""
-    entropy: float = 0.01
+    entropy_coef: float = 0.01
     """Coefficient of the entropy bonus."""
     max_grad_norm: float = 0.5
     """Clip the norm of the gradient to this value."""
@@ -75,7 +75,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
         RunDiverged: a loss is not finite.
         CheckpointMismatch: the folder belongs to another kind of run.
     """
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.runtime.threads)
     actor = make_actor(policy, sum(config.windows) + config.options)
     rewards = TurnRewards(config.rules.terms)
     compare = MCAdvantage(config.group_size, prompt_key="group", trajectory_return="sum")
@@ -83,7 +83,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
         actor,
         None,
         clip_epsilon=(config.clip_low, config.clip_high),
-        entropy_coeff=config.entropy,
+        entropy_coeff=config.entropy_coef,
     )
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
@@ -92,7 +92,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
     buffer = TensorDictReplayBuffer(
         storage=LazyTensorStorage(config.episodes * collector.max_turns),
         sampler=SamplerWithoutReplacement(),
-        batch_size=config.minibatch,
+        batch_size=config.mini_batch_size,
     )
     try:
         for iteration in run.iterations(progress):

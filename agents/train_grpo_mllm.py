@@ -31,7 +31,7 @@ from .training.run import TrainingRun, mean_over_ranks, mean_rows, optimizer_ste
 from .vlm.actor import ChatActor
 from .vlm.batch import RolloutBatch, complete_groups, group_advantage
 from .vlm.command import command_line
-from .vlm.config import ChatConfig
+from .vlm.config import ChatConfig, OptimizerConfig
 from .vlm.evaluation import make_evaluator, rollout_metrics
 from .vlm.policy import reference_policy, shard_model, trainable_parameters
 from .vlm.records import RolloutFiles
@@ -48,16 +48,10 @@ class Config(ChatConfig):
     """Tasks in an iteration."""
     group_size: int = 16
     """Rollouts per task."""
-    minibatch_groups: int = 8
+    mini_batch_groups: int = 8
     """Groups per gradient step."""
-    micro_batch_size: int = 16
-    """Rollouts per forward and backward pass; gradients are accumulated over the step."""
     learning_rate: float = 1e-6
     """Learning rate."""
-    weight_decay: float = 0.01
-    """Weight decay of AdamW."""
-    max_grad_norm: float = 1.0
-    """Clip the norm of the gradient to this value."""
     clip_low: float = 0.2
     """Clip the importance ratio below at 1 minus this value."""
     clip_high: float = 0.2
@@ -71,6 +65,8 @@ class Config(ChatConfig):
     (async) or in Ray workers."""
     workers: int = 2
     """Ray workers, or the groups that the async collector plays in parallel."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """AdamW, beside the learning rate."""
 
 
 def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -> TrainingRun:
@@ -87,10 +83,11 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         CheckpointMismatch: the folder belongs to another kind of run.
         EngineError: the engine failed.
     """
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.runtime.threads)
     reference = reference_policy(config, actor) if config.kl_coef else None
     parameters = trainable_parameters(shard_model(config, actor.model))
-    optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
+    memory, adamw = config.memory, config.optimizer
+    optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=adamw.weight_decay)
     run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), make_evaluator(config, actor))
     files = RolloutFiles(out / "records", run.first_iteration)
     actor.version = run.first_iteration  # records of a run that was resumed say what they would have
@@ -113,20 +110,20 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
             batch = RolloutBatch(complete_groups(rollouts), actor.model)
             with run.span("reference"):
                 if reference is not None:
-                    batch.set("reference", reference.log_probs(batch.records, config.micro_batch_size))
+                    batch.set("reference", reference.log_probs(batch.records, memory.micro_batch_size))
             batch.set_advantage(group_advantage(batch.returns, config.group_size))
             if not config.kl_coef:  # a divergence holds the policy back also where nothing is compared
                 batch = batch.with_contrast(config.group_size)
             updates = []
-            for minibatch in batch.split(config.minibatch_groups * config.group_size):
+            for minibatch in batch.split(config.mini_batch_groups * config.group_size):
                 total, parts = 0.0, []
                 with run.span("update"):
-                    for micro in actor.scorer.micro_batches(minibatch.records, config.micro_batch_size):
+                    for micro in actor.scorer.micro_batches(minibatch.records, memory.micro_batch_size):
                         loss, metrics = grpo_loss(config, loss_module, minibatch.tensors(micro), micro)
                         loss.backward()
                         total += loss.item()
                         parts += [metrics] if micro.active else []
-                    step = optimizer_step(parameters, optimizer, total, config.max_grad_norm)
+                    step = optimizer_step(parameters, optimizer, total, adamw.max_grad_norm)
                 updates.append(step | mean_over_ranks(parts))
             collector.update_policy_weights_()
             values = rollout_metrics(rollouts) | {"groups": len(batch) / config.group_size}

@@ -2,7 +2,7 @@
 
 One iteration: collect whole episodes; put every payment at the turn that earned it (gate) and pay for
 looking while the policy does not look (bonus); estimate advantages over turns; step down
-`ClipPPOLoss` in minibatches of turns. Any `agents.compact.discrete.DiscretePolicy` is trained by it.
+`ClipPPOLoss` in mini-batches of turns. Any `agents.compact.discrete.DiscretePolicy` is trained by it.
 
 Run ``python -m agents.train_ppo --out runs/ppo``. The same command resumes a run that was stopped.
 
@@ -53,13 +53,13 @@ class Config(RunConfig):
     """Lambda of GAE, over turns."""
     epochs: int = 4
     """Passes over a batch."""
-    minibatch: int = 128
+    mini_batch_size: int = 128
     """Turns per gradient step."""
     learning_rate: float = 5e-4
     """Learning rate at the start; it falls to zero on a straight line."""
     clip_epsilon: float = 0.2
     """Clip the importance ratio to 1 plus or minus this value."""
-    entropy: float = 0.01
+    entropy_coef: float = 0.01
     """Coefficient of the entropy bonus."""
     vf_coef: float = 1.0
     """Coefficient of the value loss."""
@@ -81,7 +81,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
         RunDiverged: a loss is not finite.
         CheckpointMismatch: the folder belongs to another kind of run.
     """
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.runtime.threads)
     actions = sum(config.windows) + config.options
     actor = make_actor(policy, actions)
     critic = TensorDictModule(Checked(policy, actions), in_keys=["inputs"], out_keys=["_", "state_value"])
@@ -90,7 +90,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
         actor,
         critic,
         clip_epsilon=config.clip_epsilon,
-        entropy_coeff=config.entropy,
+        entropy_coeff=config.entropy_coef,
         critic_coeff=config.vf_coef,
     )
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
@@ -100,7 +100,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
     buffer = TensorDictReplayBuffer(
         storage=LazyTensorStorage(config.episodes * collector.max_turns),
         sampler=SamplerWithoutReplacement(),
-        batch_size=config.minibatch,
+        batch_size=config.mini_batch_size,
     )
     try:
         for iteration in run.iterations(progress):

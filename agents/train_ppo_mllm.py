@@ -8,7 +8,7 @@ critic's error.
 Run ``python -m agents.train_ppo_mllm --checkpoint runs/sft/model --out runs/ppo``. The same command
 resumes a run that was stopped.
 
-Defaults are Video-MTR's: 16 tasks twice, minibatches of 8, a window of two turns, the paper's discount of
+Defaults are Video-MTR's: 16 tasks twice, mini-batches of 8, a window of two turns, the paper's discount of
 0.95 from turn to turn, a KL penalty against the reference policy inside the reward. Deviations: the
 critic is a linear head that reads the policy's own hidden states and does not change them, not a second
 model of 7 billion weights; no nucleus of 0.95 in sampling, so that the trained distribution is the sampled
@@ -39,7 +39,7 @@ from .training.run import TrainingRun, mean_rows, optimizer_step
 from .vlm.actor import ChatActor
 from .vlm.batch import RolloutBatch
 from .vlm.command import command_line
-from .vlm.config import ChatConfig
+from .vlm.config import ChatConfig, MemoryConfig, OptimizerConfig, SamplingConfig
 from .vlm.evaluation import make_evaluator, rollout_metrics
 from .vlm.policy import reference_policy, trainable_parameters
 from .vlm.records import Record, RolloutFiles
@@ -52,37 +52,25 @@ class Config(ChatConfig):
 
     recipe: str = "VIDEO_MTR_TINY"
     """Recipe of all episodes, or its name, such as LONGVT/paper."""
-    window: int = 2
-    """Number of earlier turns in the context; 0: all."""
-    temperature: float = 0.7
-    """Temperature of sampling, and of the distribution that is trained."""
-    max_new_tokens: int = 512
-    """Limit of tokens in one output."""
     iterations: int = 500
     """Number of iterations; each collects a batch and learns from it."""
     groups: int = 16
     """Tasks in an iteration."""
     group_size: int = 2
     """Episodes per task."""
-    minibatch: int = 8
+    mini_batch_size: int = 8
     """Episodes per gradient step."""
-    micro_batch_size: int = 8
-    """Episodes per forward and backward pass; gradients are accumulated over the step."""
     learning_rate: float = 1e-6
     """Learning rate of the policy."""
     critic_learning_rate: float = 1e-5
     """Learning rate of the critic's head."""
     vf_coef: float = 1.0
     """Coefficient of the value loss."""
-    weight_decay: float = 0.01
-    """Weight decay of AdamW."""
-    max_grad_norm: float = 1.0
-    """Clip the norm of the gradient to this value."""
     clip_epsilon: float = 0.2
     """Clip the importance ratio to 1 plus or minus this value."""
     value_clip: float = 0.5
     """Clip the change of the critic's values to this, see `agents.training.losses.clipped_value_loss`."""
-    entropy: float = 0.001
+    entropy_coef: float = 0.001
     """Coefficient of the entropy bonus."""
     kl_coef: float = 0.001
     """Coefficient of the KL penalty in the reward of each token; 0: no reference policy is kept."""
@@ -101,6 +89,12 @@ class Config(ChatConfig):
     (async) or in Ray workers."""
     workers: int = 2
     """Ray workers, or the groups that the async collector plays in parallel."""
+    sampling: SamplingConfig = SamplingConfig(window=2, temperature=0.7, max_new_tokens=512)
+    """What the model reads of a conversation, and how its outputs are sampled."""
+    memory: MemoryConfig = MemoryConfig(micro_batch_size=8)
+    """Memory against time."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """AdamW, beside the learning rate."""
 
 
 def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -> TrainingRun:
@@ -119,16 +113,17 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         ValueError: torchrun started this: the critic's weights have no shards.
     """
     alone("agents.train_ppo_mllm, whose critic has no shards,")
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.runtime.threads)
     critic = make_critic(actor)
     parameters = [*trainable_parameters(actor.model), *critic.parameters()]
     groups: list[dict[str, Any]] = [{"params": trainable_parameters(actor.model)}]
     groups.append({"params": [*critic.parameters()], "lr": config.critic_learning_rate})
-    optimizer = torch.optim.AdamW(groups, config.learning_rate, weight_decay=config.weight_decay)
+    memory, adamw = config.memory, config.optimizer
+    optimizer = torch.optim.AdamW(groups, config.learning_rate, weight_decay=adamw.weight_decay)
     reference = reference_policy(config, actor) if config.kl_coef else None
     shaping = make_shaping(config)
-    memory = nn.ModuleDict({"shaping": shaping, "critic": critic})
-    run = TrainingRun(config, out, actor.model, optimizer, memory, make_evaluator(config, actor))
+    lasting = nn.ModuleDict({"shaping": shaping, "critic": critic})
+    run = TrainingRun(config, out, actor.model, optimizer, lasting, make_evaluator(config, actor))
     files = RolloutFiles(out / "records", run.first_iteration)
     actor.version = run.first_iteration  # records of a run that was resumed say what they would have
     loss_module = make_loss(config, actor.model.device)
@@ -151,20 +146,20 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
             if len(batch):
                 with run.span("advantage"):
                     if reference is not None:
-                        batch.set("reference", reference.log_probs(batch.records, config.micro_batch_size))
+                        batch.set("reference", reference.log_probs(batch.records, memory.micro_batch_size))
                     rewards = shaping(rewards_of_turns(batch.records))["next", "reward"]
                     values["trained_reward"] = float(rewards.sum()) / len(batch)
                     estimate(config, batch, rewards, actor, critic)
             # Neighbours began alike; an order of their own would compute their prefixes twice.
-            for minibatch in batch.split(config.minibatch):
+            for minibatch in batch.split(config.mini_batch_size):
                 total, parts = 0.0, []
                 with run.span("update"):
-                    for micro in actor.scorer.micro_batches(minibatch.records, config.micro_batch_size):
+                    for micro in actor.scorer.micro_batches(minibatch.records, memory.micro_batch_size):
                         loss, metrics = ppo_loss(config, loss_module, critic, minibatch, micro)
                         loss.backward()
                         total += loss.item()
                         parts.append(metrics)
-                    step = optimizer_step(parameters, optimizer, total, config.max_grad_norm)
+                    step = optimizer_step(parameters, optimizer, total, adamw.max_grad_norm)
                 updates.append(step | mean_rows(parts))
             if len(batch):
                 collector.update_policy_weights_()
@@ -187,7 +182,7 @@ def make_loss(config: Config, device: torch.device) -> GRPOLoss:
         ScoredPolicy(),
         clip_epsilon=config.clip_epsilon,
         entropy_bonus=True,
-        entropy_coeff=config.entropy,
+        entropy_coeff=config.entropy_coef,
         aggregation="token_mean",
         masking_strategy="rlhf",  # sampled tokens of all turns
         device=device,
@@ -279,7 +274,7 @@ def estimate(
     """
     values: list[Tensor] = []
     with torch.no_grad():
-        for scored in actor.scorer.in_parts(batch.records, config.micro_batch_size):
+        for scored in actor.scorer.in_parts(batch.records, config.memory.micro_batch_size):
             values += critic(scored.hidden.float())[:, 0].cpu().split(scored.counts)
     reward, turn_end = [], []
     for row, record, paid in zip(batch.rows, batch.records, rewards[..., 0], strict=True):

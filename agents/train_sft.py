@@ -19,7 +19,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -33,11 +33,12 @@ from videogym.grammars import get_grammar
 
 from .demonstrations.evidence import Demonstrator, ScriptedPolicy
 from .demonstrations.scenes import HastyWords, SceneDemonstrator
+from .training.options import EvaluationConfig, RuntimeConfig
 from .training.ranks import broadcast_from_rank0
 from .training.run import TrainingRun, optimizer_step
 from .vlm.actor import ChatActor
 from .vlm.command import command_line
-from .vlm.config import ChatConfig
+from .vlm.config import TASKS, ChatConfig, OptimizerConfig
 from .vlm.env import ChatEnv
 from .vlm.evaluation import make_evaluator
 from .vlm.policy import shard_model, trainable_parameters
@@ -51,11 +52,9 @@ CONVERSATIONS = "longvt-sft:"  # how a source of tasks begins whose rows hold co
 
 
 @dataclass(frozen=True)
-class Config(ChatConfig):
-    """Everything a run depends on, beside the weights it starts from."""
+class DemonstrationConfig:
+    """Who demonstrates where there are no records, and how."""
 
-    records: str = ""
-    """File or folder of examples; empty: a scripted policy demonstrates."""
     script: Literal["evidence", "scenes", "traces"] = "evidence"
     """Who demonstrates: `agents.demonstrations.evidence`, for all tasks with evidence;
     `agents.demonstrations.scenes`, which says what frames show and teaches a model that cannot see yet; or
@@ -82,28 +81,42 @@ class Config(ChatConfig):
     """Share of the evidence script's turns that make a call which is refused."""
     look_again: bool = False
     """Look also at evidence that the skim already shows, as LongVT's conversations do."""
-    iterations: int = 3000
-    """Gradient steps."""
-    groups: int = 4
-    """Tasks per gradient step, with all their examples."""
-    micro_batch_size: int = 16
-    """Examples per forward and backward pass; gradients are accumulated over the step."""
-    learning_rate: float = 5e-5
-    """Highest learning rate, falling in a half cosine."""
-    vision_lr: float = 1.0
-    """Factor of the vision tower's learning rate."""
-    warmup: float = 0.1
-    """Share of the steps over which the learning rate warms up."""
+
+
+@dataclass(frozen=True)
+class SFTOptimizerConfig(OptimizerConfig):
+    """AdamW, beside the highest learning rate."""
+
     weight_decay: float = 0.0
     """Weight decay of AdamW."""
     beta2: float = 0.999
     """Second beta of AdamW; a model that starts from random weights learns faster with a lower one."""
-    max_grad_norm: float = 1.0
-    """Clip the norm of the gradient to this value."""
-    eval_every: int = 500
-    """Steps between evaluations; there is one after the last."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints; there is one after the last."""
+    warmup: float = 0.1
+    """Share of the steps over which the learning rate warms up."""
+    vision_lr_mult: float = 1.0
+    """Factor of the vision tower's learning rate."""
+
+
+@dataclass(frozen=True)
+class Config(ChatConfig):
+    """Everything a run depends on, beside the weights it starts from."""
+
+    records: str = ""
+    """File or folder of examples; empty: a scripted policy demonstrates."""
+    demonstrations: DemonstrationConfig = DemonstrationConfig()
+    """Who demonstrates where there are no records, and how."""
+    iterations: int = 3000
+    """Gradient steps."""
+    groups: int = 4
+    """Tasks per gradient step, with all their examples."""
+    learning_rate: float = 5e-5
+    """Highest learning rate, falling in a half cosine."""
+    evaluation: EvaluationConfig = EvaluationConfig(TASKS.format(count=200, split="val"), eval_every=500)
+    """Evaluations while a run trains."""
+    runtime: RuntimeConfig = RuntimeConfig(checkpoint_every=500)
+    """Where a run reads and writes."""
+    optimizer: SFTOptimizerConfig = SFTOptimizerConfig()
+    """AdamW, beside the highest learning rate."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant.
@@ -113,13 +126,14 @@ class Config(ChatConfig):
                 shares cannot be meant, or the tasks have no conversations.
         """
         super().__post_init__()
-        usual = {option.name: option.default for option in fields(Config)}
+        script = self.demonstrations.script
         for name in ("glances", "hasty", "gives_up", "hasty_words", "hasty_look"):
-            if (value := getattr(self, name)) != usual[name] and self.script != "scenes":
-                raise ValueError(f"{name}={value} needs script='scenes', got {self.script!r}")
-        if self.script == "scenes":
+            value, usual = getattr(self.demonstrations, name), getattr(DemonstrationConfig, name)
+            if value != usual and script != "scenes":
+                raise ValueError(f"{name}={value} needs script='scenes', got {script!r}")
+        if script == "scenes":
             demonstrator(self)  # refuses shares that do not add up
-        if self.script == "traces" and not self.tasks.startswith(CONVERSATIONS):
+        if script == "traces" and not self.tasks.startswith(CONVERSATIONS):
             raise ValueError(f"script='traces' needs tasks='{CONVERSATIONS}FILE', got {self.tasks!r}")
 
 
@@ -137,12 +151,12 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         RunDiverged: a loss is not finite.
         CheckpointMismatch: the folder belongs to another kind of run.
     """
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.runtime.threads)
     optimizer = torch.optim.AdamW(
         weight_groups(config, shard_model(config, actor.model)),
         config.learning_rate,
-        betas=(0.9, config.beta2),
-        weight_decay=config.weight_decay,
+        betas=(0.9, config.optimizer.beta2),
+        weight_decay=config.optimizer.weight_decay,
     )
     run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), make_evaluator(config, actor))
     if run.first_iteration >= config.iterations:
@@ -156,12 +170,12 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         records = [record for task in chosen(examples, config, iteration) for record in task]
         count, total = sum(int(learned(record).sum()) for record in records), 0.0
         with run.span("update"):
-            for micro in actor.scorer.micro_batches(records, config.micro_batch_size):
+            for micro in actor.scorer.micro_batches(records, config.memory.micro_batch_size):
                 loss = nll(micro, records) / count * micro.active
                 loss.backward()
                 total += loss.item()
-            step = optimizer_step(parameters, optimizer, total, config.max_grad_norm)
-        if run.is_due(iteration, config.eval_every):
+            step = optimizer_step(parameters, optimizer, total, config.optimizer.max_grad_norm)
+        if run.is_due(iteration, config.evaluation.eval_every):
             actor.update_weights()
         run.end_iteration(iteration, len(records), step)
     actor.update_weights()
@@ -177,13 +191,13 @@ def weight_groups(config: Config, model: nn.Module) -> list[dict[str, object]]:
     others = [weight for weight in trainable_parameters(model) if id(weight) not in known]
     groups: list[dict[str, object]] = [{"params": others, "full_lr": config.learning_rate}]
     if vision:
-        groups.append({"params": vision, "full_lr": config.learning_rate * config.vision_lr})
+        groups.append({"params": vision, "full_lr": config.learning_rate * config.optimizer.vision_lr_mult})
     return groups
 
 
 def rate(config: Config, iteration: int) -> float:
     """Factor of the learning rate: a rise, then a half cosine towards 0."""
-    rise = config.warmup * config.iterations
+    rise = config.optimizer.warmup * config.iterations
     if iteration < rise:
         return (iteration + 1) / rise
     return 0.5 * (1 + math.cos(math.pi * (iteration - rise) / (config.iterations - rise)))
@@ -195,17 +209,17 @@ def load_examples(config: Config, actor: ChatActor, progress: bool) -> list[Reco
         return list(
             read_records(Path(config.records), config.rules.identity, fingerprint(actor.model.tokenizer))
         )
-    env = make_chat_env(config, actor.model, config.tasks)
-    if config.script == "traces":
+    env, lesson = make_chat_env(config, actor.model, config.tasks), config.demonstrations
+    if lesson.script == "traces":
         return load_conversations(config, env, progress)
-    ids = [task.task_id for task in env.env.tasks[: config.demonstrated_tasks]]
-    lessons = [(demonstrator(config), config.per_task)]
-    if config.glances:
-        lessons.append((demonstrator(config, glances=1.0), config.glances))
+    ids = [task.task_id for task in env.env.tasks[: lesson.demonstrated_tasks]]
+    scripts = [(demonstrator(config), lesson.per_task)]
+    if lesson.glances:
+        scripts.append((demonstrator(config, glances=1.0), lesson.glances))
     played = (
-        record for i in ids for script, count in lessons for record in demonstrate(env, script, [i], count)
+        record for i in ids for script, count in scripts for record in demonstrate(env, script, [i], count)
     )
-    total = len(ids) * (config.per_task + config.glances)
+    total = len(ids) * (lesson.per_task + lesson.glances)
     examples = list(tqdm(played, "demonstrations", total, disable=not progress))
     if not any(turn.looked for record in examples for turn in record.turns):
         log.warning(
@@ -222,7 +236,8 @@ def load_conversations(config: Config, env: ChatEnv, progress: bool) -> list[Rec
     Raises:
         ValueError: none did.
     """
-    traces = read_longvt_traces(config.tasks.removeprefix(CONVERSATIONS))[: config.demonstrated_tasks]
+    traces = read_longvt_traces(config.tasks.removeprefix(CONVERSATIONS))
+    traces = traces[: config.demonstrations.demonstrated_tasks]
     counts: Counter[str] = Counter(kept=0)
     examples = list(replay(env, tqdm(traces, "conversations", disable=not progress), counts))
     said = ", ".join(f"{fate} {count}" for fate, count in counts.items())
@@ -234,25 +249,25 @@ def load_conversations(config: Config, env: ChatEnv, progress: bool) -> list[Rec
 
 def demonstrator(config: Config, glances: float = 0.0) -> ScriptedPolicy:
     """The configured script."""
-    grammar = get_grammar(config.rules.grammar)
-    if config.script == "scenes" and glances:
+    grammar, lesson = get_grammar(config.rules.grammar), config.demonstrations
+    if lesson.script == "scenes" and glances:
         return SceneDemonstrator(grammar, config.seed, wrong_looks=0.0, glances=glances)
-    if config.script == "scenes":
+    if lesson.script == "scenes":
         return SceneDemonstrator(
             grammar,
             config.seed,
-            wrong_looks=config.wrong_looks,
-            hasty=config.hasty,
-            gives_up=config.gives_up,
-            hasty_words=config.hasty_words,
-            hasty_look=config.hasty_look,
+            wrong_looks=lesson.wrong_looks,
+            hasty=lesson.hasty,
+            gives_up=lesson.gives_up,
+            hasty_words=lesson.hasty_words,
+            hasty_look=lesson.hasty_look,
         )
     return Demonstrator(
         grammar,
         config.seed,
-        wrong_looks=config.wrong_looks,
-        refused_calls=config.refused_calls,
-        look_again=config.look_again,
+        wrong_looks=lesson.wrong_looks,
+        refused_calls=lesson.refused_calls,
+        look_again=lesson.look_again,
     )
 
 

@@ -68,7 +68,7 @@ def main() -> None:
     """Play two episodes with it."""
     with tempfile.TemporaryDirectory() as folder:
         build(Path(folder))
-        config = ChatConfig(checkpoint=folder, tasks=TASKS, max_new_tokens=8)
+        config = ChatConfig.of(checkpoint=folder, tasks=TASKS, max_new_tokens=8)
         model: QwenVL = make_model(config, FrameStore())
         env = make_chat_env(config, model, TASKS, groups=2)
         played = rollouts(env, make_actor(config, model))

@@ -50,7 +50,7 @@ class MeanColours(DiscretePolicy):
 
 
 tasks = "procedural:skim_suffices?level=0&duration_s=60&count={count}&split={split}"
-config = Config(
+config = Config.of(
     tasks=tasks.format(count=2000, split="train"),
     eval_tasks=tasks.format(count=200, split="val"),
     windows=(4,),
@@ -60,7 +60,7 @@ config = Config(
     eval_episodes=200,
     eval_every=60,
 )
-policy, env = MeanColours(sum(config.windows)), make_env(config, config.eval_tasks)
+policy, env = MeanColours(sum(config.windows)), make_env(config, config.evaluation.eval_tasks)
 before = evaluate(Acting(policy), env, episodes=200, progress=progress_bar("episodes")).accuracy
 train(config, policy, Path(tempfile.mkdtemp()), progress=True)
 after = evaluate(Acting(policy), env, episodes=200, progress=progress_bar("episodes")).accuracy

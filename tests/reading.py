@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -140,11 +140,11 @@ def an_update_of_a_language_model() -> Reading:
     from videogym import FrameStore
 
     disable_progress_bar()
-    sizes = {"groups": 2, "group_size": 2, "minibatch_groups": 1, "max_new_tokens": 8}
-    config = train_grpo_mllm.Config(**LOOP, **sizes)
+    sizes = {"groups": 2, "group_size": 2, "mini_batch_groups": 1, "max_new_tokens": 8}
+    config = train_grpo_mllm.Config.of(**LOOP, **sizes)
 
     def train(folder: Path) -> None:
-        named = replace(config, checkpoint=str(tiny_checkpoint(folder / "tiny", config)))
+        named = config.with_options(checkpoint=str(tiny_checkpoint(folder / "tiny", config)))
         actor = make_actor(named, make_model(named, FrameStore()))
         train_grpo_mllm.train(named, actor, folder / "run")
 
@@ -156,7 +156,7 @@ def an_update_of_a_compact_policy() -> Reading:
     from agents import train_ppo
     from agents.compact.run import make_compact
 
-    config = train_ppo.Config(**LOOP, episodes=4, windows=(4,))
+    config = train_ppo.Config.of(**LOOP, episodes=4, windows=(4,))
     return first_iteration(
         train_ppo.train, lambda folder: train_ppo.train(config, make_compact(config), folder / "run")
     )

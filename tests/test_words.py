@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from agents.training.options import RENAMED
+
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
     path for folder in ("videogym", "agents", "examples", "tests") for path in (ROOT / folder).rglob("*.py")
@@ -46,14 +48,11 @@ NAMES = {
     "divided": "map_across_ranks",
     "Assembled": "full_tensor",
     "first_policy": "reference_policy",
+    "rollouts_at_once": "max_concurrent_rollouts",
+    "minibatch_groups": "mini_batch_groups",
+    "vision_lr": "vision_lr_mult",
 }
-OPTIONS = {
-    "--lr": "--learning-rate",
-    "--critic-lr": "--critic-learning-rate",
-    "--kl": "--kl-coef",
-    "--critic": "--vf-coef",
-    "--at-once": "--micro-batch-size",
-}
+OPTIONS = {f"--{old}".replace("_", "-"): f"--{new}".replace("_", "-") for old, new in RENAMED.items()}
 PHRASES = {
     r"\bgo(es|ing|ne)? on with\b": "resume",
     r"\bnothing twice\b": "caching",

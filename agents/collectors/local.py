@@ -44,7 +44,7 @@ class LocalCollector:
         """See `RolloutCollector`."""
         self._env.set_seed(batch_seed(self._config, iteration))
         span = self._run.span if self._run else untimed
-        return rollouts(self._env, self._actor, self._config.rollouts_at_once, span)
+        return rollouts(self._env, self._actor, self._config.memory.max_concurrent_rollouts, span)
 
     def update_policy_weights_(self) -> None:
         """See `RolloutCollector`."""
@@ -92,7 +92,8 @@ class RankCollector:
 
     def _play(self, groups: Sequence[Sequence[Episode]]) -> list[Sequence[Record]]:
         episodes = [episode for group in groups for episode in group]
-        return self._groups(play_in_parts(self._env, self._actor, episodes, self._config.rollouts_at_once))
+        at_once = self._config.memory.max_concurrent_rollouts
+        return self._groups(play_in_parts(self._env, self._actor, episodes, at_once))
 
     def _groups(self, rows: Sequence[T]) -> list[Sequence[T]]:
         return [rows[first : first + self._group_size] for first in range(0, len(rows), self._group_size)]

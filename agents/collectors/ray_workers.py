@@ -54,9 +54,9 @@ class RolloutWorker:
 
     def __init__(self, config: ChatConfig, groups: int, make_actor: Callable[[], ChatActor]) -> None:
         disable_progress_bar()
-        torch.set_num_threads(config.threads)
+        torch.set_num_threads(config.runtime.threads)
         self._actor, self._loaded = make_actor(), False
-        self._at_once = config.rollouts_at_once
+        self._at_once = config.memory.max_concurrent_rollouts
         self._tokenizer = fingerprint(self._actor.model.tokenizer)
         self._env = make_chat_env(config, self._actor.model, config.tasks, groups=groups)
 
@@ -129,7 +129,7 @@ class RayCollector:
         self._started = not ray.is_initialized()
         if self._started:
             ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else workers)
-        needed = {"CPU": 1, "GPU": int(torch.device(config.device).type == "cuda")}
+        needed = {"CPU": 1, "GPU": int(torch.device(config.model.device).type == "cuda")}
         there = ray.cluster_resources()
         for name, each in needed.items():
             if workers * each > there.get(name, 0):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -95,9 +94,9 @@ def make_collector(
     if kind == "async":
         return AsyncCollector(config, actor, env, workers * group_size, run)
     if make_worker is None:
-        if not config.checkpoint:
+        if not config.model.checkpoint:
             raise ValueError(
-                "Ray workers load config.checkpoint, which names none; name one or give make_worker"
+                "Ray workers load config.model.checkpoint, which names none; name one or give make_worker"
             )
         make_worker = functools.partial(transformers_actor, config)
     try:
@@ -112,5 +111,5 @@ def make_collector(
 def transformers_actor(config: ChatConfig) -> ChatActor:
     """The configured checkpoint, sampled with transformers."""
     # Ray shows a worker its own accelerator alone, whichever the trainer is on.
-    config = replace(config, device=torch.device(config.device).type)
+    config = config.with_options(device=torch.device(config.model.device).type)
     return make_actor(config, make_model(config, FrameStore(video_root=config.root, open_videos=64)))

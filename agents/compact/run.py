@@ -17,7 +17,7 @@ from videogym import DiscreteActions, FrameStore, VideoQAEnv, evaluate
 from videogym.datasets import Tasks, load_tasks, require_unseen
 from videogym.evaluate import Estimate, Report
 
-from ..training.options import LoopConfig, add_options, quiet_libraries, read_config
+from ..training.options import EvaluationConfig, LoopConfig, add_options, quiet_libraries, read_config
 from ..training.run import TrainingRun
 from .discrete import Acting, DiscretePolicy
 from .env import EpisodeEnv
@@ -33,8 +33,8 @@ class RunConfig(LoopConfig):
 
     tasks: str = TASKS.format(count=4000, split="train")
     """Source of the training tasks: a task file, FORMAT:PATH or procedural:."""
-    eval_tasks: str = TASKS.format(count=200, split="val")
-    """Source of the held-out tasks."""
+    evaluation: EvaluationConfig = EvaluationConfig(TASKS.format(count=200, split="val"))
+    """Evaluations while a run trains."""
     windows: tuple[int, ...] = (16,)
     """Numbers of windows a policy can look at, see `videogym.DiscreteActions`."""
     options: int = 4
@@ -46,8 +46,6 @@ class RunConfig(LoopConfig):
     in threads with one batching server (async)."""
     workers: int = 2
     """Worker processes of the parallel collector."""
-    eval_episodes: int = 100
-    """Number of held-out tasks in an evaluation, always the same ones."""
 
 
 C = TypeVar("C", bound=RunConfig)
@@ -88,10 +86,10 @@ class Evaluator:
     """
 
     def __init__(self, config: RunConfig, policy: DiscretePolicy) -> None:
-        self._env = make_env(config, config.eval_tasks)
+        self._env = make_env(config, config.evaluation.eval_tasks)
         held_out: Tasks = self._env.unwrapped.tasks  # type: ignore[attr-defined]
-        require_unseen(held_out[: config.eval_episodes], load_tasks(config.tasks, config.root))
-        self._acting, self._episodes = Acting(policy), config.eval_episodes
+        require_unseen(held_out[: config.evaluation.eval_episodes], load_tasks(config.tasks, config.root))
+        self._acting, self._episodes = Acting(policy), config.evaluation.eval_episodes
 
     def __call__(self) -> dict[str, float]:
         """Means, by the names of their curves."""
@@ -189,7 +187,7 @@ def command_line(about: str, config_class: type[C], train: Callable[..., Trainin
     arguments = parser.parse_args()
     config = read_config(parser, config_class, vars(arguments))
     quiet_libraries()
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.runtime.threads)
     policy = make_compact(config)
     if arguments.start != "cold" and not (arguments.out / "checkpoint").exists():
         envs = [make_env(config, config.tasks) for _ in range(64)]

@@ -258,14 +258,20 @@ def report_grpo(out: Path) -> None:
         "max_new_tokens": 48,
         "checkpoint": str(out / "tiny"),
     }
-    lesson = train_sft.Config(
+    lesson = train_sft.Config.of(
         **shared, iterations=60, demonstrated_tasks=64, groups=2, wrong_looks=0.3, learning_rate=1e-2
     )
     tiny_checkpoint(out / "tiny", lesson)
     actor = make_chat_actor(lesson, make_model(lesson, FrameStore()))
     train_sft.train(lesson, actor, out / "sft", progress=True)
-    config = train_grpo_mllm.Config(
-        **shared, iterations=60, groups=4, group_size=8, minibatch_groups=1, learning_rate=1e-3, kl_coef=0.0
+    config = train_grpo_mllm.Config.of(
+        **shared,
+        iterations=60,
+        groups=4,
+        group_size=8,
+        mini_batch_groups=1,
+        learning_rate=1e-3,
+        kl_coef=0.0,
     )
     train_grpo_mllm.train(config, actor, out / "grpo", progress=True)
     lines = (out / "grpo" / "log" / "scalars" / "reward.csv").read_text(encoding="utf-8").splitlines()

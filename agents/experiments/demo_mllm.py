@@ -54,8 +54,8 @@ from videogym.video import FrameBatch
 from .. import train_grpo_mllm, train_ppo_mllm, train_rft, train_sft
 from ..demonstrations.scenes import WORDS
 from ..models.visuals import FrameReader
-from ..training.options import quiet_libraries
-from ..training.run import RENAMED, TrainingRun, end_with_parent
+from ..training.options import RENAMED, options_of, quiet_libraries
+from ..training.run import TrainingRun, end_with_parent
 from ..training.staging import whole_file
 from ..vlm.actor import ChatActor
 from ..vlm.config import ChatConfig
@@ -75,6 +75,24 @@ GOAL = 0.85  # of the oracle, which answers everything
 SIGHT = 0.1  # more right answers than blind or by guessing, of a model that sees
 TESTED = 200  # held-out tasks
 GREY = np.uint8(128)
+
+
+# Of the options in the first results, which are known by their text.
+FIRST_ORDER = (
+    *("recipe", "video_root", "seed", "iterations", "eval_every", "checkpoint_every", "logger", "threads"),
+    *("tasks", "eval_tasks", "eval_episodes", "checkpoint", "dtype", "device", "lora_rank"),
+    *("freeze_vision", "video_form", "window", "temperature", "max_new_tokens", "max_context"),
+    *("max_concurrent_rollouts", "share_prefixes", "gradient_checkpointing"),
+    # Of supervised fine-tuning, and of the selection before it.
+    *("records", "script", "glances", "demonstrated_tasks", "per_task", "wrong_looks", "refused_calls"),
+    *("look_again",),
+    # Of all, where a loop has them.
+    *("groups", "group_size", "mini_batch_size", "mini_batch_groups", "micro_batch_size", "learning_rate"),
+    *("vision_lr_mult", "warmup", "critic_learning_rate", "vf_coef", "weight_decay", "beta2"),
+    *("max_grad_norm", "clip_epsilon", "value_clip", "entropy_coef", "clip_low", "clip_high", "kl_coef"),
+    *("aggregation", "gate", "bonus", "gamma_turn", "gamma_token", "lmbda", "collector", "workers"),
+    *("rollouts", "overlap_term", "min_overlap", "per_question"),
+)
 
 
 @dataclass(frozen=True)
@@ -105,29 +123,29 @@ def stages(recipe: str, seed: int) -> dict[str, Stage]:
         "script": "scenes",
     }
     lesson |= {"demonstrated_tasks": 5000, "per_task": 1, "groups": 12, "eval_every": 100}
-    sft = train_sft.Config(**shared, **lesson, iterations=1500)
+    sft = train_sft.Config.of(**shared, **lesson, iterations=1500)
     if recipe == "VIDEO_MTR_TINY":
         # Small steps over many episodes: most of what is sampled differently decides nothing.
         rl: dict[str, Any] = {
             "learning_rate": 3e-5,
             "critic_learning_rate": 1e-2,
-            "entropy": 0.0,
+            "entropy_coef": 0.0,
             "eval_every": 15,
         }
-        ppo = train_ppo_mllm.Config(
-            **shared, **rl, iterations=30, groups=64, minibatch=32, micro_batch_size=16
+        ppo = train_ppo_mllm.Config.of(
+            **shared, **rl, iterations=30, groups=64, mini_batch_size=32, micro_batch_size=16
         )
         # What random weights say is five times as long and never right.
         ppo_alone = replace(ppo, groups=16, iterations=10)
         # Indices of a pool come later than seconds: after 1,500 steps two of three seeds still misread
         # an eighth of the tasks they were trained on.
-        sft = replace(sft, window=ppo.window, iterations=2500)
+        sft = sft.with_options(window=ppo.sampling.window, iterations=2500)
         return {
             "sft": Stage("base", train_sft.train, sft),
             "ppo": Stage("sft", train_ppo_mllm.train, ppo),
             "ppo_alone": Stage("base", train_ppo_mllm.train, ppo_alone),
         }
-    grpo = train_grpo_mllm.Config(
+    grpo = train_grpo_mllm.Config.of(
         **shared,
         learning_rate=1e-4,
         kl_coef=0.0,
@@ -135,11 +153,11 @@ def stages(recipe: str, seed: int) -> dict[str, Stage]:
         eval_every=10,
         groups=16,
         group_size=8,
-        minibatch_groups=4,
+        mini_batch_groups=4,
     )
     alone = replace(grpo, groups=8, iterations=10)
     # Evidence of three seconds in looks of 27: an IoU of 0.3 is out of reach, one above 0 has seen it.
-    rft = train_rft.Config(
+    rft = train_rft.Config.of(
         **shared,
         learning_rate=1e-4,
         min_overlap=0.05,
@@ -171,7 +189,7 @@ def run_seed(recipe: str, seed: int, out: Path) -> dict[str, dict[str, Any]]:
     lesson = todo["sft"].config
     assert isinstance(lesson, train_sft.Config)
     tiny_checkpoint(folder / "base", lesson, train_sft.demonstrator(lesson), **SIZES)
-    made_by = {"base": f"{SIZES} {TESTED} {lesson.rules.identity} {lesson.eval_tasks}"}
+    made_by = {"base": f"{SIZES} {TESTED} {lesson.rules.identity} {lesson.evaluation.eval_tasks}"}
     results = {}
     with (
         (folder / "log.txt").open("a", encoding="utf-8") as log,
@@ -188,15 +206,18 @@ def run_seed(recipe: str, seed: int, out: Path) -> dict[str, dict[str, Any]]:
 
 def described(config: ChatConfig) -> str:
     """A config in the words of the first results, so that these are still known for what they are."""
-    words = str(config)
-    for old, new in RENAMED.items():
-        words = words.replace(f" {new}=", f" {old}=")
-    return words
+    first = {new: old for old, new in RENAMED.items()}
+    options = {option.name: option for option in options_of(type(config))}
+    order = [name for name in FIRST_ORDER if name in options]
+    # What came later counts where it is not as it was without it.
+    later = [name for name in options if name not in FIRST_ORDER]
+    order += [name for name in later if options[name].of(config) != options[name].default]
+    return f"Config({', '.join(f'{first.get(name, name)}={options[name].of(config)!r}' for name in order)})"
 
 
 def run_stage(name: str, stage: Stage, folder: Path) -> dict[str, Any]:
     """Train and measure one stage."""
-    config = replace(stage.config, checkpoint=str(folder / stage.parent))
+    config = stage.config.with_options(checkpoint=str(folder / stage.parent))
     if isinstance(config, train_rft.Config):
         config = replace(config, rollouts=str(folder / "runs" / stage.parent / "records"))
     actor = make_actor(config, make_model(config, FrameStore(open_videos=64)))
@@ -234,9 +255,9 @@ def measure(config: ChatConfig, checkpoint: Path) -> dict[str, Any]:
         answers that are others when it sees nothing; ``skim_hit_rate``, that of the skim alone.
     """
     started = time.monotonic()
-    config = replace(config, checkpoint=str(checkpoint), eval_tasks=tested(config))
+    config = config.with_options(checkpoint=str(checkpoint), eval_tasks=tested(config))
     store = FrameStore(open_videos=64)
-    tasks = load_tasks(config.eval_tasks)[:TESTED]
+    tasks = load_tasks(config.evaluation.eval_tasks)[:TESTED]
     skims = {task.task_id: skim(config, task.task_id) for task in tasks}
     shown = {task.video: frozenset(skims[task.task_id].times_s) for task in tasks}
     eyes: dict[str, FrameReader] = {
@@ -247,7 +268,7 @@ def measure(config: ChatConfig, checkpoint: Path) -> dict[str, Any]:
     played: dict[str, list[Record]] = {}
     for name, eye in eyes.items():
         actor = make_actor(config, make_model(config, eye))
-        env = make_chat_env(config, actor.model, config.eval_tasks)
+        env = make_chat_env(config, actor.model, config.evaluation.eval_tasks)
         played[name] = list(play_tasks(env, greedy(actor), list(skims), at_once=100))
         env.env.close()
     said = [
@@ -266,7 +287,7 @@ def measure(config: ChatConfig, checkpoint: Path) -> dict[str, Any]:
 
 def skim(config: ChatConfig, task_id: str) -> Clip:
     """What an episode begins with."""
-    env = VideoQAEnv(config.eval_tasks, config.rules)
+    env = VideoQAEnv(config.evaluation.eval_tasks, config.rules)
     env.reset(options={"task_id": task_id})
     env.close()
     return env.state.clips[0]
@@ -274,7 +295,7 @@ def skim(config: ChatConfig, task_id: str) -> Clip:
 
 def tested(config: ChatConfig) -> str:
     """Source of the tasks that models are measured on, the first `TESTED`; no run evaluates on them."""
-    return config.eval_tasks.replace("split=val", "split=test")
+    return config.evaluation.eval_tasks.replace("split=val", "split=test")
 
 
 def guessed(recipe: str) -> float:

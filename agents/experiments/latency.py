@@ -3,7 +3,7 @@
 The paper's figures are seconds of a whole benchmark, on eight GPUs behind one server (its table of
 inference latency). ``wall`` is that figure for one process; beside it stands what one question takes, and
 where that goes. Of the seconds in which several episodes are answered together each has an equal share;
-with ``--rollouts-at-once 1`` they are what somebody waits for a single answer.
+with ``--max-concurrent-rollouts 1`` they are what somebody waits for a single answer.
 
 Run ``python -m agents.experiments.latency --checkpoint MODEL --recipe LONGVT/paper --tasks
 video-mme:videomme.parquet lvbench:video_info.meta.jsonl --video-root videos/``, with the device and the

@@ -59,7 +59,7 @@ def run_cell(name: str, seed: int, out: Path, confidence: float = 0.0, progress:
     started = time.monotonic()
     config = replace(CONDITIONS[name].config, seed=seed)
     quiet_libraries()
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.runtime.threads)
     policy = taught(config, out / "taught", progress)
     soften_looks(policy, confidence)
     prefer_answers(policy, config, ANSWERS_AT_ONCE)
@@ -134,7 +134,8 @@ def prefer_answers(policy: CompactPolicy, config: RunConfig, share: float) -> No
 def _measure(
     name: str, config: RunConfig, confidence: float, policy: CompactPolicy, folder: Path, seconds: float
 ) -> Cell:
-    tasks = config.eval_tasks.replace("split=val", "split=test").replace("count=200", "count=400")
+    held_out = config.evaluation.eval_tasks
+    tasks = held_out.replace("split=val", "split=test").replace("count=200", "count=400")
     report = evaluate(Acting(policy), make_env(config, tasks))
     looks, env = [], make_env(config, tasks)
     for seed in range(50):

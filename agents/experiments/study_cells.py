@@ -27,12 +27,12 @@ class Condition:
 
 def _ppo(recipe: Recipe | str = "VIDEO_MTR/paper", **changes: Any) -> train_ppo.Config:
     values: dict[str, Any] = {"recipe": recipe, "bonus": "paper", "iterations": 40, **changes}
-    return train_ppo.Config(**_MEASURED, **values)
+    return train_ppo.Config.of(**_MEASURED, **values)
 
 
 def _grpo(recipe: Recipe | str, **changes: Any) -> train_grpo.Config:
     values: dict[str, Any] = {"recipe": recipe, "iterations": 40, "scale_by_std": False, **changes}
-    return train_grpo.Config(**_MEASURED, **values)
+    return train_grpo.Config.of(**_MEASURED, **values)
 
 
 _MEASURED: dict[str, Any] = {"eval_every": 5, "eval_episodes": 100, "checkpoint_every": 20}

@@ -8,35 +8,91 @@ import inspect
 import logging
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from videogym import Recipe, get_recipe
 from videogym.datasets import load_tasks
 
+RENAMED = {  # options under earlier names: the command, checkpoints and results may still have them
+    "lr": "learning_rate",
+    "critic_lr": "critic_learning_rate",
+    "kl": "kl_coef",
+    "critic": "vf_coef",
+    "at_once": "micro_batch_size",
+    "minibatch": "mini_batch_size",
+    "minibatch_groups": "mini_batch_groups",
+    "entropy": "entropy_coef",
+    "vision_lr": "vision_lr_mult",
+    "rollouts_at_once": "max_concurrent_rollouts",
+}
+
 
 @dataclass(frozen=True)
-class LoopConfig:
-    """What every training loop needs to know."""
+class EvaluationConfig:
+    """Evaluations while a run trains."""
 
-    recipe: str | Recipe = "VIDEO_MTR/paper"
-    """Recipe of all episodes, or its name, such as LONGVT/paper."""
+    eval_tasks: str = ""
+    """Source of the held-out tasks."""
+    eval_episodes: int = 100
+    """Number of held-out tasks in an evaluation, always the same ones."""
+    eval_every: int = 10
+    """Iterations between evaluations; there is one after the last."""
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Where a run reads and writes; no result depends on it."""
+
     video_root: str = ""
     """Folder below which the videos of task files and data sets lie; empty: their paths are taken as they
     stand."""
-    seed: int = 0
-    """Seed of tasks, actions and minibatches."""
-    iterations: int = 60
-    """Number of iterations; each collects a batch and learns from it."""
-    eval_every: int = 10
-    """Iterations between evaluations; there is one after the last."""
     checkpoint_every: int = 10
     """Iterations between checkpoints; there is one after the last."""
     logger: Literal["csv", "tensorboard"] = "csv"
     """Where learning curves go: a CSV file, or TensorBoard."""
     threads: int = 1
     """CPU threads of torch; small models gain nothing from more."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What every training loop needs to know.
+
+    A field is an option, or a group of options: a frozen dataclass of its own. An option has one name in
+    all groups together, which is that of the command and of stored runs; `of` and `with_options` take
+    options by that name.
+    """
+
+    recipe: str | Recipe = "VIDEO_MTR/paper"
+    """Recipe of all episodes, or its name, such as LONGVT/paper."""
+    tasks: str = ""
+    """Source of the training tasks: a task file, FORMAT:PATH or procedural:."""
+    seed: int = 0
+    """Seed of tasks, actions and mini-batches."""
+    iterations: int = 60
+    """Number of iterations; each collects a batch and learns from it."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Evaluations while a run trains."""
+    runtime: RuntimeConfig = RuntimeConfig()
+    """Where a run reads and writes."""
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """A config from options by name, whatever group they are in.
+
+        Raises:
+            TypeError: there is no such option.
+
+        >>> LoopConfig.of(seed=3, eval_every=5).evaluation.eval_every
+        5
+        """
+        return cls(**_by_field(cls, options))
+
+    def with_options(self, **options: Any) -> Self:
+        """This config with other values for some options; see `of`."""
+        return replace(self, **_by_field(self, options))
 
     @property
     def rules(self) -> Recipe:
@@ -46,7 +102,65 @@ class LoopConfig:
     @property
     def root(self) -> str | None:
         """Folder of the videos; None: there is none."""
-        return self.video_root or None
+        return self.runtime.video_root or None
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a config."""
+
+    name: str  # without a group: of the command, and in stored runs
+    field: str  # of the config: the group, or the option itself
+    kind: Any  # its type
+    default: Any
+
+    def of(self, config: LoopConfig) -> Any:
+        """Its value in a config."""
+        value = getattr(config, self.field)
+        return value if self.field == self.name else getattr(value, self.name)
+
+
+def options_of(config: type[LoopConfig]) -> list[Option]:
+    """All options, those of groups among them, in the order of the fields."""
+    hints, found = get_type_hints(config), []
+    for own in fields(config):
+        if own.name in (groups := groups_of(config)):
+            kinds = get_type_hints(groups[own.name])
+            found += [
+                Option(one.name, own.name, kinds[one.name], getattr(own.default, one.name))
+                for one in fields(groups[own.name])
+            ]
+        else:
+            found.append(Option(own.name, own.name, hints[own.name], own.default))
+    return found
+
+
+def groups_of(config: type[LoopConfig]) -> dict[str, type[Any]]:
+    """The groups of a config by their fields."""
+    grouped = [own for own in fields(config) if is_dataclass(own.default)]
+    return {own.name: type(own.default) for own in grouped if not isinstance(own.default, Recipe)}
+
+
+def _by_field(config: type[L] | L, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as arguments of the fields they are in; a group's other options are as in a config.
+
+    Raises:
+        TypeError: there is no such option.
+    """
+    known = {
+        option.name: option for option in options_of(config if isinstance(config, type) else type(config))
+    }
+    arguments: dict[str, Any] = {}
+    grouped: dict[str, dict[str, Any]] = {}
+    for name, value in options.items():
+        if name not in known:
+            raise TypeError(f"no option {name!r}; there are {', '.join(sorted(known))}")
+        field = known[name].field
+        if field == name:
+            arguments[name] = value
+        else:
+            grouped.setdefault(field, {})[name] = value
+    return arguments | {field: replace(getattr(config, field), **some) for field, some in grouped.items()}
 
 
 L = TypeVar("L", bound=LoopConfig)
@@ -90,31 +204,43 @@ _METAVARS = {int: "N", float: "X", str: "TEXT"}
 def add_options(
     parser: argparse.ArgumentParser, config: type[LoopConfig], names: Sequence[str] = ()
 ) -> None:
-    """An option for every field of a config, or for those that are named, with its doc line and default."""
-    hints, docs = get_type_hints(config), field_docs(config)
-    for option in (option for option in fields(config) if not names or option.name in names):
-        kind = str if option.name == "recipe" else hints[option.name]
-        reads: dict[str, Any] = {"default": option.default}
-        if get_origin(kind) is Literal:
-            reads["choices"] = get_args(kind)
-        elif get_origin(kind) is tuple:
-            reads |= {"type": int, "nargs": "+", "metavar": "N"}
-        elif kind is bool:
-            reads["action"] = argparse.BooleanOptionalAction
-        else:
-            reads |= {"type": kind, "metavar": _METAVARS[kind]}
-        added = parser.add_argument(f"--{option.name.replace('_', '-')}", **reads)
-        # Set afterwards: some versions of BooleanOptionalAction add a default of their own.
-        added.help = option_help(docs[option.name], option.default)
+    """Every option of a config, or those that are named, with its doc line and default, by groups."""
+    docs = field_docs(config)
+    parts: dict[str, Any] = {}
+    for option in (option for option in options_of(config) if not names or option.name in names):
+        if option.field != option.name and option.field not in parts:
+            group = groups_of(config)[option.field]
+            docs |= field_docs(group)
+            parts[option.field] = parser.add_argument_group(option.field, inspect.getdoc(group))
+        _add_option(parts.get(option.field, parser), option, docs[option.name])
+
+
+def _add_option(parser: Any, option: Option, doc: str) -> None:
+    kind = str if option.name == "recipe" else option.kind
+    reads: dict[str, Any] = {"default": option.default}
+    if get_origin(kind) is Literal:
+        reads["choices"] = get_args(kind)
+    elif get_origin(kind) is tuple:
+        reads |= {"type": int, "nargs": "+", "metavar": "N"}
+    elif kind is bool:
+        reads["action"] = argparse.BooleanOptionalAction
+    else:
+        reads |= {"type": kind, "metavar": _METAVARS[kind]}
+    added = parser.add_argument(f"--{option.name.replace('_', '-')}", **reads)
+    # Set afterwards: some versions of BooleanOptionalAction add a default of their own.
+    added.help = option_help(doc, option.default)
+    for old in (old for old, new in RENAMED.items() if new == option.name):
+        # A default of its own would overwrite what is read under the new name.
+        earlier = {**reads, "dest": option.name, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+        parser.add_argument(f"--{old.replace('_', '-')}", **earlier)
 
 
 def from_options(config: type[L], options: Mapping[str, Any]) -> L:
-    """A config from what `add_options` read; other fields have their defaults."""
-    read = {option.name: options[option.name] for option in fields(config) if option.name in options}
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in read.items()
-    }
-    return config(**values)
+    """A config from what `add_options` read; other options have their defaults."""
+    read = {option.name: options[option.name] for option in options_of(config) if option.name in options}
+    return config.of(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in read.items()}
+    )
 
 
 def read_config(parser: argparse.ArgumentParser, config: type[L], options: Mapping[str, Any]) -> L:
@@ -125,9 +251,9 @@ def read_config(parser: argparse.ArgumentParser, config: type[L], options: Mappi
     try:
         read = from_options(config, options)
         get_recipe(options["recipe"])
-        usual = {option.name: option.default for option in fields(config)}
-        for name in ("tasks", "eval_tasks"):
-            load_tasks(getattr(read, name), read.root)
+        for source in (read.tasks, read.evaluation.eval_tasks):
+            load_tasks(source, read.root)
+        usual = {option.name: option.default for option in options_of(config)}
         if options["tasks"] != usual["tasks"] and options["eval_tasks"] == usual["eval_tasks"]:
             raise ValueError("--tasks needs --eval-tasks: held-out tasks of the same kind, of other videos")
     except (OSError, ValueError) as error:

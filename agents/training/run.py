@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,34 +25,18 @@ from torchrl.record import CSVLogger, TensorboardLogger
 from tqdm import tqdm
 
 from .archive import UnreadableCheckpoint, load_archive, read_metadata, write_archive
-from .options import LoopConfig
+from .options import RENAMED, LoopConfig, options_of
 from .ranks import all_gather_object, broadcast_from_rank0, is_first, launched
 from .sharding import FullStateDict, full_tensor
 from .staging import remove, sweep, whole_file
 
 VERSION = 1  # of what a checkpoint holds
 MAY_CHANGE = (  # from one part of a run to the next
-    *(
-        "recipe",
-        "prompt_file",
-        "iterations",
-        "collector",
-        "workers",
-        "eval_every",
-        "eval_episodes",
-        "eval_tasks",
-    ),
-    *("checkpoint_every", "logger", "threads", "video_root"),
+    *("recipe", "prompt_file", "iterations", "collector", "workers", "eval_every", "eval_episodes"),
+    *("eval_tasks", "checkpoint_every", "logger", "threads", "video_root"),
     # What fits into memory; sums are then made in another order, and bits differ.
-    *("micro_batch_size", "rollouts_at_once", "share_prefixes", "gradient_checkpointing", "device"),
+    *("micro_batch_size", "max_concurrent_rollouts", "share_prefixes", "gradient_checkpointing", "device"),
 )
-RENAMED = {  # fields of a config as checkpoints and results of before have them
-    "lr": "learning_rate",
-    "critic_lr": "critic_learning_rate",
-    "kl": "kl_coef",
-    "critic": "vf_coef",
-    "at_once": "micro_batch_size",
-}
 SHOWN = ("reward", "success", "loss")  # metrics beside a progress bar
 Span = Callable[[str], AbstractContextManager[None]]  # times what is done in it, by name
 
@@ -103,8 +86,8 @@ class TrainingRun:
             "algorithm": _module_name(type(config)),
             "version": VERSION,
             "config": {
-                option.name: str(getattr(config, option.name))
-                for option in fields(config)
+                option.name: str(option.of(config))
+                for option in options_of(type(config))
                 if option.name not in MAY_CHANGE
             },
         }
@@ -118,7 +101,7 @@ class TrainingRun:
                 with whole_file(out / "prompt.toml") as file:
                     file.write(config.rules.prompt.file_text().encode())
             _forget_after(out / "log" / "scalars", self.first_iteration)
-            logger = {"csv": CSVLogger, "tensorboard": TensorboardLogger}[config.logger]
+            logger = {"csv": CSVLogger, "tensorboard": TensorboardLogger}[config.runtime.logger]
             self._logger = logger("log", str(out))
         self._started = time.monotonic() - self.seconds
         optimizer.zero_grad()  # a policy that was taught before has gradients of that
@@ -183,7 +166,7 @@ class TrainingRun:
         """Evaluate and checkpoint where due, and log an iteration."""
         self._bar.set_postfix({name: f"{values[name]:.3f}" for name in SHOWN if name in values})
         self.turns += turns
-        if self.is_due(iteration, self.config.eval_every):
+        if self.is_due(iteration, self.config.evaluation.eval_every):
             with self.span("evaluate"):
                 self.evaluated = self.evaluate()
             values = {**values, **self.evaluated}
@@ -193,7 +176,7 @@ class TrainingRun:
         self.seconds = time.monotonic() - self._started
         total = {"turns_total": self.turns, "seconds_total": self.seconds, "seconds_iteration": seconds}
         self.log(iteration, {**values, **spans, **total})
-        if self.is_due(iteration, self.config.checkpoint_every):
+        if self.is_due(iteration, self.config.runtime.checkpoint_every):
             self.save(iteration + 1)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ import torch
 from videogym import FrameStore
 
 from ..engines.base import EngineError
-from ..training.options import add_options, quiet_libraries, read_config
+from ..training.options import add_options, options_of, quiet_libraries, read_config
 from ..training.ranks import (
     broadcast_from_rank0,
     destroy_process_group,
@@ -39,7 +38,7 @@ def training_parser(
     parser.add_argument(
         "--out", type=Path, default=out, help="folder; resumed if it holds a run (default: %(default)s)"
     )
-    if "collector" in {option.name for option in fields(config_class)}:
+    if "collector" in {option.name for option in options_of(config_class)}:
         about_server = (
             "vLLM server that samples, see agents.engines.vllm_server (default: the model samples)"
         )
@@ -74,18 +73,18 @@ def command_line(
     quiet_libraries()
     if is_first():
         tell_prompt(config)
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.runtime.threads)
     torch.manual_seed(config.seed)
-    init_distributed(config.device)
-    if not config.checkpoint:
+    init_distributed(config.model.device)
+    if not config.model.checkpoint:
         arguments.out.mkdir(parents=True, exist_ok=True)
         made = broadcast_from_rank0(lambda: str(tiny_checkpoint(arguments.out / "tiny", config)))
-        config = replace(config, checkpoint=made)
+        config = config.with_options(checkpoint=made)
     try:
         model = make_model(config, FrameStore(video_root=config.root, open_videos=64))
     except (OSError, ValueError) as error:
         why = " ".join(str(error).split())  # transformers says it in several lines
-        parser.error(f"--checkpoint {config.checkpoint} is no model that can be loaded: {why}")
+        parser.error(f"--checkpoint {config.model.checkpoint} is no model that can be loaded: {why}")
     try:
         actor = make_actor(config, model, server)
     except (EngineError, ValueError) as error:

@@ -10,16 +10,74 @@ from typing import ClassVar, Literal, TypeVar
 from videogym import Recipe
 from videogym.grammars import compared
 
-from ..training.options import LoopConfig
-from ..training.ranks import (
-    launched,
-)
+from ..training.options import EvaluationConfig, LoopConfig, options_of
+from ..training.ranks import launched
 
 # Longer events than half the gap between a skim's frames do not hide from it, and nobody need look.
 TASKS = (
     "procedural:brief_event?level=0&duration_s=256&fps=4&size=320x180&event_s=2&count={count}&split={split}"
 )
 EVALUATED_AT_ONCE = 32  # episodes in play together, unless it is said
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The model, and which of its weights are trained."""
+
+    checkpoint: str = ""
+    """Folder or name of a Qwen2.5-VL or Qwen3-VL checkpoint; empty: a tiny model with random weights."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the weights. One process trains in bfloat16 with adapters only (``lora_rank``, which stay in
+    float32), because bfloat16 weights round away steps of these learning rates. Under torchrun all weights
+    can be trained: the shards stay in float32, and computation is in bfloat16."""
+    device: str = "cpu"
+    """Device of the model, as torch names it: cpu, cuda, cuda:1."""
+    lora_rank: int = 0
+    """Rank of LoRA adapters on all linear layers of the language model; 0: all weights are trained."""
+    freeze_vision: bool = False
+    """Freeze the vision tower; features of frames are then computed once and cached."""
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """What the model reads of a conversation, and how its outputs are sampled."""
+
+    video_form: bool = False
+    """Show neighbouring frames as a video, in the way of the model family, instead of as images."""
+    window: int = 0
+    """Number of earlier turns in the context; 0: all."""
+    temperature: float = 1.0
+    """Temperature of sampling, and of the distribution that is trained."""
+    max_new_tokens: int = 128
+    """Limit of tokens in one output."""
+    max_context: int = 32_768
+    """Limit of tokens in a conversation."""
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Memory against time; what is trained is the same but for rounding."""
+
+    micro_batch_size: int = 16
+    """Rollouts per forward and backward pass; gradients are accumulated over the step."""
+    max_concurrent_rollouts: int = 0
+    """Number of episodes played concurrently, whose KV caches are in memory; 0: all of an iteration, 32 in
+    an evaluation."""
+    share_prefixes: bool = True
+    """Compute the common prefix of rollouts once in an update."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: an update takes about a third longer, and memory holds
+    the activations of one layer instead of all."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW, beside the learning rate."""
+
+    weight_decay: float = 0.01
+    """Weight decay of AdamW."""
+    max_grad_norm: float = 1.0
+    """Clip the norm of the gradient to this value."""
 
 
 @dataclass(frozen=True)
@@ -34,40 +92,14 @@ class ChatConfig(LoopConfig):
     """Prompt file with the words of the conversations; empty: those of the recipe's grammar."""
     tasks: str = TASKS.format(count=4000, split="train")
     """Source of the training tasks: a task file, FORMAT:PATH or procedural:."""
-    eval_tasks: str = TASKS.format(count=200, split="val")
-    """Source of the held-out tasks."""
-    eval_episodes: int = 100
-    """Number of held-out tasks in an evaluation, always the same ones."""
-    checkpoint: str = ""
-    """Folder or name of a Qwen2.5-VL or Qwen3-VL checkpoint; empty: a tiny model with random weights."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the weights. One process trains in bfloat16 with adapters only (``lora_rank``, which stay in
-    float32), because bfloat16 weights round away steps of these learning rates. Under torchrun all weights
-    can be trained: the shards stay in float32, and computation is in bfloat16."""
-    device: str = "cpu"
-    """Device of the model, as torch names it: cpu, cuda, cuda:1."""
-    lora_rank: int = 0
-    """Rank of LoRA adapters on all linear layers of the language model; 0: all weights are trained."""
-    freeze_vision: bool = False
-    """Freeze the vision tower; features of frames are then computed once and cached."""
-    video_form: bool = False
-    """Show neighbouring frames as a video, in the way of the model family, instead of as images."""
-    window: int = 0
-    """Number of earlier turns in the context; 0: all."""
-    temperature: float = 1.0
-    """Temperature of sampling, and of the distribution that is trained."""
-    max_new_tokens: int = 128
-    """Limit of tokens in one output."""
-    max_context: int = 32_768
-    """Limit of tokens in a conversation."""
-    rollouts_at_once: int = 0
-    """Number of episodes played concurrently, whose KV caches are in memory; 0: all of an iteration, 32 in
-    an evaluation."""
-    share_prefixes: bool = True
-    """Compute the common prefix of rollouts once in an update."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: an update takes about a third longer, and memory holds
-    the activations of one layer instead of all."""
+    evaluation: EvaluationConfig = EvaluationConfig(TASKS.format(count=200, split="val"))
+    """Evaluations while a run trains."""
+    model: ModelConfig = ModelConfig()
+    """The model, and which of its weights are trained."""
+    sampling: SamplingConfig = SamplingConfig()
+    """What the model reads of a conversation, and how its outputs are sampled."""
+    memory: MemoryConfig = MemoryConfig()
+    """Memory against time."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant.
@@ -79,16 +111,14 @@ class ChatConfig(LoopConfig):
         """
         if self.prompt_file:
             _ = self.rules  # the file is read here and now, and once
-        for name in ("window", "lora_rank", "rollouts_at_once"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
-        counts = ("max_new_tokens", "eval_episodes", "eval_every", "checkpoint_every", "iterations")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.trains and self.dtype == "bfloat16" and not self.lora_rank and not launched():
+        self._require_at_least(0, "window", "lora_rank", "max_concurrent_rollouts")
+        self._require_at_least(
+            1, "max_new_tokens", "eval_episodes", "eval_every", "checkpoint_every", "iterations"
+        )
+        if not self.sampling.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {self.sampling.temperature}")
+        alone = not self.model.lora_rank and not launched()
+        if self.trains and self.model.dtype == "bfloat16" and alone:
             raise ValueError(
                 "in bfloat16 steps of this size are lost; set lora_rank, or dtype to float32, or start it "
                 "with torchrun, which keeps shards of the weights in float32"
@@ -99,6 +129,11 @@ class ChatConfig(LoopConfig):
         """The recipe itself, in the words of the prompt file."""
         recipe = super().rules
         return recipe.with_prompt(self.prompt_file) if self.prompt_file else recipe
+
+    def _require_at_least(self, least: int, *names: str) -> None:
+        for option in options_of(type(self)):
+            if option.name in names and option.of(self) < least:
+                raise ValueError(f"{option.name} must be at least {least}, got {option.of(self)}")
 
 
 M = TypeVar("M", bound=ChatConfig)

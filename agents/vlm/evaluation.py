@@ -29,13 +29,15 @@ def make_evaluator(config: ChatConfig, actor: ChatActor) -> Callable[[], dict[st
     Raises:
         TrainedOnError: they ask about videos of the tasks that are trained on.
     """
-    env = make_chat_env(config, actor.model, config.eval_tasks)
-    tasks = env.env.tasks[: config.eval_episodes]
+    env = make_chat_env(config, actor.model, config.evaluation.eval_tasks)
+    tasks = env.env.tasks[: config.evaluation.eval_episodes]
     require_unseen(tasks, load_tasks(config.tasks, config.root))
 
     def play_some(task_ids: Sequence[str]) -> list[Record]:
         records = list(
-            play_tasks(env, greedy(actor), task_ids, config.rollouts_at_once or EVALUATED_AT_ONCE)
+            play_tasks(
+                env, greedy(actor), task_ids, config.memory.max_concurrent_rollouts or EVALUATED_AT_ONCE
+            )
         )
         actor.engine.reset_cache()
         return records

@@ -16,9 +16,7 @@ from ..engines.vllm_common import MIN_TEMPERATURE
 from ..engines.vllm_http import HTTPEngine
 from ..models.qwen_vl import QwenVL
 from ..models.visuals import FrameReader
-from ..training.ranks import (
-    launched,
-)
+from ..training.ranks import launched
 from ..training.sharding import fully_shard_model
 from .actor import ChatActor
 from .config import ChatConfig
@@ -28,15 +26,15 @@ from .scoring import Scored, Scorer
 
 def make_model(config: ChatConfig, store: FrameReader) -> QwenVL:
     """The model of the configured checkpoint, `apply_adapters`; under torchrun not yet `shard_model`."""
-    dtype = torch.float32 if _computes_lower(config) else getattr(torch, config.dtype)
-    model = QwenVL.from_pretrained(config.checkpoint, store, dtype)
+    dtype = torch.float32 if _computes_lower(config) else getattr(torch, config.model.dtype)
+    model = QwenVL.from_pretrained(config.model.checkpoint, store, dtype)
     # Shards go to the device, not the whole.
-    return apply_adapters(config, model if launched() else model.to(config.device))
+    return apply_adapters(config, model if launched() else model.to(config.model.device))
 
 
 def _computes_lower(config: ChatConfig) -> bool:
     """Whether weights are kept in float32 and gathered in bfloat16."""
-    return launched() and config.dtype == "bfloat16" and not config.lora_rank
+    return launched() and config.model.dtype == "bfloat16" and not config.model.lora_rank
 
 
 def shard_model(config: ChatConfig, model: QwenVL) -> QwenVL:
@@ -44,25 +42,25 @@ def shard_model(config: ChatConfig, model: QwenVL) -> QwenVL:
 
     Optimizers are made afterwards, and copies before.
     """
-    fully_shard_model(model, config.device, torch.bfloat16 if _computes_lower(config) else None)
+    fully_shard_model(model, config.model.device, torch.bfloat16 if _computes_lower(config) else None)
     return model
 
 
 def apply_adapters(config: ChatConfig, model: QwenVL) -> QwenVL:
     """A model with adapters, frozen parts and checkpointed layers as configured; changed in place."""
-    if config.freeze_vision:
+    if config.model.freeze_vision:
         model.model.model.visual.requires_grad_(False)
-    if config.lora_rank:
+    if config.model.lora_rank:
         adapters = LoraConfig(
-            r=config.lora_rank,
-            lora_alpha=2 * config.lora_rank,
+            r=config.model.lora_rank,
+            lora_alpha=2 * config.model.lora_rank,
             target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
         )
         model.requires_grad_(False)
         inject_adapter_in_model(adapters, model.model)
         for weight in trainable_parameters(model):
             weight.data = weight.data.float()
-    if config.gradient_checkpointing:
+    if config.memory.gradient_checkpointing:
         model.checkpoint_layers()
     return model
 
@@ -79,18 +77,23 @@ def make_actor(config: ChatConfig, model: QwenVL, server: str = "") -> ChatActor
         EngineError: the server is out of reach, or of an untested version.
         ValueError: the URL is not one of HTTP, or a server cannot sample as configured.
     """
-    if server and (config.video_form or config.temperature < MIN_TEMPERATURE):
+    told = config.sampling
+    if server and (told.video_form or told.temperature < MIN_TEMPERATURE):
         raise ValueError(
             f"a server samples at temperatures of at least {MIN_TEMPERATURE} behind frames as images, got "
-            f"temperature {config.temperature} and video_form {config.video_form}"
+            f"temperature {told.temperature} and video_form {told.video_form}"
         )
     sampling = Sampling(
-        config.temperature, config.max_new_tokens, model.end_id, model.vision_ids, config.max_context
+        told.temperature,
+        told.max_new_tokens,
+        model.end_id,
+        model.vision_ids,
+        told.max_context,
     )
     engine: Engine = TransformersEngine(model)
     if server:
         engine = HTTPEngine(server, model.store, model.layout)
-    return ChatActor(model, engine, sampling, config.share_prefixes)
+    return ChatActor(model, engine, sampling, config.memory.share_prefixes)
 
 
 def reference_policy(config: ChatConfig, actor: ChatActor) -> Scorer:
@@ -98,10 +101,11 @@ def reference_policy(config: ChatConfig, actor: ChatActor) -> Scorer:
 
     Adapters are left out for as long as it scores; where all weights are trained, it is a copy.
     """
-    if config.lora_rank:
-        return _WithoutAdapters(actor.model, config.temperature, config.share_prefixes)
+    temperature, share = config.sampling.temperature, config.memory.share_prefixes
+    if config.model.lora_rank:
+        return _WithoutAdapters(actor.model, temperature, share)
     first = copy.deepcopy(actor.model).requires_grad_(False)
-    return Scorer(shard_model(config, first), config.temperature, config.share_prefixes)
+    return Scorer(shard_model(config, first), temperature, share)
 
 
 class _WithoutAdapters(Scorer):

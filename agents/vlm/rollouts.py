@@ -27,9 +27,9 @@ def make_chat_env(
         model.tokenizer,
         groups=groups,
         group_size=group_size,
-        form=model.chat_form(config.video_form),
-        window=config.window or None,
-        max_context=config.max_context,
+        form=model.chat_form(config.sampling.video_form),
+        window=config.sampling.window or None,
+        max_context=config.sampling.max_context,
     )
 
 

@@ -46,7 +46,7 @@ GRPO: dict[str, Any] = {
     "recipe": ODD,
     "groups": 3,
     "group_size": 3,
-    "minibatch_groups": 2,
+    "mini_batch_groups": 2,
     "kl_coef": 0.01,
 }
 SFT: dict[str, Any] = {**SMALL, "groups": 3}
@@ -60,14 +60,16 @@ def make_actor(config: ChatConfig) -> ChatActor:
     """The configured model, with noise for frames."""
     torch.manual_seed(0)  # of adapters
     model = make_model(config, Noise())
-    return ChatActor(model, TransformersEngine(model), sampling(model, temperature=config.temperature))
+    return ChatActor(
+        model, TransformersEngine(model), sampling(model, temperature=config.sampling.temperature)
+    )
 
 
 def make_config(job: dict[str, Any]) -> ChatConfig:
     """The config of a job."""
     if job["loop"] == "sft":
-        return train_sft.Config(**{**SFT, **job["changes"]})
-    return train_grpo_mllm.Config(**{**GRPO, **job["changes"]})
+        return train_sft.Config.of(**{**SFT, **job["changes"]})
+    return train_grpo_mllm.Config.of(**{**GRPO, **job["changes"]})
 
 
 def train(job: dict[str, Any], out: Path, played: Path | None = None) -> ChatActor:

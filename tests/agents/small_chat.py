@@ -295,10 +295,10 @@ def grpo_step(
 ) -> dict[str, float]:
     """A gradient step as `agents.train_grpo_mllm.train` makes it."""
     loss_module, total, parts = make_loss(config, actor.model.device), 0.0, []
-    for micro in actor.scorer.micro_batches(minibatch.records, config.micro_batch_size):
+    for micro in actor.scorer.micro_batches(minibatch.records, config.memory.micro_batch_size):
         loss, metrics = grpo_loss(config, loss_module, minibatch.tensors(micro), micro)
         loss.backward()
         total += loss.item()
         parts.append(metrics)
     weights = list(actor.model.parameters())
-    return optimizer_step(weights, optimizer, total, config.max_grad_norm) | mean_rows(parts)
+    return optimizer_step(weights, optimizer, total, config.optimizer.max_grad_norm) | mean_rows(parts)

@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
     "episodes": 8,
     "iterations": 2,
     "eval_episodes": 4,
-    "minibatch": 8,
+    "mini_batch_size": 8,
 }
 """Arguments of a config of any training loop: 4 windows, 4 options, and a second or less."""
 

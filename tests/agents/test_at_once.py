@@ -95,7 +95,7 @@ def test_collectors_and_evaluation_keep_the_bound(
 ) -> None:
     actor = make_actor(load(checkpoints["qwen2_5_vl"]), max_new_tokens=2)
     options: dict[str, Any] = {"recipe": RECIPE, "tasks": TASKS, "eval_tasks": f"{TASKS}&split=val"}
-    config = Config(**options, rollouts_at_once=3, eval_episodes=5)
+    config = Config.of(**options, max_concurrent_rollouts=3, eval_episodes=5)
     collector = make_collector(config, actor, groups=2, group_size=4)
     collector.update_policy_weights_()
     shapes = spied(actor.model, monkeypatch)
@@ -111,7 +111,7 @@ def test_collectors_and_evaluation_keep_the_bound(
 def test_threads_leave_no_keys_and_values_behind(checkpoints: dict[str, Path]) -> None:
     """After a collection, before the update."""
     actor = make_actor(load(checkpoints["qwen2_5_vl"]), max_new_tokens=2)
-    config = Config(recipe=RECIPE, tasks=TASKS)
+    config = Config.of(recipe=RECIPE, tasks=TASKS)
     collector = make_collector(config, actor, groups=2, group_size=2, kind="async")
     collector.update_policy_weights_()
     assert len(collector.collect(0)) == 4
@@ -181,7 +181,7 @@ def test_an_update_holds_the_prefixes_of_one_part(
     actor: ChatActor, monkeypatch: pytest.MonkeyPatch, micro_batch_size: int
 ) -> None:
     """Two groups of three: never more rows than asked for, and one prefix until two groups fit."""
-    env = make_chat_env(Config(recipe=RECIPE), actor.model, TASKS, groups=2, group_size=3)
+    env = make_chat_env(Config.of(recipe=RECIPE), actor.model, TASKS, groups=2, group_size=3)
     records = rollouts(env, actor)
     expected = gradients(actor, records, 6)
     prefixes: list[int] = []
@@ -202,7 +202,7 @@ def test_an_update_holds_the_prefixes_of_one_part(
 def test_a_reference_scores_one_group_after_the_other(
     actor: ChatActor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    env = make_chat_env(Config(recipe=RECIPE), actor.model, TASKS, groups=2, group_size=3)
+    env = make_chat_env(Config.of(recipe=RECIPE), actor.model, TASKS, groups=2, group_size=3)
     records = rollouts(env, actor)
     whole = actor.scorer.log_probs(records, 6)
     shapes = spied(actor.model, monkeypatch)
@@ -217,7 +217,9 @@ def test_a_reference_scores_one_group_after_the_other(
 
 def test_adapters_need_no_copy_of_the_first_policy(checkpoints: dict[str, Path]) -> None:
     """Scored without them it is what it was, however they are trained, and they are back afterwards."""
-    config = Config(checkpoint=str(checkpoints["qwen2_5_vl"]), recipe=RECIPE, lora_rank=2, temperature=0.8)
+    config = Config.of(
+        checkpoint=str(checkpoints["qwen2_5_vl"]), recipe=RECIPE, lora_rank=2, temperature=0.8
+    )
     store = load(checkpoints["qwen2_5_vl"]).store
     actor = make_actor(policy.make_model(config, store))
     reference = policy.reference_policy(config, actor)

@@ -105,7 +105,7 @@ def test_reported_terms_add_up_to_the_reward() -> None:
 
 # --- episodes in lockstep ----------------------------------------------------------------------
 
-CONFIG = RunConfig(**{name: value for name, value in SMALL.items() if name != "minibatch"})
+CONFIG = RunConfig.of(**{name: value for name, value in SMALL.items() if name != "mini_batch_size"})
 TURNS = 3  # of VIDEO_MTR/paper
 
 

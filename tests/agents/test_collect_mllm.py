@@ -64,7 +64,7 @@ def fragile(folder: Path) -> ChatActor:
     return actor
 
 
-CONFIG = Config(
+CONFIG = Config.of(
     recipe=replace(RECIPE, name="JUDGED", terms=(Term("judge", "turn", judge),)),
     tasks=TASKS,
     eval_tasks=f"{TASKS}&split=val",
@@ -74,7 +74,7 @@ CONFIG = Config(
     seed=3,
     groups=3,
     group_size=2,
-    minibatch_groups=1,
+    mini_batch_groups=1,
     iterations=2,
     kl_coef=0.0,
 )
@@ -275,14 +275,14 @@ def test_a_share_that_kills_its_worker_again_and_again_is_given_up(ray: Any, fla
 @pytest.mark.ray
 def test_training_collects_with_ray(ray: Any, checkpoints: dict[str, Path], tmp_path: Path) -> None:
     """By its config alone: workers load the checkpoint, and get the frozen weights as they are here too."""
-    config = replace(
-        CONFIG, recipe="LONGVT_TINY", groups=1, collector="ray", freeze_vision=True, learning_rate=0.0
+    config = CONFIG.with_options(
+        recipe="LONGVT_TINY", groups=1, collector="ray", freeze_vision=True, learning_rate=0.0
     )
-    actor = transformers_actor(replace(config, checkpoint=str(checkpoints["qwen2_5_vl"])))
+    actor = transformers_actor(config.with_options(checkpoint=str(checkpoints["qwen2_5_vl"])))
     with torch.no_grad():
         for parameter in actor.model.model.model.visual.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
-    train(replace(config, checkpoint=str(checkpoints["qwen2_5_vl"])), actor, tmp_path)
+    train(config.with_options(checkpoint=str(checkpoints["qwen2_5_vl"])), actor, tmp_path)
     for number in range(config.iterations):
         records = list(read_records(tmp_path / "records" / f"{number:06d}.jsonl"))
         assert len(records) == config.group_size
@@ -298,7 +298,7 @@ def test_what_cannot_be_is_refused(checkpoints: dict[str, Path], flags: Path) ->
         make("multi", folder)
     with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
         make("async", folder, workers=0)
-    with pytest.raises(ValueError, match=r"config\.checkpoint, which names none"):
+    with pytest.raises(ValueError, match=r"config\.model\.checkpoint, which names none"):
         make_collector(CONFIG, fragile(folder), groups=1, group_size=2, kind="ray")
 
 

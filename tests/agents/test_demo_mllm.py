@@ -29,11 +29,10 @@ from videogym import FrameStore
 from videogym.datasets import load_tasks
 from videogym.evaluate import hits as met
 
-CONFIG = replace(
-    stages("LONGVT_TINY", 0)["sft"].config,
+CONFIG = stages("LONGVT_TINY", 0)["sft"].config.with_options(
     eval_tasks=demo_mllm.tested(stages("LONGVT_TINY", 0)["sft"].config),
 )
-TASK = load_tasks(CONFIG.eval_tasks)[0]
+TASK = load_tasks(CONFIG.evaluation.eval_tasks)[0]
 
 
 def short(recipe: str, seed: int) -> dict[str, Stage]:
@@ -42,8 +41,8 @@ def short(recipe: str, seed: int) -> dict[str, Stage]:
     few = {"eval_episodes": 2, "max_new_tokens": 12}
     sft, grpo = whole["sft"].config, whole["grpo"].config
     assert isinstance(sft, train_sft.Config) and isinstance(grpo, train_grpo_mllm.Config)
-    sft = replace(sft, iterations=1, demonstrated_tasks=2, groups=1, **few)  # type: ignore[arg-type]
-    grpo = replace(grpo, iterations=1, groups=1, group_size=2, **few)  # type: ignore[arg-type]
+    sft = sft.with_options(iterations=1, demonstrated_tasks=2, groups=1, **few)  # type: ignore[arg-type]
+    grpo = grpo.with_options(iterations=1, groups=1, group_size=2, **few)  # type: ignore[arg-type]
     return {"sft": replace(whole["sft"], config=sft), "grpo": replace(whole["grpo"], config=grpo)}
 
 
@@ -56,7 +55,7 @@ def test_every_stage_starts_from_its_parent() -> None:
     for recipe in ("LONGVT_TINY", "VIDEO_MTR_TINY"):
         for stage in stages(recipe, 3).values():
             assert stage.config.recipe == recipe and stage.config.seed == 3
-            assert "split=train" in stage.config.tasks and "split=val" in stage.config.eval_tasks
+            assert "split=train" in stage.config.tasks and "split=val" in stage.config.evaluation.eval_tasks
 
 
 def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +103,7 @@ def test_rft_selects_from_the_rollouts_of_grpo(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(Told):
         demo_mllm.run_stage("rft", replace(stages("LONGVT_TINY", 0)["rft"], train=train), tmp_path)  # type: ignore[arg-type]
     assert seen[0].rollouts == str(tmp_path / "runs" / "grpo" / "records")
-    assert seen[0].checkpoint == str(tmp_path / "grpo")
+    assert seen[0].model.checkpoint == str(tmp_path / "grpo")
 
 
 def test_a_result_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -150,10 +149,10 @@ def test_grey_eyes_see_what_they_are_left() -> None:
 @pytest.mark.parametrize(("recipe", "share"), [("LONGVT_TINY", 0.725), ("VIDEO_MTR_TINY", 0.0)])
 def test_how_often_a_skim_meets_the_event(recipe: str, share: float) -> None:
     """A skim of 64 frames leaves no gaps for events of three seconds; one of 16 hides those of six."""
-    config = replace(
-        stages(recipe, 0)["sft"].config, eval_tasks=demo_mllm.tested(stages(recipe, 0)["sft"].config)
+    config = stages(recipe, 0)["sft"].config.with_options(
+        eval_tasks=demo_mllm.tested(stages(recipe, 0)["sft"].config)
     )
-    tasks = load_tasks(config.eval_tasks)[: demo_mllm.TESTED]
+    tasks = load_tasks(config.evaluation.eval_tasks)[: demo_mllm.TESTED]
     assert np.mean([met(task, [skim(config, task.task_id)]) for task in tasks]) == share
 
 

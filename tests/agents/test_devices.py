@@ -38,10 +38,10 @@ USUAL: dict[str, Any] = {
 LOOPS: dict[str, tuple[Any, dict[str, Any]]] = {
     "sft": (train_sft, {"demonstrated_tasks": 2, "per_task": 2, "warmup": 0.0}),
     "rft": (train_rft, {"overlap_term": "odd", "min_overlap": 0.0}),
-    "grpo": (train_grpo_mllm, {"group_size": 2, "minibatch_groups": 2, "kl_coef": 0.01}),
+    "grpo": (train_grpo_mllm, {"group_size": 2, "mini_batch_groups": 2, "kl_coef": 0.01}),
     "ppo": (
         train_ppo_mllm,
-        {"group_size": 2, "minibatch": 4, "kl_coef": 0.01, "critic_learning_rate": 1e-2},
+        {"group_size": 2, "mini_batch_size": 4, "kl_coef": 0.01, "critic_learning_rate": 1e-2},
     ),
 }
 
@@ -49,13 +49,13 @@ LOOPS: dict[str, tuple[Any, dict[str, Any]]] = {
 def run(loop: str, options: dict[str, Any], out: Path) -> float:
     """Train, or resume a run, and save the model; the last loss."""
     module, usual = LOOPS[loop]
-    config = module.Config(**{**USUAL, **usual, **options})
+    config = module.Config.of(**{**USUAL, **usual, **options})
     torch.manual_seed(0)
     torch.set_num_threads(1)
     actor = make_actor(config, make_model(config, Noise()))
     before = [weight.detach().cpu().clone() for weight in trainable_parameters(actor.model)]
     module.train(config, actor, out)
-    assert {weight.device.type for weight in actor.model.parameters()} == {config.device}
+    assert {weight.device.type for weight in actor.model.parameters()} == {config.model.device}
     if loop != "rft":  # a single gradient step of it
         pairs = zip(before, trainable_parameters(actor.model), strict=True)
         assert any(not torch.equal(old, new.detach().cpu()) for old, new in pairs), "nothing was learned"

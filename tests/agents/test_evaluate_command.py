@@ -44,8 +44,8 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Command:
 
 
 def config(checkpoint: Path, episodes: int, **changes: object) -> Config:
-    usual = Config(checkpoint=str(checkpoint), recipe="LONGVT_TINY", tasks=TEST, episodes=episodes)
-    return replace(usual, **changes)  # type: ignore[arg-type]
+    usual = Config.of(checkpoint=str(checkpoint), recipe="LONGVT_TINY", tasks=TEST, episodes=episodes)
+    return usual.with_options(**changes)
 
 
 def test_two_checkpoints_are_played_and_compared(
@@ -235,7 +235,7 @@ def test_bfloat16_is_for_evaluation(checkpoints: dict[str, Path], tmp_path: Path
     command(checkpoints["qwen2_5_vl"], tmp_path, "--dtype", "bfloat16")
     assert len(read_traces(tmp_path).episodes) == 3
     with pytest.raises(ValueError, match="in bfloat16 steps of this size are lost"):
-        ChatConfig(dtype="bfloat16")
+        ChatConfig.of(dtype="bfloat16")
 
 
 def test_a_video_that_cannot_be_used_costs_its_tasks(checkpoints: dict[str, Path], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from agents.compact.imitation import ImitationConfig, demonstrate, oracle_action
 from agents.compact.run import RunConfig, make_compact, make_env
 from videogym import DiscreteActions, State, VideoQAEnv
 
-CONFIG = RunConfig()
+CONFIG = RunConfig.of()
 SHORT = ImitationConfig(rounds=2, updates=1, batch=4)
 
 
@@ -89,7 +89,7 @@ def test_demonstrations_hold_what_was_shown() -> None:
 @pytest.mark.parametrize("lesson", ["oracle", "answers"])
 def test_a_lesson_moves_what_it_is_about(lesson) -> None:
     """Answers say nothing of where to look, none teaches the critic, the encoder is frozen after."""
-    config = RunConfig(**{name: value for name, value in SMALL.items() if name != "minibatch"})
+    config = RunConfig.of(**{name: value for name, value in SMALL.items() if name != "mini_batch_size"})
     policy = make_compact(config)
     before = {name: value.clone() for name, value in policy.state_dict().items()}
     curve = teach(policy, [make_env(config, config.tasks) for _ in range(4)], SHORT, 0, lesson)

@@ -65,7 +65,7 @@ def now_and_then(actor: ChatActor, records: Sequence[Record]) -> list[tuple[Tens
 def test_the_objective_is_the_clipped_one(played: tuple[ChatActor, list[Record]], aggregation: str) -> None:
     """By hand, token by token; the clip fraction is a mean over sampled tokens."""
     actor, records = played
-    config = Config(clip_low=0.1, clip_high=0.2, aggregation=aggregation)  # type: ignore[arg-type]
+    config = Config.of(clip_low=0.1, clip_high=0.2, aggregation=aggregation)  # type: ignore[arg-type]
     with torch.no_grad():
         batch = tensors(actor, batch_of(actor, records, ADVANTAGES))
         losses = make_loss(config, actor.model.device)(batch)
@@ -165,7 +165,7 @@ def test_parts_add_up_to_the_whole(
             "max_grad_norm": 1e9,
         }
         batch = batch_of(actor, records, ADVANTAGES, Scorer(actor.model, 0.7) if kl else None)
-        values = grpo_step(Config(**options), actor, batch, optimizer)  # type: ignore[arg-type]
+        values = grpo_step(Config.of(**options), actor, batch, optimizer)  # type: ignore[arg-type]
         found.append((values, torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])))
         actor.model.zero_grad()
     for values, gradient in found[1:]:
@@ -188,7 +188,7 @@ def test_the_critic_does_not_shape_the_actor(played: tuple[ChatActor, list[Recor
     """Its error gives gradients to the head, and to no weight of the actor."""
     actor, records = played
     head = nn.Linear(actor.model.model.config.text_config.hidden_size, 1)
-    config = train_ppo_mllm.Config(entropy=0.0)
+    config = train_ppo_mllm.Config.of(entropy_coef=0.0)
     batch = batch_of(actor, records, torch.zeros(6))
     for name, value in (("value", 0.0), ("target", 1.0)):
         batch.set(name, [torch.full((record.sampled_tokens,), value) for record in records])

@@ -363,7 +363,7 @@ def test_a_model_with_adapters_is_saved_as_an_ordinary_one(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     """What is loaded again scores what was saved; the weights that were not trained are as they were."""
-    config = ChatConfig(checkpoint=str(checkpoints["qwen2_5_vl"]), lora_rank=2)
+    config = ChatConfig.of(checkpoint=str(checkpoints["qwen2_5_vl"]), lora_rank=2)
     model = make_model(config, Noise())
     names = [name for name, weight in model.named_parameters() if weight.requires_grad]
     assert names and all("lora_" in name and "language_model" in name for name in names)

@@ -27,7 +27,7 @@ def test_curves_and_episodes_of_a_real_run(
 ) -> None:
     """Curves as the logger wrote them; records of the tasks that the checkpoint names."""
     out = tmp_path / "grpo"
-    train(Config(**{**SMALL, "tasks": TASKS, "eval_tasks": SMALL["eval_tasks"]}), Table(), out)
+    train(Config.of(**{**SMALL, "tasks": TASKS, "eval_tasks": SMALL["eval_tasks"]}), Table(), out)
     chat.env.reset(seed=1)
     record = chat.open("g")
     for output in (crop(10, 14), crop(14, 10), "what?", ANSWER):

@@ -32,8 +32,8 @@ from videogym.testing.coded_clips import write_clip
 
 PROOF = Path(__file__).parents[1] / "benchmarks" / "prove_resume.py"
 LOOPS: dict[str, tuple[Any, Any]] = {
-    "ppo": (train_ppo.train, train_ppo.Config(**SMALL)),
-    "grpo": (train_grpo.train, train_grpo.Config(group_size=4, **SMALL)),
+    "ppo": (train_ppo.train, train_ppo.Config.of(**SMALL)),
+    "grpo": (train_grpo.train, train_grpo.Config.of(group_size=4, **SMALL)),
 }
 
 
@@ -83,8 +83,7 @@ def test_videos_lie_below_a_folder_that_may_be_moved(tmp_path: Path) -> None:
         options = ("red", "blue", "green", "grey")
         task = Task(name, f"{name}.mp4", "Which?", "choice", options, "A", (Segment(4, 9),))
         write_tasks(tmp_path / f"{name}.jsonl", [task])
-    config = replace(
-        LOOPS["ppo"][1],
+    config = LOOPS["ppo"][1].with_options(
         tasks=str(tmp_path / "a.jsonl"),
         eval_tasks=str(tmp_path / "b.jsonl"),
         video_root=str(tmp_path / "videos"),
@@ -93,7 +92,7 @@ def test_videos_lie_below_a_folder_that_may_be_moved(tmp_path: Path) -> None:
     )
     assert train_ppo.train(config, Table(), tmp_path / "run").turns > 0
     (tmp_path / "videos").rename(tmp_path / "moved")
-    again = replace(config, iterations=2, video_root=str(tmp_path / "moved"))
+    again = config.with_options(iterations=2, video_root=str(tmp_path / "moved"))
     assert train_ppo.train(again, Table(), tmp_path / "run").first_iteration == 1
     with pytest.raises(ValueError, match=r"video_root must be a folder, got .*videos"):
         train_ppo.train(config, Table(), tmp_path / "other")
@@ -255,7 +254,9 @@ def test_a_checkpoint_from_before_fields_were_renamed_is_resumed(tmp_path: Path)
         files = {name: archive.read(name) for name in archive.namelist()}
     manifest = json.loads(files["manifest.json"])
     config = manifest["metadata"]["config"]
-    config["lr"], config["critic"] = config.pop("learning_rate"), config.pop("vf_coef")
+    earlier = {"lr": "learning_rate", "critic": "vf_coef", "minibatch": "mini_batch_size"}
+    for old, new in {**earlier, "entropy": "entropy_coef"}.items():
+        config[old] = config.pop(new)
     for value, resumed in ((config["lr"], True), ("7.0", False)):
         config["lr"] = value
         with zipfile.ZipFile(path, "w") as archive:
@@ -358,7 +359,7 @@ def test_times_of_an_iteration_add_up(name: str, tmp_path: Path) -> None:
 
 def test_curves_can_go_to_tensorboard(tmp_path: Path) -> None:
     """One point an iteration, read back by TensorBoard's own reader."""
-    train_ppo.train(train_ppo.Config(**SMALL, logger="tensorboard"), Table(), tmp_path)
+    train_ppo.train(train_ppo.Config.of(**SMALL, logger="tensorboard"), Table(), tmp_path)
     events = EventAccumulator(str(next((tmp_path / "log").rglob("events.*")).parent))
     events.Reload()
     points = events.Scalars("trained_reward")

@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     paths = {family: str(build(folder / family, family)) for family in FAMILIES}
     examples = str(folder / "examples.jsonl")
     lesson = {"checkpoint": paths["qwen3_vl"], "demonstrated_tasks": 3, "per_task": 2}
-    config = train_sft.Config(**{**SFT, **lesson})
+    config = train_sft.Config.of(**{**SFT, **lesson})
     write_records(Path(examples), train_sft.load_examples(config, make_actor(config), False))
     for job in [*JOBS, POISONED]:
         job["changes"] |= {"checkpoint": paths[job["family"]]}
@@ -226,7 +226,7 @@ def torchrun(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("kind", ["async", "ray"])
 def test_other_collectors_are_refused_by_name(folder: Path, kind: Any) -> None:
     """Threads and workers would ask a model of which other ranks have parts."""
-    config = train_grpo_mllm.Config(**{**GRPO, "checkpoint": str(folder / "qwen3_vl")})
+    config = train_grpo_mllm.Config.of(**{**GRPO, "checkpoint": str(folder / "qwen3_vl")})
     with pytest.raises(ValueError, match=f"the collector '{kind}' is not made for torchrun"):
         make_collector(config, make_actor(config), groups=2, group_size=2, kind=kind)
 
@@ -235,14 +235,14 @@ def test_other_collectors_are_refused_by_name(folder: Path, kind: Any) -> None:
 def test_ppo_is_refused_by_name(tmp_path: Path) -> None:
     """Its critic's head is no part of the model."""
     with pytest.raises(ValueError, match="train_ppo_mllm, whose critic has no shards, is not made for"):
-        train_ppo_mllm.train(train_ppo_mllm.Config(), None, tmp_path)  # type: ignore[arg-type]
+        train_ppo_mllm.train(train_ppo_mllm.Config.of(), None, tmp_path)  # type: ignore[arg-type]
 
 
 def test_all_weights_train_in_bfloat16_where_shards_stay_in_float32(
     torchrun: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One process would lose the steps, and says so."""
-    assert train_sft.Config(dtype="bfloat16").dtype == "bfloat16"
+    assert train_sft.Config.of(dtype="bfloat16").model.dtype == "bfloat16"
     monkeypatch.delenv("TORCHELASTIC_RUN_ID")
     with pytest.raises(ValueError, match="start it with torchrun"):
-        train_sft.Config(dtype="bfloat16")
+        train_sft.Config.of(dtype="bfloat16")

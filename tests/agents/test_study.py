@@ -21,7 +21,7 @@ from agents.experiments.study_report import PANELS, mean, report
 from agents.train_ppo import Config
 from videogym import get_recipe
 
-TINY = Config(**{**SMALL, "eval_every": 1}, bonus="paper")
+TINY = Config.of(**{**SMALL, "eval_every": 1}, bonus="paper")
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def play(source: str, videos: Path, checkpoint: Path, recipe: Recipe = RECIPE, **options: Any) -> Any:
-    config = ChatConfig(recipe=recipe, tasks=source, video_root=str(videos), **options)
+    config = ChatConfig.of(recipe=recipe, tasks=source, video_root=str(videos), **options)
     env = make_chat_env(config, load(checkpoint), source)
     counts: Counter[str] = Counter()
     records = list(replay(env, read_longvt_traces(source.removeprefix("longvt-sft:")), counts))
@@ -127,11 +127,11 @@ def test_none_that_goes_through_is_an_error_that_says_why(
     tmp_path: Path, videos: Path, checkpoints: dict[str, Path]
 ) -> None:
     source = write_rows(tmp_path / "sft.jsonl", (call(9, 5), ANSWER), (call(8, 4), ANSWER))
-    config = Config(recipe=RECIPE, tasks=source, video_root=str(videos), script="traces")
+    config = Config.of(recipe=RECIPE, tasks=source, video_root=str(videos), script="traces")
     with pytest.raises(ValueError, match=r"none of 2 conversations .*: kept 0, refused: order 2$"):
         load_examples(config, make_actor(load(checkpoints["qwen2_5_vl"])), progress=False)
     with pytest.raises(ValueError, match=r"script='traces' needs tasks='longvt-sft:FILE', got 'x.jsonl'"):
-        Config(script="traces", tasks="x.jsonl")
+        Config.of(script="traces", tasks="x.jsonl")
 
 
 def test_the_command_trains_on_them_below_a_folder_of_videos(

@@ -22,7 +22,7 @@ from agents.compact.run import make_compact
 from agents.train_grpo import Config, advantages, train
 from videogym import RewardError
 
-CONFIG = Config(group_size=4, **SMALL)
+CONFIG = Config.of(group_size=4, **SMALL)
 
 
 @pytest.fixture(autouse=True)
@@ -172,7 +172,7 @@ def test_values_are_not_trained(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["clip_high", "clip_low"])
 def test_both_clips_reach_the_loss(name: str, tmp_path: Path) -> None:
     """Clipping one side only matters once the ratio has left 1, in the second pass over a batch."""
-    changes = {"learning_rate": 0.3, "epochs": 4, "iterations": 1, "entropy": 0.0}
+    changes = {"learning_rate": 0.3, "epochs": 4, "iterations": 1, "entropy_coef": 0.0}
     wide = trained(tmp_path / "wide", clip_low=0.9, clip_high=9.0, **changes)
     again = trained(tmp_path / "again", clip_low=0.9, clip_high=9.0, **changes)
     narrow = trained(tmp_path / "narrow", **{"clip_low": 0.9, "clip_high": 9.0, name: 0.01}, **changes)
@@ -212,8 +212,8 @@ def test_a_compact_policy_keeps_its_encoder_and_its_critic(tmp_path: Path) -> No
 
 def test_a_reward_that_is_not_finite_ends_a_run_before_anything_is_learned(tmp_path: Path) -> None:
     for loop, config in (
-        (train, Config(group_size=4, **SMALL)),
-        (train_ppo.train, train_ppo.Config(**SMALL)),
+        (train, Config.of(group_size=4, **SMALL)),
+        (train_ppo.train, train_ppo.Config.of(**SMALL)),
     ):
         policy = Table()
         with pytest.raises(RewardError, match=r"reward term 'endless' of task .* must be a finite number"):

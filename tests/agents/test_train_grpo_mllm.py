@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
     "temperature": 0.8,
     "groups": 2,
     "group_size": 3,
-    "minibatch_groups": 1,
+    "mini_batch_groups": 1,
     "micro_batch_size": 2,
     "iterations": 4,
     "learning_rate": 1e-3,
@@ -65,7 +65,7 @@ def paid(records: list[Record], returns: list[float]) -> list[Record]:
 
 def test_advantages_compare_rollouts_within_their_group(make: Callable[[], ChatActor]) -> None:
     """Returns 0, 1, 2 give -1, 0, 1 whatever others have; equal ones give 0 and teach nothing."""
-    config, actor = Config(**SMALL), make()
+    config, actor = Config.of(**SMALL), make()
     env = make_chat_env(config, actor.model, TASKS, groups=2, group_size=3)
     records = paid(rollouts(env, actor), [0.0, 1.0, 2.0, 5.0, 5.0, 5.0])
     returns = batch_of(actor, records, torch.zeros(6)).returns
@@ -79,7 +79,7 @@ def test_advantages_compare_rollouts_within_their_group(make: Callable[[], ChatA
 
 def test_equal_fractional_rewards_have_no_contrast(make: Callable[[], ChatActor]) -> None:
     """Sixteen returns of 1.3, whose mean is another number in float32, are nothing to learn from."""
-    config = Config(**{**SMALL, "groups": 1, "group_size": 16, "max_new_tokens": 1})
+    config = Config.of(**{**SMALL, "groups": 1, "group_size": 16, "max_new_tokens": 1})
     actor = make()
     env = make_chat_env(config, actor.model, TASKS, groups=1, group_size=16)
     records = paid(rollouts(env, actor), [1.3] * 16)
@@ -96,7 +96,9 @@ def test_a_new_run_in_a_folder_keeps_no_records_of_another(
     old.mkdir()
     for name in ("000007.jsonl", "notes.jsonl", "000000.jsonl"):
         (old / name).write_text("{}")
-    train(Config(**{**SMALL, "iterations": 1, "max_new_tokens": 1, "eval_episodes": 1}), make(), tmp_path)
+    train(
+        Config.of(**{**SMALL, "iterations": 1, "max_new_tokens": 1, "eval_episodes": 1}), make(), tmp_path
+    )
     assert sorted(path.name for path in old.iterdir()) == ["000000.jsonl", "notes.jsonl"]
     assert (old / "000000.jsonl").read_text() != "{}"
 
@@ -114,12 +116,12 @@ def test_a_new_run_in_a_folder_keeps_no_records_of_another(
 def test_numbers_that_cannot_be_meant_are_refused(changes: dict[str, Any], message: str) -> None:
     """When the config is made, not hours later."""
     with pytest.raises(ValueError, match=message):
-        Config(**changes)
+        Config.of(**changes)
 
 
 def test_groups_with_a_rollout_that_was_cut_are_passed_over(make: Callable[[], ChatActor]) -> None:
     """One cut rollout of three takes its group along; where all are cut there is nothing to learn from."""
-    config, actor = Config(**SMALL), make()
+    config, actor = Config.of(**SMALL), make()
     env = make_chat_env(config, actor.model, TASKS, groups=2, group_size=3)
     records = rollouts(env, actor)
     records[1] = replace(records[1], abort_reason="context", ending="")
@@ -132,7 +134,7 @@ def test_groups_with_a_rollout_that_was_cut_are_passed_over(make: Callable[[], C
 def test_a_step_makes_the_better_rollout_likelier(checkpoints: dict[str, Path], family: str) -> None:
     """Of two rollouts of one task the one with the higher return gains probability, the other loses it."""
     actor = make_actor(load(checkpoints[family]))
-    config = Config(**{**SMALL, "groups": 1, "group_size": 2, "kl_coef": 0.0})
+    config = Config.of(**{**SMALL, "groups": 1, "group_size": 2, "kl_coef": 0.0})
     env = make_chat_env(config, actor.model, TASKS, groups=1, group_size=2)
     records = paid(rollouts(env, actor), [1.0, 0.0])
     minibatch = batch_of(actor, records, torch.tensor([1.0, -1.0]))
@@ -154,10 +156,10 @@ def test_a_step_makes_the_better_rollout_likelier(checkpoints: dict[str, Path], 
 
 def test_a_run_leaves_curves_records_and_a_checkpoint(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     """On real frames, with a reference: one file of rollouts an iteration, a point in every curve."""
-    config = Config(
+    config = Config.of(
         **{**SMALL, "iterations": 2, "checkpoint": str(checkpoints["qwen3_vl"]), "video_form": True},
     )
-    config = replace(config, minibatch_groups=2)
+    config = replace(config, mini_batch_groups=2)
     actor = make_actor(make_model(config, FrameStore()))
     run = train(config, actor, tmp_path)
     rewards = curve(tmp_path, "reward")
@@ -183,7 +185,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(
     make: Callable[[], ChatActor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed in the third of four iterations: weights, optimizer and rollouts are as in one go."""
-    config = Config(**{**SMALL, "micro_batch_size": 3, "eval_episodes": 1, "max_new_tokens": 4})
+    config = Config.of(**{**SMALL, "micro_batch_size": 3, "eval_episodes": 1, "max_new_tokens": 4})
     train(config, make(), tmp_path / "whole")
     steps, real = [], train_grpo_mllm.optimizer_step
 
@@ -202,7 +204,9 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(
     for name in ("parts", "whole"):
         actor = make()
         optimizer = torch.optim.AdamW(
-            trainable_parameters(actor.model), config.learning_rate, weight_decay=config.weight_decay
+            trainable_parameters(actor.model),
+            config.learning_rate,
+            weight_decay=config.optimizer.weight_decay,
         )
         parts = {"policy": actor.model, "optimizer": optimizer, "memory": nn.Module()}
         Checkpoint(format="archive", **parts).load(tmp_path / name / "checkpoint")
@@ -222,7 +226,7 @@ def test_a_group_whose_frames_cannot_be_shown_is_passed_over(
     checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kl: float
 ) -> None:
     """In its second turn a video is gone for good: its rollouts are cut, the other group is learned."""
-    config = Config(**{**SMALL, "iterations": 1, "kl_coef": kl})
+    config = Config.of(**{**SMALL, "iterations": 1, "kl_coef": kl})
     actor = make_actor(load(checkpoints["qwen2_5_vl"], Gone()))
     chat = make_chat_env(config, actor.model, TASKS).chat
     call = [*chat.output_ids(crop(20, 23)), chat.end_id]
@@ -274,16 +278,16 @@ def test_an_iteration_without_a_whole_rollout_learns_nothing(
 
     actor = make_actor(load(checkpoints["qwen2_5_vl"], Empty()))
     before = [parameter.clone() for parameter in actor.model.parameters()]
-    train(Config(**{**SMALL, "iterations": 1, "kl_coef": kl}), actor, tmp_path)
+    train(Config.of(**{**SMALL, "iterations": 1, "kl_coef": kl}), actor, tmp_path)
     assert curve(tmp_path, "cut_rate") == [1.0] and curve(tmp_path, "groups") == [0.0]
     assert all(torch.equal(a, b) for a, b in zip(before, actor.model.parameters(), strict=True))
 
 
 def test_reward_rises(make: Callable[[], ChatActor], tmp_path: Path) -> None:
     """Letters with odd codes are paid for: ten iterations raise their share by a tenth at least."""
-    config = Config(**{**SMALL, "iterations": 10, "groups": 2, "group_size": 8, "minibatch_groups": 2})
-    config = replace(
-        config, micro_batch_size=16, learning_rate=5e-3, kl_coef=0.0, eval_every=10, checkpoint_every=10
+    config = Config.of(**{**SMALL, "iterations": 10, "groups": 2, "group_size": 8, "mini_batch_groups": 2})
+    config = config.with_options(
+        micro_batch_size=16, learning_rate=5e-3, kl_coef=0.0, eval_every=10, checkpoint_every=10
     )
     train(config, make(), tmp_path)
     rewards = curve(tmp_path, "reward")

@@ -24,7 +24,7 @@ from agents.training.releveling import CodeGate, ExplorationBonus, TurnRewards
 from videogym import evaluate
 from videogym.testing.policies import SkimOnly
 
-CONFIG = Config(**SMALL)
+CONFIG = Config.of(**SMALL)
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +149,7 @@ def test_the_bonus_and_its_memory_outlast_a_run(tmp_path: Path) -> None:
 
 def test_it_learns(tmp_path: Path) -> None:
     """A short run beats by far what can be known without looking: one of four colours."""
-    config = Config(iterations=2, episodes=128, eval_episodes=50)
+    config = Config.of(iterations=2, episodes=128, eval_episodes=50)
     policy = make_compact(config)
     envs = [make_env(config, config.tasks) for _ in range(32)]
     teach(policy, envs, ImitationConfig(rounds=24, updates=6, batch=48), 0)

@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {
     "temperature": 0.8,
     "groups": 3,
     "group_size": 2,
-    "minibatch": 4,
+    "mini_batch_size": 4,
     "micro_batch_size": 2,
     "iterations": 4,
     "learning_rate": 1e-3,
@@ -91,7 +91,7 @@ def test_every_token_is_worth_what_its_turn_and_later_ones_pay(
     make: Callable[[], ChatActor], bias: float
 ) -> None:
     """With lambda 1: r1 + 0.5 r2 in the first turn, r2 in the last, whatever the critic says."""
-    config = Config(**SMALL | {"gamma_turn": 0.5})
+    config = Config.of(**SMALL | {"gamma_turn": 0.5})
     actor, records = played(make, config)
     batch, rewards = RolloutBatch(records, actor.model), make_shaping(config)(rewards_of_turns(records))
     estimate(config, batch, rewards["next", "reward"], actor, head(actor, bias))
@@ -111,7 +111,7 @@ def test_divergence_is_paid_for_token_by_token(
     make: Callable[[], ChatActor], checkpoints: dict[str, Path]
 ) -> None:
     """In a turn, the target falls by the penalties of its later tokens; no turn pays for another."""
-    config = Config(**SMALL | {"kl_coef": 0.5})
+    config = Config.of(**SMALL | {"kl_coef": 0.5})
     actor, records = played(make, config)
     other = load(checkpoints["qwen2_5_vl"])
     with torch.no_grad():
@@ -138,7 +138,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(
     make: Callable[[], ChatActor], tmp_path: Path
 ) -> None:
     """Weights, critic, optimizer and records of 4 iterations are those of 2 and then 2 more."""
-    config = Config(**SMALL | {"kl_coef": 0.01})
+    config = Config.of(**SMALL | {"kl_coef": 0.01})
     train(config, make(), tmp_path / "whole")
     train(replace(config, iterations=2), make(), tmp_path / "parts")
     train(config, make(), tmp_path / "parts")
@@ -163,12 +163,12 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(
 
 def test_reward_rises(make: Callable[[], ChatActor], tmp_path: Path) -> None:
     """Letters with odd codes are paid, and become more."""
-    config = Config(
+    config = Config.of(
         **SMALL
         | {
             "iterations": 30,
             "groups": 8,
-            "minibatch": 8,
+            "mini_batch_size": 8,
             "micro_batch_size": 8,
             "learning_rate": 3e-3,
             "eval_every": 99,

@@ -98,7 +98,7 @@ def test_a_policy_is_trained_on_the_selection(
     right = [one for one in records if one.success]
     assert len(right) == 4, "one of four options is right in each group"
     write_records(tmp_path / "records" / "000000.jsonl", records)
-    config = Config(**SMALL, rollouts=str(tmp_path / "records"), min_overlap=0.0, per_question=1)
+    config = Config.of(**SMALL, rollouts=str(tmp_path / "records"), min_overlap=0.0, per_question=1)
     train(config, actor, tmp_path / "run")
     kept = list(read_records(tmp_path / "run" / "selected.jsonl"))
     assert kept == right
@@ -113,9 +113,9 @@ def test_rollouts_that_cannot_be_selected_from_are_refused(
     """None named, of another recipe, or none that was good."""
     actor = make_actor(load(checkpoints["qwen2_5_vl"]))
     with pytest.raises(ValueError, match="name the file or folder of rollouts"):
-        train(Config(**SMALL), actor, tmp_path / "run")
+        train(Config.of(**SMALL), actor, tmp_path / "run")
     path = tmp_path / "rollouts.jsonl"
-    config = Config(**SMALL, rollouts=str(path))
+    config = Config.of(**SMALL, rollouts=str(path))
     write_records(path, [rollout("a", 1)])
     with pytest.raises(RecordError, match=f"recipe six@0, expected {RECIPE.identity}"):
         train(config, actor, tmp_path / "run")

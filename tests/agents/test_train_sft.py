@@ -57,7 +57,7 @@ def make(checkpoints: dict[str, Path]) -> Callable[[], ChatActor]:
 @pytest.fixture
 def examples(make: Callable[[], ChatActor]) -> list[Record]:
     """Three tasks, two demonstrations each, with mistakes."""
-    return load_examples(Config(**SMALL), make(), progress=False)
+    return load_examples(Config.of(**SMALL), make(), progress=False)
 
 
 def state_of(
@@ -100,7 +100,7 @@ def test_demonstrations_are_whole_episodes_with_mistakes_to_read(
         assert all(turn.output and not any(turn.log_probs) for turn in one.turns)
     learned = [turn.trainable for one in examples for turn in one.turns]
     assert 0 < learned.count(False) < learned.count(True)
-    assert load_examples(Config(**SMALL), make(), progress=False) == examples
+    assert load_examples(Config.of(**SMALL), make(), progress=False) == examples
     grouped = by_task(examples)
     assert [len(some) for some in grouped] == [2, 2, 2]
     silent = [replace(one, turns=tuple(replace(t, trainable=False) for t in one.turns)) for one in examples]
@@ -115,7 +115,7 @@ def test_demonstrations_are_whole_episodes_with_mistakes_to_read(
 
 def test_every_pass_shows_every_task_once_in_an_order_of_its_own(examples: list[Record]) -> None:
     """Two tasks a step: three steps are two passes over three tasks, wherever one starts to look."""
-    config, grouped = Config(**SMALL), by_task(examples)
+    config, grouped = Config.of(**SMALL), by_task(examples)
     seen = [some[0].task_id for step in range(30) for some in chosen(grouped, config, step)]
     tasks = {one.task_id for one in examples}
     passes = [seen[first : first + 3] for first in range(0, 60, 3)]
@@ -127,16 +127,16 @@ def test_every_pass_shows_every_task_once_in_an_order_of_its_own(examples: list[
 
 def test_the_rate_rises_and_falls_by_a_half_cosine() -> None:
     """Of 100 steps 10 rise; the highest comes then; in the middle of the fall it is a half."""
-    config = Config(iterations=100, warmup=0.1)
+    config = Config.of(iterations=100, warmup=0.1)
     assert [rate(config, step) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
     assert [rate(config, step) for step in (10, 55, 99)] == pytest.approx([1.0, 0.5, 0.000304], abs=1e-5)
-    assert rate(Config(iterations=100, warmup=0.0), 0) == 1.0
+    assert rate(Config.of(iterations=100, warmup=0.0), 0) == 1.0
 
 
 def test_the_vision_tower_has_a_rate_of_its_own(make: Callable[[], ChatActor]) -> None:
     """All weights are in one group of the two, and a frozen tower is in none."""
     model = make().model
-    config = Config(learning_rate=0.5, vision_lr=0.1)
+    config = Config.of(learning_rate=0.5, vision_lr_mult=0.1)
     others, vision = weight_groups(config, model)
     assert (others["full_lr"], vision["full_lr"]) == (0.5, pytest.approx(0.05))
     tower = {id(weight) for weight in model.model.model.visual.parameters()}
@@ -178,10 +178,10 @@ def test_mistakes_are_read_but_not_imitated(examples: list[Record], make: Callab
 
 def test_the_loss_falls(make: Callable[[], ChatActor], tmp_path: Path) -> None:
     """Sixteen steps on one task: the mean negative log-likelihood falls by more than a half."""
-    config = Config(
+    config = Config.of(
         **{**SMALL, "iterations": 16, "learning_rate": 5e-3, "demonstrated_tasks": 1, "groups": 1}
     )
-    config = replace(config, eval_every=16, checkpoint_every=16)
+    config = config.with_options(eval_every=16, checkpoint_every=16)
     actor = make()
     run = train(config, actor, tmp_path)
     losses = [float(line.split(",")[1]) for line in (tmp_path / "log/scalars/loss.csv").read_text().split()]
@@ -220,7 +220,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(
     make: Callable[[], ChatActor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed in the third of four steps, after a checkpoint of two: weights and optimizer as in one go."""
-    config = Config(**{**SMALL, "per_task": 1, "eval_episodes": 1, "max_new_tokens": 4})
+    config = Config.of(**{**SMALL, "per_task": 1, "eval_episodes": 1, "max_new_tokens": 4})
     train(config, make(), tmp_path / "whole")
     killed_in_the_third_step(config, make, tmp_path / "parts", monkeypatch)
     run = train(config, make(), tmp_path / "parts")
@@ -235,7 +235,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(
 
 def test_a_folder_of_another_run_is_refused(make: Callable[[], ChatActor], tmp_path: Path) -> None:
     """Another learning rate is another run."""
-    config = Config(**{**SMALL, "iterations": 1})
+    config = Config.of(**{**SMALL, "iterations": 1})
     train(config, make(), tmp_path)
     with pytest.raises(CheckpointMismatch, match=r"it has learning_rate 0\.001, this run 0\.5; choose"):
         train(replace(config, learning_rate=0.5), make(), tmp_path)
@@ -245,10 +245,10 @@ def test_what_fits_into_memory_may_change_from_one_part_of_a_run_to_the_next(
     make: Callable[[], ChatActor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Out of memory in the third step: smaller pieces go on; losses are those of the whole, nearly."""
-    config = Config(**{**SMALL, "eval_episodes": 1, "max_new_tokens": 4})
+    config = Config.of(**{**SMALL, "eval_episodes": 1, "max_new_tokens": 4})
     train(config, make(), tmp_path / "whole")
     killed_in_the_third_step(config, make, tmp_path / "run", monkeypatch)
-    smaller = replace(config, micro_batch_size=1, rollouts_at_once=1, share_prefixes=False)
+    smaller = config.with_options(micro_batch_size=1, max_concurrent_rollouts=1, share_prefixes=False)
     assert train(smaller, make(), tmp_path / "run").first_iteration == 2
     curves = [
         [float(row.split(",")[1]) for row in (folder / "log/scalars/loss.csv").read_text().split()]
@@ -261,12 +261,12 @@ def test_demonstrations_that_never_look_are_told(
     make: Callable[[], ChatActor], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A skim of every second shows the evidence: said so, and looked at all the same where asked."""
-    config = Config(**{**SMALL, "recipe": "LONGVT/paper", "wrong_looks": 0.0, "refused_calls": 0.0})
+    config = Config.of(**{**SMALL, "recipe": "LONGVT/paper", "wrong_looks": 0.0, "refused_calls": 0.0})
     silent = load_examples(config, make(), progress=False)
     assert not any(turn.looked for one in silent for turn in one.turns)
     assert "none of 6 demonstrations looks: the skim shows all evidence" in caplog.text
     caplog.clear()
-    looking = load_examples(replace(config, look_again=True), make(), progress=False)
+    looking = load_examples(config.with_options(look_again=True), make(), progress=False)
     assert all(any(turn.looked for turn in one.turns) and one.success for one in looking)
     assert not caplog.text
 
@@ -276,7 +276,7 @@ def test_examples_of_another_recipe_or_tokenizer_are_refused(
 ) -> None:
     """The message names both; examples that fit are read from a file as they were."""
     path = tmp_path / "examples.jsonl"
-    config = Config(**{**SMALL, "records": str(path)})
+    config = Config.of(**{**SMALL, "records": str(path)})
     write_records(path, examples)
     assert load_examples(config, make(), progress=False) == examples
     write_records(path, [*examples[:1], replace(examples[1], recipe="OTHER@1")])
@@ -294,7 +294,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(make: Callable[[], ChatActor], 
         actor.model.model.lm_head.weight[5] = torch.nan
     before = [parameter.clone() for parameter in actor.model.parameters()]
     with pytest.raises(RunDiverged, match="nan"):
-        train(Config(**SMALL), actor, tmp_path)
+        train(Config.of(**SMALL), actor, tmp_path)
     after = list(actor.model.parameters())
     assert all(torch.equal(b.nan_to_num(), a.nan_to_num()) for b, a in zip(before, after, strict=True))
 
@@ -303,7 +303,7 @@ def test_low_rank_adapters_train_alone(checkpoints: dict[str, Path], tmp_path: P
     """With adapters and a frozen tower nothing else moves, and frames are encoded once in the whole run."""
     from agents.vlm.policy import make_model
 
-    config = Config(
+    config = Config.of(
         **{**SMALL, "checkpoint": str(checkpoints["qwen3_vl"]), "lora_rank": 2, "freeze_vision": True}
     )
     model = make_model(config, Noise())
@@ -315,7 +315,7 @@ def test_low_rank_adapters_train_alone(checkpoints: dict[str, Path], tmp_path: P
 
 def test_a_finished_run_can_be_asked_again(make: Callable[[], ChatActor], tmp_path: Path) -> None:
     """Nothing is left to do, and the loaded weights can be evaluated at once."""
-    config = Config(**SMALL)
+    config = Config.of(**SMALL)
     first = train(config, make(), tmp_path).evaluate()
     again = train(config, make(), tmp_path)
     assert again.first_iteration == 4 and again.evaluate() == first
@@ -327,19 +327,19 @@ def test_glances_are_more_demonstrations_of_a_task_that_teach_to_read_only(
     """One whole episode of each task, then its glances, whose first turn is not learned."""
     tasks = "procedural:brief_event?level=0&duration_s=256&fps=4&size=32x32&event_s=2&count=4"
     lesson: dict[str, Any] = {"script": "scenes", "demonstrated_tasks": 3, "wrong_looks": 0.0}
-    config = Config(tasks=tasks, eval_tasks=tasks, per_task=1, glances=2, **lesson)
+    config = Config.of(tasks=tasks, eval_tasks=tasks, per_task=1, glances=2, **lesson)
     examples = by_task(load_examples(config, make(), False))
     learned = [[[turn.trainable for turn in record.played] for record in some] for some in examples]
     assert learned == [[[True, True], [False, True], [False, True]]] * 3
     with pytest.raises(ValueError, match=r"glances=1 needs script='scenes', got 'evidence'"):
-        Config(glances=1)
+        Config.of(glances=1)
 
 
 def test_demonstrations_of_mixed_quality_are_imitated_whole(make: Callable[[], ChatActor]) -> None:
     """Half of them begin with a look that shows nothing, and end with a guess: all of it is learned."""
     tasks = "procedural:brief_event?level=0&duration_s=256&fps=4&size=32x32&event_s=3&count=40"
     lesson: dict[str, Any] = {"script": "scenes", "demonstrated_tasks": 40, "wrong_looks": 0.0}
-    config = Config(tasks=tasks, eval_tasks=tasks, per_task=1, hasty=0.5, gives_up=1.0, **lesson)
+    config = Config.of(tasks=tasks, eval_tasks=tasks, per_task=1, hasty=0.5, gives_up=1.0, **lesson)
     examples = load_examples(config, make(), False)
     assert all(turn.trainable for record in examples for turn in record.played)
     assert 5 < sum(not record.success for record in examples) < 30
@@ -349,4 +349,4 @@ def test_demonstrations_of_mixed_quality_are_imitated_whole(make: Callable[[], C
         ({"hasty": 0.96, "script": "scenes"}, "add up to at most 1"),
     ):
         with pytest.raises(ValueError, match=told):
-            Config(**changes)
+            Config.of(**changes)

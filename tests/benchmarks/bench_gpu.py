@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -133,14 +133,14 @@ def build(shape: str, config: Config, env: VideoQAEnv) -> QwenVL:
     if shape == "tiny":
         with tempfile.TemporaryDirectory() as folder:
             build_tiny_qwen(folder, corpus(env, episodes=4))
-            return make_model(replace(config, checkpoint=folder), env.store)
+            return make_model(config.with_options(checkpoint=folder), env.store)
     tokenizer = train_tokenizer(corpus(env, episodes=4), 896)
     tiny = tiny_config(tokenizer, 64, 32, 1)  # for the ids of its tokens
     ids = {name: value for name, value in tiny.to_dict().items() if name.endswith("_token_id") and value}
     before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, config.dtype))
+    torch.set_default_dtype(getattr(torch, config.model.dtype))
     try:
-        with torch.device(config.device):
+        with torch.device(config.model.device):
             model = QwenVL(Qwen2_5_VLForConditionalGeneration(numbers(shape, **ids)), tokenizer, env.store)
     finally:
         torch.set_default_dtype(before)
@@ -270,7 +270,7 @@ def measure(shape: str, recipe: str, device: str, rate: float) -> dict[str, Any]
     """Figures of one shape under one recipe."""
     load = LOADS[recipe]
     lengths = tuple(length // 16 for length in load.lengths) if shape == "tiny" else load.lengths
-    config = Config(
+    config = Config.of(
         recipe=recipe,
         tasks=TASKS,
         device=device,
@@ -279,14 +279,14 @@ def measure(shape: str, recipe: str, device: str, rate: float) -> dict[str, Any]
         kl_coef=0.0,
         groups=load.groups,
         group_size=load.group_size,
-        minibatch_groups=load.groups,
+        mini_batch_groups=load.groups,
         micro_batch_size=load.micro_batch_size,
         max_context=131_072,
         gradient_checkpointing=load.checkpointed,
     )
     env = VideoQAEnv(TASKS, get_recipe(recipe))
     model = build(shape, config, env)
-    sampling = Sampling(1.0, max(lengths), model.end_id, model.vision_ids, config.max_context)
+    sampling = Sampling(1.0, max(lengths), model.end_id, model.vision_ids, config.sampling.max_context)
     actor = ScriptedActor(model, TransformersEngine(model), sampling)
     actor.lengths = lengths
     chat = ScriptedEnv(
@@ -295,7 +295,7 @@ def measure(shape: str, recipe: str, device: str, rate: float) -> dict[str, Any]
         groups=load.groups,
         group_size=load.group_size,
         form=model.chat_form(),
-        max_context=config.max_context,
+        max_context=config.sampling.max_context,
     )
     chat.said = load.said
     actor.update_weights()

@@ -89,8 +89,8 @@ class Workload:
         actor.lengths = LENGTHS
         chat = ScriptedEnv(env, model.tokenizer, groups=1, group_size=group_size)
         chat.said = SAID
-        config = Config(
-            groups=1, group_size=group_size, minibatch_groups=1, kl_coef=0.0, share_prefixes=share
+        config = Config.of(
+            groups=1, group_size=group_size, mini_batch_groups=1, kl_coef=0.0, share_prefixes=share
         )
         optimizer = torch.optim.AdamW(model.parameters(), 1e-6)
         return cls(model, chat, actor, config, optimizer)

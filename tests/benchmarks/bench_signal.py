@@ -14,7 +14,6 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -96,7 +95,7 @@ def main() -> None:
     torch.set_num_threads(1)
     quiet_libraries()
     like = stages(arguments.recipe, 0)["grpo" if arguments.recipe == "LONGVT_TINY" else "ppo"].config
-    config = replace(like, checkpoint=str(arguments.checkpoint), temperature=arguments.temperature)
+    config = like.with_options(checkpoint=str(arguments.checkpoint), temperature=arguments.temperature)
     found, right, contrast = halves(config, arguments.groups, arguments.group_size)
     lines = [
         f"{arguments.groups} groups of {arguments.group_size}, {right:.3f} right, {contrast} with contrast",

@@ -89,7 +89,7 @@ def main() -> int:
     (pixels, pixel_megabytes), (references, reference_megabytes) = map(max, zip(*rounds, strict=True))
     ratio = references / pixels
     fast = ratio >= TARGET
-    config = Config(iterations=6, episodes=64, eval_every=3, eval_episodes=50)
+    config = Config.of(iterations=6, episodes=64, eval_every=3, eval_episodes=50)
     print(f"pixels, turns/s                   {pixels:10.1f}  {pixel_megabytes:8.3f} MB a turn")
     print(f"references, turns/s               {references:10.1f}  {reference_megabytes:8.3f} MB a turn")
     print(f"{'ok  ' if fast else 'MISS'} ratio                       {ratio:10.1f}  target >= {TARGET:g}")

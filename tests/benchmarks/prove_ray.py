@@ -41,11 +41,11 @@ SHARED: dict[str, Any] = {
     "eval_episodes": 8,
     "max_new_tokens": 48,
 }
-LESSON = train_sft.Config(
+LESSON = train_sft.Config.of(
     **SHARED, iterations=120, demonstrated_tasks=128, groups=2, wrong_looks=0.3, learning_rate=1e-2
 )
-GRPO = train_grpo_mllm.Config(
-    **SHARED, groups=4, group_size=8, minibatch_groups=1, learning_rate=1e-3, kl_coef=0.0, eval_every=100
+GRPO = train_grpo_mllm.Config.of(
+    **SHARED, groups=4, group_size=8, mini_batch_groups=1, learning_rate=1e-3, kl_coef=0.0, eval_every=100
 )
 WORKERS = 2
 NEAR = 0.15  # in mean reward over the last iterations and all seeds; one iteration has 32 episodes
@@ -54,7 +54,7 @@ LAST = 5  # iterations
 
 def taught(folder: Path) -> Path:
     """A checkpoint that has seen demonstrations."""
-    lesson = replace(LESSON, checkpoint=str(tiny_checkpoint(folder / "tiny", LESSON)))
+    lesson = LESSON.with_options(checkpoint=str(tiny_checkpoint(folder / "tiny", LESSON)))
     actor = transformers_actor(lesson)
     train_sft.train(lesson, actor, folder / "sft")
     actor.model.save(str(folder / "model"))
@@ -122,8 +122,8 @@ def main() -> int:
     seconds = dict.fromkeys(curves, 0.0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        config = replace(
-            GRPO, iterations=arguments.iterations, workers=WORKERS, checkpoint=str(taught(folder))
+        config = GRPO.with_options(
+            iterations=arguments.iterations, workers=WORKERS, checkpoint=str(taught(folder))
         )
         for kind in curves:
             for seed in arguments.seeds:

@@ -18,7 +18,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Sized
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ SMALL: dict[str, Any] = {
     "windows": (4,),
     "episodes": 8,
     "iterations": ITERATIONS,
-    "minibatch": 8,
+    "mini_batch_size": 8,
     "checkpoint_every": 1,
     "eval_every": 4,
     "eval_episodes": 4,
@@ -80,20 +80,20 @@ def compact(config: RunConfig, shared: Path) -> tuple[RunConfig, Any]:
 
 def chat(config: ChatConfig, shared: Path) -> tuple[ChatConfig, Any]:
     """The config and a tiny language model with random weights, those of the folder."""
-    config = replace(config, checkpoint=str(tiny_checkpoint(shared / "tiny", config)))
+    config = config.with_options(checkpoint=str(tiny_checkpoint(shared / "tiny", config)))
     return config, make_actor(config, make_model(config, FrameStore()))
 
 
 LOOPS = {
-    "ppo": Loop(train_ppo.train, train_ppo.Config(bonus="paper", **SMALL), compact),
-    "grpo": Loop(train_grpo.train, train_grpo.Config(group_size=4, **SMALL), compact),
-    "sft_mllm": Loop(train_sft.train, train_sft.Config(demonstrated_tasks=3, per_task=2, **CHAT), chat),
+    "ppo": Loop(train_ppo.train, train_ppo.Config.of(bonus="paper", **SMALL), compact),
+    "grpo": Loop(train_grpo.train, train_grpo.Config.of(group_size=4, **SMALL), compact),
+    "sft_mllm": Loop(train_sft.train, train_sft.Config.of(demonstrated_tasks=3, per_task=2, **CHAT), chat),
     "grpo_mllm": Loop(
-        train_grpo_mllm.train, train_grpo_mllm.Config(group_size=3, minibatch_groups=1, **CHAT), chat
+        train_grpo_mllm.train, train_grpo_mllm.Config.of(group_size=3, mini_batch_groups=1, **CHAT), chat
     ),
     "ppo_mllm": Loop(
         train_ppo_mllm.train,
-        train_ppo_mllm.Config(group_size=3, minibatch=4, critic_learning_rate=1e-2, **CHAT),
+        train_ppo_mllm.Config.of(group_size=3, mini_batch_size=4, critic_learning_rate=1e-2, **CHAT),
         chat,
     ),
 }
@@ -103,7 +103,7 @@ def train(algorithm: str, out: Path, ready: Callable[[], None] = lambda: None) -
     """Start or resume a run; returns its seconds after it was ready, its policy made."""
     loop = LOOPS[algorithm]
     disable_progress_bar()
-    torch.set_num_threads(loop.config.threads)
+    torch.set_num_threads(loop.config.runtime.threads)
     config, policy = loop.make(loop.config, out.parent)
     ready()
     started = time.monotonic()

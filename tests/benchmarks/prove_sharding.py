@@ -48,7 +48,7 @@ WAYS: dict[str, dict[str, Any]] = {
 COMMAND = {  # of the run that is killed
     "groups": 2,
     "group-size": 2,
-    "minibatch-groups": 2,
+    "mini-batch-groups": 2,
     "iterations": 4,
     "checkpoint-every": 1,
     "eval-every": 4,
@@ -79,7 +79,7 @@ def distance(one: Path, other: Path) -> float:
 def prove_ways(folder: Path, family: str, ranks: int) -> bool:
     """Train in all ways with ranks and in one process; print a line each."""
     checkpoint = str(build(folder / "tiny", family))
-    config = train_sft.Config(
+    config = train_sft.Config.of(
         **{**sharded_run.SFT, "checkpoint": checkpoint, "demonstrated_tasks": 3, "per_task": 2}
     )
     examples = train_sft.load_examples(config, sharded_run.make_actor(config), False)

@@ -50,8 +50,8 @@ def learn(
     returns = torch.tensor([float(record.sample_index % 2) for record in records], dtype=torch.float64)
     batch.set_advantage(group_advantage(returns, config.group_size))
     loss_module, total = make_loss(config, actor.model.device), 0.0
-    for micro in actor.scorer.micro_batches(batch.records, config.micro_batch_size):
+    for micro in actor.scorer.micro_batches(batch.records, config.memory.micro_batch_size):
         loss, _ = grpo_loss(config, loss_module, batch.tensors(micro), micro)
         loss.backward()
         total += loss.item()
-    optimizer_step(trainable_parameters(actor.model), optimizer, total, config.max_grad_norm)
+    optimizer_step(trainable_parameters(actor.model), optimizer, total, config.optimizer.max_grad_norm)

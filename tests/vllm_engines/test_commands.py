@@ -19,7 +19,7 @@ from videogym import FrameStore
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
 TASKS = "procedural:brief_event?level=0&duration_s=60&event_s=3&count=100&split={split}"
-CONFIG = train_grpo_mllm.Config(tasks=TASKS.format(split="train"), eval_tasks=TASKS.format(split="val"))
+CONFIG = train_grpo_mllm.Config.of(tasks=TASKS.format(split="train"), eval_tasks=TASKS.format(split="val"))
 
 
 def run(*command: str) -> str:
@@ -63,7 +63,7 @@ def test_a_trainer_takes_a_server_by_its_address(
     collector: str, checkpoint: Path, url: str, tmp_path: Path
 ) -> None:
     """What the server sampled is what the model scores; weights are pushed each time."""
-    sizes = ("--iterations", "2", "--groups", "2", "--group-size", "2", "--minibatch-groups", "1")
+    sizes = ("--iterations", "2", "--groups", "2", "--group-size", "2", "--mini-batch-groups", "1")
     tasks = ("--tasks", CONFIG.tasks, "--eval-tasks", CONFIG.eval_tasks, "--eval-episodes", "2")
     bounds = (
         "--max-new-tokens",

@@ -34,12 +34,12 @@ SHARED: dict[str, Any] = {
     "eval_episodes": 8,
     "max_new_tokens": 48,
 }
-GRPO = train_grpo_mllm.Config(
+GRPO = train_grpo_mllm.Config.of(
     **SHARED,
     iterations=30,
     groups=4,
     group_size=8,
-    minibatch_groups=1,
+    mini_batch_groups=1,
     learning_rate=1e-3,
     kl_coef=0.0,
     checkpoint_every=1,
@@ -50,7 +50,7 @@ DIES_AFTER = 10  # iterations
 @contextlib.contextmanager
 def actor_behind_server(checkpoint: Path, log: Path) -> Iterator[tuple[ChatActor, Server]]:
     """A policy trained in this process that a server of its own samples for."""
-    config = replace(GRPO, checkpoint=str(checkpoint))
+    config = GRPO.with_options(checkpoint=str(checkpoint))
     actor = make_actor(config, make_model(config, FrameStore()))
     with serve(
         checkpoint,
@@ -89,14 +89,14 @@ def killer(server: Server, records: Path) -> list[float]:
 def test_it_learns_and_survives_the_death_of_its_server(tmp_path: Path) -> None:
     """The reward rises; no record is lost or there twice; each says which weights sampled it."""
     torch.manual_seed(0)
-    lesson = train_sft.Config(
+    lesson = train_sft.Config.of(
         **SHARED, iterations=60, demonstrated_tasks=64, groups=2, wrong_looks=0.3, learning_rate=1e-2
     )
-    lesson = replace(lesson, checkpoint=str(tiny_checkpoint(tmp_path / "tiny", lesson)))
+    lesson = lesson.with_options(checkpoint=str(tiny_checkpoint(tmp_path / "tiny", lesson)))
     pupil = make_actor(lesson, make_model(lesson, FrameStore()))
     train_sft.train(lesson, pupil, tmp_path / "sft")
     pupil.model.save(str(tmp_path / "model"))
-    config, out = replace(GRPO, checkpoint=str(tmp_path / "model")), tmp_path / "grpo"
+    config, out = GRPO.with_options(checkpoint=str(tmp_path / "model")), tmp_path / "grpo"
     with actor_behind_server(tmp_path / "model", tmp_path / "first.log") as (actor, server):
         killed_at = killer(server, out / "records")
         with pytest.raises(EngineError):
