@@ -21,7 +21,10 @@ from videogym.testing.env_suite import (
 IDS = sorted(name for name in gymnasium.registry if name.startswith("videogym/"))
 SOURCE = "procedural:event_order?level=1&duration_s=120&count=50&size=64x36"
 VIDEO = "synthetic:event_order?level=1&duration_s=600&seed=3&size=64x36"
-RECIPES = ["VIDEO_MTR/paper", "VIDEO_MTR/code", "LONGVT/paper", "LONGVT/code", "DEFAULT"]
+RECIPES = [
+    *("VIDEO_MTR/paper", "VIDEO_MTR/code", "LONGVT/paper", "LONGVT/code", "DEFAULT"),
+    *("VIDEO_ZOOMER/paper", "VIDEO_ZOOMER/code"),
+]
 
 
 def plain(env):
@@ -35,6 +38,8 @@ def test_the_ids_are_these():
         "videogym/VideoMTR-v0",
         "videogym/VideoMTRCode-v0",
         "videogym/VideoQA-v0",
+        "videogym/VideoZoomer-v0",
+        "videogym/VideoZoomerCode-v0",
     ]
 
 

@@ -47,6 +47,8 @@ for _id, _recipe, _tasks in (
     ("VideoMTRCode-v0", "VIDEO_MTR/code", "procedural:brief_event?duration_s=600&event_s=12"),
     ("LongVT-v0", "LONGVT/paper", "procedural:brief_event?duration_s=3600&event_s=3"),
     ("LongVTCode-v0", "LONGVT/code", "procedural:brief_event?duration_s=3600&event_s=3"),
+    ("VideoZoomer-v0", "VIDEO_ZOOMER/paper", "procedural:brief_event?duration_s=3600&event_s=3"),
+    ("VideoZoomerCode-v0", "VIDEO_ZOOMER/code", "procedural:brief_event?duration_s=3600&event_s=3"),
     ("VideoQA-v0", "DEFAULT", "procedural:brief_event?duration_s=600"),
 ):
     _gymnasium.register(

@@ -95,9 +95,9 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
     | `kind` | `Discrete` | index into the recipe's actions, e.g. 0 = crop, 1 = answer |
     | `segment` | `Box(2,)` float64 | start and end as shares of the duration, for select and crop |
     | `region` | `Box(4,)` float32 | x0, y0, x1, y1 in [0, 1], for crop, where the recipe has regions |
-    | `fps` | `Box(1,)` float64 | frames a second of a crop, where open; 0: left out |
-    | `frames` | `Discrete` | how many frames of a crop, where open; 0: left out |
-    | `scale` | `Box(1,)` float64 | factor of its frames' sides, where open; 0: left out |
+    | `fps` | `Box(1,)` float64 | rate of a crop, a share of the recipe's highest or of 60; 0: left out |
+    | `frames` | `Discrete` | how many frames of a crop, where the recipe opens it; 0: left out |
+    | `scale` | `Box(1,)` float64 | of its frames' sides, a share of the recipe's largest; 0: left out |
     | `option` | `Discrete(26)` | index of the answer's option, where the task has options |
     | `answer` | `UnicodeText` | the answer to an open or numeric question |
 

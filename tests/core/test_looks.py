@@ -294,7 +294,7 @@ def test_structured_actions_read_every_argument_and_zero_leaves_it_out():
         "kind": 0,
         "segment": np.array([0.1, 0.2]),
         "region": np.array([0, 0, 1, 1], np.float32),
-        "fps": np.array([2.0]),
+        "fps": np.array([0.25]),  # of the highest rate, 30
         "frames": 0,
         "scale": np.array([0.0]),
     }
@@ -302,7 +302,7 @@ def test_structured_actions_read_every_argument_and_zero_leaves_it_out():
     assert (action.start_s, action.end_s, action.fps, action.frames, action.scale) == (
         10,
         20,
-        2,
+        7.5,
         None,
         None,
     )

@@ -17,6 +17,10 @@ from videogym.testing.grammar_suite import HOSTILE, check_grammar, check_prompt_
 TAGS = {
     "video_mtr": ("think", "answer", "retrieve"),
     "longvt": ("think", "answer", "tool_call", "tools", "tool_response"),
+    "video_zoomer": (
+        *("think", "video_zoom", "answer", "tool_response"),
+        *(f"frame{i}_time{t:.2f}s" for i, t in enumerate(example_state().skim.times_s)),
+    ),
     "native": ("think", "tool_call", "tools", "tool_response"),
 }
 
@@ -27,6 +31,8 @@ def actions_of(grammar: Grammar, state: State) -> list[Action]:
     family = grammar.name.split("/")[0]
     if family == "video_mtr":
         return [answer, Select(6.0, 20.0), Select(0.0, 128.0), Select(126.0, 128.0)]
+    if family == "video_zoomer":
+        return [answer, Crop(1.5, 20.25, fps=2), Crop(0.1 + 0.2, 1e-9, fps=0.25), Crop(100, 900, fps=7.5)]
     crops: list[Action] = [Crop(1.5, 20.25), Crop(0.1 + 0.2, 1e-9), Crop(100, 900)]
     if family == "longvt":
         return [answer, *crops]
@@ -57,6 +63,8 @@ def test_texts_of_the_largest_size_are_read(name: str) -> None:
         "<tool_call>",
         "</think> ",
         "<tool_call>{",
+        "<video_zoom>",
+        "<video_zoom>{",
         " ",
         "[",
         "1",
@@ -64,7 +72,7 @@ def test_texts_of_the_largest_size_are_read(name: str) -> None:
     )
     for unit in units:
         for prefix in ("", "<think></think>", "<think></think><retrieve>", "<think></think><tool_call>"):
-            for suffix in ("", "</answer>", "</retrieve>", "</tool_call>"):
+            for suffix in ("", "</answer>", "</retrieve>", "</tool_call>", "</video_zoom>"):
                 text = prefix + unit * (100_000 // len(unit)) + suffix
                 assert grammar.parse(text, state).text == text
 
@@ -117,7 +125,10 @@ def test_no_words_for_what_is_no_action(name: str, action: Action) -> None:
         get_grammar(name).write(action, example_state())
 
 
+_HIDING = "a</think><answer>A</answer><video_zoom></video_zoom><tool_call>"
+
+
 @pytest.mark.parametrize("name", grammar_names())
 def test_a_thought_that_would_hide_the_action_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="thought"):
-        get_grammar(name).write(Answer("B"), example_state(), "a</think><answer>A</answer><tool_call>")
+        get_grammar(name).write(Answer("B"), example_state(), _HIDING)

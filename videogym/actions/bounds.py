@@ -16,7 +16,7 @@ _FULL_SIDE = 720  # pixels: in EVA a look beyond the limit is first made so smal
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class LookRequest:
     """So many frames at a scale; what a look asks for, or what is shown of it."""
 
     count: int
@@ -55,7 +55,7 @@ def tokens_shown(state: State) -> int:
     return sum(clip_tokens(clip, state.video, state.rules) for clip in state.clips)
 
 
-def bounded(request: Request, region: Region | None, state: State, turn: Turn) -> Request | Invalid:
+def bounded(request: LookRequest, region: Region | None, state: State, turn: Turn) -> LookRequest | Invalid:
     """What is shown of a request: all of it, less as the rules say, or nothing and why.
 
     What the policy did not name is cut whatever the rules say. The result never exceeds a bound.
@@ -75,14 +75,14 @@ def bounded(request: Request, region: Region | None, state: State, turn: Turn) -
         return Invalid(
             "budget", f"One such frame is {each} visual tokens, {room} are left: look coarser or answer."
         )
-    return Request(count, request.scale, request.chosen)
+    return LookRequest(count, request.scale, request.chosen)
 
 
 def _tokens(state: State, region: Region | None, scale: float | None) -> int:
     return tokens(frame_size(state.video, state.rules, region, scale), state.rules)
 
 
-def _refused(request: Request, each: int, frames: int, room: int | None) -> Invalid:
+def _refused(request: LookRequest, each: int, frames: int, room: int | None) -> Invalid:
     if request.count > frames:
         return Invalid(
             "too_many_frames", f"These are {request.count} frames, at most {frames} can be shown now."
@@ -91,7 +91,7 @@ def _refused(request: Request, each: int, frames: int, room: int | None) -> Inva
     return Invalid("too_many_tokens", reason)
 
 
-def _shrunk(request: Request, region: Region | None, state: State, room: int) -> Request:
+def _shrunk(request: LookRequest, region: Region | None, state: State, room: int) -> LookRequest:
     """Fewer and smaller frames, so that their visual tokens come near to what is left.
 
     Source: EVA's evaluation code: each side is first cut to 720 pixels for the smaller one; then count and
@@ -107,10 +107,10 @@ def _shrunk(request: Request, region: Region | None, state: State, room: int) ->
         if room < 1 or (each := _tokens(state, region, scale)) <= room:
             break
         scale *= math.sqrt(room / each) * 0.99
-    return Request(count, scale, request.chosen)
+    return LookRequest(count, scale, request.chosen)
 
 
-def _scale_of(request: Request, region: Region | None, state: State) -> float:
+def _scale_of(request: LookRequest, region: Region | None, state: State) -> float:
     """The scale of a request; without one that at which frames are as large as the rules show them."""
     if request.scale is not None:
         return request.scale

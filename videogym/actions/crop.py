@@ -12,14 +12,14 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from videogym.actions.bounds import Request, bounded
+from videogym.actions.bounds import LookRequest, bounded
 from videogym.actions.look import Look, read_numbers, read_times, structured_times
 from videogym.actions.samplers import SAMPLERS
 from videogym.geometry import WHOLE_FRAME, Region
 from videogym.rules import LATER
 from videogym.state import Action, Clip, Invalid, Rules, State, Turn
 
-STRUCTURED_FPS = 60.0  # a structured action asks for no higher rate
+STRUCTURED_FPS = 60.0  # the highest rate of structured actions, which say shares of it
 _REGION = {
     "type": "array",
     "items": {"type": "number"},
@@ -84,7 +84,7 @@ class Crop(Look):
         if isinstance(count, Invalid):
             return count
         chosen = not self.fps == self.frames == self.scale == None  # noqa: E711
-        asked = Request(count, scale, chosen)
+        asked = LookRequest(count, scale, chosen)
         shown = bounded(asked, region, state, turn)
         if isinstance(shown, Invalid):
             return shown
@@ -175,16 +175,16 @@ class Crop(Look):
 
     @classmethod
     def spaces(cls, rules: Rules) -> dict[str, gymnasium.Space[Any]]:
-        """``segment``; where open ``region``, ``fps``, ``frames``, ``scale``; 0: left out."""
+        """``segment``; where open ``region``, ``fps`` and ``scale`` as shares, ``frames``; 0: left out."""
         spaces = super(Crop, cls).spaces(rules)
         if rules.regions:
             spaces["region"] = Box(0.0, 1.0, (4,), np.float32)
         if "fps" in rules.crop_arguments:
-            spaces["fps"] = Box(0.0, min(rules.max_fps, STRUCTURED_FPS), (1,), np.float64)
+            spaces["fps"] = Box(0.0, 1.0, (1,), np.float64)
         if "frames" in rules.crop_arguments:
             spaces["frames"] = Discrete(rules.clip_frames + 1)
         if "scale" in rules.crop_arguments:
-            spaces["scale"] = Box(0.0, rules.max_scale, (1,), np.float64)
+            spaces["scale"] = Box(0.0, 1.0, (1,), np.float64)
         return spaces
 
     @classmethod
@@ -196,9 +196,10 @@ class Crop(Look):
             given["region"] = (x0, y0, x1, y1)
         if "frames" in rules.crop_arguments and int(values["frames"]):
             given["frames"] = int(values["frames"])
-        for name in ("fps", "scale"):
-            if name in rules.crop_arguments:
-                given[name] = _structured_number(values[name])
+        most = {"fps": min(rules.max_fps, STRUCTURED_FPS), "scale": rules.max_scale}
+        for name in most:
+            if name in rules.crop_arguments and (share := _share(values[name])):
+                given[name] = share * most[name]
         if "frames" in given:
             given.pop("fps", None)
         return cls(*times, **given)
@@ -244,7 +245,7 @@ def _judge_count(count: float, rules: Rules) -> int | Invalid:
     return int(count)
 
 
-def _note(asked: Request, shown: Request) -> str:
+def _note(asked: LookRequest, shown: LookRequest) -> str:
     """What a bound took, in a sentence."""
     fewer = shown.count < asked.count
     coarser = shown.scale is not None and shown.scale < (asked.scale or math.inf)
@@ -300,6 +301,5 @@ def _count_argument(value: Any) -> int | Invalid:
     return int(value)
 
 
-def _structured_number(value: Any) -> float | None:
-    number = float(np.asarray(value).reshape(-1)[0])
-    return None if number == 0 else number
+def _share(value: Any) -> float:
+    return float(np.asarray(value).reshape(-1)[0])

@@ -68,7 +68,7 @@ def _skim_indices(
     video: VideoMeta, pts_s: NDArray[np.float64], rules: Rules, count: int, pooled: bool
 ) -> NDArray[np.int64]:
     most, fps, least = rules.skim_frames, rules.skim_fps, rules.min_skim_frames
-    if rules.skim_sampling == "strided":
+    if rules.skim_sampling == "strided" and not video.is_vfr:
         return strided_indices(video.num_frames, video.avg_fps, fps or 1.0, most)
     if fps and video.is_vfr:
         return window_indices_by_time(pts_s, most, fps, min_frames=least)

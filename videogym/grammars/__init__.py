@@ -7,6 +7,7 @@ from videogym.grammars.prompted import Prompted, check_prompt, prompted
 from videogym.grammars.prompts import Prompt, PromptError, load_prompt, parse_prompt
 from videogym.grammars.published import compared
 from videogym.grammars.video_mtr import VideoMTR
+from videogym.grammars.video_zoomer import VideoZoomer
 
 __all__ = [
     "FramePart",
@@ -32,6 +33,8 @@ _GRAMMARS: tuple[Grammar, ...] = (
     VideoMTR("code"),
     LongVT("strict"),
     LongVT("code"),
+    VideoZoomer("strict"),
+    VideoZoomer("code"),
     Native(),
 )
 _PARTS = ("name", "tools", "messages", "parse", "write")  # of `Grammar`

@@ -134,7 +134,7 @@ class Prompted:
     def _frames(self, state: State, clips: Sequence[Clip]) -> dict[str, Value]:
         """All frames of a message, each in its line, and what is told of them."""
         line = self.prompt.frame or frame_line(self.grammar, state.rules)
-        frames = [FramePart(time_s, clip.region) for clip in clips for time_s in clip.times_s]
+        frames = [FramePart(time_s, clip.region, clip.scale) for clip in clips for time_s in clip.times_s]
         indices = [max(0, bisect_right(state.pool_s, frame.time_s) - 1) for frame in frames]
         parts: list[Part] = []
         for number, (frame, index) in enumerate(zip(frames, indices, strict=True)):

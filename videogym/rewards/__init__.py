@@ -17,6 +17,7 @@ from videogym.rewards.longvt import CropOverlap, TranscriptScore, well_formed_ep
 from videogym.rewards.scoring import answered_right, history, pays_for_answers, score
 from videogym.rewards.terms import RewardError, Score, Term, TermFunction, finite, term_names
 from videogym.rewards.video_mtr import FrameGain, WellFormedTurn, frame_iou, relevant_pool
+from videogym.rewards.video_zoomer import ZoomScore, ZoomSettings, zoomed_rightly
 
 __all__ = [
     "AnswerTerm",
@@ -29,6 +30,8 @@ __all__ = [
     "TermFunction",
     "TranscriptScore",
     "WellFormedTurn",
+    "ZoomScore",
+    "ZoomSettings",
     "answered_right",
     "best_coverage",
     "coverage_gain",
@@ -46,4 +49,5 @@ __all__ = [
     "term_names",
     "turn_segments",
     "well_formed_episode",
+    "zoomed_rightly",
 ]

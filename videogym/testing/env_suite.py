@@ -25,6 +25,7 @@ from videogym.actions import Answer, Crop, Select
 from videogym.env import VideoQAEnv
 from videogym.geometry import Segment
 from videogym.state import Action, Rules, Task
+from videogym.testing.policies import with_count
 from videogym.wrappers import TextActions
 
 Env = gymnasium.Env[Any, Any]
@@ -195,6 +196,11 @@ def odd_action(env: Env, rng: np.random.Generator) -> Any:
         action["segment"] = rng.choice([*ODD_SHARES, *rng.uniform(0, 1, 12)], 2)
     if "region" in action and rng.random() < 0.5:
         action["region"] = rng.choice([math.nan, -0.5, 0.0, 0.3, 0.3001, 1.0, 2.0], 4).astype(np.float32)
+    for name in ("fps", "scale"):
+        if name in action and rng.random() < 0.3:
+            action[name] = rng.choice([*ODD_SHARES, *rng.uniform(0, 1, 6)], 1)
+    if "frames" in action and rng.random() < 0.3:
+        action["frames"] = np.int64(rng.integers(-3, 10**6))
     if rng.random() < 0.1:
         action["kind"] = np.int64(rng.integers(-2, 5))
         action["option"] = np.int64(rng.integers(-2, 40))
@@ -257,8 +263,9 @@ def check_no_leak(make_env: Callable[[list[Task]], Env], video: str, duration_s:
     env = make_env([task])
     inner, secret = _inner(env), _Secrets(task)
     secret.search("the first observation", env.reset(seed=0))
-    for action in _planted_actions(inner.recipe.rules, duration_s):
+    for planted in _planted_actions(inner.recipe.rules, duration_s):
         env.reset(seed=0)
+        action = with_count(planted, inner.state) if isinstance(planted, Crop) else planted
         written = env.grammar.write(action, inner.state) if isinstance(env, TextActions) else action
         observation, _, _, _, info = env.step(written)
         secret.search(f"what follows {action}", (observation, info))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -88,7 +89,7 @@ class Random:
         if kind == "answer" or int(observation["turns_left"][0]) <= 1:
             return random_answer(observation, self._rng)
         start_s, end_s = np.sort(self._rng.uniform(0.0, float(observation["duration_s"][0]), 2)).tolist()
-        return Select(start_s, end_s) if kind == "select" else Crop(start_s, end_s)
+        return Select(start_s, end_s) if kind == "select" else with_count(Crop(start_s, end_s), env.state)
 
 
 def random_answer(observation: Observation, rng: np.random.Generator) -> Answer:
@@ -110,12 +111,27 @@ def look_at(state: State, segment: Segment, place: Region | None = None) -> Acti
         # A crop needs two frames at least.
         end_s = min(max(end_s, start_s + 3.0 / state.video.avg_fps), state.video.duration_s)
         start_s = min(start_s, end_s - 3.0 / state.video.avg_fps)
-        return Crop(start_s, end_s, None if place is None else place.as_tuple())
+        return with_count(Crop(start_s, end_s, None if place is None else place.as_tuple()), state)
     inside = [t for t in state.pool_s if segment.contains(t)]
     if not inside:
         # Between two pool frames: the last one before the segment is the nearest there is.
         start_s = max((t for t in state.pool_s if t <= start_s), default=0.0)
     return Select(start_s, end_s)
+
+
+def with_count(crop: Crop, state: State) -> Crop:
+    """The crop with the rate or count that rules open, as the recipe's own, within a look's frames.
+
+    Grammars of recipes that open one have no words for a crop without it.
+    """
+    rules, length_s = state.rules, max(crop.end_s - crop.start_s, 1e-6)
+    frames = min(rules.clip_frames, max(2, round(length_s * rules.crop_fps)))
+    if "frames" in rules.crop_arguments:
+        return replace(crop, frames=frames)
+    if "fps" not in rules.crop_arguments:
+        return crop
+    # A little more, that a product cut to a whole number is not one frame short.
+    return replace(crop, fps=min((frames + 0.01) / length_s, rules.max_fps))
 
 
 def _next_stretch(segments: Sequence[Segment], looks: int) -> Segment:

@@ -9,23 +9,33 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from videogym.env import VideoQAEnv
 from videogym.geometry import Segment
 from videogym.grammars import video_mtr
 from videogym.grammars.longvt import video_name
 from videogym.grammars.longvt_calls import read_turn
 from videogym.recipes import LONGVT_CODE, VIDEO_MTR_CODE, Recipe
-from videogym.rewards import FrameGain, Term, frame_iou, longvt_transcript, relevant_pool
-from videogym.state import Clip, State, Task, TaskKind
-from videogym.testing.blank_video import BlankVideo, OneVideoStore
-from videogym.video.sampling import linspace_floored, smart_resize, window_bounds, window_indices
-from videogym.wrappers import TextActions
+from videogym.rewards import FrameGain, Term, longvt_transcript
+from videogym.state import State, Task, TaskKind
+from videogym.testing.blank_video import BlankVideo
+from videogym.testing.records import (
+    OPEN_TASK,
+    Check,
+    ConformanceRow,
+    Mismatches,
+    ReplayEpisode,
+    UnusableRow,
+    expect,
+    number,
+)
+from videogym.testing.replay_video_zoomer import VIDEO_ZOOMER_CHECKS
+from videogym.video.sampling import smart_resize, window_bounds, window_indices
 
-TOLERANCE = 1e-6  # of floats; some records are rounded
+__all__ = ["CHECKS", "ConformanceRow", "Mismatches", "UnusableRow", "check_row"]
+
 _KINDS: dict[str, TaskKind] = {"multiple choice": "choice", "numerical": "numeric", "free-form": "open"}
 # Names of one condition in records and in our codes; the first is the one compared.
 _SYNONYMS = (
@@ -39,20 +49,6 @@ _SYNONYMS = (
     ("end>duration", "end beyond duration", "end out of range"),
     ("no two frames", "too few frames", "fewer than two frames"),
 )
-
-
-class UnusableRow(Exception):
-    """A row that is no record of a known kind."""
-
-
-class ConformanceRow(dict[str, Any]):
-    """One record; a field it lacks makes it unusable."""
-
-    def __missing__(self, key: str) -> Any:
-        raise UnusableRow(f"the row has no field {key!r}")
-
-
-Mismatches = Iterator[str]
 
 
 def check_row(row: dict[str, Any]) -> list[str]:
@@ -75,45 +71,21 @@ def check_row(row: dict[str, Any]) -> list[str]:
         return [f"raised {type(error).__name__}: {error}"]
 
 
-def _compare(name: str, expected: Any, actual: Any) -> Mismatches:
-    if not _same(expected, actual):
-        yield f"{name}: expected {expected!r}, got {actual!r}"
-
-
-def _same(expected: Any, actual: Any) -> bool:
-    if isinstance(expected, list | tuple) and isinstance(actual, list | tuple):
-        return len(expected) == len(actual) and all(map(_same, expected, actual))
-    if isinstance(expected, dict) and isinstance(actual, dict):
-        return expected.keys() == actual.keys() and all(
-            _same(expected[key], actual[key]) for key in expected
-        )
-    if isinstance(expected, bool) or isinstance(actual, bool):
-        return expected is actual
-    if isinstance(expected, int | float) and isinstance(actual, int | float):
-        return math.isclose(expected, actual, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
-    return bool(expected == actual)
-
-
 # --- frames (LongVT) ---------------------------------------------------------------------------
 
 
 def _check_frames(row: ConformanceRow) -> Mismatches:
-    source, window = (row["frames"], row["fps"]), (_number(row["start"]), _number(row["end"]))
+    source, window = (row["frames"], row["fps"]), (number(row["start"]), number(row["end"]))
     try:
         first, last = window_bounds(*source, *window)
         indices = window_indices(*source, row["max_frames"], 1.0, *window).tolist()
     except ValueError:
-        yield from _compare("error", row.get("error"), "ValueError")
+        yield from expect("error", row.get("error"), "ValueError")
         return
-    yield from _compare("error", row.get("error"), None)
+    yield from expect("error", row.get("error"), None)
     actual = {"first": first, "last": last, "span": last - first + 1, "n": len(indices), "idx": indices}
     for name, value in actual.items():
-        yield from _compare(name, row[name], value)
-
-
-def _number(value: Any) -> float | None:
-    """A number that JSON may have had to write as text, such as "nan"."""
-    return None if value is None else float(value)
+        yield from expect(name, row[name], value)
 
 
 def _check_resize(row: ConformanceRow) -> Mismatches:
@@ -121,7 +93,7 @@ def _check_resize(row: ConformanceRow) -> Mismatches:
         size: Any = list(smart_resize(row["h"], row["w"], row["min_pixels"], row["max_pixels"]))
     except ValueError:
         size = "ValueError"
-    yield from _compare("out", row.get("error") or row["out"], size)
+    yield from expect("out", row.get("error") or row["out"], size)
 
 
 # --- text (LongVT) -----------------------------------------------------------------------------
@@ -133,16 +105,16 @@ def _check_parse(row: ConformanceRow) -> Mismatches:
     # Where the published parser crashed, the episode ends here as for any unreadable call.
     crashed = row.get("error") is not None
     outcome = "stop_bad_call" if crashed else outcome
-    yield from _compare("outcome", outcome, reading.outcome)
+    yield from expect("outcome", outcome, reading.outcome)
     if not crashed:
-        yield from _compare("kept_text", row["kept_text"], reading.kept_text)
+        yield from expect("kept_text", row["kept_text"], reading.kept_text)
         calls = [{"name": call.name, "arguments": _written(call.arguments)} for call in reading.calls]
-        yield from _compare("calls", row["calls"], calls)
-    with _Episode(LONGVT_CODE, _OPEN_TASK, BlankVideo(5400, 30.0, 640, 360)) as env:
+        yield from expect("calls", row["calls"], calls)
+    with ReplayEpisode(LONGVT_CODE, OPEN_TASK, BlankVideo(5400, 30.0, 640, 360)) as env:
         env.step(text)
         full = outcome == "tool" and len(row["calls"]) >= (env.recipe.rules.max_calls or math.inf)
         endings = {"final": "answered", "stop_bad_call": "malformed", "tool": "call_limit" if full else ""}
-        yield from _compare("ending", endings[outcome], env.state.ending)
+        yield from expect("ending", endings[outcome], env.state.ending)
 
 
 def _written(value: Any) -> Any:
@@ -156,11 +128,11 @@ def _written(value: Any) -> Any:
 
 def _check_tool_call(row: ConformanceRow) -> Mismatches:
     seconds, fps, width, height = (int(n) for n in re.findall(r"\d+", row["video"])[:4])
-    with _Episode(LONGVT_CODE, _OPEN_TASK, BlankVideo(seconds * fps, float(fps), width, height)) as env:
+    with ReplayEpisode(LONGVT_CODE, OPEN_TASK, BlankVideo(seconds * fps, float(fps), width, height)) as env:
         env.step(_call_text(row, env.state))
         result, rules = env.state.turns[-1].results[0], env.recipe.rules
         code = result.error.code if result.error else None
-        yield from _compare("error", _canonical(row["error"]), _canonical(code))
+        yield from expect("error", _canonical(row["error"]), _canonical(code))
         frames = size = None
         if result.clip is not None:
             frames = len(result.clip.times_s)
@@ -168,8 +140,8 @@ def _check_tool_call(row: ConformanceRow) -> Mismatches:
                 height, width, rules.min_pixels, rules.max_pixels, rules.size_factor
             )
             size = [columns, rows]
-        yield from _compare("frames", row["frames"], frames)
-        yield from _compare("size", row["size"], size)
+        yield from expect("frames", row["frames"], frames)
+        yield from expect("size", row["size"], size)
 
 
 def _call_text(row: ConformanceRow, state: State) -> str:
@@ -212,12 +184,12 @@ def _check_reward(row: ConformanceRow) -> Mismatches:
         parts = longvt_transcript.score(row["text"], segment, row["verdict"], variant)
         # The published code raises where a term has no annotation to go by; here the term is absent.
         actual = "KeyError" if None in parts else parts
-        yield from _compare(variant, row[variant], actual)
+        yield from expect(variant, row[variant], actual)
 
 
 def _check_span_answer(row: ConformanceRow) -> Mismatches:
     actual = longvt_transcript.score_span_answer(row["text"], row["truth"], row["recall"])
-    yield from _compare("out", row["out"], actual)
+    yield from expect("out", row["out"], actual)
 
 
 # --- Video-MTR ---------------------------------------------------------------------------------
@@ -228,7 +200,7 @@ def _check_parser(row: ConformanceRow) -> Mismatches:
     letters = [option[0].upper() for option in row["options"] or () if option[:1].isalpha()]
     reading = video_mtr.probe(row["raw_response"], kind, letters, row["max_frame_idx"])
     for name, value in row["expect"].items():
-        yield from _compare(name, value, getattr(reading, name, None))
+        yield from expect(name, value, getattr(reading, name, None))
 
 
 def _task_kind(row: ConformanceRow) -> TaskKind:
@@ -241,18 +213,16 @@ def _task_kind(row: ConformanceRow) -> TaskKind:
 def _check_episode(row: ConformanceRow) -> Mismatches:
     # One frame a second: frame i of the pool is at i seconds.
     video = BlankVideo(max(row["pool_size"], 2), 1.0, 64, 36)
-    with _Episode(_probe_recipe(row), _probe_task(row), video) as env:
+    with ReplayEpisode(_probe_recipe(row), _probe_task(row), video) as env:
         env.use_pool(row["pool_size"])
-        yield from _compare(
-            "initial_obs_idxs", row["initial_obs_idxs"], env.indices(env.state.skim.times_s)
-        )
+        yield from expect("initial_obs_idxs", row["initial_obs_idxs"], env.indices(env.state.skim.times_s))
         total = 0.0
         for number, step in enumerate(map(ConformanceRow, row["steps"]), start=1):
             outcome = env.probe(step["raw_response"])
             total += outcome["reward"]
             for name, value in outcome.items():
-                yield from _compare(f"step {number} {name}", step[name], value)
-        yield from _compare("total_reward", row["total_reward"], total)
+                yield from expect(f"step {number} {name}", step[name], value)
+        yield from expect("total_reward", row["total_reward"], total)
 
 
 def _probe_recipe(row: ConformanceRow) -> Recipe:
@@ -296,70 +266,7 @@ def _probe_task(row: ConformanceRow) -> Task:
     )
 
 
-# --- the environment ---------------------------------------------------------------------------
-
-
-class _Episode:
-    """One task in the real environment, played by text."""
-
-    def __init__(self, recipe: Recipe, task: Task, video: BlankVideo) -> None:
-        self.inner = VideoQAEnv([task], recipe)
-        self.inner.store = OneVideoStore(video)
-        self.recipe, self.env = recipe, TextActions(self.inner)
-        self.env.reset(seed=0)
-
-    def __enter__(self) -> _Episode:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.env.close()
-
-    @property
-    def state(self) -> State:
-        return self.inner.state
-
-    def use_pool(self, size: int) -> None:
-        """Replace a pool that the sampling rule rounded down, for records of odd sizes."""
-        if len(self.state.pool_s) != size:
-            pool = tuple(map(float, range(size)))
-            skim = Clip(
-                tuple(pool[i] for i in linspace_floored(0, size - 1, self.recipe.rules.skim_frames))
-            )
-            self._set(replace(self.state, pool_s=pool, skim=skim))
-
-    def indices(self, times_s: Sequence[float]) -> list[int]:
-        return [self.state.pool_s.index(time_s) for time_s in times_s]
-
-    def step(self, text: str) -> tuple[float, bool, dict[str, Any]]:
-        """Play one output; the reward, whether the episode has ended, and the info."""
-        _, reward, terminated, _, info = self.env.step(text)
-        return reward, terminated, info
-
-    def probe(self, text: str) -> dict[str, Any]:
-        """Play one output and say what came of it in the words of Video-MTR's records."""
-        if self.state.terminated:  # the reference goes on after the end
-            self._set(replace(self.state, ending=""))
-        reward, done, info = self.step(text)
-        turn, relevant = self.state.turns[-1], relevant_pool(self.state)
-        clip = turn.clips[-1] if turn.clips else None
-        return {
-            "reward": reward,
-            "done": done,
-            "success": bool(info["reward_terms"]["answer"] > 0),
-            "action_valid": turn.valid,
-            "format_correct": turn.well_formed,
-            "obs_idxs": None if clip is None else self.indices(clip.times_s),
-            "iou": None if clip is None or relevant is None else frame_iou(clip, relevant),
-        }
-
-    def _set(self, state: State) -> None:
-        self.inner.set_state(replace(self.inner.get_state(), state=state))
-
-
-_OPEN_TASK = Task("clip", "blank", "What is shown?", "open", answer="x")
-
-
-CHECKS: dict[str, Callable[[ConformanceRow], Mismatches]] = {
+CHECKS: Mapping[str, Check] = {
     "parser_probe": _check_parser,
     "env_probe": _check_episode,
     "skim_frames": _check_frames,
@@ -369,4 +276,5 @@ CHECKS: dict[str, Callable[[ConformanceRow], Mismatches]] = {
     "tool_call": _check_tool_call,
     "reward": _check_reward,
     "span_answer": _check_span_answer,
+    **VIDEO_ZOOMER_CHECKS,
 }

@@ -1,0 +1,117 @@
+"""What a recipe is: a frozen, hashable description of an episode with its source.
+
+A recipe holds the rules (sampling and limits), the grammar a text policy speaks, and the reward
+terms. The two papers appear as the paper says and as the published code does, because they differ.
+What a paper leaves open is chosen here, named in ``choices`` and part of the recipe's identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import Field, dataclass, fields, is_dataclass, replace
+from functools import cached_property
+from os import PathLike
+from typing import Any
+
+from videogym.grammars import Grammar, Prompt, check_prompt, get_grammar, load_prompt, prompted
+from videogym.rewards import Term, term_names
+from videogym.state import Rules, action_kinds
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what an episode is, apart from its task.
+
+    Two runs with the same ``identity`` played by the same rules for the same rewards.
+    """
+
+    name: str
+    source: str  # where the recipe comes from
+    rules: Rules
+    grammar: str | Grammar  # a name for `videogym.grammars.get_grammar`, or a grammar of your own
+    terms: tuple[Term, ...]
+    choices: tuple[tuple[str, str], ...] = ()  # what the source leaves open, and what was chosen
+    prompt: Prompt | None = None  # the words of conversations; None: the grammar's own
+
+    def __post_init__(self) -> None:
+        names = [term.name for term in self.terms]
+        grammar = get_grammar(self.grammar)
+        if self.prompt is not None:
+            check_prompt(self.prompt, grammar, self.rules)
+        for kind in self.rules.actions:
+            if kind not in action_kinds():
+                raise ValueError(
+                    f"recipe {self.name!r}: unknown kind of action {kind!r}; known: "
+                    f"{', '.join(action_kinds())}; import the module that defines yours"
+                )
+        if len(set(names)) != len(names) or "gate" in names:
+            raise ValueError(f"recipe {self.name!r}: term names must be unique and not 'gate', got {names}")
+
+    @property
+    def language(self) -> Grammar:
+        """The grammar itself, in the words of the prompt where there is one."""
+        return prompted(get_grammar(self.grammar), self.prompt)
+
+    def with_prompt(self, prompt: Prompt | str | PathLike[str] | None) -> Recipe:
+        """The recipe with the words of a prompt or of a prompt file; the name stays, the identity does not.
+
+        Raises:
+            PromptError: the file is no prompt, or it does not fit the recipe.
+            OSError: the file cannot be read.
+        """
+        read = prompt if prompt is None or isinstance(prompt, Prompt) else load_prompt(prompt)
+        return replace(self, prompt=read)
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """Keys of ``info["reward_terms"]``."""
+        return term_names(self.terms)
+
+    def describe(self) -> dict[str, Any]:
+        """All fields as plain JSON values; functions and classes appear by their qualified name.
+
+        A grammar of your own is its class and, if it is a dataclass, its fields.
+
+        Raises:
+            ValueError: a term's function has no name, such as a `functools.partial`.
+        """
+        plain = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name != "prompt"}
+        if self.prompt is not None:  # without one, the identity is what it was before there were prompts
+            plain["prompt"] = self.prompt.texts
+        if not isinstance(self.grammar, str) and not is_dataclass(self.grammar):
+            plain["grammar"] = _name(type(self.grammar))
+        return plain
+
+    @cached_property
+    def identity(self) -> str:
+        """Name and a hash of `describe`, e.g. ``"LONGVT/paper@5f0c12ab34cd"``."""
+        text = json.dumps(self.describe(), sort_keys=True)
+        return f"{self.name}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    def __str__(self) -> str:
+        return self.identity
+
+
+def _plain(value: object) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        plain = {f.name: _plain(getattr(value, f.name)) for f in fields(value) if not _is_later(value, f)}
+        return plain if isinstance(value, Rules | Term) else {_name(type(value)): plain}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return _name(value) if callable(value) else value
+
+
+def _is_later(value: Any, one: Field[Any]) -> bool:
+    """Whether a field came after recipes were named and changes nothing: their identities stay."""
+    return bool(one.metadata.get("later")) and getattr(value, one.name) == one.default
+
+
+def _name(value: Any) -> str:
+    if not hasattr(value, "__qualname__"):
+        raise ValueError(f"{value!r} has no name: use a function or a frozen dataclass with __call__")
+    # A room names what is in it: a module of it may be split, and no experiment becomes another one.
+    module = "videogym.rewards" if value.__module__.startswith("videogym.rewards.") else value.__module__
+    name = f"{module}:{value.__qualname__}"
+    # Lambdas and local functions share their names; where they are written tells them apart.
+    return f"{name}:{value.__code__.co_firstlineno}" if "<" in name and hasattr(value, "__code__") else name
