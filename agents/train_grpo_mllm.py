@@ -15,6 +15,8 @@ their group, where LongVT trains on them.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,17 +27,22 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torchrl.objectives.llm import GRPOLoss
 
-from .collectors.rollouts import RolloutKind, make_collector
+from .collectors.rollouts import RolloutCollector, RolloutKind, make_collector
+from .training.groups import group_turn_advantage
 from .training.losses import ScoredPolicy, kl_to_reference, loss_metrics
+from .training.releveling import TurnRewards
 from .training.run import TrainingRun, mean_over_ranks, mean_rows, optimizer_step
 from .vlm.actor import ChatActor
-from .vlm.batch import RolloutBatch, complete_groups, group_advantage
+from .vlm.batch import RolloutBatch, complete_groups, group_advantage, rewards_of_turns
 from .vlm.command import command_line
 from .vlm.config import ChatConfig, OptimizerConfig
 from .vlm.evaluation import make_evaluator, rollout_metrics
 from .vlm.policy import reference_policy, shard_model, trainable_parameters
-from .vlm.records import RolloutFiles
+from .vlm.records import Record, RolloutFiles
 from .vlm.scoring import MicroBatch
+
+log = logging.getLogger(__name__)
+ANEW = 400_009  # between the numbers of an iteration's batches, more than a run has iterations
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,15 @@ class Config(ChatConfig):
     """Clip the importance ratio above at 1 plus this value."""
     kl_coef: float = 0.001
     """Coefficient of the KL divergence from the reference policy; 0: no reference policy is kept."""
+    scale_by_std: bool = True
+    """Divide advantages by the standard deviation of their group; without, groups in which rollouts differ
+    little weigh little."""
+    credit: Literal["trajectory", "turn"] = "trajectory"
+    """What an output is compared by: the return of its rollout (trajectory), or what its turn and those
+    after it were paid, against the same turn of the group's other rollouts (turn)."""
+    max_generation_batches: int = 1
+    """Batches that an iteration generates at most until ``groups`` of them have contrast: dynamic sampling,
+    as in DAPO. 1: no group is replaced."""
     aggregation: Literal["prompt_mean", "token_mean"] = "prompt_mean"
     """How token losses are averaged: every rollout counts equally (prompt_mean), or every token does."""
     collector: RolloutKind = "local"
@@ -67,6 +83,19 @@ class Config(ChatConfig):
     """Ray workers, or the groups that the async collector plays in parallel."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """AdamW, beside the learning rate."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            ValueError: as in `ChatConfig`; a group of one has nothing to be compared with.
+        """
+        super().__post_init__()
+        self._require_at_least(1, "max_generation_batches")
+        if self.group_size < 2:
+            raise ValueError(
+                f"group_size must be at least 2, got {self.group_size}: a rollout is compared with others"
+            )
 
 
 def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -> TrainingRun:
@@ -104,16 +133,11 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     with closing(collector):
         collector.update_policy_weights_()
         for iteration in run.iterations(progress):
-            rollouts = collector.collect(iteration)
+            rollouts, batch = generate(config, collector, iteration, actor)
             files.write(iteration, rollouts)
-            # Before they are scored: frames of the others may be gone for good.
-            batch = RolloutBatch(complete_groups(rollouts), actor.model)
             with run.span("reference"):
                 if reference is not None:
                     batch.set("reference", reference.log_probs(batch.records, memory.micro_batch_size))
-            batch.set_advantage(group_advantage(batch.returns, config.group_size))
-            if not config.kl_coef:  # a divergence holds the policy back also where nothing is compared
-                batch = batch.with_contrast(config.group_size)
             updates = []
             for minibatch in batch.split(config.mini_batch_groups * config.group_size):
                 total, parts = 0.0, []
@@ -127,9 +151,56 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
                 updates.append(step | mean_over_ranks(parts))
             collector.update_policy_weights_()
             values = rollout_metrics(rollouts) | {"groups": len(batch) / config.group_size}
+            values["batches"] = len(rollouts) / (config.groups * config.group_size)
             turns = sum(len(record.played) for record in rollouts)
             run.end_iteration(iteration, turns, values | mean_rows(updates))
     return run
+
+
+def generate(
+    config: Config, collector: RolloutCollector, iteration: int, actor: ChatActor
+) -> tuple[list[Record], RolloutBatch]:
+    """The rollouts of an iteration, and those that are learned from, with advantages.
+
+    With dynamic sampling further tasks are drawn until enough groups have contrast. Where they never have,
+    the step is made with those that do, and a warning says how many.
+    """
+    rollouts = collector.collect(iteration)
+    batch = compared(config, rollouts, actor)
+    most = config.max_generation_batches
+    if most == 1 and config.kl_coef:
+        return rollouts, batch  # a divergence holds the policy back also where nothing is compared
+    batch, enough = batch.with_contrast(config.group_size), config.groups * config.group_size
+    for again in range(1, most):
+        if len(batch) >= enough:
+            break
+        more = collector.collect(iteration + again * ANEW)
+        rollouts = [*rollouts, *more]
+        batch = batch + compared(config, more, actor).with_contrast(config.group_size)
+    if most > 1 and len(batch) < enough:
+        log.warning(
+            "iteration %d: %d of %d groups have contrast after %d batches, all that "
+            "max_generation_batches allows; the update is made with these",
+            *(iteration, len(batch) // config.group_size, config.groups, most),
+        )
+    return rollouts, batch.first(enough)
+
+
+def compared(config: Config, rollouts: Sequence[Record], actor: ChatActor) -> RolloutBatch:
+    """The complete groups of some rollouts, with advantages; frames of the others may be gone for good."""
+    batch = RolloutBatch(complete_groups(rollouts), actor.model)
+    if config.credit == "trajectory":
+        batch.set_advantage(group_advantage(batch.returns, config.group_size, config.scale_by_std))
+    elif len(batch):
+        turns = TurnRewards(config.rules.terms)(rewards_of_turns(batch.records))
+        advantage = group_turn_advantage(
+            turns["next", "reward"][..., 0],
+            ~turns["waiting"][..., 0],
+            config.group_size,
+            scale_by_std=config.scale_by_std,
+        )
+        batch.set_turn_advantage(advantage)
+    return batch
 
 
 def make_loss(config: Config, device: torch.device) -> GRPOLoss:

@@ -17,14 +17,12 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchrl.envs import Compose
@@ -37,12 +35,12 @@ from .training.ranks import alone
 from .training.releveling import CodeGate, ExplorationBonus, TurnRewards
 from .training.run import TrainingRun, mean_rows, optimizer_step
 from .vlm.actor import ChatActor
-from .vlm.batch import RolloutBatch
+from .vlm.batch import RolloutBatch, rewards_of_turns
 from .vlm.command import command_line
 from .vlm.config import ChatConfig, MemoryConfig, OptimizerConfig, SamplingConfig
 from .vlm.evaluation import make_evaluator, rollout_metrics
 from .vlm.policy import reference_policy, trainable_parameters
-from .vlm.records import Record, RolloutFiles
+from .vlm.records import RolloutFiles
 from .vlm.scoring import MicroBatch
 
 
@@ -218,46 +216,6 @@ def make_shaping(config: Config) -> Compose:
     if config.bonus != "none":
         steps.append(ExplorationBonus(config.bonus))
     return Compose(*steps)
-
-
-def rewards_of_turns(records: Sequence[Record]) -> TensorDictBase:
-    """Whole episodes as `agents.training.releveling` reads them, (B, K).
-
-    Raises:
-        ValueError: an episode was cut: its gate was never settled.
-    """
-    if any(record.abort_reason for record in records):
-        raise ValueError("episodes that were cut from outside have no settled rewards")
-    played = [record.played for record in records]
-    most = max(len(row) for row in played)
-
-    def table(values: Sequence[Sequence[float]], dtype: torch.dtype, missing: float) -> Tensor:
-        rows = [[*row, *[missing] * (most - len(row))] for row in values]
-        return torch.tensor(rows).to(dtype)[..., None]
-
-    last = [[turn is row[-1] for turn in row] for row in played]
-    success = [[float(bool(record.success))] * len(record.played) for record in records]
-    terms = {
-        name: table(
-            [[_number(turn.terms[name]) for turn in row] for row in played], torch.float32, torch.nan
-        )
-        for name in played[0][0].terms
-    }
-    after = {
-        "reward": table([[turn.reward for turn in row] for row in played], torch.float32, 0.0),
-        "terminated": table(last, torch.bool, False),
-        "is_success": table(success, torch.float32, 0.0),
-        "looked": table([[turn.looked for turn in row] for row in played], torch.bool, False),
-        "terms": TensorDict(terms, (len(records), most)),
-    }
-    waiting = table([[False] * len(row) for row in played], torch.bool, True)
-    return TensorDict(
-        {"waiting": waiting, "next": TensorDict(after, (len(records), most))}, (len(records), most)
-    )
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
 
 
 def estimate(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import compress
 
 import torch
-from tensordict import TensorDict
+from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.objectives.llm import MCAdvantage
 
@@ -25,7 +25,7 @@ from .records import Record
 from .scoring import MicroBatch
 
 OF_LOSS = ("tokens", "mask", "log_probs", "advantage", "reference")
-NO_CONTRAST = 1e-3  # an advantage as small as this is rounding: real ones are near 1
+NO_CONTRAST = 1e-6  # an advantage as small as this is rounding, which `MCAdvantage` makes 1e-10 at most
 
 
 class RolloutBatch:
@@ -54,6 +54,17 @@ class RolloutBatch:
         part.rows = list(compress(self.rows, chosen))
         return part
 
+    def __add__(self, other: RolloutBatch) -> RolloutBatch:
+        """Both, one after the other."""
+        both = self._take([True] * len(self))
+        both.records += other.records
+        both.rows += other.rows
+        return both
+
+    def first(self, count: int) -> RolloutBatch:
+        """So many rollouts at most."""
+        return self._take([place < count for place in range(len(self))])
+
     def split(self, size: int) -> Iterator[RolloutBatch]:
         """Minibatches of so many rollouts at most, in order."""
         for first in range(0, len(self), size):
@@ -78,6 +89,14 @@ class RolloutBatch:
         """Give all sampled tokens of a rollout its advantage, (N,)."""
         counts = [int(row["mask"].sum()) for row in self.rows]
         self.set("advantage", [one.expand(n) for one, n in zip(values.float(), counts, strict=True)])
+
+    def set_turn_advantage(self, values: Tensor) -> None:
+        """Give all sampled tokens of a turn its advantage, (N, K); rollouts may have fewer turns."""
+        rows = []
+        for record, row in zip(self.records, values.float(), strict=True):
+            counts = torch.tensor([len(turn.output) for turn in record.played])
+            rows.append(row[: len(counts)].repeat_interleave(counts))
+        self.set("advantage", rows)
 
     def get(self, name: str) -> list[Tensor]:
         """By rollout."""
@@ -131,15 +150,19 @@ def complete_groups(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if record.group not in cut]
 
 
-def group_advantage(returns: Tensor, group_size: int) -> Tensor:
+def group_advantage(returns: Tensor, group_size: int, scale_by_std: bool = True) -> Tensor:
     """(N,) ``(R - mean) / std`` over each group, by TorchRL's `MCAdvantage`.
 
     Args:
         returns: (N,) of whole groups, one after the other.
         group_size: rollouts of a group.
+        scale_by_std: False: ``R - mean``, so that groups in which little differs weigh little.
     """
     if not len(returns):
         return returns
+    if not scale_by_std:
+        groups = returns.reshape(-1, group_size)
+        return (groups - groups.mean(1, keepdim=True)).flatten()
     episodes = TensorDict(
         {
             "query": torch.arange(len(returns)) // group_size,
@@ -150,3 +173,43 @@ def group_advantage(returns: Tensor, group_size: int) -> Tensor:
     compare = MCAdvantage(group_size, rewards_key=("next", "reward"), trajectory_return="sum")
     compared = compare.inv(episodes)
     return compared["advantage"][:, 0]  # type: ignore[index]  # the groups are whole: all of them are there
+
+
+def rewards_of_turns(records: Sequence[Record]) -> TensorDictBase:
+    """Whole episodes as `agents.training.releveling` reads them, (B, K).
+
+    Raises:
+        ValueError: an episode was cut: its gate was never settled.
+    """
+    if any(record.abort_reason for record in records):
+        raise ValueError("episodes that were cut from outside have no settled rewards")
+    played = [record.played for record in records]
+    most = max(len(row) for row in played)
+
+    def table(values: Sequence[Sequence[float]], dtype: torch.dtype, missing: float) -> Tensor:
+        rows = [[*row, *[missing] * (most - len(row))] for row in values]
+        return torch.tensor(rows).to(dtype)[..., None]
+
+    last = [[turn is row[-1] for turn in row] for row in played]
+    success = [[float(bool(record.success))] * len(record.played) for record in records]
+    terms = {
+        name: table(
+            [[_number(turn.terms[name]) for turn in row] for row in played], torch.float32, torch.nan
+        )
+        for name in played[0][0].terms
+    }
+    after = {
+        "reward": table([[turn.reward for turn in row] for row in played], torch.float32, 0.0),
+        "terminated": table(last, torch.bool, False),
+        "is_success": table(success, torch.float32, 0.0),
+        "looked": table([[turn.looked for turn in row] for row in played], torch.bool, False),
+        "terms": TensorDict(terms, (len(records), most)),
+    }
+    waiting = table([[False] * len(row) for row in played], torch.bool, True)
+    return TensorDict(
+        {"waiting": waiting, "next": TensorDict(after, (len(records), most))}, (len(records), most)
+    )
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -1,5 +1,6 @@
 """GRPO on a tiny Qwen-VL: what is learned from, what is passed over, and that reward rises."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,14 @@ from torch import nn
 from torchrl.checkpoint import Checkpoint
 
 from agents import train_grpo_mllm
-from agents.train_grpo_mllm import Config, train
+from agents.train_grpo_mllm import Config, compared, generate, grpo_loss, make_loss, train
 from agents.vlm.actor import ChatActor
 from agents.vlm.batch import complete_groups, group_advantage
 from agents.vlm.policy import make_model, trainable_parameters
-from agents.vlm.records import Record, read_records
+from agents.vlm.records import Record, TurnRecord, read_records
 from agents.vlm.rollouts import make_chat_env, rollouts
 from agents.vlm.scoring import Scorer
-from videogym import FrameStore
+from videogym import FrameStore, State, Term
 
 SMALL: dict[str, Any] = {
     "recipe": ODD,
@@ -294,3 +295,128 @@ def test_reward_rises(make: Callable[[], ChatActor], tmp_path: Path) -> None:
     # Other kernels sample other episodes, as other seeds do. Over four: 0.15 to 0.36, and with a
     # learning rate of 0 0.01 to 0.02.
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.1, [round(value, 2) for value in rewards]
+
+
+# --- what makes the signal count ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"group_size": 1}, "group_size must be at least 2, got 1"),
+        ({"group_size": 1, "credit": "turn"}, "group_size must be at least 2, got 1"),
+        ({"max_generation_batches": 0}, "max_generation_batches must be at least 1, got 0"),
+    ],
+)
+def test_options_of_the_signal_are_refused_early(changes: dict[str, Any], told: str) -> None:
+    """Before anything is sampled."""
+    with pytest.raises(ValueError, match=told):
+        Config.of(**{**SMALL, **changes})
+
+
+def test_without_the_deviation_groups_weigh_by_how_much_differs(make: Callable[[], ChatActor]) -> None:
+    """Returns 0, 1, 2 and 0, 0.1, 0.2: alike over their deviation, a tenth of each other without."""
+    config, actor = Config.of(**SMALL), make()
+    env = make_chat_env(config, actor.model, TASKS, groups=2, group_size=3)
+    records = paid(rollouts(env, actor), [0.0, 1.0, 2.0, 0.0, 0.1, 0.2])
+    for scale, expected in ((True, [-1.0, 0.0, 1.0] * 2), (False, [-1.0, 0.0, 1.0, -0.1, 0.0, 0.1])):
+        batch = compared(replace(config, scale_by_std=scale), records, actor)
+        found = [float(value[0]) for value in batch.get("advantage")]
+        assert found == pytest.approx(expected, abs=1e-4)
+        assert len(batch.with_contrast(3)) == 6
+
+
+def test_credit_of_turns_tells_a_look_from_an_answer(make: Callable[[], ChatActor]) -> None:
+    """Two rollouts of two turns, paid 0.5 and 1.0, 0.0 and 1.0: only the first turns differ in worth."""
+    config = Config.of(**{**SMALL, "groups": 1, "group_size": 2, "credit": "turn", "scale_by_std": False})
+    actor = make()
+    env = make_chat_env(config, actor.model, TASKS, groups=1, group_size=2)
+    records = [
+        replace(one, turns=tuple(terms(turn, paid) for turn, paid in zip(one.turns, rewards, strict=True)))
+        for one, rewards in zip(rollouts(env, actor), ([0.5, 1.0], [0.0, 1.0]), strict=True)
+    ]
+    found = compared(config, records, actor).get("advantage")
+    for values, record, expected in zip(found, records, ([0.25, 0.0], [-0.25, 0.0]), strict=True):
+        lengths = [len(turn.output) for turn in record.turns]
+        assert values.tolist() == [expected[0]] * lengths[0] + [expected[1]] * lengths[1]
+    whole = compared(replace(config, credit="trajectory"), records, actor).get("advantage")
+    assert [set(values.tolist()) for values in whole] == [{0.25}, {-0.25}]
+
+
+def terms(turn: TurnRecord, reward: float) -> TurnRecord:
+    """A turn that was paid so much by the recipe's only term."""
+    return replace(turn, reward=reward, terms={"odd": reward})
+
+
+class Scripted:
+    """A collector whose groups have contrast or not, as it is told, batch by batch."""
+
+    def __init__(self, actor: ChatActor, config: Config, contrast: Sequence[Sequence[bool]]) -> None:
+        env = make_chat_env(config, actor.model, TASKS, groups=config.groups, group_size=3)
+        self.env, self.actor, self.contrast = env, actor, list(contrast)
+        self.asked: list[int] = []
+
+    def collect(self, iteration: int) -> list[Record]:
+        """The next batch."""
+        self.asked.append(iteration)
+        self.env.set_seed(iteration)
+        returns = [value * differs for differs in self.contrast.pop(0) for value in (0.0, 1.0, 2.0)]
+        return paid(rollouts(self.env, self.actor), returns)
+
+
+def test_groups_without_contrast_are_replaced_until_the_batch_is_full(
+    make: Callable[[], ChatActor],
+) -> None:
+    """One of two, then none, then both: three batches, of which the first two groups are learned."""
+    config, actor = Config.of(**{**SMALL, "max_generation_batches": 5, "max_new_tokens": 1}), make()
+    collector = Scripted(actor, config, [[True, False], [False, False], [True, True], [True, True]])
+    sampled, batch = generate(config, collector, 7, actor)  # type: ignore[arg-type]
+    assert len(sampled) == 18 and batch.records == [*sampled[:3], *sampled[12:15]]
+    assert collector.asked[0] == 7 and len(set(collector.asked)) == 3
+    assert len({one.group for one in sampled}) == 6, "other tasks, or at least other groups"
+
+
+def test_a_batch_that_never_fills_is_bounded_and_said(
+    make: Callable[[], ChatActor], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three batches with one group of contrast in all: that is learned from, and the log says so."""
+    config, actor = Config.of(**{**SMALL, "max_generation_batches": 3, "max_new_tokens": 1}), make()
+    collector = Scripted(actor, config, [[False, False], [False, True], [False, False]])
+    sampled, batch = generate(config, collector, 7, actor)  # type: ignore[arg-type]
+    assert len(sampled) == 18 and batch.records == sampled[9:12]
+    assert "iteration 7: 1 of 2 groups have contrast after 3 batches" in caplog.text
+
+
+def test_a_run_that_never_has_contrast_ends(make: Callable[[], ChatActor], tmp_path: Path) -> None:
+    """All outputs are cut at one token that pays nothing to anyone: no step is made, and none hangs."""
+    nothing = replace(ODD, name="NOTHING", terms=(Term("odd", "turn", unpaid),))
+    changes = {"recipe": nothing, "iterations": 2, "max_generation_batches": 2, "max_new_tokens": 1}
+    actor = make()
+    before = [parameter.clone() for parameter in actor.model.parameters()]
+    train(Config.of(**{**SMALL, **changes, "kl_coef": 0.0, "eval_episodes": 1}), actor, tmp_path)
+    assert curve(tmp_path, "groups") == [0.0, 0.0] and curve(tmp_path, "batches") == [2.0, 2.0]
+    assert all(torch.equal(a, b) for a, b in zip(before, actor.model.parameters(), strict=True))
+
+
+def unpaid(before: State, after: State) -> float:
+    """Pays nothing."""
+    return 0.0
+
+
+def test_a_higher_clip_lets_unlikely_tokens_rise_further(make: Callable[[], ChatActor]) -> None:
+    """At a ratio of 1.25 a rollout above its group's mean is still learned with 0.28, not with 0.2."""
+    config, actor = Config.of(**{**SMALL, "kl_coef": 0.0}), make()
+    env = make_chat_env(config, actor.model, TASKS, groups=1, group_size=2)
+    batch = batch_of(actor, rollouts(env, actor), torch.tensor([1.0, 1.0]))
+    for row in batch.rows:  # as if each token had been sampled a quarter less likely
+        row["log_probs"] = row["log_probs"] - math.log(1.25) * row["mask"]
+    norms = []
+    for high in (0.2, 0.28):
+        loss_module = make_loss(replace(config, clip_high=high), actor.model.device)
+        micro = next(actor.scorer.micro_batches(batch.records, 2))
+        loss, _ = grpo_loss(config, loss_module, batch.tensors(micro), micro)
+        found = torch.autograd.grad(
+            loss, trainable_parameters(actor.model), allow_unused=True, materialize_grads=True
+        )
+        norms.append(sum(float(one.norm()) for one in found))
+    assert norms[0] == 0.0 and norms[1] > 0.0

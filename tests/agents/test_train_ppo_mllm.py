@@ -12,9 +12,9 @@ from small_chat import ODD, TASKS, load, make_actor, record
 from torch import nn
 from torchrl.checkpoint import Checkpoint
 
-from agents.train_ppo_mllm import Config, estimate, make_shaping, rewards_of_turns, train
+from agents.train_ppo_mllm import Config, estimate, make_shaping, train
 from agents.vlm.actor import ChatActor
-from agents.vlm.batch import RolloutBatch
+from agents.vlm.batch import RolloutBatch, rewards_of_turns
 from agents.vlm.records import Record, TurnRecord
 from agents.vlm.rollouts import make_chat_env, rollouts
 from agents.vlm.scoring import Scorer

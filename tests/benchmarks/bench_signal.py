@@ -2,8 +2,10 @@
 
 Groups of rollouts of a language model, as GRPO takes them; those of even and of odd number each give a
 gradient. What both estimate is the same: their cosine says what share of either is that, near 0 none.
-Three ways to weigh a rollout: its return less its group's mean (GRPO), and of that only what is above or
-below the mean. The norms say which of the two moves the weights.
+What a sampled token can weigh: the return of its rollout less the mean of its group, of that only what is
+above or below the mean, the same over the deviation of the group (`scale_by_std`), and what its turn and
+those after it were paid less the mean of the group's same turn (`credit="turn"`). The norms say what moves
+the weights. The share of groups with contrast says how many more batches dynamic sampling generates.
 
 ``python tests/benchmarks/bench_signal.py runs/demo-mllm/LONGVT_TINY/seed-0/sft --recipe LONGVT_TINY``
 """
@@ -12,54 +14,58 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from agents import train_grpo_mllm
 from agents.collectors.rollouts import make_collector
 from agents.experiments.demo_mllm import EVENT_S, stages
 from agents.training.options import quiet_libraries
 from agents.vlm.actor import ChatActor
-from agents.vlm.config import ChatConfig
 from agents.vlm.policy import make_actor, make_model, trainable_parameters
 from agents.vlm.records import Record
 from videogym import FrameStore
 
-WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "return less mean": lambda advantage: advantage,
-    "above the mean": lambda advantage: advantage.clamp(min=0),
-    "below the mean": lambda advantage: advantage.clamp(max=0),
-}
 AT_ONCE = 16  # groups in play together
 
 
-def advantages(records: Sequence[Record], group_size: int) -> Tensor:
-    """(B,) returns less the mean of their group."""
-    returns = torch.tensor([record.total_reward for record in records], dtype=torch.float64)
-    groups = returns.reshape(-1, group_size)
-    return (groups - groups.mean(1, keepdim=True)).flatten().float()
+def weights(config: train_grpo_mllm.Config, actor: ChatActor, group: list[Record]) -> dict[str, Tensor]:
+    """(T,) of all sampled tokens of a group, by way of weighing them."""
+
+    def advantages(**options: Any) -> Tensor:
+        batch = train_grpo_mllm.compared(config.with_options(**options), group, actor)
+        return torch.cat(batch.get("advantage"))
+
+    plain = advantages(scale_by_std=False)
+    return {
+        "return less mean": plain,
+        "above the mean": plain.clamp(min=0),
+        "below the mean": plain.clamp(max=0),
+        "over the deviation": advantages(),
+        "credit of turns": advantages(scale_by_std=False, credit="turn"),
+    }
 
 
-def gradient(actor: ChatActor, records: Sequence[Record], weights: Tensor) -> Tensor:
-    """Of the log-probabilities of all sampled tokens, each times its rollout's weight; flat."""
-    scored = actor.scorer(records)
-    repeats = torch.tensor(scored.counts)
-    loss = (scored.log_probs * weights.repeat_interleave(repeats)).sum()
+def gradient(actor: ChatActor, records: Sequence[Record], weight: Tensor) -> Tensor:
+    """Of the log-probabilities of all sampled tokens, each times its weight; flat."""
+    loss = (actor.scorer(records).log_probs * weight).sum()
     found = torch.autograd.grad(
         loss, trainable_parameters(actor.model), allow_unused=True, materialize_grads=True
     )
     return torch.cat([part.flatten() for part in found])
 
 
-def halves(config: ChatConfig, groups: int, group_size: int) -> tuple[dict[str, list[Tensor]], float, int]:
+def halves(config: train_grpo_mllm.Config, groups: int) -> tuple[dict[str, list[Tensor]], float, int]:
     """Gradients of either half by way of weighing; share of right rollouts, groups with contrast."""
     actor = make_actor(config, make_model(config, FrameStore(open_videos=64)))
-    found: dict[str, list[Tensor]] = {name: [torch.zeros(1), torch.zeros(1)] for name in WEIGHTS}
-    right, contrast = 0, 0
+    found: dict[str, list[Tensor]] = {}
+    right, contrast, group_size = 0, 0, config.group_size
     collector = make_collector(config, actor, groups=AT_ONCE, group_size=group_size)
     with closing(collector):
         collector.update_policy_weights_()
@@ -69,13 +75,12 @@ def halves(config: ChatConfig, groups: int, group_size: int) -> tuple[dict[str, 
             right += sum(bool(record.success) for record in records)
             for number in range(AT_ONCE):
                 group = records[number * group_size : (number + 1) * group_size]
-                advantage = advantages(group, group_size)
-                if not advantage.abs().max() > 1e-3:
+                if not len(train_grpo_mllm.compared(config, group, actor).with_contrast(group_size)):
                     continue
                 contrast += 1
-                for name, weigh in WEIGHTS.items():
-                    half = found[name]
-                    half[number % 2] = half[number % 2] + gradient(actor, group, weigh(advantage))
+                for name, weight in weights(config, actor, group).items():
+                    half = found.setdefault(name, [torch.zeros(1), torch.zeros(1)])
+                    half[number % 2] = half[number % 2] + gradient(actor, group, weight)
     return found, right / (groups * group_size), contrast
 
 
@@ -95,8 +100,16 @@ def main() -> None:
     torch.set_num_threads(1)
     quiet_libraries()
     like = stages(arguments.recipe, 0)["grpo" if arguments.recipe == "LONGVT_TINY" else "ppo"].config
-    config = like.with_options(checkpoint=str(arguments.checkpoint), temperature=arguments.temperature)
-    found, right, contrast = halves(config, arguments.groups, arguments.group_size)
+    config = train_grpo_mllm.Config.of(
+        recipe=like.recipe,
+        tasks=like.tasks,
+        window=like.sampling.window,
+        max_new_tokens=like.sampling.max_new_tokens,
+        checkpoint=str(arguments.checkpoint),
+        temperature=arguments.temperature,
+        group_size=arguments.group_size,
+    )
+    found, right, contrast = halves(config, arguments.groups)
     lines = [
         f"{arguments.groups} groups of {arguments.group_size}, {right:.3f} right, {contrast} with contrast",
         "",
