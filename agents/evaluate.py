@@ -5,19 +5,25 @@ report`` shows an evaluation and ``videogym diff`` compares two of them task by 
 `agents.vlm.evaluation.rollout_metrics`, with the intervals of `videogym.evaluate`.
 
 Run ``python -m agents.evaluate --checkpoint runs/grpo/model --recipe LONGVT_TINY --tasks SOURCE --out
-runs/eval``, with the window and the bounds that the model was trained with. An evaluation that was stopped
-is done again from its beginning; files of an earlier one are replaced when all is played.
+runs/eval``, with the window and the bounds that the model was trained with. ``torchrun --nproc-per-node N
+-m agents.evaluate ...`` divides the tasks among N processes, each with the whole model; several servers,
+``--server URL,URL``, divide them too. The same command resumes an evaluation that was stopped, task by
+task; files of an earlier one are replaced when all is played.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import logging
 import sys
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from tqdm import tqdm
@@ -25,18 +31,30 @@ from tqdm import tqdm
 from videogym import FrameStore, Task, get_recipe
 from videogym.cost import Spread, cost_table, quantities, spreads
 from videogym.datasets import load_tasks, require_unseen
+from videogym.evaluate import task_digest
 from videogym.grouping import Group, Groups, in_order, require_known, split, table
 from videogym.intervals import Estimate, clustered_mean, clustered_proportion, proportion
 
 from .engines.base import EngineError
 from .tools.traces import traces_of, write_traces
-from .training.options import add_options, from_options, quiet_libraries
-from .training.ranks import alone
+from .training.options import add_options, from_options, options_of, quiet_libraries
+from .training.ranks import (
+    all_gather_object,
+    destroy_process_group,
+    init_distributed,
+    is_first,
+    launched,
+    map_across_ranks,
+    rank,
+    reported,
+    size,
+)
 from .training.staging import whole_file
 from .vlm.actor import ChatActor
 from .vlm.config import EVALUATED_AT_ONCE, ChatConfig, tell_prompt
 from .vlm.env import ChatEnv
 from .vlm.evaluation import greedy, hits, rollout_metrics
+from .vlm.played import PlayedFiles, weights_digest
 from .vlm.policy import make_actor, make_model
 from .vlm.records import Record, write_records
 from .vlm.rollouts import make_chat_env, play_tasks
@@ -47,6 +65,9 @@ OPTIONS = (
     *("video_form", "window", "max_new_tokens", "max_context", "max_concurrent_rollouts"),
     *("threads", "server", "by"),
 )
+log = logging.getLogger(__name__)
+# Settings that may change when an evaluation is resumed: they decide about no episode.
+_FREE = ("device", "max_concurrent_rollouts", "threads", "server", "by", "trained_on", "video_root")
 _SHARES = ("accuracy", "hit_rate")
 _WORDS = {"hit_rate": "hit rate", "invalid_rate": "turns refused", "cut_rate": "episodes cut"}
 _NAMED = 5  # tasks that are named
@@ -67,7 +88,8 @@ class Config(ChatConfig):
     trained_on: str = ""
     """Source of the training tasks: evaluating on their videos is refused; empty: not checked."""
     server: str = ""
-    """URL of a vLLM that samples, see `agents.engines.vllm_server`; empty: the model does."""
+    """URL of a vLLM that samples, see `agents.engines.vllm_server`, or several with commas between, which
+    share the tasks; empty: the model does."""
     by: str = ""
     """Fields of the tasks' metadata by which accuracy is told too, with commas between; empty: none."""
 
@@ -107,11 +129,66 @@ class Evaluation:
     left_out: dict[str, str]  # task id -> cause, for the others: a bad video, or no room for the question
     unplayable: tuple[Task, ...] = ()  # those
 
-    def play(self, progress: bool = False) -> list[Record]:
-        """One episode of every task, in order."""
-        task_ids = [task.task_id for task in self.tasks]
-        played = play_tasks(self.env, greedy(self.actor), task_ids, self.config.at_once)
-        return list(tqdm(played, "episodes", len(task_ids), disable=not progress))
+    others: tuple[tuple[ChatActor, ChatEnv], ...] = ()  # of further servers
+
+    def play(self, progress: bool = False, files: PlayedFiles | None = None) -> list[Record]:
+        """One episode of every task, in order; those that the files have are not played again.
+
+        Args:
+            progress: whether to show how many are played, on the first rank.
+            files: take every episode as soon as it has ended; under torchrun there must be some, each
+                rank plays a share, and all get what all have played.
+
+        Raises:
+            EngineError: an engine failed, of several servers all. What has ended is in the files.
+        """
+        done = {} if files is None else files.done
+        left = [task.task_id for task in self.tasks if task.task_id not in done][rank() :: size()]
+        with tqdm(total=len(left), desc="episodes", disable=not (progress and is_first())) as bar:
+
+            def ended(record: Record) -> None:
+                done[record.task_id] = record
+                if files is not None:
+                    files.add(record)
+                bar.update()
+
+            self._share_out(left, ended)
+        if files is not None and launched():
+            all_gather_object(None)  # wait for all
+            done = files.read()
+        return [done[task.task_id] for task in self.tasks]
+
+    def _share_out(self, task_ids: Sequence[str], ended: Callable[[Record], object]) -> None:
+        """Let every server take tasks as it gets ready; those of one that dies go to the others."""
+        alive = [(self.actor, self.env), *self.others]
+        some = max(1, min(self.config.at_once, -(-len(task_ids) // len(alive))))
+        chunks = deque(list(task_ids[i : i + some]) for i in range(0, len(task_ids), some))
+
+        def work(player: tuple[ChatActor, ChatEnv]) -> None:
+            while chunks:
+                try:
+                    chunk = chunks.popleft()
+                except IndexError:  # another was faster
+                    return
+                left = dict.fromkeys(chunk)
+
+                def over(record: Record, left: dict[str, None] = left) -> None:
+                    del left[record.task_id]
+                    ended(record)
+
+                try:
+                    deque(play_tasks(player[1], greedy(player[0]), chunk, some, over), maxlen=0)
+                except EngineError as error:
+                    chunks.append(list(left))
+                    alive.remove(player)
+                    if not alive:
+                        raise
+                    log.warning("a server is left out, the others play its tasks: %s", error)
+                    return
+
+        with ThreadPoolExecutor(len(alive)) as threads:
+            while chunks:  # once more where the last server to work died and others had finished
+                list(threads.map(work, list(alive)))
 
 
 def prepare(config: Config) -> Evaluation:
@@ -124,12 +201,15 @@ def prepare(config: Config) -> Evaluation:
         EngineError: the server is out of reach, or of an untested version.
         OSError: a file is missing.
     """
-    alone("agents.evaluate")
+    servers = [url.strip() for url in config.server.split(",") if url.strip()]
+    if launched() and servers:
+        raise ValueError("torchrun is for the model itself; several servers need one process, plain python")
     get_recipe(config.recipe)  # the cheap questions first
     tasks = load_tasks(config.tasks, config.root)[: config.episodes or None]
     require_known(config.names, (task.metadata for task in tasks))
     if config.trained_on:
         require_unseen(tasks, load_tasks(config.trained_on, config.root))
+    init_distributed(config.model.device)
     try:
         torch.empty(0, device=config.model.device)
     except (RuntimeError, AssertionError) as error:  # torch raises one or the other
@@ -139,19 +219,35 @@ def prepare(config: Config) -> Evaluation:
     except (OSError, ValueError) as error:
         why = " ".join(str(error).split())  # transformers says it in several lines
         raise ValueError(f"{config.model.checkpoint} is no model that can be loaded: {why}") from error
-    actor = make_actor(config, model, config.server)
-    if config.server:  # it may have other weights
-        actor.update_weights()
-    env = make_chat_env(config, actor.model, config.tasks, groups=config.at_once)
-    begun = [(task, env.open_task(task.task_id)) for task in tasks]
-    left_out = {task.task_id: record.abort_reason for task, record in begun if record.abort_reason}
-    playable = tuple(task for task, record in begun if not record.abort_reason)
+    players = []
+    for server in servers or [""]:
+        actor = make_actor(config, model, server)
+        if server:  # it may have other weights
+            actor.update_weights()
+        players.append((actor, make_chat_env(config, model, config.tasks, groups=config.at_once)))
+    (actor, env), *others = players
+    reasons = map_across_ranks(tasks, lambda some: [env.open_task(t.task_id).abort_reason for t in some])
+    left_out = {task.task_id: why for task, why in zip(tasks, reasons, strict=True) if why}
+    playable = tuple(task for task in tasks if task.task_id not in left_out)
     if not playable:
         raise ValueError(
             f"none of {len(tasks)} tasks can be played, such as {next(iter(left_out.values()))}"
         )
-    unplayable = tuple(task for task, record in begun if record.abort_reason)
-    return Evaluation(config, actor, env, playable, left_out, unplayable)
+    unplayable = tuple(task for task in tasks if task.task_id in left_out)
+    return Evaluation(config, actor, env, playable, left_out, unplayable, tuple(others))
+
+
+def settings(evaluation: Evaluation) -> dict[str, Any]:
+    """What decides about the episodes of an evaluation, in JSON values."""
+    config = evaluation.config
+    asked = [f"{task.task_id} {task.video} {task_digest(task)}" for task in evaluation.tasks]
+    decides = [one for one in options_of(Config) if one.name in OPTIONS and one.name not in _FREE]
+    told = {option.name: option.of(config) for option in decides}
+    return told | {
+        "recipe": config.rules.identity,
+        "weights": weights_digest(config.model.checkpoint),
+        "questions": hashlib.sha256("\n".join(asked).encode()).hexdigest()[:12],
+    }
 
 
 def estimates(records: Sequence[Record], tasks: Sequence[Task]) -> dict[str, Estimate]:
@@ -267,6 +363,7 @@ def told(found: dict[str, Estimate], evaluation: Evaluation, count: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+@reported
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(
@@ -278,28 +375,39 @@ def main() -> None:
     quiet_libraries()
     try:
         config = from_options(Config, vars(arguments))
-        tell_prompt(config)
+        if is_first():
+            tell_prompt(config)
         torch.set_num_threads(config.runtime.threads)
         evaluation = prepare(config)
-        arguments.out.mkdir(parents=True, exist_ok=True)  # that it cannot be is known before hours of play
+        files = PlayedFiles(arguments.out / "played", settings(evaluation))
     except (OSError, ValueError, EngineError) as error:
         parser.error(str(error))
     try:
-        records = evaluation.play(progress=True)
+        records = evaluation.play(progress=True, files=files)
     except EngineError as error:
         if not config.server:
             raise
-        sys.exit(str(error))
+        sys.exit(f"{error}\nThe same command resumes the evaluation in {arguments.out}")
     finally:
-        evaluation.actor.engine.close()
-    write(arguments.out, records, config)
-    write_metrics(arguments.out / "metrics.json", records, evaluation)
+        for actor, _ in ((evaluation.actor, evaluation.env), *evaluation.others):
+            actor.engine.close()
+    if is_first():
+        conclude(arguments.out, records, evaluation)
+        files.finish()
+    destroy_process_group()
+
+
+def conclude(out: Path, records: Sequence[Record], evaluation: Evaluation) -> None:
+    """Write an evaluation to its folder, and its figures to standard output."""
+    config = evaluation.config
+    write(out, records, config)
+    write_metrics(out / "metrics.json", records, evaluation)
     found = estimates(records, evaluation.tasks)
     sys.stdout.write(told(found, evaluation, len(records)))
     sys.stdout.write("\n".join(["", *cost_table(costs(records)), ""]))
     for name in config.names:
         sys.stdout.write("\n".join(["", *table(grouped(records, evaluation, name)), ""]))
-    sys.stdout.write(f"The episodes are {arguments.out / 'traces.jsonl'}\n")
+    sys.stdout.write(f"The episodes are {out / 'traces.jsonl'}\n")
 
 
 if __name__ == "__main__":

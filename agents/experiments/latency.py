@@ -27,6 +27,7 @@ from videogym.video.decoding_time import now_s
 from ..engines.base import EngineError
 from ..evaluate import OPTIONS, Config, costs, prepare
 from ..training.options import add_options, from_options, quiet_libraries
+from ..training.ranks import alone
 from ..training.staging import whole_file
 
 _NOT = ("tasks", "trained_on", "by")  # options of an evaluation that have no place here
@@ -49,13 +50,15 @@ def measure(config: Config) -> Latency:
     Raises:
         As `agents.evaluate.prepare`.
     """
+    alone("agents.experiments.latency")
     evaluation = prepare(config)
     try:
         begun = now_s()
         records = evaluation.play(progress=True)
         wall_s = now_s() - begun
     finally:
-        evaluation.actor.engine.close()
+        for actor, _ in ((evaluation.actor, evaluation.env), *evaluation.others):
+            actor.engine.close()
     cut = sum(bool(record.abort_reason) for record in records)
     return Latency(config.tasks, wall_s, costs(records), cut, len(evaluation.left_out))
 

@@ -62,7 +62,9 @@ def alone(what: str) -> None:
 
 def rank() -> int:
     """Number of this process, from 0."""
-    return dist.get_rank() if launched() else 0
+    if not dist.is_initialized():  # before ranks have met torchrun tells
+        return int(os.environ.get("RANK", 0)) if launched() else 0
+    return dist.get_rank()
 
 
 def size() -> int:

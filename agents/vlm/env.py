@@ -268,6 +268,7 @@ def play(
     answer: Callable[[Sequence[Record]], list[Record]],
     episodes: Sequence[Episode],
     span: Span = untimed,
+    ended: Callable[[Episode], object] = lambda episode: None,
 ) -> list[Record]:
     """Play opened episodes to their ends, in lockstep.
 
@@ -276,6 +277,7 @@ def play(
         answer: gives every record one output more.
         episodes: each in its own state; changed in place.
         span: times ``generate`` and ``environment``.
+        ended: called with every episode as soon as it has ended.
     """
     watch = Stopwatch()
     while running := [episode for episode in episodes if not episode.record.done]:
@@ -287,4 +289,6 @@ def play(
                 episode.advance(env, record)
                 own = watch.lap("environment")
                 episode.cost = episode.cost.plus(lap, 1 / len(running)).plus(own)
+                if episode.record.done:
+                    ended(episode)
     return [episode.record for episode in episodes]

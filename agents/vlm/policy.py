@@ -25,16 +25,20 @@ from .scoring import Scored, Scorer
 
 
 def make_model(config: ChatConfig, store: FrameReader) -> QwenVL:
-    """The model of the configured checkpoint, `apply_adapters`; under torchrun not yet `shard_model`."""
+    """The model of the configured checkpoint, `apply_adapters`; under torchrun not yet `shard_model`.
+
+    Where no step is made every rank has the whole model on its device.
+    """
     dtype = torch.float32 if _computes_lower(config) else getattr(torch, config.model.dtype)
     model = QwenVL.from_pretrained(config.model.checkpoint, store, dtype)
     # Shards go to the device, not the whole.
-    return apply_adapters(config, model if launched() else model.to(config.model.device))
+    shards = launched() and config.trains
+    return apply_adapters(config, model if shards else model.to(config.model.device))
 
 
 def _computes_lower(config: ChatConfig) -> bool:
     """Whether weights are kept in float32 and gathered in bfloat16."""
-    return launched() and config.model.dtype == "bfloat16" and not config.model.lora_rank
+    return config.trains and launched() and config.model.dtype == "bfloat16" and not config.model.lora_rank
 
 
 def shard_model(config: ChatConfig, model: QwenVL) -> QwenVL:

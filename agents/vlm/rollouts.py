@@ -78,6 +78,7 @@ def play_tasks(
     answer: Callable[[Sequence[Record]], list[Record]],
     task_ids: Sequence[str],
     at_once: int = EVALUATED_AT_ONCE,
+    ended: Callable[[Record], object] = lambda record: None,
 ) -> Iterator[Record]:
     """One whole episode of every task, in order; cut where a task cannot be played.
 
@@ -86,6 +87,7 @@ def play_tasks(
         answer: gives every record one output more.
         task_ids: of the environment's tasks.
         at_once: episodes in lockstep.
+        ended: called with every record as soon as its episode has ended, in whatever order they do.
 
     Yields:
         With what each took: of the seconds in which several were answered together, an equal share.
@@ -98,7 +100,9 @@ def play_tasks(
             begun.append(env.open_task(task_id))
             if not begun[-1].abort_reason:
                 episodes.append(Episode(begun[-1], env.env.get_state(), watch.lap("environment")))
-        play(env, answer, episodes)
+            else:
+                ended(begun[-1])
+        play(env, answer, episodes, ended=lambda one: ended(replace(one.record, cost=_cost(env, one))))
         played = (replace(one.record, cost=_cost(env, one)) for one in episodes)
         yield from (record if record.abort_reason else next(played) for record in begun)
 
