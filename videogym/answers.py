@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
+from decimal import Decimal
 
 from videogym.state import SIGNS, Task
 
@@ -17,6 +19,10 @@ from videogym.state import SIGNS, Task
 _SAME_LETTER = {"<wide>", "<narrow>", "<noBreak>", "<initial>", "<medial>", "<final>", "<isolated>"}
 _FIRST_LIGATURE, _LAST_LIGATURE = "\ufb00", "\ufb06"  # Latin: ff, fi, fl, ffi, ffl, long st, st
 _LETTER = re.compile(r"\(\s*([A-Za-z])\s*\)|([A-Za-z])\s*[.):]?")
+# Commas separate thousands where they stand as such; an exponent of more digits is no one's answer.
+_NUMBER = re.compile(
+    r"[-+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,4})?", re.ASCII
+)
 _LABELLED = re.compile(r"(?:\(\s*([A-Za-z])\s*\)|([A-Za-z])\s*[.):])\s*(.*)", re.DOTALL)
 
 
@@ -53,6 +59,50 @@ def same_text(given: str, truth: str) -> bool:
     return folded(given) == folded(truth) != ""
 
 
+def number_of(text: str) -> Decimal | None:
+    """The number that a text is, in digits; None: it is no number, or more than one.
+
+    Any dash before it is a minus, commas may separate thousands, and a full stop may end it.
+
+    >>> [str(number_of(text)) for text in ("1,000", "–5.0", "1,00", "about 5", "10²")]
+    ['1000', '-5.0', 'None', 'None', 'None']
+    """
+    match = _NUMBER.fullmatch(_unstopped(with_plain_signs(text)))
+    return Decimal(match[0].replace(",", "")) if match else None
+
+
+def said(text: str) -> str | Decimal:
+    """What a text says, however it is put: equal for texts that people take for the same answer.
+
+    A number by its value. Of any other text case, white space, the shape of letters and dashes, a full
+    stop at the end and articles (a, an, the) before another word do not count. A large A within a text
+    is no article: "vitamin A deficiency" keeps it.
+
+    >>> said("The red flag.") == said("a Red  flag"), said("0") == said("0.0"), said("1,000") == said("1e3")
+    (True, True, True)
+    >>> said("vitamin A") == said("vitamin"), said("3.5") == said("35"), said("not red") == said("red")
+    (False, False, False)
+    """
+    number = number_of(text)
+    if number is not None:
+        return number
+    words = _unstopped(with_plain_signs(text)).split()
+    kept = [word for i, word in enumerate(words) if not _is_article(words, i)]
+    return folded(" ".join(kept))
+
+
+def _is_article(words: list[str], place: int) -> bool:
+    word, after = words[place], words[place + 1 : place + 2]
+    if not after or not after[0][0].isalnum():
+        return False
+    return word.casefold() in ("an", "the") or word == "a" or (word == "A" and place == 0)
+
+
+def same_answer(given: str, truth: str) -> bool:
+    """Whether an open answer `said` what the true one says. An empty answer is none."""
+    return bool(given.strip()) and said(given) == said(truth) != ""
+
+
 def with_plain_signs(text: str) -> str:
     """`plain` with every kind of dash as "-": before a number it is a minus, between two a range.
 
@@ -76,7 +126,8 @@ def option_named(task: Task, answer: str) -> str | None:
     """The letter of the one option that an answer names, however it is written.
 
     An existing letter is that letter and nothing else, even if it is the text of another option. Next come
-    letter and text together, then the text alone: as it is, without a full stop at its end, in any case.
+    letter and text together, then the text alone: as it is, without a full stop at its end, in any case,
+    and at last however it is put, see `said`.
 
     Returns:
         One of ``task.letters``, or None: the answer names no option, or several at once.
@@ -84,17 +135,19 @@ def option_named(task: Task, answer: str) -> str | None:
     letter = letter_named(task, answer) or _labelled(task, answer)
     if letter is not None:
         return letter
-    for read in (
+    readings: tuple[Callable[[str], str | Decimal], ...] = (
         plain,
         lambda text: _unstopped(plain(text)),
         folded,
         lambda text: _unstopped(folded(text)),
-    ):
+        said,
+    )
+    for read in readings if plain(answer) else ():
         given = read(answer)
         named = [
             letter for letter, text in zip(task.letters, task.options, strict=True) if read(text) == given
         ]
-        if given and named:
+        if given != "" and named:
             return named[0] if len(named) == 1 else None
     return None
 
@@ -114,4 +167,5 @@ def _existing(task: Task, letter: str) -> str | None:
 
 def _unstopped(text: str) -> str:
     """Without one full stop at the end, which an ellipsis and a text of nothing else keep."""
-    return text[:-1] if text.endswith(".") and not text.endswith("..") and len(text) > 1 else text
+    ends = text.endswith((".", "。")) and not text.endswith("..")
+    return text[:-1] if ends and len(text) > 1 else text

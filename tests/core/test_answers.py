@@ -107,7 +107,7 @@ def test_sameness_is_symmetric_and_needs_a_text(left, right):
         (("Ｂlue", "red"), "blue", "A"),
         (("red", "blue"), "Ｂ", "B"),
         (("red", "blue"), "В", None),  # Cyrillic
-        (("-5", "5"), "–5", None),  # a text, not a number: no option is written so
+        (("-5", "5"), "–5", "A"),  # a number by its value, where no option is written so
     ],
 )
 def test_the_option_an_answer_names(texts, answer, named):

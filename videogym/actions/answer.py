@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import gymnasium
 from gymnasium.spaces import Discrete
 
-from videogym.answers import with_plain_signs
+from videogym.answers import number_of, with_plain_signs
 from videogym.spaces import UnicodeText
 from videogym.state import Action, Invalid, Rules, State, Turn
 
@@ -80,6 +80,8 @@ class Answer(Action):
 
 
 def _is_number(text: str) -> bool:
+    if number_of(text) is not None:
+        return True
     try:
         float(with_plain_signs(text))
     except ValueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from videogym.answers import option_named, same_text, with_plain_signs
+from videogym.answers import number_of, option_named, same_answer, same_text, with_plain_signs
 from videogym.rewards.terms import RewardError, finite
 from videogym.state import State, Task
 
@@ -31,13 +31,23 @@ def judge_lenient(task: Task, answer: str) -> float:
     """1.0 for the right answer however it is written, else 0.0.
 
     A choice is right if it names the right option by letter, text or both, in any case, and an existing
-    letter is only that letter (`videogym.answers.option_named`). Any dash before a number is a minus.
+    letter is only that letter (`videogym.answers.option_named`). Numbers are compared by their value: 0 is
+    0.0, 1,000 is 1000, any dash before a number is a minus; two with decimals are equal after rounding to
+    two. Of an open answer case, articles, a full stop at the end and the like do not count
+    (`videogym.answers.said`); words beside the true ones do.
     """
     if task.kind == "choice":
         return float(option_named(task, answer) == task.answer)
     if task.kind == "numeric":
-        return float(_same_number(with_plain_signs(answer), with_plain_signs(task.answer)))
-    return judge_letter(task, answer)
+        given, truth = number_of(answer), number_of(task.answer)
+        if given is not None and given == truth:
+            return 1.0
+        texts = [
+            with_plain_signs(text) if number is None else str(number)
+            for text, number in ((answer, given), (task.answer, truth))
+        ]
+        return float(_same_number(*texts))
+    return float(same_answer(answer, task.answer))
 
 
 def is_correct(state: State) -> bool:
