@@ -146,7 +146,7 @@ def test_evaluating_on_what_was_trained_on_is_refused(tmp_path, capsys):
         (["oracle", "--seed", "-1"], "--seed must be at least 0, got -1"),
         (["oracle", "--recipe", "MINE"], "unknown recipe 'MINE'"),
         (["oracle", "--tasks", "nowhere.jsonl"], "nowhere.jsonl"),
-        (["oracle", "--traces", "no/t.jsonl"], "No such file or directory"),
+        (["oracle", "--traces", "no/t.jsonl"], "Its folder does not exist"),
         (["mine:unreadable"], "no episode could be scored"),
     ],
 )

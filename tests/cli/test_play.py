@@ -496,7 +496,7 @@ def test_the_command_serves_until_ctrl_c_and_keeps_what_was_left(tmp_path):
         (["--task-id", "nothing"], "no task 'nothing'"),
         (["--recipe", "NOTHING"], "unknown recipe 'NOTHING'"),
         (["--tasks", "t.jsonl"], "the file is empty"),
-        (["--traces", "no/t.jsonl"], "No such file or directory"),
+        (["--traces", "no/t.jsonl"], "Its folder does not exist"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(tmp_path, monkeypatch, capsys, arguments, said):

@@ -529,7 +529,7 @@ def test_the_wrapper_is_recreated_from_its_spec(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_is_known_before_the_first_episode(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(OSError, match="folder does not exist"):
         recorder(tmp_path / "nowhere" / "t.jsonl")
     with pytest.raises(ValueError, match="needs a videogym environment, got CartPoleEnv"):
         RecordTraces(gymnasium.make("CartPole-v1"), tmp_path / "t.jsonl")

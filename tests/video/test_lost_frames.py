@@ -189,6 +189,31 @@ def test_damage_inside_of_packets_is_told_alike_in_any_company(tmp_path, codec, 
     assert told, "no damage was told, so nothing was tried"
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4", "plain_mpeg2.mkv", "mpeg4.mp4"])
+def test_a_picture_of_damaged_bytes_is_not_passed_over(tmp_path, name, seed):
+    """Its packet holds nothing of a picture any more, and is not one of those that never did."""
+    codec, options = {**TELL, **BLIND}[name]
+    path, draw = tmp_path / "a.mp4", np.random.default_rng(seed)
+    write_clip(path, COUNT, codec=codec, codec_options=options)
+    with av.open(str(path)) as container:
+        packets = [
+            (p.pos, p.size, round(float(p.pts * p.time_base) * RATE))
+            for p in container.demux(video=0)
+            if p.size
+        ]
+    data = bytearray(path.read_bytes())
+    harmed = [packets[i] for i in draw.choice(np.arange(1, COUNT), 4, replace=False)]
+    for position, size, _ in harmed:
+        data[position : position + size] = draw.bytes(size)
+    path.write_bytes(data)
+    with open_video(str(path)) as video:
+        assert len(video.pts_s) == COUNT
+        for _, _, number in harmed:
+            read = alone(video, number / RATE)
+            assert read is None or read[1] or shown(read[0]) == number, f"frame {number}"
+
+
 def test_a_variable_rate_is_no_loss(tmp_path):
     pts = np.cumsum(np.random.default_rng(4).choice([1, 2, 3, 9], COUNT)).tolist()
     options = {"g": "20", "cpu-used": "8", "deadline": "realtime"}

@@ -113,7 +113,8 @@ def require_writable(path: str | os.PathLike[str]) -> None:
         os.lstat(path)
     except FileNotFoundError:
         folder = os.path.dirname(os.path.abspath(path))
-        os.stat(folder)  # says which one is not there
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(errno.ENOENT, "Its folder does not exist", os.fspath(path)) from None
         with tempfile.TemporaryFile(dir=folder):
             return
     prepare(path)

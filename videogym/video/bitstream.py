@@ -3,7 +3,8 @@
 Containers hold packets that show nothing (alternate references, samples of nothing but parameters), and
 recordings lack packets that were lost on the way. Decoders pass over both, and show what they have in place
 of a picture that they were never given. Here headers are read, nothing is decoded; what cannot be read
-says nothing. Knows nothing of files and times.
+says nothing: a packet of damaged bytes was a picture, and is not passed over. Knows nothing of files and
+times.
 """
 
 from __future__ import annotations
@@ -95,6 +96,8 @@ def _nals(data: memoryview, length: int) -> Iterator[memoryview]:
             start = place + length
             place = start + int.from_bytes(data[place:start])
             yield data[start:place]
+            if place > end:
+                raise ValueError("a unit beyond the end of its packet")
         return
     whole = bytes(data)
     start = whole.find(b"\0\0\1") + 3
@@ -113,6 +116,9 @@ class _H264:
     """Counts reference pictures by ``frame_num``, which the encoder raises by one for each."""
 
     _WHOLE = (2, 4, 7, 9)  # slice types I and SI
+    _BESIDE = frozenset(
+        {6, *range(7, 14), 15, 19, 20}
+    )  # units of what is no picture of the first view (table 7-1)
 
     def __init__(self, extradata: bytes) -> None:
         self._counts: dict[int, tuple[int, bool, bool]] = {}  # by SPS: bits, gaps allowed, three planes
@@ -137,13 +143,15 @@ class _H264:
             self._sps_of[bits.golomb()] = bits.golomb()
 
     def read(self, data: memoryview) -> int:
+        kinds = set()
         for unit in _nals(data, self._length):
             kind = unit[0] & 31
             if kind in (1, 2, 5):
                 return self._slice(unit, is_idr=kind == 5)
             if kind in (7, 8):
                 self._note(unit)
-        return EMPTY
+            kinds.add(kind if unit[0] < 128 else None)
+        return EMPTY if kinds and kinds <= self._BESIDE else 0
 
     def _slice(self, unit: memoryview, is_idr: bool) -> int:
         bits = _Bits(_payload(unit[1:], 24))
@@ -210,19 +218,29 @@ def _skip_scaling_list(bits: _Bits, size: int) -> None:
 class _HEVC:
     """Only tells packets without a picture: libav's decoder itself misses what a picture refers to."""
 
+    _BESIDE = frozenset(range(32, 41))  # parameters, delimiters, ends, filler, messages (table 7-1)
+
     def __init__(self, extradata: bytes) -> None:
         self._length = (extradata[21] & 3) + 1 if extradata[:1] == b"\1" and len(extradata) > 21 else 0
 
     def read(self, data: memoryview) -> int:
-        shows = any(unit[0] >> 1 & 63 < 32 for unit in _nals(data, self._length))
-        return 0 if shows else EMPTY
+        kinds = {unit[0] >> 1 for unit in _nals(data, self._length)}
+        return EMPTY if kinds and kinds <= self._BESIDE else 0
 
 
 # --- MPEG-2 and MPEG-4 Part 2 ---------------------------------------------------------------------
 
 
+def _is_all(data: bytes, codes: frozenset[int]) -> bool:
+    """Whether bytes begin with a start code, and have none but these."""
+    found = [part[0] for part in data.split(b"\0\0\1")[1:] if part]
+    return data[:3] == b"\0\0\1" and bool(found) and codes.issuperset(found)
+
+
 class _MPEG2:
     """Counts pictures by ``temporal_reference``, which runs on in the order in which they are shown."""
+
+    _BESIDE = frozenset({0xB2, 0xB3, 0xB5, 0xB7, 0xB8})  # start codes outside of pictures (table 6-1)
 
     def __init__(self, extradata: bytes) -> None:
         self._due: int | None = None  # number of the next picture to be shown; None: of any
@@ -232,7 +250,7 @@ class _MPEG2:
         whole = bytes(data)
         picture = whole.find(b"\0\0\1\0")
         if picture < 0:
-            return EMPTY
+            return EMPTY if _is_all(whole, self._BESIDE) else 0
         seen = 0
         if 0 <= whole.find(b"\0\0\1\xb8") < picture:  # a group of pictures begins, and counting with it
             seen = LOST if self._due is not None and self._held != self._due else 0
@@ -262,6 +280,7 @@ class _MPEG4:
     """Tells pictures that are not coded, and those that refer to one that is shown after them."""
 
     _SMALL = 19  # bytes, as in libav; a picture that is not coded is its header
+    _BESIDE = frozenset({*range(0x30), *range(0xB0, 0xB6)})  # start codes of no picture (table 6-3)
 
     def __init__(self, extradata: bytes) -> None:
         self._time_bits = 0
@@ -291,7 +310,7 @@ class _MPEG4:
         whole = bytes(data)
         start = whole.find(b"\0\0\1\xb6")
         if start < 0:
-            return EMPTY
+            return EMPTY if len(whole) <= self._SMALL or _is_all(whole, self._BESIDE) else 0
         if start:
             self._note(whole[:start])
         bits = _Bits(whole[start + 4 : start + 24])
