@@ -49,6 +49,8 @@ for _id, _recipe, _tasks in (
     ("LongVTCode-v0", "LONGVT/code", "procedural:brief_event?duration_s=3600&event_s=3"),
     ("VideoZoomer-v0", "VIDEO_ZOOMER/paper", "procedural:brief_event?duration_s=3600&event_s=3"),
     ("VideoZoomerCode-v0", "VIDEO_ZOOMER/code", "procedural:brief_event?duration_s=3600&event_s=3"),
+    ("ParaVT-v0", "PARAVT/paper", "procedural:brief_event?duration_s=3600&event_s=3"),
+    ("ParaVTCode-v0", "PARAVT/code", "procedural:brief_event?duration_s=3600&event_s=3"),
     ("VideoQA-v0", "DEFAULT", "procedural:brief_event?duration_s=600"),
 ):
     _gymnasium.register(

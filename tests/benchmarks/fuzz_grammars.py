@@ -23,7 +23,7 @@ ACTIONS: tuple[Action, ...] = (
     *(Select(6.0, 20.0), Crop(1.5, 20.25), Crop(1.0, 2.0, (0.0, 0.0, 0.5, 1.0))),
     Crop(1.5, 20.25, fps=2),
 )
-TAGS = ("think", "answer", "retrieve", "tool_call", "tool_response", "tools", "video_zoom")
+TAGS = ("think", "answer", "retrieve", "tool_call", "tool_response", "tools", "video_zoom", "tool_code")
 HANG_S = 10  # a text of this size is read in milliseconds
 
 

@@ -21,6 +21,7 @@ TAGS = {
         *("think", "video_zoom", "answer", "tool_response"),
         *(f"frame{i}_time{t:.2f}s" for i, t in enumerate(example_state().skim.times_s)),
     ),
+    "paravt": ("think", "answer", "tool_call", "tools", "tool_response"),
     "native": ("think", "tool_call", "tools", "tool_response"),
 }
 
@@ -34,7 +35,7 @@ def actions_of(grammar: Grammar, state: State) -> list[Action]:
     if family == "video_zoomer":
         return [answer, Crop(1.5, 20.25, fps=2), Crop(0.1 + 0.2, 1e-9, fps=0.25), Crop(100, 900, fps=7.5)]
     crops: list[Action] = [Crop(1.5, 20.25), Crop(0.1 + 0.2, 1e-9), Crop(100, 900)]
-    if family == "longvt":
+    if family in ("longvt", "paravt"):
         return [answer, *crops]
     regions = [Crop(1.0, 2.0, (0.0, 0.25, 0.5, 1.0)), Crop(1.0, 2.0, (0.9, 0.9, 0.1, 0.1))]
     return [answer, *crops, *regions, Select(6.0, 20.0), Answer(HOSTILE), Answer(" \ud800 ")]
@@ -65,6 +66,9 @@ def test_texts_of_the_largest_size_are_read(name: str) -> None:
         "<tool_call>{",
         "<video_zoom>",
         "<video_zoom>{",
+        "<tool_code>",
+        "<tool_code>crop_video(",
+        "</tool_code>",
         " ",
         "[",
         "1",

@@ -3,6 +3,7 @@
 from videogym.grammars.base import FramePart, Grammar, Message, Part, Role, TextPart
 from videogym.grammars.longvt import LongVT
 from videogym.grammars.native import Native
+from videogym.grammars.paravt import ParaVT
 from videogym.grammars.prompted import Prompted, check_prompt, prompted
 from videogym.grammars.prompts import Prompt, PromptError, load_prompt, parse_prompt
 from videogym.grammars.published import compared
@@ -35,6 +36,8 @@ _GRAMMARS: tuple[Grammar, ...] = (
     LongVT("code"),
     VideoZoomer("strict"),
     VideoZoomer("code"),
+    ParaVT("strict"),
+    ParaVT("code"),
     Native(),
 )
 _PARTS = ("name", "tools", "messages", "parse", "write")  # of `Grammar`

@@ -18,6 +18,7 @@ from videogym.recipes.named import (
     recipe_names,
     video_mtr,
 )
+from videogym.recipes.paravt import PARAVT, PARAVT_CODE
 from videogym.recipes.recipe import Recipe
 from videogym.recipes.video_zoomer import VIDEO_ZOOMER, VIDEO_ZOOMER_CODE
 
@@ -26,6 +27,8 @@ __all__ = [
     "LONGVT",
     "LONGVT_CODE",
     "LONGVT_TINY",
+    "PARAVT",
+    "PARAVT_CODE",
     "VIDEO_MTR",
     "VIDEO_MTR_CODE",
     "VIDEO_MTR_TINY",

@@ -14,6 +14,7 @@ from videogym.rewards.grounding import (
     turn_segments,
 )
 from videogym.rewards.longvt import CropOverlap, TranscriptScore, well_formed_episode
+from videogym.rewards.paravt import ParaVTScore, executed_calls
 from videogym.rewards.scoring import answered_right, history, pays_for_answers, score
 from videogym.rewards.terms import RewardError, Score, Term, TermFunction, finite, term_names
 from videogym.rewards.video_mtr import FrameGain, WellFormedTurn, frame_iou, relevant_pool
@@ -24,6 +25,7 @@ __all__ = [
     "CropOverlap",
     "FrameGain",
     "Judge",
+    "ParaVTScore",
     "RewardError",
     "Score",
     "Term",
@@ -35,6 +37,7 @@ __all__ = [
     "answered_right",
     "best_coverage",
     "coverage_gain",
+    "executed_calls",
     "finite",
     "frame_iou",
     "history",

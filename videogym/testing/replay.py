@@ -31,6 +31,7 @@ from videogym.testing.records import (
     expect,
     number,
 )
+from videogym.testing.replay_paravt import PARAVT_CHECKS
 from videogym.testing.replay_video_zoomer import VIDEO_ZOOMER_CHECKS
 from videogym.video.sampling import smart_resize, window_bounds, window_indices
 
@@ -277,4 +278,5 @@ CHECKS: Mapping[str, Check] = {
     "reward": _check_reward,
     "span_answer": _check_span_answer,
     **VIDEO_ZOOMER_CHECKS,
+    **PARAVT_CHECKS,
 }
