@@ -28,12 +28,13 @@ from typing import Any, ClassVar
 import torch
 from tqdm import tqdm
 
-from videogym import FrameStore, Task, get_recipe
+from videogym import FrameStore, Task
 from videogym.cost import Spread, cost_table, quantities, spreads
 from videogym.datasets import load_tasks, require_unseen
 from videogym.evaluate import task_digest
 from videogym.grouping import Group, Groups, in_order, require_known, split, table
 from videogym.intervals import Estimate, clustered_mean, clustered_proportion, proportion
+from videogym.judging import EndpointError
 
 from .engines.base import EngineError
 from .tools.traces import traces_of, write_traces
@@ -54,7 +55,7 @@ from .vlm.actor import ChatActor
 from .vlm.config import EVALUATED_AT_ONCE, ChatConfig, tell_prompt
 from .vlm.env import ChatEnv
 from .vlm.evaluation import greedy, hits, rollout_metrics
-from .vlm.played import PlayedFiles, weights_digest
+from .vlm.played import PlayedFiles, is_unjudged, weights_digest
 from .vlm.policy import make_actor, make_model
 from .vlm.records import Record, write_records
 from .vlm.rollouts import make_chat_env, play_tasks
@@ -63,11 +64,14 @@ OPTIONS = (
     *("checkpoint", "recipe", "prompt_file", "tasks", "video_root", "episodes", "trained_on"),
     *("device", "dtype"),
     *("video_form", "window", "max_new_tokens", "max_context", "max_concurrent_rollouts"),
-    *("threads", "server", "by"),
+    *("judge", "judge_model", "judge_cache", "judge_deadline_s", "threads", "server", "by"),
 )
 log = logging.getLogger(__name__)
 # Settings that may change when an evaluation is resumed: they decide about no episode.
-_FREE = ("device", "max_concurrent_rollouts", "threads", "server", "by", "trained_on", "video_root")
+_FREE = (
+    *("device", "max_concurrent_rollouts", "threads", "server", "by", "trained_on", "video_root"),
+    *("judge", "judge_model", "judge_cache", "judge_deadline_s"),  # the recipe's identity tells the judge
+)
 _SHARES = ("accuracy", "hit_rate")
 _WORDS = {"hit_rate": "hit rate", "invalid_rate": "turns refused", "cut_rate": "episodes cut"}
 _NAMED = 5  # tasks that are named
@@ -204,7 +208,7 @@ def prepare(config: Config) -> Evaluation:
     servers = [url.strip() for url in config.server.split(",") if url.strip()]
     if launched() and servers:
         raise ValueError("torchrun is for the model itself; several servers need one process, plain python")
-    get_recipe(config.recipe)  # the cheap questions first
+    _ = config.rules  # the cheap questions first
     tasks = load_tasks(config.tasks, config.root)[: config.episodes or None]
     require_known(config.names, (task.metadata for task in tasks))
     if config.trained_on:
@@ -322,7 +326,14 @@ def write(out: Path, records: Sequence[Record], config: Config) -> None:
     (out / "traces.jsonl").unlink(missing_ok=True)
     # Not where a training run has its records: the folder may be one's, and nobody shall learn from these.
     write_records(out / "played" / "records.jsonl", records)
-    traces = traces_of(records, config.tasks, out.resolve().name, config.root, config.rules.prompt)
+    traces = traces_of(
+        records,
+        config.tasks,
+        out.resolve().name,
+        config.root,
+        config.rules.prompt,
+        config.judging.make(asks=False),
+    )
     write_traces(out / "traces.jsonl", traces)
 
 
@@ -337,14 +348,22 @@ def write_metrics(path: Path, records: Sequence[Record], evaluation: Evaluation)
         "metrics": {n: asdict(one) for n, one in estimates(records, evaluation.tasks).items()},
         "cost": {name: asdict(one) for name, one in costs(records).items()},
         "groups": {name: asdict(grouped(records, evaluation, name)) for name in config.names},
+        "abstained": sum(is_unjudged(record) for record in records),
         "left_out": evaluation.left_out,
     }
     with whole_file(path) as file:
         file.write(f"{json.dumps(row, indent=2)}\n".encode())
 
 
-def told(found: dict[str, Estimate], evaluation: Evaluation, count: int) -> str:
-    """The figures as lines, terms below the reward that they make up."""
+def told(found: dict[str, Estimate], evaluation: Evaluation, count: int, abstained: int = 0) -> str:
+    """The figures as lines, terms below the reward that they make up.
+
+    Args:
+        found: see `estimates`.
+        evaluation: that was played.
+        count: episodes.
+        abstained: of these, whose answer the judge did not judge.
+    """
     terms = [name for name in found if name in evaluation.env.term_names]
     after = ("turns", "looks", "tokens", "invalid_rate", "cut_rate")
     order = ("accuracy", "hit_rate", "reward", *terms, *after)
@@ -357,6 +376,8 @@ def told(found: dict[str, Estimate], evaluation: Evaluation, count: int) -> str:
         lines.append(
             f"{cut} episodes were cut and count in no other figure, but a full context as no right answer"
         )
+    if found["cut_rate"].mean and abstained:
+        lines.append(f"{abstained} of these were cut because the judge abstained")
     if evaluation.left_out:
         lines.append(f"{len(evaluation.left_out)} tasks left out: they cannot be played")
         lines += [f"  {task_id}: {cause}" for task_id, cause in list(evaluation.left_out.items())[:_NAMED]]
@@ -380,12 +401,12 @@ def main() -> None:
         torch.set_num_threads(config.runtime.threads)
         evaluation = prepare(config)
         files = PlayedFiles(arguments.out / "played", settings(evaluation))
-    except (OSError, ValueError, EngineError) as error:
+    except (OSError, ValueError, ImportError, EngineError) as error:
         parser.error(str(error))
     try:
         records = evaluation.play(progress=True, files=files)
-    except EngineError as error:
-        if not config.server:
+    except (EngineError, EndpointError) as error:
+        if isinstance(error, EngineError) and not config.server:
             raise
         sys.exit(f"{error}\nThe same command resumes the evaluation in {arguments.out}")
     finally:
@@ -403,7 +424,8 @@ def conclude(out: Path, records: Sequence[Record], evaluation: Evaluation) -> No
     write(out, records, config)
     write_metrics(out / "metrics.json", records, evaluation)
     found = estimates(records, evaluation.tasks)
-    sys.stdout.write(told(found, evaluation, len(records)))
+    abstained = sum(is_unjudged(record) for record in records)
+    sys.stdout.write(told(found, evaluation, len(records), abstained))
     sys.stdout.write("\n".join(["", *cost_table(costs(records)), ""]))
     for name in config.names:
         sys.stdout.write("\n".join(["", *table(grouped(records, evaluation, name)), ""]))

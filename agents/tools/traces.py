@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from videogym import Recipe, VideoError, VideoQAEnv, get_recipe
 from videogym.grammars import Prompt, load_prompt
+from videogym.judging import Judge, with_judge
 from videogym.traces import Trace, to_line
 from videogym.traces.replay import ReplayError, replayed
 
@@ -52,8 +53,9 @@ def traces_of(
     run: str,
     video_root: str | None = None,
     prompt: Prompt | None = None,
+    judge: Judge | None = None,
 ) -> Iterator[Trace]:
-    """The traces of records; the recipe is that of the first, one of the named ones, with this prompt.
+    """The traces of records; the recipe is that of the first, one of the named ones, with prompt and judge.
 
     Raises:
         RecordError: as in `trace_of_record`, or the recipe is none of the named ones.
@@ -61,7 +63,9 @@ def traces_of(
     env: VideoQAEnv | None = None
     for record in records:
         if env is None:
-            env = VideoQAEnv(tasks, _recipe(record.recipe).with_prompt(prompt), video_root=video_root)
+            recipe = _recipe(record.recipe).with_prompt(prompt)
+            recipe = recipe if judge is None else with_judge(recipe, judge)
+            env = VideoQAEnv(tasks, recipe, video_root=video_root)
         yield trace_of_record(record, env, run)
 
 

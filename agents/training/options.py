@@ -6,14 +6,18 @@ import argparse
 import ast
 import inspect
 import logging
+import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from videogym import Recipe, get_recipe
 from videogym.datasets import load_tasks
+from videogym.judging import Judge, judge_named, with_judge
+from videogym.judging.named import CACHE, DEADLINE_S, REPLAY, RULES
 
 RENAMED = {  # options under earlier names: the command, checkpoints and results may still have them
     "lr": "learning_rate",
@@ -57,6 +61,50 @@ class RuntimeConfig:
 
 
 @dataclass(frozen=True)
+class JudgeConfig:
+    """Who judges answers; the recipe's identity covers it."""
+
+    judge: str = ""
+    """Judge of the answers: rules (numbers and shared words), lenient (the same but for case, articles and
+    the like), letter (as Video-MTR compares), the URL of an endpoint of OpenAI's chat completions up to
+    /v1, or cache, what such a judge has said before; empty: the recipe's own."""
+    judge_model: str = ""
+    """Name by which the endpoint knows its model."""
+    judge_cache: str = CACHE
+    """JSONL file of judgements that are kept and looked up."""
+    judge_deadline_s: float = DEADLINE_S
+    """Seconds after which a judgement is given up; the judge then abstains, and the episode is left out."""
+
+    def make(self, *, asks: bool = True) -> Judge | None:
+        """The judge, None for the recipe's own.
+
+        Args:
+            asks: whether an endpoint may be asked; else what it has said is looked up.
+
+        Raises:
+            ValueError: there is none of this name, or what it needs is missing or has no place.
+            OSError: the cache cannot be made.
+            ImportError: an endpoint, and httpx2 is not installed.
+        """
+        if not self.judge:
+            return None
+        name = self.judge if asks or self.judge in RULES else REPLAY
+        return judge_named(
+            name, model=self.judge_model, cache=self.judge_cache, deadline_s=self.judge_deadline_s
+        )
+
+    def replayed(self) -> dict[str, str]:
+        """What `judge_named` makes the judge of that asks nobody; {} for the recipe's own."""
+        if not self.judge or self.judge in RULES:
+            return {"name": self.judge} if self.judge else {}
+        return {
+            "name": REPLAY,
+            "model": self.judge_model,
+            "cache": os.path.abspath(self.judge_cache),
+        }
+
+
+@dataclass(frozen=True)
 class LoopConfig:
     """What every training loop needs to know.
 
@@ -77,6 +125,8 @@ class LoopConfig:
     """Evaluations while a run trains."""
     runtime: RuntimeConfig = RuntimeConfig()
     """Where a run reads and writes."""
+    judging: JudgeConfig = JudgeConfig()
+    """Who judges answers."""
 
     @classmethod
     def of(cls, **options: Any) -> Self:
@@ -94,10 +144,12 @@ class LoopConfig:
         """This config with other values for some options; see `of`."""
         return replace(self, **_by_field(self, options))
 
-    @property
+    @cached_property
     def rules(self) -> Recipe:
-        """The recipe itself."""
-        return self.recipe if isinstance(self.recipe, Recipe) else get_recipe(self.recipe)
+        """The recipe itself, with the configured judge."""
+        recipe = self.recipe if isinstance(self.recipe, Recipe) else get_recipe(self.recipe)
+        judge = self.judging.make()
+        return recipe if judge is None else with_judge(recipe, judge)
 
     @property
     def root(self) -> str | None:
@@ -250,12 +302,12 @@ def read_config(parser: argparse.ArgumentParser, config: type[L], options: Mappi
     """
     try:
         read = from_options(config, options)
-        get_recipe(options["recipe"])
+        _ = read.rules  # whose recipe and judge are there
         for source in (read.tasks, read.evaluation.eval_tasks):
             load_tasks(source, read.root)
         usual = {option.name: option.default for option in options_of(config)}
         if options["tasks"] != usual["tasks"] and options["eval_tasks"] == usual["eval_tasks"]:
             raise ValueError("--tasks needs --eval-tasks: held-out tasks of the same kind, of other videos")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         parser.error(str(error))
     return read

@@ -7,6 +7,7 @@ one process). What is trained, and on what, is not known here.
 
 from __future__ import annotations
 
+import json
 import math
 import multiprocessing
 import os
@@ -34,6 +35,7 @@ VERSION = 1  # of what a checkpoint holds
 MAY_CHANGE = (  # from one part of a run to the next
     *("recipe", "prompt_file", "iterations", "collector", "workers", "eval_every", "eval_episodes"),
     *("eval_tasks", "checkpoint_every", "logger", "threads", "video_root"),
+    *("judge", "judge_model", "judge_cache", "judge_deadline_s"),  # the recipe's identity tells the judge
     # What fits into memory; sums are then made in another order, and bits differ.
     *("micro_batch_size", "max_concurrent_rollouts", "share_prefixes", "gradient_checkpointing", "device"),
 )
@@ -53,7 +55,7 @@ class TrainingRun:
     """One training run in a folder.
 
     The folder holds ``log/`` (curves), ``checkpoint`` (the newest), ``prompt.toml`` where the recipe has a
-    prompt, and nothing else. A folder with a checkpoint is resumed.
+    prompt, ``judge.json`` where a judge is named, and nothing else. A folder with a checkpoint is resumed.
 
     Args:
         config: of the run.
@@ -100,6 +102,9 @@ class TrainingRun:
             if config.rules.prompt is not None:  # for those who read the run's episodes
                 with whole_file(out / "prompt.toml") as file:
                     file.write(config.rules.prompt.file_text().encode())
+            if config.judging.judge:
+                with whole_file(out / "judge.json") as file:
+                    file.write(f"{json.dumps(config.judging.replayed())}\n".encode())
             _forget_after(out / "log" / "scalars", self.first_iteration)
             logger = {"csv": CSVLogger, "tensorboard": TensorboardLogger}[config.runtime.logger]
             self._logger = logger("log", str(out))

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from videogym import FrameStore
+from videogym.judging import EndpointError
 
 from ..engines.base import EngineError
 from ..training.options import add_options, options_of, quiet_libraries, read_config
@@ -92,8 +93,8 @@ def command_line(
     try:
         run = train(config, actor, arguments.out, is_first())
         values = run.evaluated or run.evaluate()
-    except EngineError as error:
-        if not server:
+    except (EngineError, EndpointError) as error:
+        if isinstance(error, EngineError) and not server:
             raise
         sys.exit(f"{error}\nThe same command resumes the run in {arguments.out}")
     finally:

@@ -125,7 +125,7 @@ class ChatConfig(LoopConfig):
             )
 
     @cached_property
-    def rules(self) -> Recipe:  # type: ignore[override]
+    def rules(self) -> Recipe:
         """The recipe itself, in the words of the prompt file."""
         recipe = super().rules
         return recipe.with_prompt(self.prompt_file) if self.prompt_file else recipe

@@ -39,7 +39,8 @@ class PlayedFiles:
         self._folder, self._lock = folder, threading.Lock()
         self._own = folder / f"part-{rank()}.jsonl"
         broadcast_from_rank0(lambda: self._open(dict(settings)))
-        self.done = self.read()  # by task id
+        # By task id. Whose judge abstained is played again: it may be there by now.
+        self.done = {name: one for name, one in self.read().items() if not is_unjudged(one)}
         all_gather_object(None)  # nobody adds before all have read
 
     def _open(self, settings: dict[str, Any]) -> None:
@@ -65,7 +66,8 @@ class PlayedFiles:
         for part in self._parts():
             for line in part.read_text(encoding="utf-8").splitlines():
                 record = from_json(line)
-                found.setdefault(record.task_id, record)  # two commands at once may play one twice
+                if record.task_id not in found or is_unjudged(found[record.task_id]):
+                    found[record.task_id] = record  # two commands at once may play one twice
         return found
 
     def add(self, record: Record) -> None:
@@ -81,6 +83,11 @@ class PlayedFiles:
             (self._folder / SETTINGS).unlink()
             for part in self._parts():
                 part.unlink()
+
+
+def is_unjudged(record: Record) -> bool:
+    """Whether the judge abstained from the answer."""
+    return record.abort_reason.startswith("judge")
 
 
 def _require_same(path: Path, settings: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from videogym.cli.look import add_look
 from videogym.cli.play import add_play
 from videogym.cli.report import add_report
 from videogym.cli.terminal import printable
+from videogym.judging import EndpointError
 from videogym.video import VideoError
 
 COMMANDS = (add_doctor, add_look, add_index, add_eval, add_diff, add_report, add_play)
@@ -81,7 +82,7 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> in
         return int(chosen.run(chosen))
     except BrokenPipeError:
         raise
-    except (OSError, ValueError, ImportError, VideoError) as error:
+    except (OSError, ValueError, ImportError, VideoError, EndpointError) as error:
         lines = " ".join(str(error).split()) or type(error).__name__
         print(f"videogym {chosen.command}: error: {printable(lines)}", file=sys.stderr)
         return 2

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import gymnasium
 
-from videogym.cli.options import add_command, add_episodes, add_groups, read_recipe
+from videogym.cli.options import add_command, add_episodes, add_groups, add_judge, judged, read_recipe
 from videogym.cli.terminal import printable, progress_bar
 from videogym.env import VideoQAEnv
 from videogym.evaluate import Policy, Report, evaluate
@@ -74,6 +74,7 @@ def add_eval(commands: Any) -> None:
         default="pyav",
         help="video decoder (default: %(default)s)",
     )
+    add_judge(parser)
     add_groups(parser)
     parser.add_argument(
         "--json",
@@ -91,7 +92,7 @@ def _eval(arguments: argparse.Namespace) -> int:
     policy = load_policy(arguments.policy, arguments.seed)
     inner = VideoQAEnv(
         arguments.tasks,
-        read_recipe(arguments),
+        judged(read_recipe(arguments), arguments),
         video_root=arguments.video_root,
         backend=arguments.backend,
     )

@@ -10,6 +10,8 @@ from typing import Any
 
 from videogym.env import DEFAULT_TASKS
 from videogym.grammars import compared
+from videogym.judging import judge_named, with_judge
+from videogym.judging.named import ABOUT, CACHE, DEADLINE_S
 from videogym.recipes import Recipe, get_recipe
 
 _WIDTH = 90
@@ -89,6 +91,41 @@ def add_prompt(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="prompt file with the words of the conversation (default: the grammar's own)",
     )
+
+
+def add_judge(parser: argparse.ArgumentParser) -> None:
+    """Who judges answers; see `videogym.judging.judge_named`."""
+    parser.add_argument("--judge", metavar="JUDGE", help=f"{ABOUT} (default: the recipe's own)")
+    parser.add_argument(
+        "--judge-model", metavar="NAME", default="", help="model of the endpoint (default: none)"
+    )
+    parser.add_argument(
+        "--judge-cache",
+        metavar="FILE",
+        default=CACHE,
+        help="JSONL file of judgements that are kept and looked up (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--judge-deadline-s",
+        metavar="SECONDS",
+        type=float,
+        default=DEADLINE_S,
+        help="give up a judgement after so long, and abstain (default: %(default)g)",
+    )
+
+
+def judged(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
+    """The recipe with the judge that is named, if one is.
+
+    Raises:
+        ValueError: there is no such judge, or no term of the recipe asks one.
+        OSError: the cache cannot be made.
+    """
+    if arguments.judge is None:
+        return recipe
+    told = (arguments.judge_model, arguments.judge_cache, arguments.judge_deadline_s)
+    model, cache, deadline_s = told
+    return with_judge(recipe, judge_named(arguments.judge, model=model, cache=cache, deadline_s=deadline_s))
 
 
 def read_recipe(arguments: argparse.Namespace) -> Recipe:

@@ -9,6 +9,7 @@ from videogym.judging.endpoint import ChatEndpoint, EndpointError, NoReply, Repl
 from videogym.judging.language_model import RUBRIC, LanguageModelJudge, Tally
 from videogym.judging.log import Judgement, JudgementLog, JudgementLogError
 from videogym.judging.masking import masked
+from videogym.judging.named import judge_named
 from videogym.judging.recipe import with_judge
 from videogym.judging.rules import JudgeByKind, NumericJudge, TokenF1Judge, token_f1
 from videogym.rewards import Judge, judge_lenient, judge_letter
@@ -31,6 +32,7 @@ __all__ = [
     "TokenF1Judge",
     "judge_lenient",
     "judge_letter",
+    "judge_named",
     "masked",
     "parse_verdict_code",
     "parse_verdict_strict",

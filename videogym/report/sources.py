@@ -8,7 +8,7 @@ from pathlib import Path
 
 from videogym.report.curves import SCALARS, Curve, read_curves
 from videogym.traces import Trace, TraceError, TraceFiles
-from videogym.traces.training import PROMPT, RECORDS, RecordFiles, record_files, tasks_of_run
+from videogym.traces.training import JUDGE, PROMPT, RECORDS, RecordFiles, record_files, tasks_of_run
 
 
 class Sources:
@@ -84,7 +84,7 @@ class Sources:
         source = tasks or tasks_of_run(run)
         if source is not None:
             name = run.name if path.is_dir() else f"{run.name} {path.stem}"
-            self._parts.append(RecordFiles(records, name, source, video_root, run / PROMPT))
+            self._parts.append(RecordFiles(records, name, source, video_root, run / PROMPT, run / JUDGE))
             return
         told = (
             f"{path}: nothing says which tasks the episodes of its {RECORDS} ask; name them: --tasks SOURCE"

@@ -15,6 +15,7 @@ from videogym.grammars import get_grammar
 from videogym.traces.trace import Trace, TurnTrace, trace_of
 
 _FAULT = "fault: "  # what the reason for cutting such an episode begins with
+_JUDGE = "judge"  # and of one that ended with an answer that the judge did not judge
 
 
 class ReplayError(ValueError):
@@ -116,6 +117,8 @@ def replayed(record: StoredEpisode, env: VideoQAEnv, run: str) -> Trace:
                     f"record {then!r}; are the tasks and the code those of the run?"
                 )
         turns.append(TurnTrace(played, turn.reward, dict(turn.terms)))
+    if record.abort_reason.startswith(_JUDGE):
+        return trace_of(env.state, tuple(turns), correct=None, run=run)
     if env.state.ending != record.ending:
         raise ReplayError(
             f"{_name(record)} ends by {env.state.ending!r}, in the record by {record.ending!r}"

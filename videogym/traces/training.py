@@ -24,7 +24,9 @@ from typing import Any
 from videogym.datasets import Tasks, load_tasks
 from videogym.env import VideoQAEnv
 from videogym.grammars import load_prompt
+from videogym.judging import judge_named, with_judge
 from videogym.recipes import get_recipe
+from videogym.rewards import Judge
 from videogym.traces.lines import TraceError
 from videogym.traces.replay import ReplayError, replayed
 from videogym.traces.trace import Trace
@@ -33,6 +35,7 @@ from videogym.video import VideoError
 _VERSION = 1  # of records
 RECORDS = "records"  # folder of a run's records
 PROMPT = "prompt.toml"  # file of a run whose recipe has a prompt
+JUDGE = "judge.json"  # file of a run whose answers another judge than the recipe's judges
 _HEAD = re.compile(rb'\s*\{"version": \d+, "recipe": "[^"]*", "tokenizer": "')  # what a line begins with
 _MOST_MANIFEST = 4_000_000  # bytes
 _TOLD = 3  # episodes that could not be played again and are named
@@ -103,6 +106,18 @@ def tasks_of_run(folder: Path) -> str | None:
     return source if isinstance(source, str) and source else None
 
 
+def read_judge(path: Path) -> Judge:
+    """The judge that a run names, which asks nobody: what an endpoint said is in the cache.
+
+    Raises:
+        ValueError: the file names no judge, or its cache is gone.
+    """
+    try:
+        return judge_named(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{path}: names no judge that can be had: {error}") from error
+
+
 class RecordFiles:
     """The episodes of files of records, played again one by one, as traces; a run for every file.
 
@@ -114,9 +129,10 @@ class RecordFiles:
         tasks: source of the tasks that were played.
         video_root: folder below which relative video paths lie.
         prompt: prompt file of the run; one that is not there is none.
+        judge: file that names the run's judge; one that is not there is none.
 
     Raises:
-        ValueError: the tasks or the prompt cannot be read.
+        ValueError: the tasks, the prompt or the judge cannot be read.
     """
 
     torn = 0  # a file of records appears when it is whole
@@ -128,10 +144,12 @@ class RecordFiles:
         tasks: str,
         video_root: str | None = None,
         prompt: Path | None = None,
+        judge: Path | None = None,
     ) -> None:
         self._files, self._run, self._video_root = files, run, video_root
         self._tasks: Tasks = load_tasks(tasks, video_root)
         self._prompt = load_prompt(prompt) if prompt is not None and prompt.is_file() else None
+        self._judge = read_judge(judge) if judge is not None and judge.is_file() else None
         self._envs: dict[str, VideoQAEnv] = {}
         self._problems: list[str] = []
 
@@ -162,6 +180,8 @@ class RecordFiles:
             recipe = get_recipe(identity.partition("@")[0])
             if recipe.identity != identity:
                 recipe = recipe.with_prompt(self._prompt)
+            if recipe.identity != identity and self._judge is not None:
+                recipe = with_judge(recipe, self._judge)
             self._envs[identity] = VideoQAEnv(self._tasks, recipe, video_root=self._video_root)
         return self._envs[identity]
 
