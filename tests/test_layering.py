@@ -21,7 +21,7 @@ LAYERS = (
     ("observations", "rewards", "recipes", "datasets", "judging"),
     ("env",),
     ("wrappers", "grouping", "evaluate", "rendering", "traces", "tool_episode"),
-    ("testing", "isolation", "doctor", "results", "report", "play", "mcp_server"),
+    ("testing", "isolation", "doctor", "results", "report", "play", "mcp_server", "lmms_eval"),
     ("comparison",),
     ("cli", "__main__"),
 )
@@ -112,6 +112,7 @@ ROOMS = (
     ("vlm",),
     ("collectors",),
     ("tools",),
+    ("benchmarks",),
     ("top",),
     ("experiments",),
 )

@@ -109,3 +109,22 @@ def test_a_type_checker_finds_the_types(python: Path, tmp_path: Path) -> None:
     assert '"videogym.state.State"' in done.stdout
     assert 'Argument 1 to "Crop" has incompatible type "str"; expected "float"' in done.stdout
     assert "Found 1 error" in done.stdout
+
+
+def test_lmms_eval_finds_the_model_of_the_wheel(python: Path, tmp_path: Path) -> None:
+    """By the entry point, whose class is in `videogym.agents` and is not loaded before it is asked for."""
+    program = (
+        "import importlib.util, sys, types\n"
+        "from importlib.metadata import entry_points\n"
+        "stub = types.ModuleType('lmms_eval.models.registry_v2')\n"
+        "stub.ModelManifest = lambda name, chat_class_path: (name, chat_class_path)\n"
+        "for name in ('lmms_eval', 'lmms_eval.models'): sys.modules[name] = types.ModuleType(name)\n"
+        "sys.modules[stub.__name__] = stub\n"
+        "(point,) = entry_points(group='lmms_eval.models', name='videogym')\n"
+        "name, path = point.load()()\n"
+        "assert importlib.util.find_spec(path.rpartition('.')[0])\n"
+        "assert 'torch' not in sys.modules and 'videogym.agents.vlm' not in sys.modules\n"
+        "print(name, path)"
+    )
+    said = run(python, tmp_path, "-c", program)
+    assert said.split() == ["videogym", "videogym.agents.benchmarks.lmms_model.VideoGym"]

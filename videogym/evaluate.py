@@ -150,7 +150,7 @@ def evaluate(
     require_known(names, told.values())
     played: list[Episode] = []
     bad: dict[str, str] = {}
-    call = _with_env(policy, inner)
+    call = with_env(policy, inner)
     for done, task_id in enumerate(task_ids, start=1):
         try:
             watch = Stopwatch()
@@ -175,7 +175,8 @@ def evaluate(
     return _report(sound, inner.recipe.identity, bad, len(played) - len(sound), groups)
 
 
-def _with_env(policy: Policy, env: Any) -> Callable[[Any, dict[str, Any]], Any]:
+def with_env(policy: Policy, env: Any) -> Callable[[Any, dict[str, Any]], Any]:
+    """The policy as ``policy(observation, info)``, with the environment handed to one that takes it."""
     parameters = inspect.signature(policy).parameters.values()
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(positional) >= 3:

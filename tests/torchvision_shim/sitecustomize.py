@@ -1,8 +1,8 @@
-"""Lets torchvision be imported beside a torch without CUDA; on the path of `make test-vllm` only.
+"""Lets torchvision be imported beside a torch without CUDA; for `make test-vllm` and `make test-lmms-eval`.
 
-PyPI's torchvision is built for CUDA: without its operators its import fails. vLLM's image processors use
-only its transforms, which are Python, so the operators' schemas are enough. They are declared when
-torchvision is first imported, since this module runs in every process.
+PyPI's torchvision is built for CUDA: without its operators its import fails. Image processors of vLLM and
+transformers use only its transforms, which are Python, so the operators' schemas are enough. They are
+declared when torchvision is first imported, since this module runs in every process.
 """
 
 import importlib.abc

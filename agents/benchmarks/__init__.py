@@ -1,0 +1,1 @@
+"""Doors to the harnesses that score benchmarks."""
