@@ -12,17 +12,21 @@ from sklearn.linear_model import RidgeClassifier
 
 from videogym.state import Task
 from videogym.testing.pixel_reader import NAMED
+from videogym.video.addresses import PLANTED_PREFIX
 from videogym.video.synthetic import Address
 
 
 def text_features(task: Task) -> dict[str, float]:
-    """Colours of the question, options and their places, pairs of both, and remainders of the seed."""
+    """Colours of the question, options and their places, pairs of both, remainders of seed or length."""
     options = [f"{letter}={text}" for letter, text in zip(task.letters, task.options, strict=True)]
     words = [word for word in re.findall(r"\w+", task.question) if word in NAMED]
     order = [f"{a}<{b}" for i, a in enumerate(task.options) for b in task.options[i + 1 :]]
     pairs = [f"{word}&{option}" for word in words for option in options]
-    seed = Address.parse(task.video).seed
-    remainders = [f"{m}:{seed % m}" for m in (2, 4, 5, 7)] + [f"id:{task.task_id[-1]}"]
+    # Of a planted video the address has no seed; what can be counted in it is its length.
+    planted = task.video.startswith(PLANTED_PREFIX)
+    number = len(task.video) if planted else Address.parse(task.video).seed
+    remainders = [f"{m}:{number % m}" for m in (2, 4, 5, 7)] + [f"id:{task.task_id[-1]}"]
+    remainders += [f"length:{number // 8}", f"file:{task.video.partition('?')[0]}"] if planted else []
     return dict.fromkeys([*words, *options, *order, *pairs, *remainders], 1.0)
 
 

@@ -67,7 +67,7 @@ def add_episodes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tasks",
         default=DEFAULT_TASKS,
-        help="task file, FORMAT:PATH of a published data set, or procedural: source "
+        help="task file, FORMAT:PATH of a published data set, or procedural: or planted: source "
         "(default: 1000 procedural questions)",
     )
     parser.add_argument(

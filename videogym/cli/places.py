@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from videogym.datasets import READERS, TaskFileError, find_videos, load_tasks
+from videogym.datasets.planted import PLANTED_TASKS_PREFIX
 from videogym.datasets.procedural import PROCEDURAL_PREFIX
 from videogym.doctor import Examination, finding
 from videogym.doctor.diagnosis import check_path
@@ -72,7 +73,7 @@ def is_task_source(argument: str) -> bool:
     # A format that is not known: to be refused with the list of those that are.
     unknown = bool(colon) and not _is_called_video(path) and not os.path.lexists(argument)
     return (
-        argument.startswith(PROCEDURAL_PREFIX)
+        argument.startswith((PROCEDURAL_PREFIX, PLANTED_TASKS_PREFIX))
         or bool(colon and name in READERS)
         or (unknown and not is_address(argument) and "/" not in name)
         or (argument.endswith((".jsonl", ".json")) and not os.path.isdir(argument))
@@ -83,7 +84,8 @@ def _of_tasks(source: str, video_root: str | None, wrong: Wrong) -> list[Place]:
     """Videos of tasks; those that are not found are added to ``wrong``."""
     if video_root is not None and not os.path.isdir(video_root):
         raise ValueError(f"--video-root must be a folder, got {video_root!r}")
-    tasks = list(load_tasks(source))
+    # What is planted depends on the folder; other tasks are looked up in it below.
+    tasks = list(load_tasks(source, video_root if source.startswith(PLANTED_TASKS_PREFIX) else None))
     root = ""
     if video_root is not None:
         by_id = {task.task_id: task for task in tasks}

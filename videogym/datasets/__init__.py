@@ -12,6 +12,7 @@ from videogym.datasets.mlvu import read_mlvu
 from videogym.datasets.moments import judge_moments, moment_task
 from videogym.datasets.nextgqa import read_nextgqa
 from videogym.datasets.overlap import Overlap, TrainedOnError, find_overlap, require_unseen
+from videogym.datasets.planted import PlantedTasks
 from videogym.datasets.procedural import ProceduralTasks
 from videogym.datasets.qvhighlights import read_qvhighlights, read_qvhighlights_choices
 from videogym.datasets.task_files import read_tasks, write_tasks
@@ -34,6 +35,7 @@ __all__ = [
     "Conversation",
     "EvidenceError",
     "Overlap",
+    "PlantedTasks",
     "ProceduralTasks",
     "TaskFileError",
     "TaskList",

@@ -17,6 +17,7 @@ from videogym.datasets.longvt import read_longvt_rl, read_longvt_sft
 from videogym.datasets.lvbench import read_lvbench
 from videogym.datasets.mlvu import read_mlvu
 from videogym.datasets.nextgqa import read_nextgqa
+from videogym.datasets.planted import PLANTED_TASKS_PREFIX, PlantedTasks
 from videogym.datasets.procedural import PROCEDURAL_PREFIX, ProceduralTasks
 from videogym.datasets.qvhighlights import read_qvhighlights, read_qvhighlights_choices
 from videogym.datasets.task_files import read_tasks
@@ -56,7 +57,8 @@ def load_tasks(source: Source | Iterable[Source] | Mapping[str, Root], video_roo
     """Load tasks, of one source or of several.
 
     Args:
-        source: ``procedural:FAMILY?...`` (see `ProceduralTasks.parse`); the path of a task file, ``.jsonl``
+        source: ``procedural:FAMILY?...`` (see `ProceduralTasks.parse`); ``planted:FAMILY?...``, about the
+            videos in ``video_root`` (see `PlantedTasks.parse`); the path of a task file, ``.jsonl``
             in our schema (see `read_tasks`) or ``.json`` in Video-R1's (see `read_video_r1`); or
             ``FORMAT:PATH``, a published data set in local files, e.g. ``cg-bench:data/cgbench.json``
             (`READERS` lists the formats). Several sources are joined in their order, and their ids must
@@ -70,7 +72,7 @@ def load_tasks(source: Source | Iterable[Source] | Mapping[str, Root], video_roo
     Raises:
         TaskFileError: the file cannot be read or holds an invalid task; in a mapping also a task whose
             video lies outside the folder of its source.
-        InvalidAddress: a procedural source cannot be read.
+        InvalidAddress: a procedural or planted source cannot be read.
         ValueError: the source is none of these, or there is no folder ``video_root``; of several sources,
             two have a task of the same id, or a mapping and a ``video_root`` were given.
         ImportError: a parquet file, and pyarrow is not installed.
@@ -92,6 +94,8 @@ def load_tasks(source: Source | Iterable[Source] | Mapping[str, Root], video_roo
     text = os.fspath(source)
     if text.startswith(PROCEDURAL_PREFIX):
         return ProceduralTasks.parse(text)
+    if text.startswith(PLANTED_TASKS_PREFIX):
+        return PlantedTasks.parse(text, video_root)
     name, colon, path = text.partition(":")
     if colon and name in READERS:
         tasks = READERS[name](path)
@@ -102,8 +106,8 @@ def load_tasks(source: Source | Iterable[Source] | Mapping[str, Root], video_roo
     if text.endswith(".json") and not is_format:
         return read_video_r1(text)
     raise ValueError(
-        f"tasks come from {PROCEDURAL_PREFIX}..., a .jsonl or a .json file, or FORMAT:PATH with a format "
-        f"of {', '.join(READERS)}; got {text!r}"
+        f"tasks come from {PROCEDURAL_PREFIX}..., {PLANTED_TASKS_PREFIX}..., a .jsonl or a .json file, "
+        f"or FORMAT:PATH with a format of {', '.join(READERS)}; got {text!r}"
     )
 
 

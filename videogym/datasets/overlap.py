@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
+from videogym.datasets.planted import PlantedTasks
 from videogym.datasets.procedural import SPLITS, ProceduralTasks
 from videogym.state import Task
 from videogym.video.addresses import PLANTED_PREFIX, SYNTHETIC_PREFIX
@@ -57,12 +58,17 @@ def find_overlap(tasks: Iterable[Task], trained_on: Iterable[Task]) -> Overlap:
     """Tasks whose video, or whose question about the same video, is in another source.
 
     Questions are the same if they read alike but for case, white space and a closing question mark.
-    A procedural source is not gone through where none of the videos can be one of its own: another
-    split costs no time, however many tasks it has.
+    A procedural or planted source is not gone through where none of the videos can be one of its own:
+    another split costs no time, however many tasks it has.
     """
     if isinstance(trained_on, ProceduralTasks):
         tasks = list(tasks)
         if not any(_may_hold(trained_on, task.video) for task in tasks):
+            return Overlap((), ())
+    if isinstance(trained_on, PlantedTasks):
+        tasks = list(tasks)
+        footage = {_video_key(one.path) for one in trained_on.footage}
+        if not any(_video_key(task.video) in footage for task in tasks):
             return Overlap((), ())
     asked: dict[str, set[str]] = defaultdict(set)
     for task in trained_on:

@@ -103,6 +103,14 @@ class FrameStore:
                 self._videos.popitem(last=False)
             return video
 
+    def located(self, path: str) -> str:
+        """Where a file is that is no video, a picture say.
+
+        Raises:
+            VideoNotFound: it lies outside ``video_root``.
+        """
+        return self._resolve(path)
+
     def _open(self, address: str) -> Video:
         if address.startswith(PLANTED_PREFIX):
             # Many are planted into one file: they share its reader.

@@ -27,7 +27,7 @@ def event_frames(address: Address, spacings: float) -> int:
     """
     if address.event_s is not None:
         return round(address.event_s * address.fps)
-    narrowest, widest = _pool_spacings(address.num_frames, address.duration_s)
+    narrowest, widest = pool_spacings(address.num_frames, address.duration_s)
     wanted = spacings * (narrowest + widest) / 2
     return round(min(max(wanted, widest), 2 * narrowest))
 
@@ -47,7 +47,7 @@ def hidden_starts(
     starts = np.sort(np.array(drawn).reshape(tries, count), axis=1) + apart * np.arange(count)
     missed = np.zeros(tries, np.int64)
     missed_by_coarser = np.ones(tries, np.bool_)
-    for frames, widest in _skims(address.num_frames, address.duration_s):
+    for frames, widest in uniform_skims(address.num_frames, address.duration_s):
         if widest >= 2 * length:
             unseen = np.searchsorted(frames, starts) == np.searchsorted(frames, starts + length)
             missed_by_coarser &= unseen.all(axis=1)
@@ -56,14 +56,14 @@ def hidden_starts(
 
 
 @lru_cache(maxsize=64)
-def _pool_spacings(num_frames: int, duration_s: float) -> tuple[int, int]:
+def pool_spacings(num_frames: int, duration_s: float) -> tuple[int, int]:
     """Narrowest and widest distance of neighbouring pool frames, in frames."""
     gaps = np.diff(pool_indices(num_frames, duration_s, POOL_FRAMES))
     return int(gaps.min()), int(gaps.max())
 
 
 @lru_cache(maxsize=64)
-def _skims(num_frames: int, duration_s: float) -> tuple[tuple[NDArray[np.int64], int], ...]:
+def uniform_skims(num_frames: int, duration_s: float) -> tuple[tuple[NDArray[np.int64], int], ...]:
     """Frames of each skim of `HIDDEN_FROM`, in every way the recipes draw it, and their widest gap."""
     pool = pool_indices(num_frames, duration_s, POOL_FRAMES)
     skims = []
