@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from av.bitstream import BitStreamFilterContext
 from clips import RATE, new_packet, write_packets
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from videogym.testing.coded_clips import read_code, write_clip
@@ -162,6 +162,8 @@ def test_hidden_frames_of_vp9(packet, seen):
     st.binary(max_size=60),
     st.lists(st.binary(min_size=1, max_size=60), max_size=4),
 )
+@example("av1", b"\0\0\0\0\2", [])
+@example("h264", b"\1", [b"\1"])
 def test_no_bytes_make_a_reader_of_packets_fail(codec, extradata, packets):
     sense = sense_of(codec, extradata)
     for packet in packets:

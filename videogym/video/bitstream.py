@@ -23,6 +23,8 @@ AHEAD = 64  # it refers to a later picture than itself, which must have come alr
 
 Sense = Callable[[memoryview], int]
 
+_DAMAGED = IndexError, ValueError, KeyError  # by bytes that are damaged, or not as the standard has it
+
 # Their pictures do not count themselves, so that none tells whether one that it refers to is missing.
 BLIND = (
     "vp8",
@@ -54,12 +56,15 @@ def sense_of(codec: str, extradata: bytes | None) -> Sense:
     reader = _READERS.get(codec)
     if reader is None:
         return lambda data: 0
-    read: Sense = reader(extradata or b"").read
+    try:
+        read: Sense = reader(extradata or b"").read
+    except _DAMAGED:
+        return lambda data: 0
 
     def sense(data: memoryview) -> int:
         try:
             return read(data)
-        except (IndexError, ValueError, KeyError):  # damaged, or not as the standard has it
+        except _DAMAGED:
             return 0
 
     return sense
