@@ -38,6 +38,7 @@ from videogym.judging import EndpointError
 
 from .engines.base import EngineError
 from .tools.traces import traces_of, write_traces
+from .training.config_file import blamed, parse_with_config
 from .training.options import add_options, from_options, options_of, quiet_libraries
 from .training.ranks import (
     all_gather_object,
@@ -56,7 +57,7 @@ from .vlm.config import EVALUATED_AT_ONCE, ChatConfig, tell_prompt
 from .vlm.env import ChatEnv
 from .vlm.evaluation import greedy, hits, rollout_metrics
 from .vlm.played import PlayedFiles, is_unjudged, weights_digest
-from .vlm.policy import make_actor, make_model
+from .vlm.policy import make_actor, make_model, require_device
 from .vlm.records import Record, write_records
 from .vlm.rollouts import make_chat_env, play_tasks
 
@@ -214,10 +215,7 @@ def prepare(config: Config) -> Evaluation:
     if config.trained_on:
         require_unseen(tasks, load_tasks(config.trained_on, config.root))
     init_distributed(config.model.device)
-    try:
-        torch.empty(0, device=config.model.device)
-    except (RuntimeError, AssertionError) as error:  # torch raises one or the other
-        raise ValueError(f"device {config.model.device!r} cannot be used: {error}") from error
+    require_device(config.model.device)
     try:
         model = make_model(config, FrameStore(video_root=config.root))
     except (OSError, ValueError) as error:
@@ -392,7 +390,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of what was played")
     add_options(parser, Config, OPTIONS)
-    arguments = parser.parse_args()
+    arguments = parse_with_config(parser)
     quiet_libraries()
     try:
         config = from_options(Config, vars(arguments))
@@ -402,7 +400,7 @@ def main() -> None:
         evaluation = prepare(config)
         files = PlayedFiles(arguments.out / "played", settings(evaluation))
     except (OSError, ValueError, ImportError, EngineError) as error:
-        parser.error(str(error))
+        parser.error(blamed(error, arguments.config))
     try:
         records = evaluation.play(progress=True, files=files)
     except (EngineError, EndpointError) as error:

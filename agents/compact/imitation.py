@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium
@@ -24,6 +25,7 @@ from videogym import Segment, State
 from videogym.geometry import intersection_s
 from videogym.wrappers import window_bounds_s
 
+from ..training.archive import UnreadableCheckpoint, load_archive, read_metadata, write_archive
 from .network import Arrays, CompactPolicy, CompactReader, stack_contexts
 
 
@@ -60,6 +62,7 @@ def teach(
     seed: int,
     lesson: Lesson = "oracle",
     progress: bool = False,
+    saved: Path | None = None,
 ) -> list[tuple[int, float, float]]:
     """Teach a policy in place, its encoder included, and leave the encoder frozen.
 
@@ -71,26 +74,50 @@ def teach(
         lesson: ``"oracle"`` to act as it does; ``"answers"`` to answer about frames that are shown, and
             nothing of where to look.
         progress: show a progress bar.
+        saved: file to which weights and round are written at the end, also where it is interrupted. Where
+            it is there, what is left of the rounds is taught, with no episode in memory; a lesson without a
+            break teaches other bits.
+
+    Raises:
+        UnreadableCheckpoint: the file is damaged, or of another policy or lesson.
 
     Returns:
-        Of every round: episodes played so far, mean loss, share of right answers in the learner's own
-        episodes.
+        Of every round that was played: episodes played so far, mean loss, share of right answers in the
+        learner's own episodes.
     """
     torch.manual_seed(seed)
     for i, env in enumerate(envs):
         env.reset(seed=seed * len(envs) + i)
     curve: list[tuple[int, float, float]] = []
+    done = 0 if saved is None else _taught(policy, saved, lesson, config)
     policy.encoder.requires_grad_(True)
-    with tqdm(total=config.rounds, desc="imitation", disable=not progress) as bar:
+    with tqdm(total=config.rounds, initial=done, desc="imitation", disable=not progress) as bar:
 
         def on_round(episodes: int, loss: float, success: float) -> None:
             curve.append((episodes, loss, success))
             bar.set_postfix(loss=f"{loss:.2f}", success=f"{success:.2f}")
             bar.update()
 
-        imitate(policy, envs, config, seed, on_round, _LOSSES[lesson])
+        try:
+            imitate(policy, envs, config, seed, on_round, _LOSSES[lesson], done)
+        finally:
+            if saved is not None and (done or curve):
+                about = {"round": done + len(curve), "lesson": lesson}
+                write_archive(saved, {"policy": policy.state_dict()}, about)
     policy.encoder.requires_grad_(False)
     return curve
+
+
+def _taught(policy: CompactPolicy, saved: Path, lesson: Lesson, config: ImitationConfig) -> int:
+    """Rounds that a file's policy was taught, which this one then has been."""
+    if not saved.exists():
+        return 0
+    about = read_metadata(saved)
+    done = about.get("round")
+    if about.get("lesson") != lesson or type(done) is not int or not 0 <= done <= config.rounds:
+        raise UnreadableCheckpoint(f"{saved} is of another imitation; remove it to begin anew")
+    load_archive(saved, {"policy": policy})
+    return done
 
 
 def imitate(
@@ -100,6 +127,7 @@ def imitate(
     seed: int,
     on_round: Callable[[int, float, float], None],
     loss_of: Loss,
+    first: int = 0,
 ) -> None:
     """Train all of the policy, its critic aside, on what the oracle does.
 
@@ -111,6 +139,7 @@ def imitate(
         on_round: called with episodes played, mean loss, and the success rate of the learner's own
             episodes.
         loss_of: what is minimised.
+        first: rounds that were played before, which the learning rate has fallen over.
     """
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     by_oracle = np.arange(len(envs)) % 2 == 0
@@ -119,7 +148,10 @@ def imitate(
     rise = max(0.1, 1.5 / steps)  # a rise of exactly one step would divide by zero
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=steps, pct_start=rise)
     memory: list[Demonstration] = []
-    for done in range(1, config.rounds + 1):
+    for _ in range(first * config.updates):
+        optimizer.step()  # of no gradients: nothing moves but the schedule, which wants it
+        schedule.step()
+    for done in range(first + 1, config.rounds + 1):
         played = demonstrate(policy, envs, by_oracle, generator)
         memory = (memory + played)[-config.memory :]
         losses = []

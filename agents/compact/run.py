@@ -17,9 +17,11 @@ from videogym import DiscreteActions, FrameStore, VideoQAEnv, evaluate
 from videogym.datasets import Tasks, load_tasks, require_unseen
 from videogym.evaluate import Estimate, Report
 
+from ..training.command import interruptible, one_line, saved_so_far
+from ..training.config_file import parse_with_config
 from ..training.options import EvaluationConfig, LoopConfig, add_options, quiet_libraries, read_config
 from ..training.run import TrainingRun
-from .discrete import Acting, DiscretePolicy
+from .discrete import Acting, DiscretePolicy, PolicyError
 from .env import EpisodeEnv
 from .imitation import ImitationConfig, teach
 from .network import CompactPolicy, CompactReader, Vocabulary
@@ -184,19 +186,35 @@ def command_line(about: str, config_class: type[C], train: Callable[..., Trainin
         "(default: %(default)s)",
     )
     add_options(parser, config_class)
-    arguments = parser.parse_args()
+    arguments = parse_with_config(parser)
     config = read_config(parser, config_class, vars(arguments))
     quiet_libraries()
     torch.set_num_threads(config.runtime.threads)
-    policy = make_compact(config)
-    if arguments.start != "cold" and not (arguments.out / "checkpoint").exists():
-        envs = [make_env(config, config.tasks) for _ in range(64)]
-        teach(policy, envs, ImitationConfig(), config.seed, arguments.start, progress=True)
-    train(config, policy, arguments.out, progress=True)
-    report = Evaluator(config, policy).report()
+    with interruptible(lambda: saved_so_far(arguments.out)), one_line(parser, PolicyError):
+        policy = make_compact(config)
+        if not (arguments.out / "checkpoint").exists():
+            begin(policy, config, arguments.start, arguments.out / "imitation")
+        train(config, policy, arguments.out, progress=True)
+        (arguments.out / "imitation").unlink(missing_ok=True)
+        report = Evaluator(config, policy).report()
     sys.stdout.write(
         f"held-out accuracy {report.accuracy}, hit rate {report.hit_rate}, turns {report.turns}\n"
     )
+
+
+def begin(policy: CompactPolicy, config: RunConfig, start: str, saved: Path) -> None:
+    """Teach a policy what the run starts from: ``oracle`` or ``answers``, or nothing where it is ``cold``.
+
+    Args:
+        policy: taught in place.
+        config: of the run.
+        start: the lesson.
+        saved: file of what was taught when it was interrupted, and what is taught on from.
+    """
+    if start == "cold":
+        return
+    envs = [make_env(config, config.tasks) for _ in range(64)]
+    teach(policy, envs, ImitationConfig(), config.seed, start, progress=True, saved=saved)  # type: ignore[arg-type]
 
 
 def scalars(losses: TensorDictBase) -> dict[str, Any]:

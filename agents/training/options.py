@@ -309,5 +309,6 @@ def read_config(parser: argparse.ArgumentParser, config: type[L], options: Mappi
         if options["tasks"] != usual["tasks"] and options["eval_tasks"] == usual["eval_tasks"]:
             raise ValueError("--tasks needs --eval-tasks: held-out tasks of the same kind, of other videos")
     except (OSError, ValueError, ImportError) as error:
-        parser.error(str(error))
+        file = options.get("config")  # of which most of it came
+        parser.error(f"{file}: {error}" if file else str(error))
     return read

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from weakref import WeakMethod
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from torchrl.record import CSVLogger, TensorboardLogger
 from tqdm import tqdm
 
 from .archive import UnreadableCheckpoint, load_archive, read_metadata, write_archive
+from .config_file import config_text
+from .interruption import Interrupted, Interruption
 from .options import RENAMED, LoopConfig, options_of
 from .ranks import all_gather_object, broadcast_from_rank0, is_first, launched
 from .sharding import FullStateDict, full_tensor
@@ -54,8 +57,9 @@ class RunDiverged(RuntimeError):
 class TrainingRun:
     """One training run in a folder.
 
-    The folder holds ``log/`` (curves), ``checkpoint`` (the newest), ``prompt.toml`` where the recipe has a
-    prompt, ``judge.json`` where a judge is named, and nothing else. A folder with a checkpoint is resumed.
+    The folder holds ``log/`` (curves), ``checkpoint`` (the newest), ``config.yaml`` (the config, as a file
+    for ``--config``), ``prompt.toml`` where the recipe has a prompt, ``judge.json`` where a judge is named,
+    and nothing else. A folder with a checkpoint is resumed.
 
     Args:
         config: of the run.
@@ -99,6 +103,8 @@ class TrainingRun:
         out.mkdir(parents=True, exist_ok=True)
         self.first_iteration, self.turns, self.seconds = self._resume()
         if is_first():
+            with whole_file(out / "config.yaml") as file:
+                file.write(config_text(config).encode())
             if config.rules.prompt is not None:  # for those who read the run's episodes
                 with whole_file(out / "prompt.toml") as file:
                     file.write(config.rules.prompt.file_text().encode())
@@ -109,6 +115,11 @@ class TrainingRun:
             logger = {"csv": CSVLogger, "tensorboard": TensorboardLogger}[config.runtime.logger]
             self._logger = logger("log", str(out))
         self._started = time.monotonic() - self.seconds
+        self._memory = memory
+        # Of this iteration, in a list: nothing here holds the run, whose files are closed with it.
+        self._steps = steps = [0]
+        optimizer.register_step_post_hook(lambda *_: steps.__setitem__(0, steps[0] + 1))
+        self._interruption = Interruption(WeakMethod(self._save_unchanged))
         optimizer.zero_grad()  # a policy that was taught before has gradients of that
 
     def _resume(self) -> tuple[int, int, float]:
@@ -147,12 +158,26 @@ class TrainingRun:
             desc=str(self._identity["algorithm"]),
             disable=not progress,
         )
+        self._interruption.watch()
         for iteration in self._bar:
+            self._iteration, self._steps[0] = iteration, 0
+            self._remembered = _contents(self._memory)
             self._spans = {}
             self._begun = time.monotonic()
             state = np.random.SeedSequence((self.config.seed, iteration)).generate_state(1)
             torch.manual_seed(int(state[0]))
             yield iteration
+        self._interruption.release()
+
+    def _save_unchanged(self) -> bool:
+        """Save what was done before the present iteration, if it has changed nothing yet."""
+        # Ranks have to agree, which they do at the end of an iteration.
+        if self._steps[0] or launched() or _contents(self._memory) != self._remembered:
+            return False
+        self._bar.close()
+        self.seconds = time.monotonic() - self._started
+        self.save(self._iteration)
+        return True
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
@@ -181,8 +206,14 @@ class TrainingRun:
         self.seconds = time.monotonic() - self._started
         total = {"turns_total": self.turns, "seconds_total": self.seconds, "seconds_iteration": seconds}
         self.log(iteration, {**values, **spans, **total})
-        if self.is_due(iteration, self.config.runtime.checkpoint_every):
+        if saved := self.is_due(iteration, self.config.runtime.checkpoint_every):
             self.save(iteration + 1)
+        if any(all_gather_object(self._interruption.asked)):
+            self._bar.close()
+            self._interruption.release()
+            if not saved:
+                self.save(iteration + 1)
+            raise Interrupted
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Append one point to every named curve."""
@@ -205,6 +236,11 @@ class TrainingRun:
         progress = {"iteration": iteration, "turns": self.turns, "seconds": self.seconds}
         states = {name: part.state_dict() for name, part in self._parts.items()}
         write_archive(self.out / "checkpoint", states, {**self._identity, **progress})
+
+
+def _contents(memory: nn.Module) -> str:
+    """All that a memory holds, which is a few numbers; of ranks nobody asks."""
+    return "" if launched() else repr(memory.state_dict())
 
 
 def untimed(name: str) -> AbstractContextManager[None]:

@@ -13,6 +13,8 @@ from videogym import FrameStore
 from videogym.judging import EndpointError
 
 from ..engines.base import EngineError
+from ..training.command import interruptible, one_line, saved_so_far
+from ..training.config_file import parse_with_config
 from ..training.options import add_options, options_of, quiet_libraries, read_config
 from ..training.ranks import (
     broadcast_from_rank0,
@@ -25,7 +27,7 @@ from ..training.ranks import (
 from ..training.run import TrainingRun
 from .actor import ChatActor
 from .config import ChatConfig, M, tell_prompt
-from .policy import make_actor, make_model
+from .policy import make_actor, make_model, require_device
 from .tiny import tiny_checkpoint
 
 
@@ -64,7 +66,7 @@ def command_line(
         out: the folder by default; the trained checkpoint is its ``model``.
     """
     parser = training_parser(about, config_class, out)
-    arguments = parser.parse_args()
+    arguments = parse_with_config(parser)
     config = read_config(parser, config_class, vars(arguments))
     server: str = getattr(arguments, "server", "")
     if server and (launched() or getattr(config, "collector", "local") == "ray"):
@@ -72,6 +74,21 @@ def command_line(
             "--server is for one process that trains: without torchrun and without --collector ray"
         )
     quiet_libraries()
+    with interruptible(lambda: saved_so_far(arguments.out)), one_line(parser):
+        _run(parser, arguments, config, train)
+
+
+def _run(
+    parser: argparse.ArgumentParser,
+    arguments: argparse.Namespace,
+    config: M,
+    train: Callable[[M, ChatActor, Path, bool], TrainingRun],
+) -> None:
+    server: str = getattr(arguments, "server", "")
+    try:
+        require_device(config.model.device)
+    except ValueError as error:
+        parser.error(f"--device: {error}")
     if is_first():
         tell_prompt(config)
     torch.set_num_threads(config.runtime.threads)

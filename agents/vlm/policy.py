@@ -24,6 +24,21 @@ from .records import Record
 from .scoring import Scored, Scorer
 
 
+def require_device(device: str) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        ValueError: torch cannot use it; the message says why.
+    """
+    if launched() and torch.cuda.is_available():
+        return  # each rank takes its own, and leaves the others' alone
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises one or the other
+        why = " ".join(str(error).split())
+        raise ValueError(f"device {device!r} cannot be used: {why}") from error
+
+
 def make_model(config: ChatConfig, store: FrameReader) -> QwenVL:
     """The model of the configured checkpoint, `apply_adapters`; under torchrun not yet `shard_model`.
 

@@ -130,7 +130,7 @@ def test_a_folder_holds_curves_and_one_checkpoint(tmp_path: Path) -> None:
     (tmp_path / ".checkpoint.new").write_text("half")
     train, config = LOOPS["ppo"]
     train(config, Table(), tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "log"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "config.yaml", "log"]
 
 
 # --- faults ------------------------------------------------------------------------------------

@@ -1,0 +1,65 @@
+"""How the command of a training loop ends: by a line, whatever happened, where it is no fault of ours."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from videogym import VideoError
+from videogym.datasets import TrainedOnError
+
+from .archive import UnreadableCheckpoint, read_metadata
+from .ranks import is_first
+from .run import CheckpointMismatch, RunDiverged
+
+INTERRUPTED = 130  # status of a program that was interrupted, as shells have it
+
+
+@contextmanager
+def interruptible(resume: Callable[[], str]) -> Iterator[None]:
+    """End a command by one line and status 130 where Ctrl-C or SIGTERM interrupts what is done in it.
+
+    Args:
+        resume: says what was saved, and how it is resumed.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if main else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        if is_first():
+            sys.stderr.write(f"\nInterrupted. {resume()}\n")
+        sys.exit(INTERRUPTED)
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def saved_so_far(out: Path) -> str:
+    """What a run's folder holds, for those who interrupted it."""
+    path = out / "checkpoint"
+    if not path.exists():
+        return "Nothing was saved yet; the same command begins anew."
+    done = read_metadata(path)["iteration"]
+    return f"{done} iterations are saved; the same command resumes the run in {out}"
+
+
+@contextmanager
+def one_line(parser: argparse.ArgumentParser, *others: type[Exception]) -> Iterator[None]:
+    """End a command by one line and status 2 for what its user can mend, and what nobody can.
+
+    Args:
+        parser: of the command.
+        others: errors that are told in a line too, beside those of runs and videos.
+    """
+    mendable: tuple[type[Exception], ...] = (TrainedOnError, CheckpointMismatch, UnreadableCheckpoint)
+    mendable += (RunDiverged, VideoError, *others)
+    try:
+        yield
+    except mendable as error:
+        parser.exit(2, f"{parser.prog}: error: {' '.join(str(error).split())}\n")
