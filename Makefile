@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Small tensors only: a second torch thread costs more than it brings, and starves the decoder.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo demo-seeds demo-mllm test test-slow test-ray test-vllm test-lmms-eval test-browser test-peers check bench bench-mllm bench-gpu bench-report fuzz study prove-resume prove-ray prove-families prove-exploits prove-traces prove-kills prove-sharding docs site pictures test-wheel setup clean
+.PHONY: demo demo-seeds demo-mllm lift test test-slow test-ray test-vllm test-lmms-eval test-browser test-peers check bench bench-mllm bench-gpu bench-report fuzz study prove-resume prove-ray prove-families prove-exploits prove-traces prove-kills prove-sharding docs site pictures test-wheel setup clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,9 @@ demo-seeds: $(STAMP)
 
 demo-mllm: $(STAMP)
 	$(BIN)/python -m agents.experiments.demo_mllm --out runs/demo-mllm
+
+lift: $(STAMP)
+	$(BIN)/python -m agents.experiments.lift --out runs/lift
 
 test: $(STAMP)
 	VIDEOGYM_REQUIRE_SITE=1 VIDEOGYM_REQUIRE_FFMPEG=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not ray"

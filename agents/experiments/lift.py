@@ -1,0 +1,390 @@
+"""What reinforcement learning adds to a cold start that leaves room for it, and what its parts are for.
+
+The tasks and the model are those of `agents.experiments.demo_mllm`. There the demonstrations are perfect, a
+model that imitates them is right nearly always, and nothing is left to reinforcement learning. Here it is
+first taught to see, to search and to speak (``lesson``), and then imitates demonstrations of mixed quality
+(``sft``): `HASTY` of them look before they have searched and answer by what they saw. What is missing
+after that was made to be missing, by demonstrations that are no better than those of people and of large
+models are. From ``sft`` start:
+
+- ``longer``: as much supervised fine-tuning again, on the same mixture: the control;
+- under LONGVT_TINY ``grpo``; ``grpo_no_time``, without the reward for the place of the look;
+  ``grpo_recall``, with recall in place of its IoU; ``grpo_4`` and ``grpo_16``, in groups of 4 and 16, with
+  as many rollouts; ``grpo_no_std``, ``grpo_clip_higher`` and ``grpo_dynamic``, which are options of
+  `agents.train_grpo_mllm`; ``rft`` from ``grpo``;
+- under VIDEO_MTR_TINY ``ppo``; ``ppo_trajectory``, which is paid for answers only; ``ppo_no_gate``;
+  ``ppo_no_bonus``; ``ppo_turns_1`` and ``ppo_turns_2``, of 3; ``grpo_turn``, GRPO with credit of turns and
+  as many episodes.
+
+Every model answers `TESTED` held-out questions five times: its likeliest outputs, sampled ones, both blind
+and the likeliest from the skim alone. Rollouts of the runs are counted afterwards, exploits too, iteration
+by iteration.
+
+Run ``python -m agents.experiments.lift --out runs/lift``. What is done is not done again, and a stage that
+was stopped goes on; ``--stages`` names some, with those that they start from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+from videogym import FrameStore, Recipe, Term, get_recipe
+from videogym.comparison.paired import share_difference
+from videogym.datasets import load_tasks
+from videogym.evaluate import proportion
+from videogym.rewards import CropOverlap
+
+from .. import train_grpo_mllm, train_ppo_mllm, train_rft, train_sft
+from ..models.visuals import FrameReader
+from ..training.options import quiet_libraries
+from ..training.run import end_with_parent
+from ..vlm.config import ChatConfig
+from ..vlm.evaluation import greedy
+from ..vlm.policy import make_actor, make_model
+from ..vlm.records import Record, fingerprint
+from ..vlm.rollouts import make_chat_env, play_tasks
+from ..vlm.tiny import tiny_checkpoint
+from .demo_mllm import EVENT_S, SIZES, TASKS, Grey, Stage, described, result, skim
+from .episodes import course, curves, figures
+
+TESTED = 500  # held-out questions
+HASTY = 0.6  # share of the demonstrations of the cold start
+GRPO: dict[str, Any] = {
+    "learning_rate": 2e-4,
+    "kl_coef": 0.0,
+    "iterations": 60,
+    "eval_every": 20,
+    "groups": 8,
+    "group_size": 8,
+    "mini_batch_groups": 4,
+}
+
+
+def stages(recipe: str, seed: int) -> dict[str, Stage]:
+    """What is trained under a recipe, by name, parents first."""
+    shared: dict[str, Any] = {
+        "recipe": recipe,
+        "seed": seed,
+        "tasks": TASKS.format(event_s=EVENT_S[recipe], count=40_000, split="train"),
+        "eval_tasks": TASKS.format(event_s=EVENT_S[recipe], count=2_000, split="val"),
+        "eval_episodes": 64,
+        "max_new_tokens": 176,
+    }
+    lesson = train_sft.Config.of(
+        **shared,
+        learning_rate=2e-3,
+        warmup=0.05,
+        beta2=0.98,
+        wrong_looks=0.05,
+        script="scenes",
+        demonstrated_tasks=5000,
+        per_task=1,
+        groups=12,
+        iterations=1000 if recipe == "LONGVT_TINY" else 1800,
+        eval_every=500,
+        window=2 if recipe == "VIDEO_MTR_TINY" else 0,
+    )
+    sft = lesson.with_options(
+        learning_rate=1e-3, wrong_looks=0.0, hasty=HASTY, gives_up=1.0, iterations=500
+    )
+    # Other draws of the mixture, at the rate at which the cold start was halfway.
+    longer = replace(sft, seed=seed + 1000, learning_rate=5e-4, iterations=500)
+    first = {
+        "lesson": Stage("base", train_sft.train, lesson),
+        "sft": Stage("lesson", train_sft.train, sft),
+        "longer": Stage("sft", train_sft.train, longer),
+    }
+    return first | (_longvt(shared) if recipe == "LONGVT_TINY" else _video_mtr(shared))
+
+
+def _longvt(shared: dict[str, Any]) -> dict[str, Stage]:
+    grpo = train_grpo_mllm.Config.of(**shared, **GRPO)
+    recipe = get_recipe(shared["recipe"])
+    plain = tuple(term for term in recipe.terms if term.name != "time")
+    recall = (*plain, Term("time", "trajectory", CropOverlap("recall")))
+    # Evidence of three seconds in looks of 27: an IoU of 0.3 is out of reach, one above 0 has seen it.
+    rft = train_rft.Config.of(
+        **shared,
+        learning_rate=1e-4,
+        min_overlap=0.05,
+        groups=8,
+        micro_batch_size=64,
+        iterations=150,
+        eval_every=150,
+    )
+    changed: dict[str, train_grpo_mllm.Config] = {
+        "grpo_no_time": grpo.with_options(recipe=_paying(recipe, "no time", plain)),
+        "grpo_recall": grpo.with_options(recipe=_paying(recipe, "recall", recall)),
+        "grpo_4": replace(grpo, groups=16, group_size=4, mini_batch_groups=8),
+        "grpo_16": replace(grpo, groups=4, group_size=16, mini_batch_groups=2),
+        "grpo_no_std": replace(grpo, scale_by_std=False),
+        "grpo_clip_higher": replace(grpo, clip_high=0.28),
+        "grpo_dynamic": replace(grpo, max_generation_batches=4),
+    }
+    return {
+        "grpo": Stage("sft", train_grpo_mllm.train, grpo),
+        "rft": Stage("grpo", train_rft.train, rft),
+        **{name: Stage("sft", train_grpo_mllm.train, config) for name, config in changed.items()},
+    }
+
+
+def _video_mtr(shared: dict[str, Any]) -> dict[str, Stage]:
+    ppo = train_ppo_mllm.Config.of(
+        **shared,
+        learning_rate=2e-4,
+        critic_learning_rate=1e-2,
+        entropy_coef=0.0,
+        kl_coef=0.0,
+        iterations=60,
+        eval_every=20,
+        groups=32,
+        mini_batch_size=32,
+        micro_batch_size=16,
+        temperature=1.0,
+    )
+    recipe = get_recipe(shared["recipe"])
+    answers = tuple(term for term in recipe.terms if term.level == "trajectory")
+    limits = {
+        f"ppo_turns_{most}": ppo.with_options(
+            recipe=replace(
+                recipe,
+                name=f"{recipe.name}, {most} turns",
+                rules=replace(recipe.rules, max_turns=most),
+            ),
+        )
+        for most in (1, 2)
+    }
+    changed = {
+        "ppo": ppo,
+        "ppo_trajectory": ppo.with_options(recipe=_paying(recipe, "answer only", answers)),
+        "ppo_no_gate": replace(ppo, gate="none"),
+        "ppo_no_bonus": replace(ppo, bonus="none"),
+        **limits,
+    }
+    grpo = train_grpo_mllm.Config.of(**shared, **GRPO, window=2, credit="turn")
+    return {
+        **{name: Stage("sft", train_ppo_mllm.train, config) for name, config in changed.items()},
+        "grpo_turn": Stage("sft", train_grpo_mllm.train, grpo),
+    }
+
+
+def _paying(recipe: Recipe, name: str, terms: tuple[Term, ...]) -> Recipe:
+    return replace(recipe, name=f"{recipe.name}, {name}", terms=terms)
+
+
+def run_seed(recipe: str, seed: int, out: Path, names: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """Stages of a seed that have no result yet.
+
+    Args:
+        recipe: a key of `EVENT_S`.
+        seed: of everything.
+        out: folder of all runs.
+        names: of stages, which are made with those that they start from; none: all.
+
+    Returns:
+        The results by stage.
+
+    Raises:
+        ValueError: there is no such stage, or a result is there that was made in another way.
+    """
+    folder = out / recipe / f"seed-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    quiet_libraries()
+    disable_progress_bar()
+    torch.set_num_threads(1)
+    todo = needed(stages(recipe, seed), names)
+    lesson = todo["lesson"].config
+    assert isinstance(lesson, train_sft.Config)
+    tiny_checkpoint(folder / "base", lesson, train_sft.demonstrator(lesson), **SIZES)
+    made_by = {"base": f"{SIZES} {TESTED}"}
+    results = {}
+    # Bars of two runs would mix.
+    with (folder / "log.txt").open("a", encoding="utf-8") as log, redirect_stderr(log):
+        for name, stage in todo.items():
+            made_by[name] = f"{made_by[stage.parent]} {described(stage.config)}"
+            work = partial(run_stage, name, stage, folder)
+            results[name] = result(folder / f"{name}.json", made_by[name], work)
+    return results
+
+
+def needed(every: dict[str, Stage], names: Sequence[str]) -> dict[str, Stage]:
+    """Some stages with those that they start from, parents first; none: all.
+
+    Raises:
+        ValueError: there is no such stage.
+    """
+    wanted = set(names or every)
+    if unknown := sorted(wanted - every.keys()):
+        raise ValueError(f"unknown stage {unknown[0]!r}; known: {', '.join(every)}")
+    for name, stage in reversed(every.items()):
+        if name in wanted:
+            wanted.add(stage.parent)
+    return {name: stage for name, stage in every.items() if name in wanted}
+
+
+def run_stage(name: str, stage: Stage, folder: Path) -> dict[str, Any]:
+    """Train a stage, and measure what it made."""
+    config = stage.config.with_options(checkpoint=str(folder / stage.parent))
+    if isinstance(config, train_rft.Config):
+        config = replace(config, rollouts=str(folder / "runs" / stage.parent / "records"))
+    actor = make_actor(config, make_model(config, FrameStore(open_videos=64)))
+    started = time.process_time()
+    run = stage.train(config, actor, folder / "runs" / name, True)
+    seconds = {"seconds": run.seconds, "cpu_seconds": time.process_time() - started}
+    actor.model.save(str(folder / name))
+    found = measure(config, folder / name) | seconds
+    records = folder / "runs" / name / "records"
+    if records.is_dir():
+        tokenizer = fingerprint(actor.model.tokenizer)
+        task = load_tasks(config.tasks).by_id
+        found["curves"] = curves(records, task, config.rules.identity, tokenizer)
+    return found
+
+
+def measure(config: ChatConfig, checkpoint: Path, split: str = "test") -> dict[str, Any]:
+    """Figures of a model on held-out tasks.
+
+    Args:
+        config: whose episodes are played.
+        checkpoint: of the model.
+        split: of the procedural tasks; anything is tuned on ``"val"``.
+
+    Returns:
+        By way of answering, ``greedy``, ``sampled``, ``blind``, ``blind_sampled``, ``skim``: whether each
+        task was answered ``right``, and `agents.experiments.episodes.figures`.
+    """
+    tasks_of = config.evaluation.eval_tasks.replace("split=val", f"split={split}")
+    config = config.with_options(checkpoint=str(checkpoint), eval_tasks=tasks_of)
+    store = FrameStore(open_videos=64)
+    tasks = load_tasks(tasks_of)[:TESTED]
+    skims = {task.video: frozenset(skim(config, task.task_id).times_s) for task in tasks}
+    blind = Grey(store, {})
+    ways: dict[str, tuple[FrameReader, bool]] = {
+        "greedy": (store, False),
+        "sampled": (store, True),
+        "blind": (blind, False),
+        "blind_sampled": (blind, True),
+        "skim": (Grey(store, skims), False),
+    }
+    found: dict[str, Any] = {}
+    for name, (eyes, sampled) in ways.items():
+        actor = make_actor(config, make_model(config, eyes))
+        env = make_chat_env(config, actor.model, tasks_of)
+        answer: Callable[[Sequence[Record]], list[Record]] = actor.answer if sampled else greedy(actor)
+        torch.manual_seed(config.seed)
+        records = list(play_tasks(env, answer, [task.task_id for task in tasks], at_once=100))
+        env.env.close()
+        rows = [course(*pair) for pair in zip(records, tasks, strict=True) if not pair[0].abort_reason]
+        found[name] = {"right": [bool(record.success) for record in records], **figures(rows)}
+    return found
+
+
+def table(results: Sequence[dict[str, dict[str, Any]]]) -> str:
+    """Markdown, a line a stage: means over seeds, and differences to the cold start by seed."""
+    lines = [
+        "| stage | sampled | greedy | by seed, sampled | more than sft, sampled | blind | skim only "
+        "| first look met | right if met | guessed | looks | tokens | CPU minutes |",
+        "|" + "---|" * 13,
+    ]
+    names = dict.fromkeys(name for seed in results for name in seed)
+    for name in names:
+        rows = [(seed[name], seed.get("sft")) for seed in results if name in seed]
+        right = {way: [x for row, _ in rows for x in row[way]["right"]] for way in ("sampled", "greedy")}
+        gained = [
+            _signed(share_difference(start["sampled"]["right"], row["sampled"]["right"]))
+            for row, start in rows
+            if start is not None and name not in ("lesson", "sft")
+        ]
+        mean = partial(_mean, [row for row, _ in rows])
+        cells = [
+            *(str(proportion(sum(values), len(values))) for values in right.values()),
+            ", ".join(f"{np.mean(row['sampled']['right']):.3f}" for row, _ in rows),
+            "; ".join(gained),
+            mean("blind_sampled", "accuracy"),
+            mean("skim", "accuracy"),
+            *(mean("sampled", key) for key in ("first_look_met", "right_if_met", "guessed")),
+            mean("sampled", "looks"),
+            mean("sampled", "tokens"),
+            f"{np.mean([row['cpu_seconds'] for row, _ in rows]) / 60:.1f}",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mean(rows: Sequence[dict[str, Any]], way: str, figure: str) -> str:
+    found = [row[way][figure] for row in rows if row[way][figure] is not None]
+    return f"{np.mean(found):.3g}" if found else "none"
+
+
+def _signed(estimate: Any) -> str:
+    return f"{estimate.mean:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+
+
+def main() -> None:
+    """Run the stages that are missing, and print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/lift"), help="folder of all runs (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=[0, 1, 2, 3, 4],
+        help="one run each (default: 0 1 2 3 4)",
+    )
+    parser.add_argument(
+        "--recipes",
+        nargs="+",
+        choices=tuple(EVENT_S),
+        default=list(EVENT_S),
+        help="recipes to train under (default: all)",
+    )
+    parser.add_argument("--stages", nargs="+", default=[], help="stages, with their parents (default: all)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count(),
+        help="parallel runs, one core each (default: %(default)s)",
+    )
+    arguments = parser.parse_args()
+    try:
+        for recipe in arguments.recipes:
+            needed(stages(recipe, 0), arguments.stages)
+    except ValueError as error:
+        parser.error(str(error))
+    pairs = list(dict.fromkeys((recipe, seed) for seed in arguments.seeds for recipe in arguments.recipes))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(arguments.jobs, context, initializer=end_with_parent)
+    try:
+        runs = {
+            pair: pool.submit(run_seed, *pair, arguments.out, tuple(arguments.stages)) for pair in pairs
+        }
+        results = {pair: run.result() for pair, run in runs.items()}
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    for recipe in arguments.recipes:
+        text = table([results[recipe, seed] for seed in arguments.seeds])
+        (arguments.out / recipe / "table.md").write_text(text, encoding="utf-8")
+        sys.stdout.write(f"\n{recipe}, {TESTED} held-out questions a seed\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The study of what reinforcement learning adds: stages, each made once from its parent, and measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agents import train_grpo_mllm, train_sft
+from agents.experiments import lift
+from agents.experiments.demo_mllm import EVENT_S, Stage
+from agents.experiments.lift import HASTY, needed, run_seed, stages, table
+
+GRPO = ("grpo", "grpo_no_time", "grpo_recall", "grpo_4", "grpo_16")
+SIGNAL = ("grpo_no_std", "grpo_clip_higher", "grpo_dynamic")
+PPO = ("ppo", "ppo_trajectory", "ppo_no_gate", "ppo_no_bonus", "ppo_turns_1", "ppo_turns_2")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "ways"), [("LONGVT_TINY", (*GRPO, *SIGNAL)), ("VIDEO_MTR_TINY", (*PPO, "grpo_turn"))]
+)
+def test_everything_starts_from_one_cold_start(recipe: str, ways: tuple[str, ...]) -> None:
+    """The mixture after the good demonstrations; the control on the same mixture; the rest from there."""
+    parents = {name: stage.parent for name, stage in stages(recipe, 3).items()}
+    assert parents.pop("lesson") == "base" and parents.pop("sft") == "lesson"
+    assert parents.pop("longer") == "sft" and parents.pop("rft", "grpo") == "grpo"
+    assert set(parents.values()) == {"sft"} and set(parents) == set(ways)
+    for name, stage in stages(recipe, 3).items():
+        assert "split=train" in stage.config.tasks and stage.config.rules.name.startswith(recipe), name
+    for name, share in (("lesson", 0.0), ("sft", HASTY), ("longer", HASTY)):
+        config = stages(recipe, 3)[name].config
+        assert isinstance(config, train_sft.Config)
+        assert (config.demonstrations.hasty, config.demonstrations.gives_up) == (share, float(share > 0))
+
+
+def test_ablations_change_what_they_are_called_by() -> None:
+    """Rewards by their terms; groups of 4 and 16 with as many rollouts an iteration and a step."""
+    longvt = {name: stage.config for name, stage in stages("LONGVT_TINY", 0).items()}
+    terms = {name: [term.name for term in longvt[name].rules.terms] for name in GRPO}
+    assert terms["grpo_no_time"] == ["answer", "format"]
+    assert terms["grpo"] == terms["grpo_recall"] == terms["grpo_4"] == ["answer", "format", "time"]
+    assert longvt["grpo"].rules.identity != longvt["grpo_recall"].rules.identity
+    for name in (*GRPO, *SIGNAL):
+        config = longvt[name]
+        assert isinstance(config, train_grpo_mllm.Config)
+        assert config.groups * config.group_size == 64
+        assert config.mini_batch_groups * config.group_size == 32
+    video_mtr = {name: stage.config for name, stage in stages("VIDEO_MTR_TINY", 0).items()}
+    levels = {name: {term.level for term in video_mtr[name].rules.terms} for name in PPO}
+    assert levels["ppo"] == {"turn", "trajectory"} and levels["ppo_trajectory"] == {"trajectory"}
+    assert [video_mtr[name].rules.rules.max_turns for name in ("ppo_turns_1", "ppo_turns_2", "ppo")] == [
+        1,
+        2,
+        3,
+    ]
+    turn, ppo = video_mtr["grpo_turn"], video_mtr["ppo"]
+    assert turn.groups * turn.group_size == ppo.groups * ppo.group_size and turn.credit == "turn"  # type: ignore[attr-defined]
+    assert turn.sampling.window == ppo.sampling.window == 2
+    assert video_mtr["ppo_no_gate"].gate == "none" and video_mtr["ppo_no_bonus"].bonus == "none"  # type: ignore[attr-defined]
+
+
+def test_a_stage_brings_those_that_it_starts_from() -> None:
+    """In their order; what does not exist is refused by its name."""
+    every = stages("LONGVT_TINY", 0)
+    assert list(needed(every, ["rft"])) == ["lesson", "sft", "grpo", "rft"]
+    assert list(needed(every, ["longer", "grpo"])) == ["lesson", "sft", "longer", "grpo"]
+    assert list(needed(every, [])) == list(every)
+    with pytest.raises(ValueError, match="unknown stage 'gpro'; known: lesson, sft"):
+        needed(every, ["gpro"])
+
+
+def short(recipe: str, seed: int) -> dict[str, Stage]:
+    """Three stages of one iteration each."""
+    whole, few = stages(recipe, seed), {"eval_episodes": 2, "max_new_tokens": 12, "iterations": 1}
+    lesson = {"demonstrated_tasks": 2, "groups": 1, **few}
+    changed = {"lesson": lesson, "sft": lesson, "grpo": {"groups": 1, "group_size": 2, **few}}
+    return {
+        name: replace(whole[name], config=whole[name].config.with_options(**options))
+        for name, options in changed.items()
+    }
+
+
+def test_cells_are_made_once_and_hold_figures_and_curves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second call makes nothing, with the same results; a cell of another config is refused."""
+    monkeypatch.setattr(lift, "stages", short)
+    monkeypatch.setattr(lift, "TESTED", 2)
+    monkeypatch.setattr(lift, "SIZES", {"vocab_size": 700})
+    first = run_seed("LONGVT_TINY", 0, tmp_path)
+    folder = tmp_path / "LONGVT_TINY" / "seed-0"
+    assert list(first) == ["lesson", "sft", "grpo"]
+    for row in first.values():
+        for way in ("greedy", "sampled", "blind", "blind_sampled", "skim"):
+            assert len(row[way]["right"]) == 2 and 0 <= row[way]["guessed"] <= 1
+        assert row["cpu_seconds"] > 0
+    assert len(first["grpo"]["curves"]["looked_never"]) == 1 and "curves" not in first["sft"]
+    monkeypatch.setattr(lift, "run_stage", again)
+    assert run_seed("LONGVT_TINY", 0, tmp_path) == first
+    text = table([first])
+    assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == ["| lesson", "| sft", "| grpo"]
+    stored = json.loads((folder / "grpo.json").read_text())
+    (folder / "grpo.json").write_text(json.dumps({**stored, "made_by": "another"}))
+    with pytest.raises(ValueError, match="choose another folder"):
+        run_seed("LONGVT_TINY", 0, tmp_path, ["grpo"])
+
+
+def again(name: str, stage: Stage, folder: Path) -> dict[str, object]:
+    """Nothing is done twice."""
+    raise AssertionError(f"{name} was made again")
+
+
+def answers(right: list[bool]) -> dict[str, object]:
+    """A cell in which all ways of answering were as right."""
+    way = {
+        "right": right,
+        "accuracy": sum(right) / len(right),
+        "first_look_met": 0.5,
+        "right_if_met": 1.0,
+        "guessed": 0.5,
+        "looks": 1.0,
+        "tokens": 10.0,
+    }
+    names = ("greedy", "sampled", "blind", "blind_sampled", "skim")
+    return {**dict.fromkeys(names, way), "cpu_seconds": 60.0}
+
+
+def test_a_table_compares_with_the_cold_start_of_the_same_seed() -> None:
+    """One seed wins 4 of 10 questions, the other none; a table has both, and no gain of the start."""
+    start, better = answers([False] * 10), answers([True] * 4 + [False] * 6)
+    lines = table([{"sft": start, "grpo": better}, {"sft": start, "grpo": start}]).splitlines()
+    assert "+0.400 [" in lines[3] and "+0.000 [" in lines[3] and "0.400, 0.000" in lines[3]
+    assert "[" not in lines[2].split(" | ")[4]
+
+
+@pytest.mark.parametrize("recipe", EVENT_S)
+def test_training_learns_from_tasks_that_are_not_tested(recipe: str) -> None:
+    """Nor are those of the evaluations during a run, on which settings were chosen."""
+    for stage in stages(recipe, 0).values():
+        config = stage.config
+        assert "split=val" in config.evaluation.eval_tasks and "split=test" not in config.tasks
+        if isinstance(config, train_sft.Config) and config.demonstrations.script == "scenes":
+            assert config.demonstrations.demonstrated_tasks == 5000
