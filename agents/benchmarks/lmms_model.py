@@ -122,7 +122,7 @@ class VideoGym(lmms):  # type: ignore[misc]
         begun, tokens = time.perf_counter(), 0
         results: dict[str, GenerationResult | None] = dict.fromkeys(left_out)
         playing = self._play(list(tasks.values()))
-        for request in tqdm(requests, "episodes", disable=self.rank != 0):
+        for number, request in enumerate(tqdm(requests, "episodes", disable=self.rank != 0), start=1):
             while (name := _name(request)) not in results:
                 played = next(playing)
                 result = results[played.task.task_id] = _result(played)
@@ -131,11 +131,12 @@ class VideoGym(lmms):  # type: ignore[misc]
                     left_out[played.task.task_id] = played.cause
             if results[name] is None:
                 _take_out(request)
+            if number == len(requests):  # not after the loop: with a cache nobody asks for more than these
+                self._store.leave_out(left_out)
+                _tell(len(results), left_out, self._store.folder)
+                seconds = time.perf_counter() - begun
+                log_metrics(seconds, tokens, tokens / seconds, {"episodes": len(results)})
             yield results[name]
-        self._store.leave_out(left_out)
-        _tell(len(results), left_out, self._store.folder)
-        seconds = time.perf_counter() - begun
-        log_metrics(seconds, tokens, tokens / seconds if seconds else 0.0, {"episodes": len(results)})
 
     def _play(self, tasks: Sequence[Task]) -> Iterator[Played]:
         """One episode of every task, those that are stored first."""
