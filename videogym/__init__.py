@@ -51,6 +51,7 @@ for _id, _recipe, _tasks in (
     ("VideoZoomerCode-v0", "VIDEO_ZOOMER/code", "procedural:brief_event?duration_s=3600&event_s=3"),
     ("ParaVT-v0", "PARAVT/paper", "procedural:brief_event?duration_s=3600&event_s=3"),
     ("ParaVTCode-v0", "PARAVT/code", "procedural:brief_event?duration_s=3600&event_s=3"),
+    ("EVA-v0", "EVA/code", "procedural:brief_event?duration_s=600"),
     ("VideoQA-v0", "DEFAULT", "procedural:brief_event?duration_s=600"),
 ):
     _gymnasium.register(

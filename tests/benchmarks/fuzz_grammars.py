@@ -22,6 +22,7 @@ ACTIONS: tuple[Action, ...] = (
     *(Answer(text) for text in ("B", "3.14")),
     *(Select(6.0, 20.0), Crop(1.5, 20.25), Crop(1.0, 2.0, (0.0, 0.0, 0.5, 1.0))),
     Crop(1.5, 20.25, fps=2),
+    Crop(1.5, 20.25, frames=4, scale=0.5),
 )
 TAGS = ("think", "answer", "retrieve", "tool_call", "tool_response", "tools", "video_zoom", "tool_code")
 HANG_S = 10  # a text of this size is read in milliseconds

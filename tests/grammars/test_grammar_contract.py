@@ -22,6 +22,7 @@ TAGS = {
         *(f"frame{i}_time{t:.2f}s" for i, t in enumerate(example_state().skim.times_s)),
     ),
     "paravt": ("think", "answer", "tool_call", "tools", "tool_response"),
+    "eva": ("think", "answer", "tool_call", "tool_response"),
     "native": ("think", "tool_call", "tools", "tool_response"),
 }
 
@@ -34,6 +35,8 @@ def actions_of(grammar: Grammar, state: State) -> list[Action]:
         return [answer, Select(6.0, 20.0), Select(0.0, 128.0), Select(126.0, 128.0)]
     if family == "video_zoomer":
         return [answer, Crop(1.5, 20.25, fps=2), Crop(0.1 + 0.2, 1e-9, fps=0.25), Crop(100, 900, fps=7.5)]
+    if family == "eva":
+        return [answer, Crop(1.5, 20.25, frames=4), Crop(0.1 + 0.2, 1e-9, frames=1, scale=0.5)]
     crops: list[Action] = [Crop(1.5, 20.25), Crop(0.1 + 0.2, 1e-9), Crop(100, 900)]
     if family in ("longvt", "paravt"):
         return [answer, *crops]

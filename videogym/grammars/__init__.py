@@ -1,6 +1,7 @@
 """Text in, moves out; states in, messages out: how text policies speak with an environment."""
 
 from videogym.grammars.base import FramePart, Grammar, Message, Part, Role, TextPart
+from videogym.grammars.eva import EVA
 from videogym.grammars.longvt import LongVT
 from videogym.grammars.native import Native
 from videogym.grammars.paravt import ParaVT
@@ -38,6 +39,7 @@ _GRAMMARS: tuple[Grammar, ...] = (
     VideoZoomer("code"),
     ParaVT("strict"),
     ParaVT("code"),
+    EVA(),
     Native(),
 )
 _PARTS = ("name", "tools", "messages", "parse", "write")  # of `Grammar`

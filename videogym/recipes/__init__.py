@@ -5,6 +5,7 @@ code does, because they differ, and `named` all of them. What a paper leaves ope
 ``choices`` and part of the recipe's identity.
 """
 
+from videogym.recipes.eva import EVA_CODE
 from videogym.recipes.named import (
     DEFAULT,
     LONGVT,
@@ -24,6 +25,7 @@ from videogym.recipes.video_zoomer import VIDEO_ZOOMER, VIDEO_ZOOMER_CODE
 
 __all__ = [
     "DEFAULT",
+    "EVA_CODE",
     "LONGVT",
     "LONGVT_CODE",
     "LONGVT_TINY",

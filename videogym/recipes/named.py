@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from videogym.recipes.eva import EVA_CODE
 from videogym.recipes.paravt import PARAVT, PARAVT_CODE
 from videogym.recipes.recipe import Recipe
 from videogym.recipes.video_zoomer import VIDEO_ZOOMER, VIDEO_ZOOMER_CODE
@@ -203,7 +204,7 @@ _NAMED = {
         for recipe in (
             *(VIDEO_MTR, VIDEO_MTR_CODE, VIDEO_MTR_TINY),
             *(LONGVT, LONGVT_CODE, LONGVT_TINY, DEFAULT),
-            *(VIDEO_ZOOMER, VIDEO_ZOOMER_CODE, PARAVT, PARAVT_CODE),
+            *(VIDEO_ZOOMER, VIDEO_ZOOMER_CODE, PARAVT, PARAVT_CODE, EVA_CODE),
         )
     },
     **{

@@ -6,6 +6,7 @@ shared, `video_mtr` and `longvt` hold what those systems pay for. A term of your
 """
 
 from videogym.rewards.answers import AnswerTerm, Judge, is_correct, judge_lenient, judge_letter
+from videogym.rewards.eva import tried_in_vain
 from videogym.rewards.grounding import (
     best_coverage,
     coverage_gain,
@@ -50,6 +51,7 @@ __all__ = [
     "relevant_pool",
     "score",
     "term_names",
+    "tried_in_vain",
     "turn_segments",
     "well_formed_episode",
     "zoomed_rightly",
