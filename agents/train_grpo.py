@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from tensordict import TensorDictBase
-from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.data.replay_buffers.samplers import SamplerWithoutReplacement
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
 from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.llm import MCAdvantage
 
@@ -89,11 +88,6 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
     optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
     run = TrainingRun(config, out, policy, optimizer, rewards, Evaluator(config, policy))
     collector = make_collector(config, policy, actor, config.group_size)
-    buffer = TensorDictReplayBuffer(
-        storage=LazyTensorStorage(config.episodes * collector.max_turns),
-        sampler=SamplerWithoutReplacement(),
-        batch_size=config.mini_batch_size,
-    )
     try:
         for iteration in run.iterations(progress):
             optimizer.param_groups[0]["lr"] = config.learning_rate * (1.0 - iteration / config.iterations)
@@ -108,59 +102,58 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
             metrics["groups_with_contrast"] = kept
             updates = []
             with run.span("loss"):
-                if turns is not None:
-                    buffer.extend(turns)
-                for _ in range(config.epochs if turns is not None else 0):
-                    for minibatch in buffer:
+                for _ in range(config.epochs if len(turns) else 0):
+                    for minibatch in turns[torch.randperm(len(turns))].split(config.mini_batch_size):
                         losses = loss_module(minibatch)
                         loss = losses["loss_objective"] + losses["loss_entropy"]
                         loss.backward()
                         optimizer_step(parameters, optimizer, loss.item(), config.max_grad_norm)
                         updates.append(scalars(losses))
-                buffer.empty()
             run.end_iteration(iteration, int((~batch["waiting"]).sum()), metrics | mean_rows(updates))
     finally:
         collector.close()
     return run
 
 
-def advantages(
-    config: Config, batch: TensorDictBase, compare: MCAdvantage
-) -> tuple[TensorDictBase | None, float]:
+def advantages(config: Config, batch: TensorDictBase, compare: MCAdvantage) -> tuple[TensorDictBase, float]:
     """(B, K) episodes with re-levelled rewards to (T,) turns with advantages relative to their groups.
 
     Groups whose episodes all return the same teach nothing and are left out; so are groups that lost an
     episode, because it was cut from outside or had frames that could not be shown.
 
     Returns:
-        The turns, or None when no group is left, and the share of groups that are.
+        The turns, none when no group is left, and the share of groups that are.
     """
-    played = ~batch["waiting"]
-    returns = (batch["next", "reward"] * played).sum(1, keepdim=True)
-    batch = batch.copy().set("return", returns.expand_as(played))
-    batch["turns"] = played.sum(1, keepdim=True).expand_as(played)
+    played, group = ~batch["waiting"].squeeze(-1), batch["group"][:, 0, 0]
+    returns = (batch["next", "reward"].squeeze(-1) * played).sum(1)
     # A return that holds a turn whose frames could not be shown compares nothing.
     sound = ~batch["next", "fault"].flatten(1).any(1)
-    groups: list[TensorDictBase] = []
-    compare.clear_queues()
-    for number in batch["group"][:, 0, 0].unique().tolist():
-        rows = batch[(batch["group"][:, 0, 0] == number) & sound]
-        spread = rows["return"][:, 0].std() if len(rows) == config.group_size else torch.tensor(0.0)
-        # What MCAdvantage gets are turns one after another; it tells episodes apart by their ends.
-        compared = compare.inv(rows[~rows["waiting"].squeeze(-1)]) if spread > 1e-6 else None
-        if compared is not None:
-            if not config.scale_by_std:
-                compared["advantage"] = compared["advantage"] * spread
-            groups.append(compared)
-    kept = len(groups) * config.group_size / config.episodes
-    if not groups:
-        return None, 0.0
-    turns: Any = torch.cat(groups)
+    members = [((group == number) & sound).nonzero()[:, 0] for number in group.unique()]
+    spreads = [(rows, returns[rows].std()) for rows in members if len(rows) == config.group_size]
+    spreads = [(rows, spread) for rows, spread in spreads if spread > 1e-6]
+    if not spreads:
+        return batch.flatten(0, 1)[:0].set("advantage", returns[:0, None]), 0.0
+    rows = torch.cat([rows for rows, _ in spreads])
+    relative = _compared(returns[rows], group[rows], compare)
+    if not config.scale_by_std:
+        relative = relative * torch.stack([spread for _, spread in spreads]).repeat_interleave(
+            config.group_size
+        )
+    played, turns = played[rows], played[rows].sum(1)
     if config.aggregation == "episode":
         # The clipped loss is linear in the advantage: this weighs every episode alike.
-        weight = len(turns) / (len(groups) * config.group_size * turns["turns"])
-        turns["advantage"] = turns["advantage"] * weight
-    return turns.select(*LOSS_KEYS), kept
+        relative = relative * (turns.sum() / (len(rows) * turns))
+    learned = batch.select(*LOSS_KEYS, strict=False)[rows][played]
+    learned["advantage"] = relative.repeat_interleave(turns)[:, None]
+    return learned, len(rows) / config.episodes
+
+
+def _compared(returns: Tensor, group: Tensor, compare: MCAdvantage) -> Tensor:
+    """(N,) returns of whole groups, each less its group's mean and over its deviation."""
+    ends = {"reward": returns[:, None], "done": torch.ones(len(returns), 1, dtype=torch.bool)}
+    compare.clear_queues()
+    compared: Any = compare.inv(TensorDict({"group": group, "next": ends}, returns.shape))
+    return compared["advantage"][:, 0]  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":

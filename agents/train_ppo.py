@@ -20,8 +20,6 @@ from typing import Literal
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule
-from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.data.replay_buffers.samplers import SamplerWithoutReplacement
 from torchrl.envs import Compose
 from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
@@ -97,11 +95,6 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
     optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
     run = TrainingRun(config, out, policy, optimizer, shaping, Evaluator(config, policy))
     collector = make_collector(config, policy, actor)
-    buffer = TensorDictReplayBuffer(
-        storage=LazyTensorStorage(config.episodes * collector.max_turns),
-        sampler=SamplerWithoutReplacement(),
-        batch_size=config.mini_batch_size,
-    )
     try:
         for iteration in run.iterations(progress):
             optimizer.param_groups[0]["lr"] = config.learning_rate * (1.0 - iteration / config.iterations)
@@ -115,15 +108,13 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
             metrics["trained_reward"] = mean_return(batch)
             updates = []
             with run.span("loss"):
-                buffer.extend(turns)
                 for _ in range(config.epochs):
-                    for minibatch in buffer:
+                    for minibatch in turns[torch.randperm(len(turns))].split(config.mini_batch_size):
                         losses = loss_module(minibatch)
                         loss = losses["loss_objective"] + losses["loss_critic"] + losses["loss_entropy"]
                         loss.backward()
                         optimizer_step(parameters, optimizer, loss.item(), config.max_grad_norm)
                         updates.append(scalars(losses))
-                buffer.empty()
             run.end_iteration(iteration, played, metrics | mean_rows(updates) | shaping_metrics(shaping))
     finally:
         collector.close()

@@ -7,7 +7,7 @@ a policy puts them there. A policy resolves references where it runs. Nothing he
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import gymnasium
@@ -23,6 +23,7 @@ from torchrl.modules import ProbabilisticActor
 from videogym import DiscreteActions, Snapshot, State, VideoError
 from videogym.geometry import segment_iou
 from videogym.rewards import finite, turn_segments
+from videogym.state import Clip
 
 from .discrete import Checked, DiscretePolicy, PolicyError
 
@@ -116,7 +117,9 @@ class EpisodeEnv(EnvBase):
         self._group_size, self._seed, self.next_batch = group_size, seed, 0
         self.term_names = self._inner.recipe.term_names
         self._snapshots: list[Snapshot] = []
-        self._rows: list[TensorDict] = []  # the newest observation of each row
+        self._inputs: list[TensorDict] = []  # what was read last in each row
+        self._over: list[bool] = []
+        self._newest = TensorDict()  # what was given last
         self._make_specs()
 
     @property
@@ -159,20 +162,19 @@ class EpisodeEnv(EnvBase):
     def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDictBase:
         if tensordict is not None and "_reset" in tensordict.keys():
             # Rows that are over: they wait for the next batch.
-            return torch.stack(self._rows)
+            return self._newest.copy()
         rng = np.random.default_rng((self._seed, self.next_batch))
-        groups = self.batch_size[0] // self._group_size
-        self._snapshots, self._rows = [], []
-        for _group in range(groups):
-            inputs = self._begin(rng)
-            number = torch.tensor([int(rng.integers(2**62))])  # no other worker's or batch's
-            row = self._row(inputs, number, over=False)
+        self._snapshots, self._inputs, numbers = [], [], []
+        for _group in range(self.batch_size[0] // self._group_size):
+            self._inputs += [self._begin(rng)] * self._group_size
+            numbers += [int(rng.integers(2**62))] * self._group_size  # no other worker's or batch's
             self._snapshots += [self._inner.get_state()] * self._group_size
-            self._rows += [row.clone() for _ in range(self._group_size)]
+        self._groups = torch.tensor(numbers)[:, None]
+        self._over = [False] * len(numbers)
         self.next_batch += 1
-        return torch.stack(self._rows)
+        return self._batch([{}] * len(numbers))
 
-    def _begin(self, rng: np.random.Generator) -> TensorDictBase:
+    def _begin(self, rng: np.random.Generator) -> TensorDict:
         """Start an episode whose skim can be read; tasks with bad videos are passed over and logged."""
         for _ in range(MAX_BAD_VIDEOS):
             try:
@@ -190,46 +192,61 @@ class EpisodeEnv(EnvBase):
         for action in actions.tolist():
             if not 0 <= action < self.actions:
                 raise PolicyError(f"actions must be 0 to {self.actions - 1}, got {action}")
-        played = [self._play(place, int(action)) for place, action in enumerate(actions.tolist())]
-        self._rows = [step.exclude("reward", "done", "terminated") for step in played]
-        return torch.stack(played)
+        played = [self._play(place, action) for place, action in enumerate(actions.tolist())]
+        after = self._batch(played)
+        return after.update(
+            {
+                "reward": _column([turn.get("reward", 0.0) for turn in played]),
+                "terminated": _column([turn.get("terminated", True) for turn in played]),
+                "done": after["waiting"].clone(),
+            }
+        )
 
-    def _play(self, place: int, action: int) -> TensorDict:
-        """One turn of one row."""
-        earlier = self._rows[place]
-        if earlier["waiting"].any():
-            row = self._row(earlier["inputs"], earlier["group"], over=True)
-            return row.update({"reward": torch.zeros(1), **_ended(True, True)})
-        before = self._snapshots[place].state
+    def _play(self, place: int, action: int) -> dict[str, Any]:
+        """One turn of one row, in numbers; nothing of a row that is over."""
+        if self._over[place]:
+            return {}
+        before, earlier = self._snapshots[place].state, self._inputs[place]
         self._inner.set_state(self._snapshots[place])
         observation, reward, terminated, truncated, info = self._env.step(action)
         try:
-            inputs = self._policy.read(observation, earlier["inputs"])
+            inputs = self._policy.read(observation, earlier)
         except VideoError as error:
             if not self._inner.state.turns[-1].clips:
                 raise  # the turn brought no frames, so what broke was readable before
             log.warning("task %s: %s", before.task.task_id, error)
             observation, reward, terminated, truncated, info = self._inner.report_fault(str(error))
-            inputs = self._policy.read(observation, earlier["inputs"])
+            inputs = self._policy.read(observation, earlier)
         # Wrappers may have changed it, and in a loss it would move all weights or none.
         reward = finite(reward, f"the reward of task {before.task.task_id!r}")
-        self._snapshots[place] = self._inner.get_state()
-        row = self._row(inputs, earlier["group"], over=terminated or truncated)
-        row.update(_figures(before, self._inner.state, info))
-        return row.update({"reward": torch.tensor([reward]), **_ended(terminated, terminated or truncated)})
+        self._snapshots[place], self._inputs[place] = self._inner.get_state(), inputs
+        self._over[place] = terminated or truncated
+        return _figures(before, self._inner.state, info) | {"reward": reward, "terminated": terminated}
 
-    def _row(self, inputs: TensorDictBase, group: torch.Tensor, over: bool) -> TensorDict:
-        absent = torch.full((1,), torch.nan)
-        return TensorDict(
+    def _batch(self, turns: Sequence[Mapping[str, Any]]) -> TensorDict:
+        """(B,) the newest observations, and what the turns that led to them came to.
+
+        Args:
+            turns: B of `_play`; what one does not say is absent: NaN, or False.
+        """
+        rows, nan = self.batch_size, float("nan")
+        names = self._inputs[0].keys()
+        paid = [turn.get("terms", {}) for turn in turns]
+        parts = {
+            "inputs": {name: torch.stack([one.get(name) for one in self._inputs]) for name in names},
+            "terms": {name: _column([terms.get(name, nan) for terms in paid]) for name in self.term_names},
+        }
+        self._newest = TensorDict(
             {
-                "inputs": inputs,
-                "waiting": torch.tensor([over]),
-                "group": group,
-                "terms": {name: absent.clone() for name in self.term_names},
-                **{name: torch.tensor([False]) for name in FLAGS},
-                **{name: absent.clone() for name in FIGURES},
-            }
+                **{name: TensorDict(part, rows) for name, part in parts.items()},
+                "waiting": _column(self._over),
+                "group": self._groups,
+                **{name: _column([turn.get(name, False) for turn in turns]) for name in FLAGS},
+                **{name: _column([turn.get(name, nan) for turn in turns]) for name in FIGURES},
+            },
+            rows,
         )
+        return self._newest.copy()
 
 
 class OneEpisodeEnv(EnvBase):
@@ -260,33 +277,30 @@ def _spec(value: torch.Tensor) -> Unbounded:
     return Unbounded(tuple(value.shape), dtype=value.dtype)
 
 
-def _ended(terminated: bool, done: bool) -> dict[str, torch.Tensor]:
-    return {"terminated": torch.tensor([terminated]), "done": torch.tensor([done])}
+def _column(values: Sequence[bool | float]) -> torch.Tensor:
+    """(B, 1) bool or float32."""
+    return torch.tensor(values)[:, None]
 
 
 def _figures(before: State, after: State, info: dict[str, Any]) -> dict[str, Any]:
     """What one turn came to, in numbers."""
     turn = after.turns[-1]
-    known = {t for clip in before.clips for t in clip.times_s}
     looks, evidence = turn_segments(after, turn), after.task.evidence or ()
     overlaps = [segment_iou(look, segment) for look in looks for segment in evidence]
-    flags = {
+    return {
         "looked": bool(turn.clips),
-        "repeated": bool(turn.clips) and all(t in known for clip in turn.clips for t in clip.times_s),
+        "repeated": bool(turn.clips) and _times(turn.clips) <= _times(before.clips),
         "invalid": bool(info["invalid"]),
         "fault": bool(info["fault"]),
-    }
-    metrics = {
         "tiou": max(overlaps, default=float("nan")),
         "is_success": float(info["is_success"]),
         "frames_shown": float(info["frames_shown"]),
+        "terms": {name: float(value) for name, value in info["reward_terms"].items()},
     }
-    terms = {name: torch.tensor([float(value)]) for name, value in info["reward_terms"].items()}
-    return {
-        **{name: torch.tensor([value]) for name, value in flags.items()},
-        **{name: torch.tensor([value]) for name, value in metrics.items()},
-        "terms": TensorDict(terms),
-    }
+
+
+def _times(clips: Iterable[Clip]) -> set[float]:
+    return {time_s for clip in clips for time_s in clip.times_s}
 
 
 def make_actor(policy: DiscretePolicy, actions: int) -> ProbabilisticActor:
