@@ -127,7 +127,7 @@ class TrainingRun:
         found = broadcast_from_rank0(self._found)
         if found is None:
             return 0, 0, 0.0
-        if told := _difference(found, self._identity):
+        if told := _difference(found, self._identity, type(self.config)):
             raise CheckpointMismatch(f"{path} is of another run: it has {told}; choose another folder")
         if is_first():
             load_archive(path, self._parts)
@@ -258,12 +258,16 @@ def _progress(path: Path, found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """What tells one run from another, by name; "" if nothing does."""
+def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any], config: type[LoopConfig]) -> str:
+    """What tells one run from another, by name; "" if nothing does.
+
+    An option that a checkpoint does not know came later, and by its default a run is as it was without it.
+    """
     for key in ("algorithm", "version", "recipe"):
         if theirs.get(key) != ours[key]:
             return f"{key} {theirs.get(key)!r}, this run {ours[key]!r}"
-    old = {RENAMED.get(name, name): value for name, value in theirs["config"].items()}
+    old = {option.name: str(option.default) for option in options_of(config)}
+    old |= {RENAMED.get(name, name): value for name, value in theirs["config"].items()}
     names = [name for name in {**old, **ours["config"]} if name not in MAY_CHANGE]
     pairs = [(name, old.get(name), ours["config"].get(name)) for name in names]
     return "; ".join(f"{name} {one}, this run {other}" for name, one, other in pairs if one != other)

@@ -269,6 +269,23 @@ def test_a_checkpoint_from_before_fields_were_renamed_is_resumed(tmp_path: Path)
                 make_run(tmp_path)
 
 
+def test_a_checkpoint_from_before_an_option_is_of_a_run_with_its_default(tmp_path: Path) -> None:
+    """As `--estimator` had been unknown then: bilevel, which is its default, goes on; another does not."""
+    usual = LOOPS["ppo"][1]
+    make_run(tmp_path, config=usual).save(1)
+    path = tmp_path / "checkpoint"
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    manifest = json.loads(files["manifest.json"])
+    assert manifest["metadata"]["config"].pop("estimator") == "bilevel"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**files, "manifest.json": json.dumps(manifest).encode()}.items():
+            archive.writestr(name, content)
+    assert make_run(tmp_path, config=usual).first_iteration == 1
+    with pytest.raises(CheckpointMismatch, match=r"it has estimator bilevel, this run gae"):
+        make_run(tmp_path, config=replace(usual, estimator="gae"))
+
+
 def test_no_step_is_made_down_a_loss_that_is_not_finite() -> None:
     weight = nn.Parameter(torch.ones(2))
     optimizer = torch.optim.Adam([weight])
