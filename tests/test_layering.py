@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "videogym"
 # Each layer may import itself and those before it.
 LAYERS = (
-    ("intervals", "metadata", "geometry", "writing", "rules", "state", "sizes", "video"),
+    ("intervals", "metadata", "subtitles", "geometry", "writing", "rules", "state", "sizes", "video"),
     ("cost",),
     ("answers", "spaces"),
     ("actions",),
@@ -65,7 +65,7 @@ def test_imports_run_one_way(path):
 def test_indices_stay_below_the_grammars():
     # The state speaks seconds: nothing of sampling reaches it, and types are all it takes from video.
     names = [name for name in imports(PACKAGE / "state.py") if name.startswith("videogym")]
-    plain = {"videogym.geometry", "videogym.metadata", "videogym.rules"}
+    plain = {"videogym.geometry", "videogym.metadata", "videogym.rules", "videogym.subtitles"}
     assert [n for n in names if n.rpartition(".")[0] not in plain] == ["videogym.video.types.VideoMeta"]
 
 

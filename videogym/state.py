@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from videogym.geometry import Region, Segment
 from videogym.metadata import Metadata, MetadataError
 from videogym.rules import Rules as Rules  # named here by all that speaks of states
+from videogym.subtitles import Subtitle
 from videogym.video.types import VideoMeta
 
 TaskKind = Literal["choice", "open", "numeric"]
@@ -78,6 +79,9 @@ class Task:
     # Whatever else is told of it, any JSON object: duration class, domain, question type. It groups metrics
     # and is in no observation. It may repeat the truth.
     metadata: Mapping[str, Any] = field(default=Metadata(), repr=False)
+    # What is said in the video, by start. Text policies read the lines that cover the frames they see; they
+    # are in no structured observation, trace or task file.
+    subtitles: tuple[Subtitle, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.metadata, Metadata):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from videogym.actions import Answer
 from videogym.env import VideoQAEnv
-from videogym.grammars import Grammar, Message, TextPart, get_grammar, prompted
+from videogym.grammars import Grammar, Message, TextPart, get_grammar, prompted, with_subtitles
 from videogym.grammars.conversation import question_text
 from videogym.grammars.longvt import video_name
 from videogym.grammars.tool_calls import write_call
@@ -129,7 +129,8 @@ class ToolEpisode:
         """
         if self._prompt is None:
             return ToolReply(self._asked())
-        system, question = prompted(self._grammar, self._prompt).messages(self.state)[:2]
+        messages = prompted(self._grammar, self._prompt).messages(self.state)[:2]
+        system, question = with_subtitles(messages, self.state.task)
         told = "" if self._prompt.system is None else _words(system)
         asked = self._asked() if self._prompt.question is None else tuple(self._resolved(question))
         return ToolReply((told, *asked) if told else asked)

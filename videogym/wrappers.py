@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from videogym.actions import Answer, Crop, Select
 from videogym.datasets import TaskList
 from videogym.env import VideoQAEnv
-from videogym.grammars import Grammar, Message, get_grammar, prompted
+from videogym.grammars import Grammar, Message, get_grammar, prompted, with_subtitles
 from videogym.observations import Observation, observation_space
 from videogym.spaces import UnicodeText
 from videogym.state import Action, State, Task
@@ -54,7 +54,8 @@ class TextActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.RecordC
     @property
     def messages(self) -> tuple[Message, ...]:
         """The conversation so far, made from the environment's state."""
-        return self.grammar.messages(_inner(self.env).state)
+        state = _inner(self.env).state
+        return with_subtitles(self.grammar.messages(state), state.task)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

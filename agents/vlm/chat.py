@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from videogym import Region, State
-from videogym.grammars import FramePart, Grammar, Message, Part, TextPart
+from videogym.grammars import FramePart, Grammar, Message, Part, TextPart, with_subtitles
 from videogym.sizes import resized
 from videogym.video.sampling import MAX_ASPECT, smart_resize
 
@@ -71,7 +71,7 @@ class Chat:
         """
         if state.turns:
             raise ValueError(f"a conversation opens before the first turn, not after {len(state.turns)}")
-        system, *rest = self.grammar.messages(state)
+        system, *rest = with_subtitles(self.grammar.messages(state), state.task)
         head = self._with_tools(system, state)
         return tuple(self._blocks(state, [head], [])), self._observation(state, rest, ())
 
@@ -91,7 +91,7 @@ class Chat:
             state: after the turn.
             closed: whether the output ended itself; one that was cut is ended here.
         """
-        messages = self.grammar.messages(state)
+        messages = with_subtitles(self.grammar.messages(state), state.task)
         last = max(place for place, message in enumerate(messages) if message.role == "assistant")
         end = [] if closed else [self.end_id]
         return self._observation(state, messages[last + 1 :], [*end, *self._gap()])

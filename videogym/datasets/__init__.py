@@ -15,6 +15,7 @@ from videogym.datasets.overlap import Overlap, TrainedOnError, find_overlap, req
 from videogym.datasets.planted import PlantedTasks
 from videogym.datasets.procedural import ProceduralTasks
 from videogym.datasets.qvhighlights import read_qvhighlights, read_qvhighlights_choices
+from videogym.datasets.subtitles import read_srt, read_subtitles
 from videogym.datasets.task_files import read_tasks, write_tasks
 from videogym.datasets.tasks import (
     EvidenceError,
@@ -64,6 +65,8 @@ __all__ = [
     "read_nextgqa",
     "read_qvhighlights",
     "read_qvhighlights_choices",
+    "read_srt",
+    "read_subtitles",
     "read_tasks",
     "read_video_mme",
     "read_video_mmmu",

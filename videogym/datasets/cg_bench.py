@@ -12,7 +12,7 @@ From ``cgbench.json`` or ``cgbench_mini.json``, or the same rows as parquet.
 | `clue_intervals` | `evidence`, seconds |
 | `duration` | seconds, checked against the intervals; may be absent |
 
-The other plain fields are `metadata`: `duration`, `domain`, `sub_category`. Subtitles are not read.
+The other plain fields are `metadata`: `duration`, `domain`, `sub_category`. Subtitles are an option.
 """
 
 from __future__ import annotations

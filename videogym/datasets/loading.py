@@ -20,6 +20,7 @@ from videogym.datasets.nextgqa import read_nextgqa
 from videogym.datasets.planted import PLANTED_TASKS_PREFIX, PlantedTasks
 from videogym.datasets.procedural import PROCEDURAL_PREFIX, ProceduralTasks
 from videogym.datasets.qvhighlights import read_qvhighlights, read_qvhighlights_choices
+from videogym.datasets.subtitles import SUBTITLES, read_subtitles
 from videogym.datasets.task_files import read_tasks
 from videogym.datasets.tasks import TaskFileError, TaskList, Tasks
 from videogym.datasets.video_mme import read_video_mme
@@ -61,7 +62,8 @@ def load_tasks(source: Source | Iterable[Source] | Mapping[str, Root], video_roo
             videos in ``video_root`` (see `PlantedTasks.parse`); the path of a task file, ``.jsonl``
             in our schema (see `read_tasks`) or ``.json`` in Video-R1's (see `read_video_r1`); or
             ``FORMAT:PATH``, a published data set in local files, e.g. ``cg-bench:data/cgbench.json``
-            (`READERS` lists the formats). Several sources are joined in their order, and their ids must
+            (`READERS` lists the formats), either with ``?subtitles=FOLDER`` behind it, see
+            `read_subtitles`. Several sources are joined in their order, and their ids must
             differ: a list of them, all with the same ``video_root``, or a mapping from each to the folder
             of its videos, e.g. ``{"cg-bench:cgbench.json": "cg/", "tasks.jsonl": "mine/"}``. Videos of a
             mapping become absolute paths, so that no ``video_root`` is needed to open them.
@@ -92,6 +94,9 @@ def load_tasks(source: Source | Iterable[Source] | Mapping[str, Root], video_roo
     if video_root is not None and not Path(video_root).is_dir():
         raise ValueError(f"video_root must be a folder, got {os.fspath(video_root)!r}")
     text = os.fspath(source)
+    before, mark, folder = text.rpartition(SUBTITLES)
+    if mark and not text.startswith(PROCEDURAL_PREFIX):
+        return read_subtitles(load_tasks(before, video_root), folder)
     if text.startswith(PROCEDURAL_PREFIX):
         return ProceduralTasks.parse(text)
     if text.startswith(PLANTED_TASKS_PREFIX):

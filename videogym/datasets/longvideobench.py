@@ -12,7 +12,7 @@ From its file ``lvb_val.json``, or from a table whose options are columns, as on
 
 The other plain fields are `metadata`: `duration`, `duration_group`, `question_category`, `topic_category`,
 `level` and what else there is. The test files have no `correct_choice`. `position` tells frames of an
-unknown rate, so there is no evidence. Subtitles are not read: a task has no place for them.
+unknown rate, so there is no evidence. Subtitles are JSON and not read.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ From its parquet file (``videomme/test-00000-of-00001.parquet``), or the same ro
 | `answer` | the letter |
 
 The other plain fields are `metadata`: `duration`, a category (short, medium, long), `domain`,
-`sub_category`, `task_type` and what else there is. There is no evidence; subtitles are not read.
+`sub_category`, `task_type` and what else there is. There is no evidence.
+Subtitles are an option, see `videogym.datasets.subtitles`.
 """
 
 from __future__ import annotations

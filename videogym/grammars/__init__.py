@@ -1,6 +1,7 @@
 """Text in, moves out; states in, messages out: how text policies speak with an environment."""
 
 from videogym.grammars.base import FramePart, Grammar, Message, Part, Role, TextPart
+from videogym.grammars.conversation import with_subtitles
 from videogym.grammars.eva import EVA
 from videogym.grammars.longvt import LongVT
 from videogym.grammars.native import Native
@@ -28,6 +29,7 @@ __all__ = [
     "load_prompt",
     "parse_prompt",
     "prompted",
+    "with_subtitles",
 ]
 
 _GRAMMARS: tuple[Grammar, ...] = (

@@ -5,8 +5,12 @@ Knows messages and states; the words and tags of an output language belong to it
 
 from __future__ import annotations
 
-from videogym.grammars.base import FramePart, Part, TextPart
+from collections.abc import Sequence
+from dataclasses import replace
+
+from videogym.grammars.base import FramePart, Message, Part, TextPart
 from videogym.state import Clip, State, Task
+from videogym.subtitles import covering
 
 
 def frame_parts(clip: Clip, *, stamped: bool) -> tuple[Part, ...]:
@@ -15,6 +19,28 @@ def frame_parts(clip: Clip, *, stamped: bool) -> tuple[Part, ...]:
     if not stamped:
         return tuple(frames)
     return tuple(part for frame in frames for part in (TextPart(f"[{frame.time_s:.2f} s] "), frame))
+
+
+def with_subtitles(messages: Sequence[Message], task: Task) -> tuple[Message, ...]:
+    """The messages, and behind the last frame of each the subtitles that cover its frames.
+
+    Where a task has none, as they are. Lines stand below each other, without their times, as benchmarks
+    that are asked with subtitles show them.
+    """
+    if not task.subtitles:
+        return tuple(messages)
+    return tuple(_subtitled(message, task) for message in messages)
+
+
+def _subtitled(message: Message, task: Task) -> Message:
+    frames = {i: part.time_s for i, part in enumerate(message.parts) if isinstance(part, FramePart)}
+    lines = covering(task.subtitles, frames.values())
+    if not lines:
+        return message
+    said = "\n".join(line.text for line in lines)
+    words = (TextPart("\nSubtitles of these frames:\n"), TextPart(said, given=True), TextPart("\n"))
+    after = max(frames) + 1
+    return replace(message, parts=(*message.parts[:after], *words, *message.parts[after:]))
 
 
 def question_text(task: Task) -> str:

@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
@@ -76,8 +76,9 @@ def to_line(trace: Trace) -> bytes:
 
 def _task_row(task: Task) -> dict[str, Any]:
     evidence = None if task.evidence is None else [[s.start_s, s.end_s] for s in task.evidence]
+    task = replace(task, subtitles=()) if task.subtitles else task  # hours of them are long
     row = {**asdict(task), "evidence": evidence, "evidence_region": _box(task.evidence_region)}
-    del row["metadata"]
+    del row["metadata"], row["subtitles"]
     return row | ({"metadata": Metadata(task.metadata).to_json()} if task.metadata else {})
 
 
