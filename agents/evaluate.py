@@ -191,6 +191,9 @@ class Evaluation:
                     log.warning("a server is left out, the others play its tasks: %s", error)
                     return
 
+        if len(alive) == 1:  # here, where torch has the threads that it was told to have
+            work(alive[0])
+            return
         with ThreadPoolExecutor(len(alive)) as threads:
             while chunks:  # once more where the last server to work died and others had finished
                 list(threads.map(work, list(alive)))
@@ -303,11 +306,18 @@ def grouped(records: Sequence[Record], evaluation: Evaluation, name: str) -> Gro
                 tiou=None,
                 reward=reward,
                 turns=turns,
-                frames=None,
+                frames=_frames(played, tasks),
                 left_out=len(lost.get(value, [])),
             )
         )
     return in_order(name, made)
+
+
+def _frames(records: Sequence[Record], tasks: Sequence[Task]) -> Estimate | None:
+    """Mean number of frames that whole episodes were shown."""
+    pairs = zip(records, tasks, strict=True)
+    shown = [(one.frames_shown, task.video) for one, task in pairs if not one.abort_reason]
+    return clustered_mean(*zip(*shown, strict=True)) if shown else None
 
 
 def costs(records: Sequence[Record]) -> dict[str, Spread]:

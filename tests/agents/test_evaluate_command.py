@@ -209,6 +209,8 @@ def test_figures_are_grouped_by_what_is_told_of_tasks(
         ("c", 1, 0),
     ]
     assert [one.accuracy and one.accuracy.mean for one in groups] == [1, 0, 0]
+    skims = [float(record.frames_shown) for record in records]  # nobody looked
+    assert [one.frames and one.frames.mean for one in groups] == [sum(skims[:2]) / 2, skims[2], skims[2]]
     # Two questions about one video are worth one.
     shared = replace(told_of, tasks=tuple(replace(task, video=tasks[0].video) for task in tasks))
     assert evaluate.grouped(records, shared, "topic").groups[0].accuracy == replace(

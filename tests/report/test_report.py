@@ -14,6 +14,7 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,8 +25,10 @@ from zoo import ADDRESS, HOSTILE, UNICODE, played, zoo
 
 from videogym import Answer, Crop, Segment, VideoQAEnv
 from videogym.cli import main, progress_bar
+from videogym.datasets import load_tasks
 from videogym.evaluate import evaluate
 from videogym.grammars import grammar_names
+from videogym.intervals import proportion
 from videogym.report import write_report
 from videogym.report.episodes import episode_view
 from videogym.report.thumbnails import Thumbnails
@@ -246,6 +249,25 @@ def test_metrics_of_a_run_are_those_of_evaluate(tmp_path: Path) -> None:
     assert hit is not None
     said = f"{100 * hit.mean:.1f} % {100 * hit.low:.1f}–{100 * hit.high:.1f}"
     assert text.index(said) > text.index("hit rate") and f"{said}{reward.mean:.2f} ±" in text
+
+
+def test_intervals_of_a_run_are_clustered_by_video_as_in_evaluate(tmp_path: Path) -> None:
+    """Four questions about each of three videos: worth less than twelve videos, on the page as well."""
+    asked = load_tasks("procedural:brief_event?duration_s=60&count=3")
+    tasks = [replace(task, task_id=f"{task.task_id}-{i}") for task in asked for i in range(4)]
+    env = RecordTraces(VideoQAEnv(tasks), tmp_path / "t.jsonl")
+    right = {task.task_id: task.answer for task in asked}
+
+    def knows_one_video(observation: Any, info: Any) -> Answer:
+        first = next(iter(right))
+        truth = right[info["task_id"].rpartition("-")[0]]
+        return Answer(truth if info["task_id"].startswith(first) else "ABCD"["ABCD".index(truth) - 1])
+
+    accuracy = evaluate(knows_one_video, env).accuracy
+    alone = proportion(4, 12)
+    assert (accuracy.mean, accuracy.count) == (alone.mean, 12) and accuracy.low < alone.low - 0.05
+    text = "".join(write(tmp_path, *read_traces(env.path).episodes, thumbnails=0).texts)
+    assert f"{100 * accuracy.mean:.1f} % {100 * accuracy.low:.1f}–{100 * accuracy.high:.1f}" in text
 
 
 def test_the_hit_rate_asks_for_all_evidence(tmp_path: Path) -> None:

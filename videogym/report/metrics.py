@@ -1,40 +1,57 @@
 """Metrics of a run, gathered episode by episode so that a report of any number needs no memory of them.
 
-Counts and numbers alone are kept: eight bytes a metric and episode.
+Numbers alone are kept: sixteen bytes a metric and episode.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from videogym.cost import Spread, quantities, spread
-from videogym.evaluate import Episode, Estimate, mean, proportion
+from videogym.evaluate import Episode
 from videogym.grouping import Groups, group, require_known
+from videogym.intervals import Estimate, clustered_mean, clustered_proportion, proportion
 from videogym.metadata import Metadata
 from videogym.report.episodes import EpisodeView
 from videogym.traces.episodes import episode_from_trace
 
 
-def _numbers() -> array[float]:
-    return array("d")
+@dataclass(slots=True)
+class _Column:
+    """One metric of episodes, each with the number of its video."""
+
+    values: array[float] = field(default_factory=lambda: array("d"))
+    videos: array[int] = field(default_factory=lambda: array("l"))
+
+    def add(self, value: float, video: int) -> None:
+        self.values.append(value)
+        self.videos.append(video)
+
+    def share(self) -> Estimate | None:
+        """Share of the values that are 1."""
+        right = [value > 0 for value in self.values]
+        return clustered_proportion(right, self.videos) if right else None
+
+    def mean(self) -> Estimate | None:
+        return clustered_mean(self.values, self.videos) if self.values else None
 
 
 @dataclass(slots=True)
 class RunMetrics:
-    """Metrics of one run, without episodes that had a fault, were left, or were not judged."""
+    """Metrics of one run, without episodes that had a fault, were left, or were not judged.
+
+    Intervals are clustered by video, as those of `videogym.evaluate`.
+    """
 
     name: str
     episodes: int = 0
     recipes: dict[str, None] = field(default_factory=dict)  # identities, in the order in which they came
-    _counts: Counter[str] = field(default_factory=Counter)
-    _rewards: array[float] = field(default_factory=_numbers)
-    _tious: array[float] = field(default_factory=_numbers)
-    _turns: array[float] = field(default_factory=_numbers)
-    _frames: array[float] = field(default_factory=_numbers)
-    _costs: dict[str, array[float]] = field(default_factory=dict)  # by name of the quantity
+    _videos: dict[str, int] = field(default_factory=dict)  # by fingerprint, their numbers
+    _columns: defaultdict[str, _Column] = field(default_factory=lambda: defaultdict(_Column))
+    _turns: Counter[str] = field(default_factory=Counter)
 
     def add(self, view: EpisodeView) -> None:
         """Count an episode."""
@@ -43,74 +60,61 @@ class RunMetrics:
         self.recipes.setdefault(trace.recipe)
         if view.faults or trace.cut not in ("", "truncated") or trace.correct is None:
             return
-        self._counts += Counter(
-            right=bool(trace.correct),
-            hits=bool(view.hit),
-            with_evidence=view.hit is not None,
-            refused=view.refused_turns,
-            turns=len(view.turns),
-        )
-        self._rewards.append(trace.reward)
-        self._turns.append(len(view.turns))
-        self._frames.append(trace.frames_shown)
-        for name, value in quantities(trace.cost, trace.frames_shown, len(view.turns)).items():
-            self._costs.setdefault(name, _numbers()).append(value)
-        if view.tiou is not None:
-            self._tious.append(view.tiou)
+        self._turns += Counter(all=len(view.turns), refused=view.refused_turns)
+        values = quantities(trace.cost, trace.frames_shown, len(view.turns))
+        values |= {"right": trace.correct, "reward": trace.reward}
+        values |= {} if view.hit is None else {"hit": view.hit}
+        values |= {} if view.tiou is None else {"tiou": view.tiou}
+        video = self._videos.setdefault(trace.video.fingerprint, len(self._videos))
+        for name, value in values.items():
+            self._columns[name].add(float(value), video)
 
     @property
     def left_out(self) -> int:
         """Episodes that are in none of the metrics."""
-        return self.episodes - len(self._rewards)
+        return self.episodes - len(self._columns["right"].values)
 
     @property
     def accuracy(self) -> Estimate | None:
         """Share of the episodes that ended with the right answer."""
-        return self._share("right", len(self._rewards))
+        return self._columns["right"].share()
 
     @property
     def hit_rate(self) -> Estimate | None:
         """Share of the episodes with evidence that were shown all of it, see `videogym.evaluate.hits`."""
-        return self._share("hits", self._counts["with_evidence"])
+        return self._columns["hit"].share()
 
     @property
     def refused(self) -> Estimate | None:
         """Share of the turns that executed nothing."""
-        return self._share("refused", self._counts["turns"])
+        return proportion(self._turns["refused"], self._turns["all"]) if self._turns["all"] else None
 
     @property
     def reward(self) -> Estimate | None:
         """Mean reward of an episode."""
-        return _mean(self._rewards)
+        return self._columns["reward"].mean()
 
     @property
     def tiou(self) -> Estimate | None:
         """Mean temporal IoU of all looks with all evidence, of the episodes that have evidence."""
-        return _mean(self._tious)
+        return self._columns["tiou"].mean()
 
     @property
     def turns(self) -> Estimate | None:
         """Mean number of turns."""
-        return _mean(self._turns)
+        return self._columns["rounds"].mean()
 
     @property
     def frames(self) -> Estimate | None:
         """Mean number of frames shown."""
-        return _mean(self._frames)
+        return self._columns["frames"].mean()
 
     @property
     def costs(self) -> dict[str, Spread]:
         """What answers took, by name, see `videogym.cost.quantities`; nothing where nobody measured it."""
-        if "seconds" not in self._costs:
+        if "seconds" not in self._columns:
             return {}
-        return {name: spread(values) for name, values in self._costs.items()}
-
-    def _share(self, name: str, count: int) -> Estimate | None:
-        return proportion(self._counts[name], count) if count else None
-
-
-def _mean(values: array[float]) -> Estimate | None:
-    return mean(list(values)) if values else None
+        return {name: spread(column.values) for name, column in self._columns.items() if column.values}
 
 
 class GroupedMetrics:
