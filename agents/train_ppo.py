@@ -134,7 +134,8 @@ def make_shaping(config: Config) -> Compose:
 def make_estimator(config: Config, critic: TensorDictModule) -> BiLevelGAE | GAE:
     """Writes ``"advantage"``, ``"value_target"`` and ``"state_value"`` to a (B, K) batch."""
     if config.estimator == "gae":
-        return GAE(gamma=config.gamma, lmbda=config.lmbda, value_network=critic)
+        # Not under vmap, in which nothing can be asked of a value, such as whether it is finite.
+        return GAE(gamma=config.gamma, lmbda=config.lmbda, value_network=critic, deactivate_vmap=True)
     return BiLevelGAE(
         gamma_turn=config.gamma, lmbda_turn=config.lmbda, lmbda_token=config.lmbda, value_network=critic
     )

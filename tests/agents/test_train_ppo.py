@@ -11,7 +11,9 @@ import pytest
 import torch
 from rounding import assert_close
 from small_runs import SMALL, Table
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule
+from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from agents.compact.discrete import Acting, Checked
@@ -101,6 +103,22 @@ def test_either_estimator_trains(estimator, tmp_path: Path) -> None:
     policy = Table()
     train(replace(CONFIG, estimator=estimator), policy, tmp_path)
     assert policy.logits.isfinite().all() and policy.logits.any() and policy.worth.any()
+
+
+class Counting(Table):
+    """A table whose values depend on what it reads, as those of every real policy do."""
+
+    def forward(self, inputs: TensorDictBase) -> tuple[Tensor, Tensor]:
+        """The parameters, and the worth of each turn that is left."""
+        logits, worth = super().forward(inputs)
+        return logits, worth * inputs["turns_left"].float().reshape(worth.shape)
+
+
+@pytest.mark.parametrize("estimator", ["bilevel", "gae"])
+def test_values_that_depend_on_what_is_read_are_estimated_with(estimator: str, tmp_path: Path) -> None:
+    policy = Counting()
+    train(replace(CONFIG, estimator=estimator), policy, tmp_path)
+    assert policy.worth.abs() > 0, "its critic has learned"
 
 
 def test_equal_seeds_give_equal_weights_and_curves(tmp_path: Path) -> None:
