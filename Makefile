@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Small tensors only: a second torch thread costs more than it brings, and starves the decoder.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo demo-seeds demo-mllm lift test test-slow test-ray test-vllm test-lmms-eval test-browser test-peers check bench bench-mllm bench-gpu bench-report fuzz study prove-resume prove-ray prove-families prove-exploits prove-traces prove-kills prove-sharding docs site pictures test-wheel setup clean
+.PHONY: demo demo-seeds demo-mllm lift test test-slow test-ray test-vllm test-lmms-eval test-browser test-peers check bench bench-mllm bench-rollouts bench-gpu bench-report fuzz study prove-resume prove-ray prove-families prove-exploits prove-traces prove-kills prove-sharding docs site pictures test-wheel setup clean
 
 setup: $(STAMP)
 
@@ -74,6 +74,10 @@ bench: $(STAMP)
 
 bench-mllm: $(STAMP)
 	$(BIN)/python tests/benchmarks/bench_mllm.py
+
+# Tokens a second that are sampled, against transformers' growing cache.
+bench-rollouts: $(STAMP)
+	$(BIN)/python tests/benchmarks/bench_rollouts.py
 
 # Needs a GPU; on a machine without one it says so.
 bench-gpu: $(STAMP)

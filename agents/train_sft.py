@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +100,8 @@ class SFTOptimizerConfig(OptimizerConfig):
 @dataclass(frozen=True)
 class Config(ChatConfig):
     """Everything a run depends on, beside the weights it starts from."""
+
+    engine_version: ClassVar[int] = 1  # a run samples nothing: an evaluation takes the likeliest tokens
 
     records: str = ""
     """File or folder of examples; empty: a scripted policy demonstrates."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import nn
 from transformers import PreTrainedModel
 
 
@@ -30,6 +31,9 @@ class Family:
         seconds_in_positions: whether positions of a video advance with its seconds.
         processor: name of its processor in transformers, which vLLM reads from a checkpoint.
         video_processor: likewise, of its videos.
+        decoder_layer: class of its decoder layers, where they compute as Qwen2.5-VL's or Qwen3-VL's, under
+            the same names: `agents.models.decoding` then reads sampled tokens several times as fast as
+            transformers, which does it where there is None.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Family:
     seconds_in_positions: bool
     processor: str
     video_processor: str
+    decoder_layer: type[nn.Module] | None = None
 
 
 _FAMILIES: dict[str, Family] = {}

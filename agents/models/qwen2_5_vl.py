@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLDecoderLayer
 
 from .family import Family, register
 
@@ -15,5 +16,6 @@ FAMILY = Family(
     seconds_in_positions=True,
     processor="Qwen2_5_VLProcessor",
     video_processor="Qwen2VLVideoProcessor",
+    decoder_layer=Qwen2_5_VLDecoderLayer,
 )
 register(FAMILY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from transformers import Qwen3VLForConditionalGeneration
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextDecoderLayer
 
 from .family import Family, register
 
@@ -15,5 +16,6 @@ FAMILY = Family(
     seconds_in_positions=False,
     processor="Qwen3VLProcessor",
     video_processor="Qwen3VLVideoProcessor",
+    decoder_layer=Qwen3VLTextDecoderLayer,
 )
 register(FAMILY)

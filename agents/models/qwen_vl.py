@@ -345,10 +345,9 @@ class QwenVL(Shardable):
     def logits(self, hidden: Tensor, temperature: float) -> Tensor:
         """(..., V) float32 logits of what follows, over the temperature, with vision ids ruled out."""
         logits = self.model.lm_head(hidden).float() / temperature
-        banned = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
-        banned[list(self.vision_ids)] = True
-        # Finite, so that entropies stay finite.
-        return logits.masked_fill(banned, -1e9)
+        banned = torch.tensor(self.vision_ids, device=logits.device)
+        # Finite, so that entropies stay finite. In place: a mask over the vocabulary takes far longer.
+        return cast(Tensor, logits.index_fill_(-1, banned, -1e9))
 
     def log_probs(self, hidden: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Log-probabilities of ids and entropies of their distributions.

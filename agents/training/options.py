@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from videogym import Recipe, get_recipe
 from videogym.datasets import load_tasks
@@ -112,6 +112,8 @@ class LoopConfig:
     all groups together, which is that of the command and of stored runs; `of` and `with_options` take
     options by that name.
     """
+
+    engine_version: ClassVar[int] = 1  # of what a seed samples, where outputs of a model are sampled
 
     recipe: str | Recipe = "VIDEO_MTR/paper"
     """Recipe of all episodes, or its name, such as LONGVT/paper."""

@@ -91,6 +91,7 @@ class TrainingRun:
             "recipe": config.rules.identity,
             "algorithm": _module_name(type(config)),
             "version": VERSION,
+            "engine_version": config.engine_version,
             "config": {
                 option.name: str(option.of(config))
                 for option in options_of(type(config))
@@ -266,6 +267,10 @@ def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any], config: type
     for key in ("algorithm", "version", "recipe"):
         if theirs.get(key) != ours[key]:
             return f"{key} {theirs.get(key)!r}, this run {ours[key]!r}"
+    # Checkpoints of before there was a second one do not say it.
+    if (engine := theirs.get("engine_version", 1)) != ours["engine_version"]:
+        seeds = "a seed samples other outputs with each"
+        return f"engine version {engine}, this run {ours['engine_version']}, and {seeds}"
     old = {option.name: str(option.default) for option in options_of(config)}
     old |= {RENAMED.get(name, name): value for name, value in theirs["config"].items()}
     names = [name for name in {**old, **ours["config"]} if name not in MAY_CHANGE]

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, TypeVar
 from videogym import Recipe
 from videogym.grammars import compared
 
+from ..engines import draws
 from ..training.options import EvaluationConfig, LoopConfig, options_of
 from ..training.ranks import launched
 
@@ -85,6 +86,7 @@ class ChatConfig(LoopConfig):
     """What every training loop of a multimodal language model needs to know."""
 
     trains: ClassVar[bool] = True  # whether steps are made, which bfloat16 would lose
+    engine_version: ClassVar[int] = draws.VERSION
 
     recipe: str = "LONGVT_TINY"
     """Recipe of all episodes, or its name, such as LONGVT/paper."""

@@ -19,7 +19,7 @@ from small_chat import FAMILIES, RECIPE, TASKS, crop, image, load, make_actor, m
 from torch import Tensor
 
 from agents.collectors.rollouts import make_collector
-from agents.engines import transformers_engine
+from agents.engines import reading
 from agents.engines.transformers_engine import TransformersEngine
 from agents.models import qwen_vl
 from agents.models.padding import runs
@@ -132,7 +132,7 @@ def test_long_contexts_are_read_one_after_the_other(
     together = play(make_env(actor.model), actor, speak)
     actor.update_weights()
     shapes = spied(actor.model, monkeypatch)
-    monkeypatch.setattr(transformers_engine, "READ_AT_ONCE", 1)
+    monkeypatch.setattr(reading, "READ_AT_ONCE", 1)
     apart = play(make_env(actor.model), actor, speak)
     assert {rows for rows, length in shapes if length > 1} == {1}
     for one, other in zip(apart, together, strict=True):

@@ -160,6 +160,18 @@ def test_a_checkpoint_of_another_version_is_refused(
         make_run(tmp_path)
 
 
+def test_a_checkpoint_of_another_engine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of before there was a second version, too: they do not say what sampled."""
+    (run := make_run(tmp_path)).save(1)
+    assert run._identity.pop("engine_version") == 1
+    run.save(1)  # as earlier versions did
+    assert make_run(tmp_path).first_iteration == 1
+    expected = r"engine version 1, this run 2, and a seed samples other outputs with each; choose another"
+    monkeypatch.setattr(train_ppo.Config, "engine_version", 2)
+    with pytest.raises(CheckpointMismatch, match=expected):
+        make_run(tmp_path)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"iteration": -1}, {"iteration": "1"}, {"iteration": True}, {"turns": None}, {"config": []}],
