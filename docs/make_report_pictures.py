@@ -30,6 +30,11 @@ RECIPES = {
     "video_mtr/code": "VIDEO_MTR/code",
     "longvt/strict": "LONGVT/paper",
     "longvt/code": "LONGVT/code",
+    "video_zoomer/strict": "VIDEO_ZOOMER/paper",
+    "video_zoomer/code": "VIDEO_ZOOMER/code",
+    "paravt/strict": "PARAVT/paper",
+    "paravt/code": "PARAVT/code",
+    "eva": "EVA/code",
     "native": "DEFAULT",
 }
 THOUGHTS = (

@@ -14,6 +14,7 @@ from videogym import Answer, Crop, TextActions, VideoQAEnv
 from videogym.actions import begin, play
 from videogym.actions.structured import action_space, as_move
 from videogym.grammars import get_grammar
+from videogym.play import Game
 from videogym.recipes import DEFAULT
 from videogym.sizes import clip_tokens, frame_size, native_size, resized, tokens
 from videogym.state import Invalid, Move, Rules, Task
@@ -387,3 +388,19 @@ def test_a_coarse_look_is_coarse_in_pixels_too():
 def test_a_size_follows_from_scale_and_pixel_bound_alone():
     assert resized(OPEN, 1280, 720, 0.01) == (28, 28)
     assert resized(replace(OPEN, max_scaled_pixels=0), 1280, 720, 1.0) == (140, 84)
+
+
+def test_a_person_is_offered_the_arguments_that_are_open_and_their_look_has_them():
+    rules = replace(OPEN, skim_frames=0, crop_arguments=("frames", "scale"))
+    source = "procedural:brief_event?duration_s=60&count=2&size=64x36"
+    game = Game(VideoQAEnv(source, replace(DEFAULT, rules=rules)))
+    view = game.view()
+    assert [(one["name"], one["whole"]) for one in view["arguments"]] == [
+        ("frames", True),
+        ("scale", False),
+    ]
+    assert view["clips"][0]["pictures"] == 0  # no frame first
+    game.act(view["episode"], 0, Crop(1.0, 9.0, frames=3, scale=1.0))
+    view = game.view()
+    assert view["clips"][1]["pictures"] == 3 and view["clips"][1]["size"] == (56, 28)
+    assert view["turns"][0]["results"][0]["label"] == "1 to 9 s, 3 frames at scale 1"
