@@ -37,7 +37,9 @@ from videogym.intervals import Estimate, clustered_mean, clustered_proportion, p
 from videogym.judging import EndpointError
 
 from .engines.base import EngineError
+from .policies import evaluate_compact, is_compact, of_checkpoint
 from .tools.traces import traces_of, write_traces
+from .training.command import interruptible
 from .training.config_file import blamed, parse_with_config
 from .training.options import add_options, from_options, options_of, quiet_libraries
 from .training.ranks import (
@@ -57,7 +59,7 @@ from .vlm.config import EVALUATED_AT_ONCE, ChatConfig, tell_prompt
 from .vlm.env import ChatEnv
 from .vlm.evaluation import greedy, hits, rollout_metrics
 from .vlm.played import PlayedFiles, is_unjudged, weights_digest
-from .vlm.policy import make_actor, make_model, require_device
+from .vlm.policy import checkpoint_of, load_trained, make_actor, require_device
 from .vlm.records import Record, write_records
 from .vlm.rollouts import make_chat_env, play_tasks
 
@@ -220,7 +222,7 @@ def prepare(config: Config) -> Evaluation:
     init_distributed(config.model.device)
     require_device(config.model.device)
     try:
-        model = make_model(config, FrameStore(video_root=config.root))
+        model = load_trained(config, FrameStore(video_root=config.root))
     except (OSError, ValueError) as error:
         why = " ".join(str(error).split())  # transformers says it in several lines
         raise ValueError(f"{config.model.checkpoint} is no model that can be loaded: {why}") from error
@@ -250,7 +252,7 @@ def settings(evaluation: Evaluation) -> dict[str, Any]:
     told = {option.name: option.of(config) for option in decides}
     return told | {
         "recipe": config.rules.identity,
-        "weights": weights_digest(config.model.checkpoint),
+        "weights": weights_digest(str(checkpoint_of(config.model.checkpoint))),
         "questions": hashlib.sha256("\n".join(asked).encode()).hexdigest()[:12],
     }
 
@@ -398,11 +400,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of what was played")
+    about = "folder of what was played (default: evaluation, in the folder of the checkpoint's run)"
+    parser.add_argument("--out", type=Path, help=about)
     add_options(parser, Config, OPTIONS)
-    arguments = parse_with_config(parser)
+    arguments = parse_with_config(parser, beneath=of_checkpoint)
     quiet_libraries()
+    with interruptible(lambda: f"The same command resumes the evaluation in {arguments.out}"):
+        command(parser, arguments)
+
+
+def command(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Evaluate what the command names, write it and tell it."""
     try:
+        if arguments.out is None:
+            raise ValueError("name the folder of what was played: --out")
+        if arguments.checkpoint and is_compact(Path(arguments.checkpoint)):
+            sys.stdout.write(f"{evaluate_compact(arguments)}\n")
+            sys.stdout.write(f"The result is {arguments.out / 'result.json'}\n")
+            return
         config = from_options(Config, vars(arguments))
         if is_first():
             tell_prompt(config)

@@ -185,6 +185,21 @@ class CompactPolicy(DiscretePolicy):
         self.value = nn.Sequential(nn.Linear(2 * width + 4, width), nn.ReLU(), nn.Linear(width, 1))
 
     @torch.no_grad()
+    def described(self) -> dict[str, Any]:
+        """What `of` makes it from, without its weights, in JSON values."""
+        reader = self.reader
+        shape = {"windows": list(reader.windows), "options": reader.options, "size": list(reader.size)}
+        return {"kind": "compact", "words": list(reader.vocabulary.words), "width": self.width, **shape}
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any], store: FrameStore) -> CompactPolicy:
+        """The policy of a description, with random weights."""
+        vocabulary = Vocabulary(tuple(described["words"]))
+        width, height = described["size"]
+        windows = tuple(described["windows"])
+        reader = CompactReader(store, vocabulary, windows, described["options"], (width, height))
+        return cls(reader, described["width"])
+
     def read(self, observation: Mapping[str, Any], earlier: TensorDictBase | None = None) -> TensorDict:
         """The context, and ``features``: (N, D) frames as the encoder sees them, each encoded once."""
         context = {

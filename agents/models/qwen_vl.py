@@ -8,7 +8,7 @@ features of a frozen vision tower. Episodes, sampling and losses are not known h
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import groupby, pairwise
@@ -377,10 +377,10 @@ class QwenVL(Shardable):
         chosen = log_p.gather(-1, ids[:, None])[:, 0].clone()  # FSDP2 warns of views
         return chosen, -(log_p.exp() * log_p).sum(-1)
 
-    def save(self, folder: str) -> None:
+    def save(self, folder: str, files: Mapping[str, str] | None = None) -> None:
         """Write an ordinary checkpoint with tokenizer and processor; adapters go into the weights.
 
-        Of several ranks the first writes, and all must ask for it.
+        Of several ranks the first writes, and all must ask for it. ``files`` are texts beside, by name.
 
         Raises:
             OSError: it cannot be written, as on a full disk; an earlier one in the folder is as it was.
@@ -392,6 +392,8 @@ class QwenVL(Shardable):
             self.model.save_pretrained(unfinished, state_dict=weights)
             self.tokenizer.save_pretrained(unfinished)
             save_processor(unfinished, self.layout)
+            for name, text in (files or {}).items():
+                (unfinished / name).write_text(text, encoding="utf-8")
 
 
 def _run_again(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

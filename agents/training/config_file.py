@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ class ConfigError(ValueError):
 
 
 def parse_with_config(
-    parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None = None,
+    beneath: Callable[[argparse.Namespace], dict[str, Any]] | None = None,
 ) -> argparse.Namespace:
     """What a command reads: its defaults, over them the file of ``--config``, over both its options.
 
@@ -38,12 +40,14 @@ def parse_with_config(
     Args:
         parser: of the command; ``--config`` is added.
         arguments: of the command; None: those of this process.
+        beneath: of what was read, further options, which replace defaults and nothing else.
     """
     about = "YAML file with any of these options by name; those that are given here win (default: none)"
     parser.add_argument("--config", metavar="FILE", type=Path, help=about)
     first = argparse.ArgumentParser(add_help=False, prog=parser.prog)
-    first.add_argument("--config", type=Path)
+    first.add_argument("--config", type=Path, help=about)
     path = first.parse_known_args(arguments)[0].config
+    values: dict[str, Any] = {}
     if path is not None:
         try:
             values = read_config_file(path, parser)
@@ -52,6 +56,11 @@ def parse_with_config(
         parser.set_defaults(**values)
         for action in _actions(parser).values():
             action.required = action.required and action.dest not in values
+    if beneath is not None:
+        try:
+            parser.set_defaults(**{**beneath(parser.parse_args(arguments)), **values})
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
     return parser.parse_args(arguments)
 
 

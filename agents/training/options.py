@@ -54,6 +54,10 @@ class RuntimeConfig:
     stand."""
     checkpoint_every: int = 10
     """Iterations between checkpoints; there is one after the last."""
+    keep_checkpoints: int = 1
+    """Number of newest checkpoints that are kept; beside ``checkpoint`` they are in ``checkpoints``."""
+    keep_best: bool = False
+    """Keep also the checkpoint of the best evaluation, by accuracy, or by reward where there is none."""
     logger: Literal["csv", "tensorboard"] = "csv"
     """Where learning curves go: a CSV file, or TensorBoard."""
     threads: int = 1

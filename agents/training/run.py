@@ -30,14 +30,15 @@ from .archive import UnreadableCheckpoint, load_archive, read_metadata, write_ar
 from .config_file import config_text
 from .interruption import Interrupted, Interruption
 from .options import RENAMED, LoopConfig, options_of
+from .provenance import KEY, provenance
 from .ranks import all_gather_object, broadcast_from_rank0, is_first, launched
 from .sharding import FullStateDict, full_tensor
-from .staging import remove, sweep, whole_file
+from .staging import link, remove, sweep, whole_file
 
 VERSION = 1  # of what a checkpoint holds
 MAY_CHANGE = (  # from one part of a run to the next
     *("recipe", "prompt_file", "iterations", "collector", "workers", "eval_every", "eval_episodes"),
-    *("eval_tasks", "checkpoint_every", "logger", "threads", "video_root"),
+    *("eval_tasks", "checkpoint_every", "keep_checkpoints", "keep_best", "logger", "threads", "video_root"),
     *("judge", "judge_model", "judge_cache", "judge_deadline_s"),  # the recipe's identity tells the judge
     # What fits into memory; sums are then made in another order, and bits differ.
     *("micro_batch_size", "max_concurrent_rollouts", "share_prefixes", "gradient_checkpointing", "device"),
@@ -57,9 +58,10 @@ class RunDiverged(RuntimeError):
 class TrainingRun:
     """One training run in a folder.
 
-    The folder holds ``log/`` (curves), ``checkpoint`` (the newest), ``config.yaml`` (the config, as a file
-    for ``--config``), ``prompt.toml`` where the recipe has a prompt, ``judge.json`` where a judge is named,
-    and nothing else. A folder with a checkpoint is resumed.
+    The folder holds ``log/`` (curves), ``checkpoint`` (the newest), ``best`` and ``checkpoints/`` where
+    these are kept, ``config.yaml`` (the config, as a file for ``--config``), ``prompt.toml`` where the
+    recipe has a prompt, ``judge.json`` where a judge is named, and nothing else. A folder with a checkpoint
+    is resumed.
 
     Args:
         config: of the run.
@@ -102,6 +104,7 @@ class TrainingRun:
         self.evaluate = evaluate
         self.evaluated: Mapping[str, float] = {}  # the last figures; none before there were any
         out.mkdir(parents=True, exist_ok=True)
+        self.best: float | None = None  # score of the best evaluation
         self.first_iteration, self.turns, self.seconds = self._resume()
         if is_first():
             with whole_file(out / "config.yaml") as file:
@@ -134,6 +137,8 @@ class TrainingRun:
             load_archive(path, self._parts)
         for part in self._shards:
             part.scatter()
+        best = found.get("best")
+        self.best = best if isinstance(best, float) else None
         return found["iteration"], found["turns"], found["seconds"]
 
     def _found(self) -> dict[str, Any] | None:
@@ -207,14 +212,33 @@ class TrainingRun:
         self.seconds = time.monotonic() - self._started
         total = {"turns_total": self.turns, "seconds_total": self.seconds, "seconds_iteration": seconds}
         self.log(iteration, {**values, **spans, **total})
-        if saved := self.is_due(iteration, self.config.runtime.checkpoint_every):
+        best = self.config.runtime.keep_best and self._is_best(iteration)
+        if saved := best or self.is_due(iteration, self.config.runtime.checkpoint_every):
             self.save(iteration + 1)
+            if best and is_first():
+                link(self.out / "checkpoint", self.out / "best")
         if any(all_gather_object(self._interruption.asked)):
             self._bar.close()
             self._interruption.release()
             if not saved:
                 self.save(iteration + 1)
             raise Interrupted
+
+    def _is_best(self, iteration: int) -> bool:
+        """Whether this iteration's evaluation is the best so far, which it then is."""
+        names = [name for name in ("eval_accuracy", "eval_reward") if name in self.evaluated]
+        if not names or not self.is_due(iteration, self.config.evaluation.eval_every):
+            return False
+        score = float(self.evaluated[names[0]])
+        if self.best is not None and score <= self.best:
+            return False
+        self.best = score
+        return True
+
+    def provenance(self, iteration: int) -> dict[str, Any]:
+        """What a checkpoint of so many iterations knows of its training."""
+        algorithm = str(self._identity["algorithm"])
+        return provenance(self.config, algorithm, iteration, self.evaluated, self.policy)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Append one point to every named curve."""
@@ -234,9 +258,14 @@ class TrainingRun:
             part.gather()
         if not is_first():
             return
-        progress = {"iteration": iteration, "turns": self.turns, "seconds": self.seconds}
+        progress = {"iteration": iteration, "turns": self.turns, "seconds": self.seconds, "best": self.best}
         states = {name: part.state_dict() for name, part in self._parts.items()}
-        write_archive(self.out / "checkpoint", states, {**self._identity, **progress})
+        about = {**self._identity, **progress, KEY: self.provenance(iteration)}
+        write_archive(self.out / "checkpoint", states, about)
+        if (kept := self.config.runtime.keep_checkpoints) > 1:
+            link(self.out / "checkpoint", self.out / "checkpoints" / f"{iteration:06d}")
+            for old in sorted((self.out / "checkpoints").glob("[0-9]*"))[:-kept]:
+                old.unlink()
 
 
 def _contents(memory: nn.Module) -> str:

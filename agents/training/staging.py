@@ -81,6 +81,24 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(staged, ignore_errors=True)
 
 
+def link(source: Path, path: Path) -> None:
+    """Give a whole file a second name, in place of one that was there; a copy where files have one name.
+
+    Raises:
+        OSError: a copy cannot be written, as on a full disk; what was there is still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent)
+    staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    try:
+        os.link(source, staged)
+    except OSError:  # a file system without links
+        with source.open("rb") as old, whole_file(path) as new:
+            shutil.copyfileobj(old, new)
+        return
+    os.replace(staged, path)
+
+
 def sweep(folder: str | Path) -> None:
     """Remove what killed writers left in a folder; what somebody is writing, and all else, stays."""
     try:

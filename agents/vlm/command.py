@@ -16,6 +16,7 @@ from ..engines.base import EngineError
 from ..training.command import interruptible, one_line, saved_so_far
 from ..training.config_file import parse_with_config
 from ..training.options import add_options, options_of, quiet_libraries, read_config
+from ..training.provenance import files_of
 from ..training.ranks import (
     broadcast_from_rank0,
     destroy_process_group,
@@ -109,14 +110,15 @@ def _run(
         parser.error(f"--server: {error}")
     try:
         run = train(config, actor, arguments.out, is_first())
-        values = run.evaluated or run.evaluate()
+        run.evaluated = run.evaluated or run.evaluate()
+        values = run.evaluated
     except (EngineError, EndpointError) as error:
         if isinstance(error, EngineError) and not server:
             raise
         sys.exit(f"{error}\nThe same command resumes the run in {arguments.out}")
     finally:
         actor.engine.close()
-    actor.model.save(str(arguments.out / "model"))
+    actor.model.save(str(arguments.out / "model"), files_of(run.provenance(config.iterations)))
     if is_first():
         told = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
         sys.stdout.write(f"{told}\nThe checkpoint is {arguments.out / 'model'}\n")

@@ -104,9 +104,9 @@ def _require_same(path: Path, settings: dict[str, Any]) -> None:
 
 
 def weights_digest(checkpoint: str) -> str:
-    """What changes when files of a checkpoint are written anew; "" where it is no folder."""
+    """What changes when files of a checkpoint are written anew; "" where there are none."""
     folder = Path(checkpoint)
-    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    files = sorted(path for path in (folder, *folder.rglob("*")) if path.is_file())
     stats = [(str(path.relative_to(folder)), path.stat()) for path in files]
     told = ";".join(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in stats)
     return hashlib.sha256(told.encode()).hexdigest()[:12] if stats else ""

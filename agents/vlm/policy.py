@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -16,6 +17,8 @@ from ..engines.vllm_common import MIN_TEMPERATURE
 from ..engines.vllm_http import HTTPEngine
 from ..models.qwen_vl import QwenVL
 from ..models.visuals import FrameReader
+from ..training.archive import UnreadableCheckpoint, load_archive
+from ..training.provenance import options_of_run, read_provenance
 from ..training.ranks import launched
 from ..training.sharding import fully_shard_model
 from .actor import ChatActor
@@ -49,6 +52,37 @@ def make_model(config: ChatConfig, store: FrameReader) -> QwenVL:
     # Shards go to the device, not the whole.
     shards = launched() and config.trains
     return apply_adapters(config, model if shards else model.to(config.model.device))
+
+
+def checkpoint_of(name: str) -> Path:
+    """The model or else the archive of a run's folder; all else is itself."""
+    path = Path(name)
+    inner = [path / part for part in ("model", "checkpoint") if (path / part).exists()]
+    return inner[0] if inner and not (path / "config.json").exists() else path
+
+
+def load_trained(config: ChatConfig, store: FrameReader) -> QwenVL:
+    """The model of a checkpoint of ours or of others.
+
+    Args:
+        config: whose checkpoint is a folder or name of a model, the folder of a run, or the archive of one.
+        store: resolves frames.
+
+    Raises:
+        UnreadableCheckpoint: an archive is damaged, or does not say which model it was trained from.
+        ValueError, OSError: as `QwenVL.from_pretrained`.
+    """
+    path = checkpoint_of(config.model.checkpoint)
+    if not path.is_file():
+        return make_model(config.with_options(checkpoint=str(path)) if path.exists() else config, store)
+    trained = read_provenance(path)
+    if trained is None:
+        raise UnreadableCheckpoint(f"{path} does not say which model it was trained from")
+    options = options_of_run(trained)
+    own = {name: options[name] for name in ("checkpoint", "lora_rank", "freeze_vision")}
+    model = make_model(config.with_options(**own), store)
+    load_archive(path, {"policy": model})
+    return model
 
 
 def _computes_lower(config: ChatConfig) -> bool:

@@ -1,0 +1,215 @@
+"""Checkpoints know what they were trained under: loaded and evaluated with nothing repeated."""
+
+# ruff: noqa: D103
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import SMALL, Table
+
+from agents import evaluate, train_ppo, train_sft
+from agents.compact.run import make_compact
+from agents.policies import load_policy
+from agents.training.archive import UnreadableCheckpoint, read_metadata
+from agents.training.provenance import TRAINED_FILE, model_card, read_provenance, recipe_of
+from agents.vlm.command import command_line
+from videogym.evaluate import evaluate as play
+
+TASKS = "procedural:brief_event?level=0&duration_s=60&fps=4&size=64x48&count=6"
+WORDS = 'system = "Stand-in."\nquestion = "{frames}{question}\\n{options}\\n{path}"\n'
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *options: object) -> None:
+    monkeypatch.setattr("sys.argv", ["agents.evaluate", *map(str, options)])
+    evaluate.main()
+
+
+@pytest.fixture(scope="module")
+def language_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SFT for three steps, with a window and a prompt file that is gone afterwards."""
+    folder = tmp_path_factory.mktemp("sft")
+    words = folder / "words.toml"
+    words.write_text(WORDS, encoding="utf-8")
+    few = {"eval_episodes": 3, "demonstrated_tasks": 2, "groups": 1, "max_new_tokens": 5, "window": 2}
+    options = {"tasks": f"{TASKS}&split=train", "eval_tasks": f"{TASKS}&split=val", "iterations": 3}
+    more = {"eval_every": 1, "keep_checkpoints": 2, "checkpoint_every": 1, "prompt_file": words}
+    named = [f"--{k.replace('_', '-')}={v}" for k, v in {**few, **options, **more}.items()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["agents.train_sft", *named, "--keep-best", "--out", str(folder / "run")])
+        command_line("", train_sft.Config, train_sft.train, folder / "run")
+    words.unlink()
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def compact_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PPO of our compact policy for two iterations."""
+    out = tmp_path_factory.mktemp("ppo") / "run"
+    config = train_ppo.Config.of(**{**SMALL, "keep_best": True, "eval_every": 1})
+    train_ppo.train(config, make_compact(config), out)
+    return out
+
+
+def last(run: Path, curve: str) -> float:
+    """The last point of a curve, as it was logged."""
+    return float((run / "log/scalars" / f"{curve}.csv").read_text().splitlines()[-1].split(",")[1])
+
+
+@pytest.mark.parametrize("part", ["model", ""])
+def test_a_language_model_is_evaluated_with_nothing_repeated(
+    part: str,
+    language_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Tasks, recipe, prompt, window and lengths are the run's: so are the figures it logged last."""
+    command(monkeypatch, "--checkpoint", language_run / part)
+    said = capsys.readouterr()
+    trained = read_provenance(language_run)
+    assert trained is not None
+    assert f"3 episodes of {trained['recipe']['identity']}" in said.out
+    assert "system: no published text known here" in said.err and "trained under" not in said.err
+    found = json.loads((language_run / "evaluation" / "metrics.json").read_text())
+    text = json.dumps(found)
+    for name in ("accuracy", "reward", "turns", "tokens"):
+        assert trained["evaluated"][f"eval_{name}"] == pytest.approx(last(language_run, f"eval_{name}"))
+        assert str(name) in text
+    policy = load_policy(language_run / part)
+    report = play(policy, policy.make_env(), episodes=3)
+    assert report.accuracy is not None
+    assert report.accuracy.mean == pytest.approx(trained["evaluated"]["eval_accuracy"])
+    assert report.turns.mean == pytest.approx(trained["evaluated"]["eval_turns"])
+    assert report.reward.mean == pytest.approx(trained["evaluated"]["eval_reward"])
+
+
+def test_what_is_named_wins(
+    language_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "e.yaml"
+    config.write_text(f"episodes: 1\nout: {tmp_path / 'x'}\n", encoding="utf-8")
+    options = ("--checkpoint", language_run / "model", "--recipe", "VIDEO_MTR_TINY", "--config", config)
+    words = tmp_path / "words.toml"
+    words.write_text('system = "Another."', encoding="utf-8")
+    command(monkeypatch, *options, "--prompt-file", words)
+    assert "1 episodes of VIDEO_MTR_TINY@" in capsys.readouterr().out
+    assert (tmp_path / "x" / "traces.jsonl").exists()
+
+
+def test_archives_of_a_language_model_are_policies_too(language_run: Path) -> None:
+    """The best one and the newest two; the newest has the weights of ``model``."""
+    assert sorted(path.name for path in (language_run / "checkpoints").iterdir()) == ["000002", "000003"]
+    assert read_metadata(language_run / "best")["iteration"] in (1, 2, 3)
+    newest, model = (load_policy(language_run / name) for name in ("checkpoints/000003", "model"))
+    states: list[Any] = [policy._act.actor.model.state_dict() for policy in (newest, model)]
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+
+
+def test_a_model_folder_says_all_of_itself(language_run: Path) -> None:
+    card = (language_run / "model" / "README.md").read_text(encoding="utf-8")
+    trained = read_provenance(language_run / "model")
+    assert trained is not None and card == model_card(trained)
+    assert recipe_of(trained).prompt is not None
+    assert card.startswith("---\nlibrary_name: transformers\n") and "base_model" not in card
+    for name in ("identity", "name"):
+        assert trained["recipe"][name] in card
+    assert trained["config"]["window"] == 2 and trained["pixels"]["max"] == 56 * 56
+    assert (language_run / "model" / "prompt.toml").exists()
+
+
+def test_a_compact_policy_is_evaluated_with_nothing_repeated(
+    compact_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the folder, its checkpoint or the best one: the figures that were logged."""
+    command(monkeypatch, "--checkpoint", compact_run)
+    said = capsys.readouterr().out
+    trained = read_provenance(compact_run)
+    assert trained is not None and "accuracy" in said
+    for place in ("", "checkpoint"):
+        policy = load_policy(compact_run / place)
+        report = play(policy, policy.make_env(), episodes=trained["config"]["eval_episodes"])
+        assert report.accuracy is not None
+        assert report.accuracy.mean == pytest.approx(last(compact_run, "eval_accuracy"))
+        assert report.reward.mean == pytest.approx(last(compact_run, "eval_reward"))
+        assert "\n".join(str(report).splitlines()[:4]) in said, "the command prints the report"
+    assert json.loads((compact_run / "evaluation" / "result.json").read_text())
+
+
+def test_the_best_stays_the_best(tmp_path: Path) -> None:
+    """Scores 0.2, 0.6, 0.4 and, resumed, 0.5: the second stays; equal scores keep the earlier one."""
+    scores = iter([0.2, 0.6, 0.4, 0.5, 0.6])
+
+    def found() -> dict[str, float]:
+        return {"eval_accuracy": next(scores), "eval_reward": 9.0}
+
+    def run(iterations: int) -> None:
+        usual = {**SMALL, "iterations": iterations, "eval_every": 1, "keep_best": True}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("agents.train_ppo.Evaluator", lambda *_: found)
+            train_ppo.train(train_ppo.Config.of(**usual), Table(), tmp_path)
+
+    run(3)
+    assert read_metadata(tmp_path / "best")["iteration"] == 2
+    run(5)
+    assert read_metadata(tmp_path / "best")["iteration"] == 2
+    assert read_metadata(tmp_path / "checkpoint")["iteration"] == 5
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_policy_of_ones_own_is_given(tmp_path: Path) -> None:
+    config = train_ppo.Config.of(**SMALL)
+    trained = Table()
+    train_ppo.train(config, trained, tmp_path)
+    with pytest.raises(UnreadableCheckpoint, match="is of a policy of your own"):
+        load_policy(tmp_path)
+    loaded = load_policy(tmp_path, policy := Table())
+    assert torch.equal(policy.logits, trained.logits) and loaded.config.rules == config.rules
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": 2}, "is of version 2, this code reads 1"),
+        ({"config": None}, "config is None"),
+        ({"recipe": {"name": "MINE", "identity": "MINE@0"}}, "trained under the recipe MINE@0: unknown"),
+        (
+            {"recipe": {"name": "DEFAULT", "identity": "DEFAULT@0"}},
+            "trained under the recipe DEFAULT@0",
+        ),
+        ("{", "does not say what was trained"),
+    ],
+)
+def test_what_cannot_be_believed_is_one_line(
+    change: Any,
+    said: str,
+    language_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trained = json.loads((language_run / "model" / TRAINED_FILE).read_text(encoding="utf-8"))
+    text = change if isinstance(change, str) else json.dumps({**trained, **change})
+    (tmp_path / TRAINED_FILE).write_text(text, encoding="utf-8")
+    with pytest.raises(UnreadableCheckpoint, match=said):
+        load_policy(tmp_path)
+    if "recipe" in change:
+        return  # the command may be told another
+    with pytest.raises(SystemExit) as ended:
+        command(monkeypatch, "--checkpoint", tmp_path)
+    assert ended.value.code == 2 and said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_folder_that_knows_nothing_has_to_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UnreadableCheckpoint, match="does not say what it was trained under"):
+        load_policy(tmp_path)
+    for options, said in ((("--checkpoint", tmp_path), "--out"), ((), "--out")):
+        with pytest.raises(SystemExit) as ended:
+            command(monkeypatch, *options)
+        assert ended.value.code == 2 and said in capsys.readouterr().err
