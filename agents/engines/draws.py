@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 VERSION = 2
-"""Of what a seed draws; a run goes on with the version it began with. 1 was `torch.multinomial`."""
+"""Of what a seed draws; a run is resumed by the version that it began with. 1 was `torch.multinomial`."""
 
 
 def uniforms(rows: int, steps: int) -> Tensor:

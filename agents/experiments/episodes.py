@@ -70,7 +70,7 @@ def course(record: Record, task: Task) -> Course:
     )
 
 
-def figures(courses: Sequence[Course]) -> dict[str, float | None]:
+def metrics(courses: Sequence[Course]) -> dict[str, float | None]:
     """Shares and means over episodes.
 
     Returns:
@@ -83,7 +83,7 @@ def figures(courses: Sequence[Course]) -> dict[str, float | None]:
         ValueError: there is no episode.
     """
     if not courses:
-        raise ValueError("figures need at least one episode")
+        raise ValueError("metrics need at least one episode")
 
     def share(values: Iterable[float]) -> float | None:
         found = list(values)
@@ -112,7 +112,7 @@ def figures(courses: Sequence[Course]) -> dict[str, float | None]:
 def curves(
     folder: Path, task: Callable[[str], Task], recipe: str, tokenizer: str
 ) -> dict[str, list[float | None]]:
-    """`figures` of the rollouts of a run, one value an iteration.
+    """`metrics` of the rollouts of a run, one value an iteration.
 
     Args:
         folder: of the run's records, a file an iteration.
@@ -124,6 +124,6 @@ def curves(
     for path in sorted(folder.glob("*.jsonl")):
         records = read_records(path, recipe, tokenizer)
         rows = [course(one, task(one.task_id)) for one in records if not one.abort_reason]
-        for name, value in figures(rows).items() if rows else ():
+        for name, value in metrics(rows).items() if rows else ():
             found.setdefault(name, []).append(value)
     return found

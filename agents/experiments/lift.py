@@ -60,7 +60,7 @@ from ..vlm.records import Record, fingerprint
 from ..vlm.rollouts import make_chat_env, play_tasks
 from ..vlm.tiny import tiny_checkpoint
 from .demo_mllm import EVENT_S, SIZES, TASKS, Grey, Stage, described, result, skim
-from .episodes import course, curves, figures
+from .episodes import course, curves, metrics
 
 TESTED = 500  # held-out questions
 HASTY = 0.6  # share of the demonstrations of the cold start
@@ -266,7 +266,7 @@ def measure(config: ChatConfig, checkpoint: Path, split: str = "test") -> dict[s
 
     Returns:
         By way of answering, ``greedy``, ``sampled``, ``blind``, ``blind_sampled``, ``skim``: whether each
-        task was answered ``right``, and `agents.experiments.episodes.figures`.
+        task was answered ``right``, and `agents.experiments.episodes.metrics`.
     """
     tasks_of = config.evaluation.eval_tasks.replace("split=val", f"split={split}")
     config = config.with_options(checkpoint=str(checkpoint), eval_tasks=tasks_of)
@@ -290,7 +290,7 @@ def measure(config: ChatConfig, checkpoint: Path, split: str = "test") -> dict[s
         records = list(play_tasks(env, answer, [task.task_id for task in tasks], at_once=100))
         env.env.close()
         rows = [course(*pair) for pair in zip(records, tasks, strict=True) if not pair[0].abort_reason]
-        found[name] = {"right": [bool(record.success) for record in records], **figures(rows)}
+        found[name] = {"right": [bool(record.success) for record in records], **metrics(rows)}
     return found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_chat import record
 
-from agents.experiments.episodes import Course, course, curves, figures
+from agents.experiments.episodes import Course, course, curves, metrics
 from agents.models.visuals import WHOLE_FRAME, Visual
 from agents.vlm.records import Record, TurnRecord, write_records
 from videogym import Segment, Task
@@ -79,7 +79,7 @@ def test_a_search_compares_places() -> None:
     assert not course(episode((1.0,), first="green"), TASK).searched
 
 
-def test_figures_are_shares_of_episodes() -> None:
+def test_metrics_are_shares_of_episodes() -> None:
     """Four episodes by hand: met and right, met and wrong, missed and right, never looked and wrong."""
     rows = [
         course(episode((51.0,), first="green green yes"), TASK),
@@ -87,7 +87,7 @@ def test_figures_are_shares_of_episodes() -> None:
         course(episode((1.0,)), TASK),
         course(episode(right=False), TASK),
     ]
-    found = figures(rows)
+    found = metrics(rows)
     assert found["accuracy"] == 0.5 and found["met"] == 0.5 and found["first_look_met"] == 0.5
     assert found["right_if_met"] == 0.5 and found["right_if_missed"] == 0.5
     assert found["looked_never"] == 0.25 and found["guessed"] == 0.5 and found["looked_everywhere"] == 0
@@ -96,13 +96,13 @@ def test_figures_are_shares_of_episodes() -> None:
         found["looked_again"] == 0.0 and found["look_s"] == 0.0
     )  # one look missed, and none has two frames
     assert found["looks"] == 0.75 and found["turns"] == 1.75 and found["tokens"] == 5.25
-    assert figures(rows[:2])["right_if_missed"] is None
+    assert metrics(rows[:2])["right_if_missed"] is None
 
 
 def test_what_cannot_be_counted_is_refused() -> None:
     """No episode, one that was cut, and one of another task."""
     with pytest.raises(ValueError, match="at least one"):
-        figures([])
+        metrics([])
     with pytest.raises(ValueError, match=r"task 'a'.*'b'"):
         course(episode(task_id="b"), TASK)
     with pytest.raises(ValueError, match="cut by 'context'"):
@@ -129,5 +129,5 @@ def test_looking_again_counts_where_the_first_look_missed() -> None:
     """Of three that missed one looks again; looks of 20 and of 10 seconds are 15 long."""
     missed = [course(episode((0.0, 5.0)), TASK)] * 2
     again, hit = course(episode((0.0, 20.0), (48.0, 58.0)), TASK), course(episode((51.0,), (0.0,)), TASK)
-    found = figures([*missed, again, hit])
+    found = metrics([*missed, again, hit])
     assert found["looked_again"] == pytest.approx(1 / 3, abs=1e-4) and again.look_s == 15.0
