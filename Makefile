@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Small tensors only: a second torch thread costs more than it brings, and starves the decoder.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo demo-seeds demo-mllm lift test test-slow test-ray test-vllm test-lmms-eval test-browser test-peers check bench bench-mllm bench-rollouts bench-gpu bench-report fuzz study prove-resume prove-ray prove-families prove-exploits prove-traces prove-kills prove-sharding docs site pictures test-wheel setup clean
+.PHONY: demo demo-seeds demo-mllm lift test test-slow test-ray test-vllm test-lmms-eval test-browser test-peers check bench bench-mllm bench-rollouts bench-gpu bench-report fuzz study prove-resume prove-ray prove-families prove-planted prove-exploits prove-traces prove-kills prove-sharding docs site pictures test-wheel setup clean
 
 setup: $(STAMP)
 
@@ -112,6 +112,10 @@ test-peers: $(VENV)/.peers
 # Two thousand tasks of every family: what text, the skim and an oracle make of them.
 prove-families: $(STAMP)
 	$(BIN)/python tests/benchmarks/prove_families.py
+
+# Two thousand tasks of every family planted into real footage: what is seen, pixels, times and cost.
+prove-planted: $(STAMP)
+	$(BIN)/python tests/benchmarks/prove_planted.py
 
 # Two thousand episodes of policies that would be paid for nothing.
 prove-exploits: $(STAMP)
