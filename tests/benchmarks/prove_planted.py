@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from videogym import Answer, Task, VideoQAEnv
 from videogym.datasets import PlantedTasks
-from videogym.datasets.planted_families import CORNERS, SHAPES, WORDS, PlantedFamily
+from videogym.datasets.planted_families import INSET_CORNERS, SHAPES, WORDS, PlantedFamily
 from videogym.evaluate import Estimate, proportion
 from videogym.state import State
 from videogym.testing.footage import CLIPS, write_mixture
@@ -249,7 +249,7 @@ def read_corner(task: Task, seen: Sequence[Seen]) -> str | None:
         if all((edge > 200).mean() > 0.95 for edge in edges):
             height, width = one.image.shape[:2]
             right, low = (one.columns.mean() > width / 2), (one.rows.mean() > height / 2)
-            return next(name for name, place in CORNERS.items() if place == (int(right), int(low)))
+            return next(name for name, place in INSET_CORNERS.items() if place == (int(right), int(low)))
     return None
 
 

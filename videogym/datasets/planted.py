@@ -19,7 +19,7 @@ from random import Random
 from typing import Any, cast, get_args
 
 from videogym.datasets.planted_families import (
-    MAX_EVENT_SHARE,
+    MAX_PLANTED_SHARE,
     MIN_DURATION_S,
     PICTURE_SUFFIXES,
     PLANTED_LEVELS,
@@ -295,7 +295,7 @@ class PlantedTasks(Tasks):
             return (
                 f"{meta.duration_s:g} s, at least {MIN_DURATION_S:g} s are needed unless event_s is given"
             )
-        if self.event_s is not None and self.event_s > meta.duration_s * MAX_EVENT_SHARE:
+        if self.event_s is not None and self.event_s > meta.duration_s * MAX_PLANTED_SHARE:
             return f"{meta.duration_s:g} s, too short for insertions of {self.event_s:g} s"
         if self.family == "detail" and meta.width * meta.height < MIN_DETAIL_PIXELS:
             return f"{meta.width}x{meta.height}, at least {MIN_DETAIL_PIXELS} pixels are needed"

@@ -38,7 +38,7 @@ PlantedFamily = Literal[
 ]
 
 MIN_DURATION_S = 120.0  # below it an insertion that a pool of 128 meets does not hide from a skim of 32
-MAX_EVENT_SHARE = 1 / 40  # of the video, so that all insertions of a task find room
+MAX_PLANTED_SHARE = 1 / 40  # of the video, so that all insertions of a task find room
 PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 SHAPES: dict[str, InsertionKind] = {
     "circle": "ellipse",
@@ -51,7 +51,7 @@ COLOURS = tuple(EVENT_COLOURS)[:6]
 BAR_COLOURS = tuple(colour for colour in SCENE_COLOURS if colour not in ("black", "grey"))
 BAR_WIDTH = 0.10  # of the frame's width
 NUM_BARS = 8
-CORNERS = {"top left": (0, 0), "top right": (1, 0), "bottom left": (0, 1), "bottom right": (1, 1)}
+INSET_CORNERS = {"top left": (0, 0), "top right": (1, 0), "bottom left": (0, 1), "bottom right": (1, 1)}
 WORDS = (
     *("anchor", "apple", "barrel", "basket", "beaver", "bottle", "bridge", "candle", "canyon", "castle"),
     *("cherry", "circus", "copper", "cotton", "dragon", "falcon", "feather", "forest", "garden", "ginger"),
@@ -359,7 +359,7 @@ def _detail(sheet: Sheet) -> Question:
 
 
 def _inset(sheet: Sheet) -> Question:
-    rng, (path, meta), corner = sheet.rng, sheet.other, sheet.rng.choice(list(CORNERS))
+    rng, (path, meta), corner = sheet.rng, sheet.other, sheet.rng.choice(list(INSET_CORNERS))
     seconds = sheet.length * sheet.meta.duration_s / sheet.meta.num_frames
     start_s = round(rng.uniform(0.0, max(meta.duration_s - seconds, 0.0)), 3)
     how: dict[str, Any] = {
@@ -370,19 +370,19 @@ def _inset(sheet: Sheet) -> Question:
     }
     target = sheet.plant("video", box=_corner_box(sheet, corner), **how)
     for colour in rng.sample(COLOURS, sheet.level.distractors):
-        place = _corner_box(sheet, rng.choice(list(CORNERS)))
+        place = _corner_box(sheet, rng.choice(list(INSET_CORNERS)))
         sheet.plant(rng.choice(list(SHAPES.values())), colour, box=place)
     return Question(
         text="For a moment another video runs in a corner of the picture. In which corner?",
         right=corner,
-        wrong=tuple(other for other in CORNERS if other != corner),
+        wrong=tuple(other for other in INSET_CORNERS if other != corner),
         evidence=(sheet.segment(target),),
     )
 
 
 def _corner_box(sheet: Sheet, corner: str) -> Box:
     side = min(sheet.level.side, 0.45)
-    x0, y0 = (0.02 + at * (0.96 - side) for at in CORNERS[corner])
+    x0, y0 = (0.02 + at * (0.96 - side) for at in INSET_CORNERS[corner])
     return x0, y0, x0 + side, y0 + side
 
 
