@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def run_apart(
     processes: int = 1,
 ) -> Run:
     """A run in a process of its own, or in several as ``accelerate launch`` starts them."""
-    launch = ["accelerate.commands.launch", "--cpu", "--num_processes", str(processes), "-m"]
+    launch = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes), "-m"]
     command = [sys.executable, "-m", *(launch if processes > 1 else []), "lmms_eval"]
     done = subprocess.run(
         [*command, *arguments(folder, tasks, model, *more)],
@@ -87,5 +88,6 @@ def run_apart(
         text=True,
         check=False,
         timeout=1800,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true"},  # `--cpu` starts one process, whatever is said
     )
     return Run(done.returncode, done.stdout + done.stderr, folder)
