@@ -7,15 +7,18 @@ nothing is downloaded. Put your own classes of transformers in its place.
 from __future__ import annotations
 
 import tempfile
-from pathlib import Path
 
-import torch
-from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
-from agents.models.checkpoints import save_processor
 from agents.models.family import Family, register
-from agents.models.qwen_vl import QwenVL, patch_layout
-from agents.models.tiny_qwen import tiny_config, train_tokenizer
+from agents.models.qwen2_5_vl import tiny_config
+from agents.models.qwen_vl import QwenVL
+from agents.models.tiny_qwen import build_tiny_qwen
 from agents.vlm.config import ChatConfig
 from agents.vlm.evaluation import rollout_metrics
 from agents.vlm.policy import make_actor, make_model
@@ -38,6 +41,12 @@ class OwlForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
     config_class = OwlConfig
 
 
+def tiny(tokenizer: PreTrainedTokenizerFast, hidden_size: int, vision_size: int, layers: int) -> OwlConfig:
+    """What a tiny one is: Qwen2.5-VL's numbers under this name."""
+    numbers = tiny_config(tokenizer, hidden_size, vision_size, layers).to_dict()
+    return OwlConfig(**{**numbers, "model_type": "owl_vl"})
+
+
 AutoConfig.register("owl_vl", OwlConfig)
 register(
     Family(
@@ -49,25 +58,16 @@ register(
         seconds_in_positions=True,
         processor="Qwen2_5_VLProcessor",
         video_processor="Qwen2VLVideoProcessor",
+        tiny=tiny,
     )
 )
-
-
-def build(folder: Path) -> None:
-    """A checkpoint with random weights, as ``save_pretrained`` writes it."""
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer(corpus(VideoQAEnv(TASKS, "LONGVT_TINY"), episodes=4), 700)
-    numbers = tiny_config(tokenizer, 64, 32, 2).to_dict()
-    model = OwlForConditionalGeneration(OwlConfig(**{**numbers, "model_type": "owl_vl"}))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    save_processor(folder, patch_layout(model.config))
 
 
 def main() -> None:
     """Play two episodes with it."""
     with tempfile.TemporaryDirectory() as folder:
-        build(Path(folder))
+        words = corpus(VideoQAEnv(TASKS, "LONGVT_TINY"), episodes=4)
+        build_tiny_qwen(folder, words, family="owl_vl", vocab_size=700)
         config = ChatConfig.of(checkpoint=folder, tasks=TASKS, max_new_tokens=8)
         model: QwenVL = make_model(config, FrameStore())
         env = make_chat_env(config, model, TASKS, groups=2)

@@ -7,11 +7,12 @@ three axes of rotary positions, and `transformers`' names of its parts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 
 class WrongCheckpoint(ValueError):
@@ -34,6 +35,8 @@ class Family:
         decoder_layer: class of its decoder layers, where they compute as Qwen2.5-VL's or Qwen3-VL's, under
             the same names: `agents.models.decoding` then reads sampled tokens several times as fast as
             transformers, which does it where there is None.
+        tiny: configuration of a tiny one, from its tokenizer, the widths of the language model and of the
+            vision tower, and the number of layers; None: no tiny one is made.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Family:
     processor: str
     video_processor: str
     decoder_layer: type[nn.Module] | None = None
+    tiny: Callable[[PreTrainedTokenizerFast, int, int, int], PretrainedConfig] | None = None
 
 
 _FAMILIES: dict[str, Family] = {}

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
-from transformers import Qwen3VLForConditionalGeneration
+from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextDecoderLayer
 
 from .family import Family, register
+from .tiny_numbers import HEAD, text_numbers, vision_numbers, vision_tokens
+
+
+def tiny_config(
+    tokenizer: PreTrainedTokenizerFast, hidden_size: int, vision_size: int, layers: int
+) -> Qwen3VLConfig:
+    """Qwen3-VL's configuration with small numbers; patches and merging stay Qwen's (16 and 2)."""
+    third = HEAD // 6
+    rope = {"mrope_section": [HEAD // 2 - 2 * third, third, third], "mrope_interleaved": True}
+    return Qwen3VLConfig(
+        text_config={**text_numbers(tokenizer, hidden_size, layers, rope), "head_dim": HEAD},
+        vision_config={
+            **vision_numbers(hidden_size, vision_size),
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0],
+        },
+        tie_word_embeddings=True,
+        **vision_tokens(tokenizer),
+    )
+
 
 FAMILY = Family(
     name="qwen3_vl",
@@ -17,5 +37,6 @@ FAMILY = Family(
     processor="Qwen3VLProcessor",
     video_processor="Qwen3VLVideoProcessor",
     decoder_layer=Qwen3VLTextDecoderLayer,
+    tiny=tiny_config,
 )
 register(FAMILY)

@@ -15,8 +15,9 @@ from torch import Tensor
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2VLImageProcessorPil
 
 import agents.models.qwen_vl as qwen_vl
+from agents.models import family
 from agents.models.qwen_vl import FrameMismatch, QwenVL, WrongCheckpoint, seconds_per_step
-from agents.models.tiny_qwen import train_tokenizer
+from agents.models.tiny_qwen import build_tiny_qwen, train_tokenizer
 from agents.models.visuals import WHOLE_FRAME, ChatForm, Visual, resolve
 from agents.vlm.config import ChatConfig
 from agents.vlm.policy import make_model, trainable_parameters
@@ -377,3 +378,13 @@ def test_a_model_with_adapters_is_saved_as_an_ordinary_one(
     torch.testing.assert_close(plain_logits(saved, ids, visuals, 1.0), adapted, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(plain_logits(first, ids, visuals, 1.0), adapted, atol=0.1)
     assert set(saved.state_dict()) == set(first.state_dict())
+
+
+def test_a_family_without_a_tiny_model_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is written."""
+    monkeypatch.setitem(family._FAMILIES, "large", replace(family.family_of("qwen3_vl"), tiny=None))
+    with pytest.raises(ValueError, match="the family 'large' does not say what a tiny model of it is"):
+        build_tiny_qwen(tmp_path / "tiny", ["words"], family="large")
+    assert not (tmp_path / "tiny").exists()

@@ -32,8 +32,9 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from agents.engines.base import Sampling
 from agents.engines.transformers_engine import TransformersEngine
+from agents.models.qwen2_5_vl import tiny_config
 from agents.models.qwen_vl import QwenVL
-from agents.models.tiny_qwen import build_tiny_qwen, tiny_config, train_tokenizer
+from agents.models.tiny_qwen import build_tiny_qwen, train_tokenizer
 from agents.train_grpo_mllm import Config
 from agents.vlm.policy import apply_adapters, make_model, trainable_parameters
 from agents.vlm.rollouts import rollouts
