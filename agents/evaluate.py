@@ -29,11 +29,11 @@ import torch
 from tqdm import tqdm
 
 from videogym import FrameStore, Task
-from videogym.cost import Spread, cost_table, quantities, spreads
+from videogym.cost import cost_table
 from videogym.datasets import load_tasks, require_unseen
 from videogym.evaluate import task_digest
-from videogym.grouping import Group, Groups, in_order, require_known, split, table
-from videogym.intervals import Estimate, clustered_mean, clustered_proportion, proportion
+from videogym.grouping import Groups, require_known, table
+from videogym.intervals import Estimate
 from videogym.judging import EndpointError
 
 from .engines.base import EngineError
@@ -57,7 +57,8 @@ from .training.staging import whole_file
 from .vlm.actor import ChatActor
 from .vlm.config import EVALUATED_AT_ONCE, ChatConfig, tell_prompt
 from .vlm.env import ChatEnv
-from .vlm.evaluation import greedy, hits, rollout_metrics
+from .vlm.estimates import costs, estimates, grouped
+from .vlm.evaluation import greedy
 from .vlm.played import PlayedFiles, is_unjudged, weights_digest
 from .vlm.policy import checkpoint_of, load_trained, make_actor, require_device
 from .vlm.records import Record, write_records
@@ -75,7 +76,6 @@ _FREE = (
     *("device", "max_concurrent_rollouts", "threads", "server", "by", "trained_on", "video_root"),
     *("judge", "judge_model", "judge_cache", "judge_deadline_s"),  # the recipe's identity tells the judge
 )
-_SHARES = ("accuracy", "hit_rate")
 _WORDS = {"hit_rate": "hit rate", "invalid_rate": "turns refused", "cut_rate": "episodes cut"}
 _NAMED = 5  # tasks that are named
 
@@ -135,7 +135,6 @@ class Evaluation:
     tasks: tuple[Task, ...]  # those that can be played
     left_out: dict[str, str]  # task id -> cause, for the others: a bad video, or no room for the question
     unplayable: tuple[Task, ...] = ()  # those
-
     others: tuple[tuple[ChatActor, ChatEnv], ...] = ()  # of further servers
 
     def play(self, progress: bool = False, files: PlayedFiles | None = None) -> list[Record]:
@@ -200,6 +199,10 @@ class Evaluation:
             while chunks:  # once more where the last server to work died and others had finished
                 list(threads.map(work, list(alive)))
 
+    def grouped(self, records: Sequence[Record], name: str) -> Groups:
+        """See `agents.vlm.estimates.grouped`."""
+        return grouped(records, self.tasks, self.unplayable, name)
+
 
 def prepare(config: Config) -> Evaluation:
     """Load the model and open every task, so that what cannot be used is known before anything is played.
@@ -257,77 +260,6 @@ def settings(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def estimates(records: Sequence[Record], tasks: Sequence[Task]) -> dict[str, Estimate]:
-    """The means of `rollout_metrics` and `hits`, with 95 % intervals clustered by video.
-
-    Args:
-        records: one of every task, in order.
-        tasks: as many.
-
-    Returns:
-        As there: an episode that was cut counts in ``cut_rate``, whose context was full in ``accuracy`` as
-        not right, and in nothing else, hits included.
-    """
-    kept = [record for record in records if not record.abort_reason]
-    found = {"cut_rate": proportion(len(records) - len(kept), len(records))}
-    rows = [
-        (rollout_metrics([record]) | ({} if record.abort_reason else hits([record], [task])), task.video)
-        for record, task in zip(records, tasks, strict=True)
-    ]
-    for name in dict.fromkeys(name for row, _ in rows for name in row if name != "cut_rate"):
-        present = [(row[name], video) for row, video in rows if name in row]  # a term can be absent
-        values, videos = zip(*present, strict=True)
-        if name in _SHARES:
-            found[name] = clustered_proportion([value > 0.5 for value in values], videos)
-        else:
-            found[name] = clustered_mean(values, videos)
-    if kept:  # a share of turns, whose number differs from episode to episode
-        turns = [turn for record in kept for turn in record.played]
-        found["invalid_rate"] = proportion(sum(bool(turn.error) for turn in turns), len(turns))
-    return found
-
-
-def grouped(records: Sequence[Record], evaluation: Evaluation, name: str) -> Groups:
-    """The figures by a field of the tasks' metadata; what could not be played is counted in its group."""
-    pairs = list(zip(records, evaluation.tasks, strict=True))
-    members = split(((task.metadata, (record, task)) for record, task in pairs), name)
-    lost = split(((task.metadata, task) for task in evaluation.unplayable), name)
-    made = []
-    for value in dict.fromkeys([*members, *lost]):
-        played, tasks = zip(*members.get(value, []), strict=True) if value in members else ((), ())
-        found = estimates(played, tasks) if played else {}
-        names = ("accuracy", "hit_rate", "reward", "turns")
-        accuracy, hit_rate, reward, turns = (found.get(figure) for figure in names)
-        made.append(
-            Group(
-                value=value,
-                episodes=len(played),
-                videos=len({task.video for task in tasks}),
-                accuracy=accuracy,
-                hit_rate=hit_rate,
-                tiou=None,
-                reward=reward,
-                turns=turns,
-                frames=_frames(played, tasks),
-                left_out=len(lost.get(value, [])),
-            )
-        )
-    return in_order(name, made)
-
-
-def _frames(records: Sequence[Record], tasks: Sequence[Task]) -> Estimate | None:
-    """Mean number of frames that whole episodes were shown."""
-    pairs = zip(records, tasks, strict=True)
-    shown = [(one.frames_shown, task.video) for one, task in pairs if not one.abort_reason]
-    return clustered_mean(*zip(*shown, strict=True)) if shown else None
-
-
-def costs(records: Sequence[Record]) -> dict[str, Spread]:
-    """What answers took, by name, see `videogym.cost.quantities`; of whole episodes."""
-    whole = [record for record in records if not record.abort_reason]
-    return spreads(quantities(one.cost, one.frames_shown, len(one.played)) for one in whole)
-
-
 def write(out: Path, records: Sequence[Record], config: Config) -> None:
     """Write the episodes to a folder: ``played/records.jsonl``, and as ``traces.jsonl``.
 
@@ -357,7 +289,10 @@ def write_metrics(path: Path, records: Sequence[Record], evaluation: Evaluation)
         "episodes": len(records),
         "metrics": {n: asdict(one) for n, one in estimates(records, evaluation.tasks).items()},
         "cost": {name: asdict(one) for name, one in costs(records).items()},
-        "groups": {name: asdict(grouped(records, evaluation, name)) for name in config.names},
+        "groups": {
+            name: asdict(grouped(records, evaluation.tasks, evaluation.unplayable, name))
+            for name in config.names
+        },
         "abstained": sum(is_unjudged(record) for record in records),
         "left_out": evaluation.left_out,
     }
@@ -451,7 +386,7 @@ def conclude(out: Path, records: Sequence[Record], evaluation: Evaluation) -> No
     sys.stdout.write(told(found, evaluation, len(records), abstained))
     sys.stdout.write("\n".join(["", *cost_table(costs(records)), ""]))
     for name in config.names:
-        sys.stdout.write("\n".join(["", *table(grouped(records, evaluation, name)), ""]))
+        sys.stdout.write("\n".join(["", *table(evaluation.grouped(records, name)), ""]))
     sys.stdout.write(f"The episodes are {out / 'traces.jsonl'}\n")
 
 

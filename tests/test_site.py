@@ -188,7 +188,9 @@ LOOPS = re.compile(r"agents\.(train_|evaluate)")
 
 
 @pytest.mark.parametrize("words", [param for param in BASH if LOOPS.search(" ".join(param.values[0]))])
-def test_a_shown_training_command_is_understood(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shown_training_command_is_understood(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     pytest.importorskip("torch")
     from agents.training.options import add_options, from_options
     from agents.vlm.command import training_parser
@@ -197,6 +199,11 @@ def test_a_shown_training_command_is_understood(words: list[str], monkeypatch: p
     if words[0] == "torchrun":
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     words = words[words.index("-m") :]
+    if "--prompt-file" in words:
+        monkeypatch.chdir(tmp_path)
+        shown = re.search(r"```toml\n(.*?)```", (DOCS / "prompts.md").read_text("utf-8"), re.DOTALL)
+        assert shown
+        Path(words[words.index("--prompt-file") + 1]).write_text(shown[1], "utf-8")
     module = importlib.import_module(words[1])
     config = module.Config
     if issubclass(config, ChatConfig) and config.trains:

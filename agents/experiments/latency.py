@@ -25,10 +25,11 @@ from videogym.cost import Spread
 from videogym.video.decoding_time import now_s
 
 from ..engines.base import EngineError
-from ..evaluate import OPTIONS, Config, costs, prepare
+from ..evaluate import OPTIONS, Config, prepare
 from ..training.options import add_options, from_options, quiet_libraries
 from ..training.ranks import alone
 from ..training.staging import whole_file
+from ..vlm.estimates import costs
 
 _NOT = ("tasks", "trained_on", "by")  # options of an evaluation that have no place here
 

@@ -346,8 +346,7 @@ class QwenVL(Shardable):
         """(..., V) float32 logits of what follows, over the temperature, with vision ids ruled out."""
         logits = self.model.lm_head(hidden).float() / temperature
         banned = torch.tensor(self.vision_ids, device=logits.device)
-        # Finite, so that entropies stay finite. In place: a mask over the vocabulary takes far longer.
-        return cast(Tensor, logits.index_fill_(-1, banned, -1e9))
+        return cast(Tensor, logits.index_fill_(-1, banned, -1e9))  # finite, so that entropies stay finite
 
     def log_probs(self, hidden: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Log-probabilities of ids and entropies of their distributions.
@@ -378,9 +377,9 @@ class QwenVL(Shardable):
         return chosen, -(log_p.exp() * log_p).sum(-1)
 
     def save(self, folder: str, files: Mapping[str, str] | None = None) -> None:
-        """Write an ordinary checkpoint with tokenizer and processor; adapters go into the weights.
+        """Write an ordinary checkpoint with tokenizer, processor and texts by name; adapters are merged.
 
-        Of several ranks the first writes, and all must ask for it. ``files`` are texts beside, by name.
+        Of several ranks the first writes, and all must ask for it.
 
         Raises:
             OSError: it cannot be written, as on a full disk; an earlier one in the folder is as it was.

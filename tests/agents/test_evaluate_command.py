@@ -15,8 +15,9 @@ import pytest
 from small_chat import ANSWER, TASKS, crop, said
 
 from agents import evaluate
-from agents.evaluate import Config, estimates, prepare, told, write
+from agents.evaluate import Config, prepare, told, write
 from agents.vlm.config import ChatConfig
+from agents.vlm.estimates import estimates, grouped
 from agents.vlm.evaluation import hits, rollout_metrics
 from agents.vlm.records import Record, read_records
 from videogym.comparison import compare, read_run
@@ -202,7 +203,7 @@ def test_figures_are_grouped_by_what_is_told_of_tasks(
     topics = ("a", "a", ["b", "c"])
     tasks = [replace(t, metadata={"topic": of}) for t, of in zip(evaluation.tasks, topics, strict=True)]
     told_of = replace(evaluation, tasks=tuple(tasks), unplayable=(replace(tasks[0], task_id="lost"),))
-    groups = evaluate.grouped(records, told_of, "topic").groups
+    groups = grouped(records, told_of.tasks, told_of.unplayable, "topic").groups
     assert [(one.value, one.episodes, one.left_out) for one in groups] == [
         ("a", 2, 1),
         ("b", 1, 0),
@@ -213,7 +214,7 @@ def test_figures_are_grouped_by_what_is_told_of_tasks(
     assert [one.frames and one.frames.mean for one in groups] == [sum(skims[:2]) / 2, skims[2], skims[2]]
     # Two questions about one video are worth one.
     shared = replace(told_of, tasks=tuple(replace(task, video=tasks[0].video) for task in tasks))
-    assert evaluate.grouped(records, shared, "topic").groups[0].accuracy == replace(
+    assert grouped(records, shared.tasks, shared.unplayable, "topic").groups[0].accuracy == replace(
         proportion(1, 1), count=2
     )
     write_tasks(tmp_path / "t.jsonl", tasks)

@@ -16,6 +16,7 @@ from small_chat import TASKS, said
 from agents import evaluate, train_grpo, train_grpo_mllm, train_ppo, train_ppo_mllm, train_rft, train_sft
 from agents.training.options import options_of, read_config
 from agents.vlm.command import training_parser
+from agents.vlm.estimates import estimates
 from agents.vlm.played import PlayedFiles
 from agents.vlm.records import Record
 from videogym import get_recipe
@@ -87,7 +88,7 @@ def test_answers_of_a_judge_that_is_down_are_counted_and_asked_again(
     files = PlayedFiles(tmp_path / "played", evaluate.settings(evaluation))
     records = evaluation.play(files=files)
     assert [record.abort_reason for record in records] == ["", "judge: it abstained from the answer"]
-    found = evaluate.estimates(records, evaluation.tasks)
+    found = estimates(records, evaluation.tasks)
     assert (found["accuracy"].mean, found["accuracy"].count) == (1.0, 1)
     lines = evaluate.told(found, evaluation, 2, 1)
     assert "1 of these were cut because the judge abstained" in lines
