@@ -218,8 +218,8 @@ class Demonstrator:
 
     def _crop(self, window: Span, state: State) -> str:
         times = {"start_time": _seconds(window[0], state), "end_time": _seconds(window[1], state)}
-        # The path may be left out of strict calls alone.
-        path = {} if self._grammar.name == "longvt/strict" else {"video_path": video_name(state.task)}
+        leaves_out = isinstance(self._grammar, LongVT) and self._grammar.path_is_optional
+        path = {} if leaves_out else {"video_path": video_name(state.task)}
         return write_call(CROP_VIDEO, {**path, **times})
 
     def _refused_call(self, state: State, segment: Segment) -> str:

@@ -25,6 +25,7 @@ import numpy as np
 
 from videogym import Answer, Crop, Select, State
 from videogym.grammars import Grammar
+from videogym.grammars.longvt import LongVT
 from videogym.grammars.longvt_calls import CROP_VIDEO
 from videogym.grammars.tool_calls import write_call
 from videogym.video.synthetic import Address, Script, write_script
@@ -195,7 +196,8 @@ class SceneDemonstrator:
         self, action: Answer | Crop | Select, state: State, thought: str, trainable: bool = True
     ) -> ScriptedTurn:
         text = self._grammar.write(action, state, thought)
-        if isinstance(action, Crop) and self._grammar.name == "longvt/strict":
+        leaves_out = isinstance(self._grammar, LongVT) and self._grammar.path_is_optional
+        if isinstance(action, Crop) and leaves_out:
             # The path may be left out there, which spares a small model the copying of its digits.
             times = {"start_time": int(action.start_s), "end_time": int(action.end_s)}
             text = f"<think>{thought}</think>{write_call(CROP_VIDEO, times)}"

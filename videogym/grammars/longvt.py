@@ -80,6 +80,11 @@ class LongVT:
         """``"longvt/strict"`` or ``"longvt/code"``."""
         return f"longvt/{self.profile}"
 
+    @property
+    def path_is_optional(self) -> bool:
+        """Whether a call may leave out the path; the schema of ``strict`` asks for it all the same."""
+        return self.profile == "strict"
+
     def tools(self, rules: Rules) -> list[dict[str, Any]]:
         """The schema of ``crop_video`` as LongVT's models see it; ``strict`` requires all arguments."""
         if "crop" not in rules.actions:
