@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from videogym.geometry import Segment
 from videogym.video import Video, fit_within, open_video
 from videogym.video.addresses import is_address
 from videogym.video.scan import unshown_streams
-from videogym.writing import naming
+from videogym.writing import appearing
 
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 _THUMB = (240, 135)  # width and height that a frame fits into, pixels
@@ -155,10 +154,5 @@ def _clock(time_s: float) -> str:
 
 def _save(sheet: Image.Image, path: Path) -> None:
     """Write a picture that appears when it is whole."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with naming(path):
-            sheet.save(partial, _FORMATS[path.suffix.lower()], quality=90)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with appearing(path) as partial:
+        sheet.save(partial, _FORMATS[path.suffix.lower()], quality=90)

@@ -26,7 +26,6 @@ import os
 import warnings
 from collections.abc import Iterable
 from difflib import SequenceMatcher
-from pathlib import Path
 from typing import Any, get_args
 
 from videogym.datasets.fields import (
@@ -41,7 +40,7 @@ from videogym.datasets.rows import Row, collect, json_rows
 from videogym.datasets.tasks import TaskList
 from videogym.metadata import Metadata
 from videogym.state import Task, TaskKind
-from videogym.writing import naming
+from videogym.writing import appearing
 
 REQUIRED = ("task_id", "video", "question", "kind", "answer")
 OPTIONAL = ("options", "evidence", "source", "evidence_region", "metadata")
@@ -91,14 +90,8 @@ def write_tasks(path: str | os.PathLike[str], tasks: Iterable[Task]) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with naming(path), partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(json.dumps(_row(task), ensure_ascii=False) + "\n" for task in tasks)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with appearing(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(_row(task), ensure_ascii=False) + "\n" for task in tasks)
 
 
 def _row(task: Task) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +13,7 @@ from videogym.video.file_video import FileVideo
 from videogym.video.planted.video import PlantedVideo
 from videogym.video.synthetic.encoding import CHUNK_FRAMES, GROUP_FRAMES
 from videogym.video.types import Video
+from videogym.writing import appearing
 
 _MICROSECOND = Fraction(1, 1_000_000)
 
@@ -42,15 +42,11 @@ def write_video(
         VideoError: a frame cannot be decoded.
         OSError: the file cannot be written.
     """
-    path, meta = Path(path), video.meta
+    meta = video.meta
     if not lossless and (meta.width % 2 or meta.height % 2):
         raise ValueError(f"sides must be even unless lossless, got {meta.width}x{meta.height}")
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    try:
+    with appearing(path) as partial:
         _write(video, partial, lossless, progress or (lambda done, total: None))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write(video: Video, path: Path, lossless: bool, progress: Callable[[int, int], None]) -> None:

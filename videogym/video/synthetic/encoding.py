@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import av
 
 from videogym.video.synthetic.video import open_synthetic
+from videogym.writing import appearing
 
 GROUP_FRAMES = 250  # distance of key frames, the default of x264
 CHUNK_FRAMES = 32
@@ -28,13 +28,8 @@ def encode(source: str, path: str | Path, progress: Callable[[int, int], None] |
         InvalidAddress: the address cannot be read.
         OSError: the file cannot be written.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    try:
+    with appearing(path) as partial:
         _write(source, partial, progress)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write(source: str, path: Path, progress: Callable[[int, int], None] | None) -> None:
