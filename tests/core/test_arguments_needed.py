@@ -60,7 +60,9 @@ def accuracy(recipe, looks):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "with_it", "without"), [(RATE, near(8.0), near()), (SCALE, oracle(1.0), oracle())], ids=str
+    ("recipe", "with_it", "without"),
+    [(RATE, near(8.0), near()), (SCALE, oracle(1.0), oracle())],
+    ids=["rate", "scale"],
 )
 def test_the_argument_is_all_that_is_missing(recipe, with_it, without):
     assert accuracy(recipe, with_it) == 1.0

@@ -27,7 +27,7 @@ from videogym.grammars import (
     prompted,
 )
 from videogym.grammars.published import PUBLISHED, sha256
-from videogym.recipes import _NAMED, Recipe
+from videogym.recipes import Recipe, recipe_names
 from videogym.state import Clip, Invalid, Result, State, Turn
 from videogym.testing.grammar_suite import check_grammar, example_state
 from videogym.tool_episode import ToolEpisode
@@ -325,7 +325,7 @@ def test_a_published_text_is_recognised_by_its_hash(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_named_recipes_have_no_prompt() -> None:
-    assert all(recipe.prompt is None for recipe in _NAMED.values())
+    assert all(get_recipe(name).prompt is None for name in recipe_names())
 
 
 def test_toml_that_is_written_is_toml() -> None:

@@ -64,7 +64,7 @@ def test_a_trainer_takes_a_server_by_its_address(
 ) -> None:
     """What the server sampled is what the model scores; weights are pushed each time."""
     sizes = ("--iterations", "2", "--groups", "2", "--group-size", "2", "--mini-batch-groups", "1")
-    tasks = ("--tasks", CONFIG.tasks, "--eval-tasks", CONFIG.eval_tasks, "--eval-episodes", "2")
+    tasks = ("--tasks", CONFIG.tasks, "--eval-tasks", CONFIG.evaluation.eval_tasks, "--eval-episodes", "2")
     bounds = (
         "--max-new-tokens",
         "16",
@@ -81,8 +81,8 @@ def test_a_trainer_takes_a_server_by_its_address(
     first, second = (list(read_records(file)) for file in sorted((tmp_path / "records").iterdir()))
     for version, records in ((1, first), (2, second)):
         assert {v for record in records for turn in record.turns for v in turn.versions} == {version}
-    model = make_model(CONFIG.__class__(checkpoint=str(checkpoint)), FrameStore())
-    actor = make_actor(CONFIG.__class__(checkpoint=str(checkpoint), temperature=0.7), model)
+    model = make_model(CONFIG.__class__.of(checkpoint=str(checkpoint)), FrameStore())
+    actor = make_actor(CONFIG.__class__.of(checkpoint=str(checkpoint), temperature=0.7), model)
     with torch.no_grad():
         scored = actor.scorer(first).log_probs
     sampled = [value for record in first for turn in record.turns for value in turn.log_probs]
@@ -91,7 +91,7 @@ def test_a_trainer_takes_a_server_by_its_address(
 
 def test_an_evaluation_says_what_the_model_itself_would(checkpoint: Path, url: str, tmp_path: Path) -> None:
     """Though it has other weights: the checkpoint's are pushed, and their likeliest tokens taken."""
-    other = make_model(CONFIG.__class__(checkpoint=str(checkpoint)), FrameStore())
+    other = make_model(CONFIG.__class__.of(checkpoint=str(checkpoint)), FrameStore())
     with torch.no_grad():
         for weight in other.parameters():
             weight.add_(torch.randn(weight.shape))
