@@ -24,7 +24,11 @@ from videogym.testing.grammar_suite import example_state
 FRAME = "<|vision_start|><|image_pad|><|vision_end|>"
 QWEN3_TAGS = ("<tool_response>", "</tool_response>", "<think>", "</think>")  # Qwen3-VL's, beside the calls
 OTHER_TAGS = ("<answer>", "</answer>", "<tools>", "<|fim_prefix|>")  # the last is Qwen's, and not special
-LOOKS = {"video_mtr": Select(6.0, 12.0)}
+LOOKS = {
+    "video_mtr": Select(6.0, 12.0),
+    "video_zoomer": Crop(6.0, 12.0, fps=1.0),
+    "eva": Crop(6.0, 12.0, frames=2, scale=0.5),
+}
 UNREADABLE = {"longvt/code": "<tool_call>broken"}  # elsewhere a text without any call
 
 
@@ -109,7 +113,7 @@ def test_an_opening_is_what_the_tokenizer_makes_of_it(
     assert ids == tokenizer(text, add_special_tokens=False)["input_ids"]
     tags = [tag for tag in added(tokenizer) if tag not in SPECIAL_TOKENS and tag in text]
     assert all(ids.count(added(tokenizer)[tag]) == text.count(tag) for tag in tags)
-    assert set(TOOL_TOKENS) <= set(tags) or grammar.name.startswith("video_mtr")
+    assert set(TOOL_TOKENS) <= set(tags) or grammar.name.startswith(("video_mtr", "video_zoomer"))
 
 
 @pytest.mark.parametrize("text", [None, "unreadable"])
