@@ -80,7 +80,7 @@ def test_missing_videos_are_counted_apart(gaps: list[Path], whole: Run, tmp_path
     assert "6 of 28 questions could not be played and are NOT in the table" in done.said
     assert "mme3.mp4" in done.said
     left_out = (tmp_path / "traces" / "left_out_0.json").read_text()
-    assert left_out.count("videomme/") == 2 and left_out.count("lvbench/") == 4
+    assert left_out.count('"videomme/') == 2 and left_out.count('"lvbench/') == 4  # as keys
     # They are asked again when they are there, and only they.
     for path in gaps:
         shutil.copy(path.with_suffix(".away"), path)
