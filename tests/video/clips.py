@@ -16,7 +16,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from videogym.testing.coded_clips import copy_stream, draw_code, read_code, write_clip
+from videogym.testing.coded_clips import copy_stream, draw_code, read_code, usual_priority, write_clip
 
 COUNT = 160
 RATE = 30
@@ -105,7 +105,7 @@ def write_packets(
     path: Path, codec: str, options: dict[str, str], change: Callable[[list[Any]], list[Any]], count: int
 ) -> None:
     """Encode frames at `RATE`, and put into a file what is made of their packets."""
-    with av.open(str(path), "w") as container:
+    with usual_priority(), av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=RATE, options=options)
         stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
         packets = []

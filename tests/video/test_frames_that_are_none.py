@@ -3,6 +3,7 @@
 # ruff: noqa: D103
 
 import contextlib
+import os
 import struct
 from fractions import Fraction
 
@@ -228,3 +229,12 @@ def test_parts_in_which_the_clock_jumps_back_are_still_refused(tmp_path):
     (tmp_path / "a.ts").write_bytes((tmp_path / "0.ts").read_bytes() + (tmp_path / "30.ts").read_bytes())
     with pytest.raises(UnreadableVideo, match="jumps back"):
         open_video(str(tmp_path / "a.ts"))
+
+
+def test_encoding_leaves_no_real_time_priority_behind(tmp_path):
+    """As root libsvtav1 makes the thread that opens it a real-time one."""
+    if not hasattr(os, "sched_getscheduler"):
+        pytest.skip("this system has no scheduling policies")
+    before = os.sched_getscheduler(0)
+    write_clip(tmp_path / "a.mp4", 5, codec="libsvtav1", codec_options={"preset": "12"})
+    assert os.sched_getscheduler(0) == before

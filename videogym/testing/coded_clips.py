@@ -7,7 +7,9 @@ and timing that it offers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,25 @@ def read_code(frame: NDArray[np.uint8]) -> int:
     return int((bits[:BITS] << np.arange(BITS)).sum())
 
 
+@contextlib.contextmanager
+def usual_priority() -> Iterator[None]:
+    """Give this thread back the priority that it had.
+
+    libsvtav1 makes the thread that opens it a real-time one where it may, as with root. Threads that are
+    made later inherit it, and those of libvpx wait for each other in loops: two such processes on two
+    cores hardly move.
+    """
+    if not hasattr(os, "sched_setscheduler"):
+        yield
+        return
+    policy, param = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, param)
+
+
 def write_clip(
     path: str | Path,
     count: int,
@@ -97,7 +118,7 @@ def write_clip(
         first: number of the first frame.
         draw: makes a frame from its number, width and height.
     """
-    with av.open(str(path), "w", options=dict(muxer_options or {})) as container:
+    with usual_priority(), av.open(str(path), "w", options=dict(muxer_options or {})) as container:
         stream: Any = container.add_stream(codec, rate=rate, options=dict(codec_options or {}))
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         tick = time_base or Fraction(1, rate)
