@@ -28,6 +28,14 @@ from agents.vlm.command import command_line
 CONFIG = train_ppo.Config.of(**SMALL)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts, as at a prompt: a shell starts its background jobs deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @contextmanager
 def signalled(monkeypatch: pytest.MonkeyPatch, where: str, number: int, times: int = 1) -> Iterator[None]:
     """Send this process a signal where a span of the second iteration begins."""

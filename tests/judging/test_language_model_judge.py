@@ -155,7 +155,7 @@ def test_the_request_holds_all_that_decides_the_reply(tmp_path: Path) -> None:
 def test_a_choice_shows_its_options(tmp_path: Path) -> None:
     task = replace(OPEN, kind="choice", options=("a kite", "a flag"), answer="B")
     with chat_server(says("1")) as server:
-        make(tmp_path, server.url)(task, "the flag")
+        make(tmp_path, server.url)(task, "the thing on a pole")
     assert r'Question: "What is waved?\nA. a kite\nB. a flag"' in server.prompts[0]
     assert 'Reference answer: "B. a flag"' in server.prompts[0]
 
