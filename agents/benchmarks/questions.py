@@ -17,9 +17,9 @@ from typing import Any
 
 from videogym import Task
 from videogym.answers import option_named
-from videogym.grammars import Grammar, Message
+from videogym.grammars import GrammarWrapper, Message
 from videogym.metadata import Metadata, MetadataError
-from videogym.state import Action, Move, Rules, State
+from videogym.state import State
 from videogym.traces import Trace
 
 NO_ANSWER = "-"  # of an episode without one; no rule of extraction finds a letter or a number in it
@@ -137,32 +137,8 @@ def response(trace: Trace) -> str:
 
 
 @dataclass(frozen=True)
-class AsAsked:
+class AsAsked(GrammarWrapper):
     """A grammar that shows a question as it stands, without a list of its options behind it."""
-
-    grammar: Grammar
-
-    @property
-    def name(self) -> str:
-        """The grammar's own."""
-        return self.grammar.name
-
-    @property
-    def block_end(self) -> str:
-        """The grammar's own."""
-        return str(getattr(self.grammar, "block_end", "\n"))
-
-    def tools(self, rules: Rules) -> list[dict[str, Any]]:
-        """The grammar's own."""
-        return self.grammar.tools(rules)
-
-    def parse(self, text: str, state: State) -> Move:
-        """As the grammar."""
-        return self.grammar.parse(text, state)
-
-    def write(self, action: Action, state: State, thought: str = "") -> str:
-        """As the grammar."""
-        return self.grammar.write(action, state, thought)
 
     def messages(self, state: State) -> tuple[Message, ...]:
         """The grammar's, of a choice whose options stand in its question."""

@@ -11,10 +11,12 @@ from videogym.grammars.prompts import Prompt, PromptError, load_prompt, parse_pr
 from videogym.grammars.published import compared
 from videogym.grammars.video_mtr import VideoMTR
 from videogym.grammars.video_zoomer import VideoZoomer
+from videogym.grammars.wrapper import GrammarWrapper
 
 __all__ = [
     "FramePart",
     "Grammar",
+    "GrammarWrapper",
     "Message",
     "Part",
     "Prompt",

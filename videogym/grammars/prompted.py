@@ -10,7 +10,6 @@ import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -18,40 +17,18 @@ from videogym.grammars.base import FramePart, Grammar, Message, Part, TextPart
 from videogym.grammars.longvt import video_name
 from videogym.grammars.prompts import Prompt, PromptError, PromptPlace, places, split_places
 from videogym.grammars.tool_calls import TOOLS
-from videogym.state import Action, Clip, Move, Result, Rules, State
+from videogym.grammars.wrapper import GrammarWrapper
+from videogym.state import Clip, Result, Rules, State
 
 _POOL = ("index", "frame_indices", "last_index")  # places that need a pool of frames
 Value = str | int | float | tuple[Part, ...]
 
 
 @dataclass(frozen=True)
-class Prompted:
-    """A grammar in the words of a prompt; see `Grammar`."""
+class Prompted(GrammarWrapper):
+    """A grammar in the words of a prompt."""
 
-    grammar: Grammar
     prompt: Prompt
-
-    @property
-    def name(self) -> str:
-        """The grammar's."""
-        return self.grammar.name
-
-    @property
-    def block_end(self) -> str:
-        """The grammar's."""
-        return str(getattr(self.grammar, "block_end", "\n"))
-
-    def tools(self, rules: Rules) -> list[dict[str, Any]]:
-        """The grammar's."""
-        return self.grammar.tools(rules)
-
-    def parse(self, text: str, state: State) -> Move:
-        """As the grammar does."""
-        return self.grammar.parse(text, state)
-
-    def write(self, action: Action, state: State, thought: str = "") -> str:
-        """As the grammar does."""
-        return self.grammar.write(action, state, thought)
 
     def messages(self, state: State) -> tuple[Message, ...]:
         """The grammar's conversation, those messages reworded that the prompt has words for."""
