@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videogym import Answer, Crop, Task, TextActions, VideoQAEnv
-from videogym.datasets import TaskFileError, load_tasks, read_srt, write_tasks
+from videogym.datasets import TaskFileError, load_tasks, read_json_subtitles, read_srt, write_tasks
 from videogym.grammars import FramePart, get_grammar
 from videogym.subtitles import Subtitle, covering
 from videogym.traces import RecordTraces, read_traces
@@ -65,6 +67,96 @@ def test_what_is_no_srt_is_refused(content: bytes, told: str, tmp_path: Path) ->
     assert read_srt(tmp_path / "v.srt") == ()  # nothing is said
 
 
+# Both forms that files of LongVideoBench have: of a video's own subtitles, and of transcribed speech.
+WRITTEN = [
+    {"start": "00:00:12.500", "end": "00:00:14.000", "line": "Come\n in."},
+    {"start": "00:00:00.000", "end": "00:00:04.5", "line": "Hello."},
+    {"start": "01:00:00.000", "end": "01:00:01.000", "line": "Late."},
+    {"start": "00:00:05.000", "end": "00:00:05.000", "line": "Never shown."},
+    {"start": "00:00:06.000", "end": "00:00:07.000", "line": " "},
+]
+SPOKEN = [
+    {"timestamp": [0.0, 4.5], "text": " Hello."},
+    {"timestamp": [9, None], "text": "Come in."},
+    {"timestamp": [12.5, None], "text": "Bye."},
+]
+
+
+def test_json_subtitles_of_both_forms(tmp_path: Path) -> None:
+    """An end that is missing is the next beginning; the last line lasts."""
+    (tmp_path / "w.json").write_text(json.dumps(WRITTEN))
+    assert read_json_subtitles(tmp_path / "w.json") == (
+        Subtitle(0.0, 4.5, "Hello."),
+        Subtitle(12.5, 14.0, "Come in."),
+        Subtitle(3600.0, 3601.0, "Late."),
+    )
+    (tmp_path / "s.json").write_text(json.dumps(SPOKEN))
+    assert read_json_subtitles(tmp_path / "s.json") == (
+        Subtitle(0.0, 4.5, "Hello."),
+        Subtitle(9.0, 12.5, "Come in."),
+        Subtitle(12.5, math.inf, "Bye."),
+    )
+    (tmp_path / "e.json").write_text("[]")
+    assert read_json_subtitles(tmp_path / "e.json") == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ({"begin": 1}, "field 'start' is missing"),
+        ({"start": 1.5, "end": 2.5, "line": "x"}, "field 'start' must be non-empty text, got 1.5"),
+        ({"start": "1.5", "end": "2.5", "line": "x"}, "field 'start' must be a time as in '00:01:02.500'"),
+        ({"start": "00:00:01.0", "end": "00:00:02.0", "text": "x"}, "field 'line' is missing"),
+        ({"timestamp": 3, "text": "x"}, "field 'timestamp' must be start and end in seconds, got 3"),
+        ({"timestamp": [None, 3], "text": "x"}, r"field 'timestamp\[0\]' must be a number of seconds"),
+        ({"timestamp": [-1, 3], "text": "x"}, r"field 'timestamp\[0\]' must be a number of seconds"),
+        ({"timestamp": [0, 10**400], "text": "x"}, r"field 'timestamp\[1\]' must be a number of seconds"),
+        ({"timestamp": [0, 1], "text": 7}, "field 'text' must be text, got 7"),
+    ],
+)
+def test_lines_of_another_form_are_named(line: dict[str, object], told: str, tmp_path: Path) -> None:
+    (tmp_path / "v.json").write_text(json.dumps([SPOKEN[0], line]))
+    with pytest.raises(TaskFileError, match=rf"v\.json: row 2 \(line 1\): {told}"):
+        read_json_subtitles(tmp_path / "v.json")
+    (tmp_path / "v.json").write_text('{"captions": []}')
+    with pytest.raises(TaskFileError, match="must hold a list of objects, got dict"):
+        read_json_subtitles(tmp_path / "v.json")
+
+
+def test_longvideobench_reads_its_own(tmp_path: Path) -> None:
+    """By the name in the row, from the second at which the piece that is shown begins."""
+    row = {"question": "What?", "candidates": ["a", "b"], "correct_choice": 0, "subtitle_path": "s_en.json"}
+    rows = [
+        {**row, "id": "1", "video_path": "one.mp4", "starting_timestamp_for_subtitles": 10},
+        {**row, "id": "2", "video_path": "two.mp4", "starting_timestamp_for_subtitles": 0.0},
+        {**row, "id": "3", "video_path": "three.mp4", "subtitle_path": "three_en.json"},
+    ]
+    (tmp_path / "lvb_val.json").write_text(json.dumps(rows))
+    folder = tmp_path / "subtitles"
+    folder.mkdir()
+    (folder / "s_en.json").write_text(json.dumps(SPOKEN))
+    asked = f"longvideobench:{tmp_path / 'lvb_val.json'}?subtitles={folder}"
+    with pytest.warns(UserWarning, match=r"1 of 2 files of subtitles are missing: three_en\.json"):
+        tasks = load_tasks(asked)
+    assert [task.subtitles for task in tasks] == [
+        (Subtitle(0.0, 2.5, "Come in."), Subtitle(2.5, math.inf, "Bye.")),
+        (Subtitle(0.0, 4.5, "Hello."), Subtitle(9.0, 12.5, "Come in."), Subtitle(12.5, math.inf, "Bye.")),
+        (),
+    ]
+    assert covering(tasks[0].subtitles, [1.0, 3599.0]) == tasks[0].subtitles
+    for name, value, told in (
+        ("subtitle_path", "../s_en.json", "task '1': subtitle_path of the metadata must be a path below"),
+        (
+            "starting_timestamp_for_subtitles",
+            "10",
+            "task '1': field 'starting_timestamp_for_subtitles' must",
+        ),
+    ):
+        (tmp_path / "lvb_val.json").write_text(json.dumps([{**rows[0], name: value}]))
+        with pytest.raises(ValueError, match=told):
+            load_tasks(asked)
+
+
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 9))), st.lists(st.integers(0, 60)))
 def test_lines_cover_the_times_from_start_to_before_their_end(
     spans: list[tuple[int, int]], times: list[int]
@@ -88,7 +180,7 @@ def source(tmp_path: Path) -> str:
 
 
 def test_tasks_have_the_subtitles_of_their_video(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="1 of 2 videos have no subtitles: two"):
+    with pytest.warns(UserWarning, match=r"1 of 2 files of subtitles are missing: two\.srt"):
         tasks = load_tasks(source(tmp_path))
     assert [len(task.subtitles) for task in tasks] == [4, 4, 0]
     with pytest.raises(ValueError, match="subtitles must be a folder, got 'nowhere'"):

@@ -15,7 +15,7 @@ from videogym.datasets.overlap import Overlap, TrainedOnError, find_overlap, req
 from videogym.datasets.planted import PlantedTasks
 from videogym.datasets.procedural import ProceduralTasks
 from videogym.datasets.qvhighlights import read_qvhighlights, read_qvhighlights_choices
-from videogym.datasets.subtitles import read_srt, read_subtitles
+from videogym.datasets.subtitles import read_json_subtitles, read_srt, read_subtitles
 from videogym.datasets.task_files import read_tasks, write_tasks
 from videogym.datasets.tasks import (
     EvidenceError,
@@ -56,6 +56,7 @@ __all__ = [
     "read_cg_bench",
     "read_charades_sta",
     "read_egoschema",
+    "read_json_subtitles",
     "read_longvideobench",
     "read_longvt_rl",
     "read_longvt_sft",

@@ -12,7 +12,7 @@ From its file ``lvb_val.json``, or from a table whose options are columns, as on
 
 The other plain fields are `metadata`: `duration`, `duration_group`, `question_category`, `topic_category`,
 `level` and what else there is. The test files have no `correct_choice`. `position` tells frames of an
-unknown rate, so there is no evidence. Subtitles are JSON and not read.
+unknown rate, so there is no evidence. Subtitles are read where they are asked for, see `read_subtitles`.
 """
 
 from __future__ import annotations
