@@ -50,7 +50,7 @@ def test_all_objects_of_the_first_block_run_and_bad_ones_are_left_out():
     state, _, messages = played(text)
     assert [len(clip.times_s) for clip in state.turns[0].clips] == [4, 1]
     assert state.turns[0].clips[1].times_s == (105.0,)
-    assert messages[-1].role == "tool" and "Frame 5 at [01:45]: " in messages[-1].text
+    assert messages[-1].role == "tool" and "Frame 4 at [01:45]: " in messages[-1].text
 
 
 def test_above_the_budget_count_and_sides_shrink_together_and_nobody_is_told():

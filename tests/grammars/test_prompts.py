@@ -149,6 +149,19 @@ def test_a_frame_is_written_as_asked() -> None:
     assert text_of(stamped[1]).startswith("[0.00 s] [0][42.00 s] [42]")
 
 
+def test_a_reply_tells_the_seconds_that_were_asked_for() -> None:
+    """Not those of the frames; of several looks in one message those of the first that has frames."""
+    prompt = Prompt(reply="{start:.1f} to {end}: {frames}", frame="{clock} {image} ")
+    looks = (
+        Result(Crop(9, 8, frames=1), error=Invalid("order", "It ends first.")),
+        Result(Crop(60, 70.25, frames=1), clip=Clip((65.0,))),
+        Result(Crop(3600, 3700, frames=1), clip=Clip((3661.5,))),
+    )
+    state = replace(example_state(), turns=(Turn(looks, "three calls", True),))
+    reply = prompted(get_grammar("eva"), prompt).messages(state)[-1]
+    assert text_of(reply) == "60.0 to 70.25: 01:05 [65] 61:01 [3661.5] "
+
+
 @pytest.mark.parametrize("name", ["longvt/strict", "longvt/code", "native", "video_mtr/strict"])
 def test_a_worded_grammar_keeps_the_contract(name: str) -> None:
     """No truth leaks, given text stays given and inert, a pickled copy says the same."""
@@ -217,7 +230,7 @@ def test_json_and_latex_are_characters() -> None:
         (b"system = 3", "system must be a text, got 3"),
         (b"system = '{max_turn}'", "unknown place {max_turn}; did you mean {max_turns}?"),
         (b"system = '{question}'", "system has the unknown place {question}"),
-        (b"system = '{path:.2f}'", "{path} takes no precision, only {duration}, {time} do"),
+        (b"system = '{path:.2f}'", "{path} takes no precision, only {duration}, {time}, {start}, {end} do"),
         (b"question = '{frames}{question}'", "question misses the place {options}"),
         (b"question = '{question}{options}'", "question misses the place {frames}"),
         (b"question = '{frames}{frames}{question}{options}'", "{frames} 2 times"),

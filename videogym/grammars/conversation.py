@@ -11,6 +11,7 @@ from dataclasses import replace
 from videogym.grammars.base import FramePart, Message, Part, TextPart
 from videogym.state import Clip, State, Task
 from videogym.subtitles import covering
+from videogym.video.types import VideoMeta
 
 
 def frame_parts(clip: Clip, *, stamped: bool) -> tuple[Part, ...]:
@@ -46,6 +47,24 @@ def _subtitled(message: Message, task: Task) -> Message:
 def question_text(task: Task) -> str:
     """The question and, for a choice, its labelled options, one a line; in a message it is given text."""
     return "\n".join((task.question, *task.labelled_options))
+
+
+def told_length(video: VideoMeta) -> int:
+    """A video's length in whole seconds: of half a second less, and at least 1.
+
+    Source: EVA's evaluation code tells lengths so.
+    """
+    return max(1, int(video.duration_s - 0.5))
+
+
+def clock(time_s: float) -> str:
+    """A time in whole minutes and seconds; minutes go on above 59.
+
+    >>> clock(9.99), clock(3725)
+    ('00:09', '62:05')
+    """
+    minutes, seconds = divmod(int(time_s), 60)
+    return f"{minutes:02d}:{seconds:02d}"
 
 
 def is_replied(state: State, turn: int) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from videogym.actions import Answer, Crop
 from videogym.grammars.base import FramePart, Message, Part, TextPart
 from videogym.grammars.blocks import THINK
-from videogym.grammars.conversation import is_replied, question_text
+from videogym.grammars.conversation import clock, is_replied, question_text, told_length
 from videogym.grammars.tool_calls import TOOL_CALL, TOOL_RESPONSE, TOOLS
 from videogym.state import Action, Invalid, Move, Rules, State, Turn, told_bounds
 
@@ -65,8 +65,8 @@ class EVA:
         return "eva"
 
     def frame_line(self, rules: Rules) -> str:
-        """Every frame after its time."""
-        return "Frame at {time} s: {image}"
+        """Every frame on a line, after its number in the message and its time."""
+        return "Frame {number} at [{clock}]: {image}\n"
 
     def tools(self, rules: Rules) -> list[dict[str, Any]]:
         """None: the object that EVA's models write has no function of this form."""
@@ -156,23 +156,20 @@ def _system(rules: Rules) -> str:
 
 
 def _question(state: State) -> tuple[Part, ...]:
-    length, side = max(1, int(state.video.duration_s - 0.5)), min(state.video.width, state.video.height)
+    side = min(state.video.width, state.video.height)
     return (
-        TextPart(f"The video lasts {length} s and has {side}p.\n"),
+        TextPart(f"The video lasts {told_length(state.video)} s and has {side}p.\n"),
         TextPart(question_text(state.task), given=True),
         TextPart("\nPlan before you look."),
     )
 
 
 def _reply(state: State, turn: Turn) -> tuple[Part, ...]:
-    parts: list[Part] = [TextPart(f"<{TOOL_RESPONSE}>\n")]
+    parts: list[Part] = [TextPart(f"<{TOOL_RESPONSE}>")]
     frames = [FramePart(t, clip.region, clip.scale) for clip in turn.clips for t in clip.times_s]
-    for number, frame in enumerate(frames, start=1):
-        minutes, seconds = divmod(int(frame.time_s), 60)
-        parts += [TextPart(f"Frame {number} at [{minutes:02d}:{seconds:02d}]: "), frame, TextPart("\n")]
+    for number, frame in enumerate(frames):
+        parts += [TextPart(f"Frame {number} at [{clock(frame.time_s)}]: "), frame, TextPart("\n")]
     error = turn.error
     news = f"Refused. {error.reason}\n" if error else told_bounds(state.rules, turn)
-    parts.append(
-        TextPart(f"{news}</{TOOL_RESPONSE}>\nUse these frames, look again, or answer. The question was:\n")
-    )
-    return (*parts, TextPart(question_text(state.task), given=True))
+    parts.append(TextPart(f"{news}Use these frames, look again, or answer.\n\nThe question was: "))
+    return (*parts, TextPart(question_text(state.task), given=True), TextPart(f"</{TOOL_RESPONSE}>"))

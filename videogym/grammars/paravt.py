@@ -16,13 +16,18 @@ from videogym.grammars.base import FramePart, Message, Part, TextPart
 from videogym.grammars.blocks import THINK, exactly_one
 from videogym.grammars.conversation import is_replied, question_text
 from videogym.grammars.longvt import video_name
-from videogym.grammars.longvt_calls import CROP_VIDEO, PARAMETERS, read_strict_arguments
+from videogym.grammars.longvt_calls import CROP_VIDEO, read_strict_arguments
 from videogym.grammars.paravt_calls import TOOL_CODE, read_calls, read_crop
 from videogym.grammars.tool_calls import TOOL_CALL, TOOL_RESPONSE, TOOLS, load_call, tools_text
 from videogym.state import Action, Clip, Invalid, Move, Result, Rules, State, Turn
 
 ANSWER: Final = "answer"
 _OPENING, _CLOSING = f"<{TOOL_CALL}>", f"</{TOOL_CALL}>"
+_PARAMETERS = {
+    "video_path": ("string", "Path to the video file"),
+    "start_time": ("number", "Start time in seconds"),
+    "end_time": ("number", "End time in seconds"),
+}
 _BETWEEN = re.compile(rf"{_CLOSING}\s*{_OPENING}")
 _TOOL_BLOCK = re.compile(r"<(tool_call|tool_code|tool_response)>")
 
@@ -77,12 +82,12 @@ class ParaVT:
         return "<{time:.1f} seconds>{image}"
 
     def tools(self, rules: Rules) -> list[dict[str, Any]]:
-        """The schema of ``crop_video``."""
+        """The schema of ``crop_video`` as ParaVT's evaluation tells it."""
         if "crop" not in rules.actions:
             return []
-        properties = {key: {"type": kind, "description": text} for key, (kind, text) in PARAMETERS.items()}
-        parameters = {"type": "object", "properties": properties, "required": ["start_time", "end_time"]}
-        purpose = "Crop a video to a segment and look at it."
+        properties = {key: {"type": kind, "description": text} for key, (kind, text) in _PARAMETERS.items()}
+        parameters = {"type": "object", "properties": properties, "required": list(_PARAMETERS)}
+        purpose = "Analyze a cropped video segment by sampling frames from a specific time range."
         function = {"name": CROP_VIDEO, "description": purpose, "parameters": parameters}
         return [{"type": "function", "function": function}]
 

@@ -7,6 +7,7 @@ the prompt gives is filled in from the state. What a task says stays given text 
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from videogym.grammars.base import FramePart, Grammar, Message, Part, TextPart
+from videogym.grammars.conversation import clock, told_length
 from videogym.grammars.longvt import video_name
 from videogym.grammars.prompts import Prompt, PromptError, PromptPlace, places, split_places
 from videogym.grammars.tool_calls import TOOLS
@@ -73,8 +75,11 @@ class Prompted(GrammarWrapper):
         clips = tuple(result.clip for result in results if result.clip is not None)
         errors = [result.error for result in results if result.error is not None]
         prompt, values = self.prompt, self._of_turn(state, turn + 2)
-        if clips:
-            text, values = prompt.reply, values | self._frames(state, clips)
+        empty = (
+            bool(errors) and errors[0].code == "no_frames" and getattr(self.grammar, "empty_reply", False)
+        )
+        if clips or empty:
+            text, values = prompt.reply, values | self._frames(state, clips) | _asked(results)
         elif errors:
             unread = not state.turns[turn].well_formed and prompt.unreadable is not None
             text = prompt.unreadable if unread else prompt.refusal
@@ -116,7 +121,7 @@ class Prompted(GrammarWrapper):
         parts: list[Part] = []
         for number, (frame, index) in enumerate(zip(frames, indices, strict=True)):
             told: dict[str, Value] = {"image": (frame,), "index": index, "number": number}
-            parts += _fill(line, told | {"time": frame.time_s})
+            parts += _fill(line, told | {"time": frame.time_s, "clock": clock(frame.time_s)})
         listed = np.array2string(np.array(indices), max_line_width=75, threshold=1000)
         return {"frames": tuple(parts), "frame_count": len(frames), "frame_indices": listed}
 
@@ -163,7 +168,21 @@ def _of_episode(state: State) -> dict[str, Value]:
     return {
         "path": (TextPart(video_name(state.task), given=True),),
         "duration": state.video.duration_s,
+        "whole_seconds": told_length(state.video),
+        "short_side": min(state.video.width, state.video.height),
         "max_turns": state.rules.max_turns,
+    }
+
+
+def _asked(results: Sequence[Result]) -> dict[str, Value]:
+    """The seconds that the first look asked for; of a kind without such, those of its frames."""
+    shown = [result for result in results if result.clip]
+    first = (shown or results)[0]
+    times_s = first.clip.times_s if first.clip else (math.nan,)
+    start_s, end_s = (getattr(first.action, name, None) for name in ("start_s", "end_s"))
+    return {
+        "start": times_s[0] if start_s is None else float(start_s),
+        "end": times_s[-1] if end_s is None else float(end_s),
     }
 
 

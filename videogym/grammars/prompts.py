@@ -19,21 +19,21 @@ from typing import NamedTuple
 
 MAX_BYTES = 32_768  # of a prompt file
 _PLACE = re.compile(r"\{\{(?P<spelt>[a-z_]+)\}\}|\{(?P<name>[a-z_]+)(?::\.(?P<digits>\d)f)?\}")
-NUMBERS = ("duration", "time")  # seconds; these places take a precision: {time:.1f}
+NUMBERS = ("duration", "time", "start", "end")  # seconds; these places take a precision: {time:.1f}
 
-_EPISODE = ("path", "duration", "max_turns")
+_EPISODE = ("path", "duration", "whole_seconds", "short_side", "max_turns")
 _TURN = (*_EPISODE, "turn", "turns_left", "last_index")
 _ASKING = (*_TURN, "question", "options", "instruction", "answer_form")
 _SHOWING = (*_ASKING, "frames", "frame_count", "frame_indices")
 PLACES: dict[str, tuple[str, ...]] = {
     "system": (*_EPISODE, "tools"),
     "question": _SHOWING,
-    "reply": _SHOWING,
+    "reply": (*_SHOWING, "start", "end"),
     "refusal": (*_ASKING, "reason"),
     "unreadable": (*_ASKING, "reason"),
     "instruction": (*_TURN, "answer_form"),
     "last_instruction": (*_TURN, "answer_form"),
-    "frame": ("image", "index", "number", "time"),
+    "frame": ("image", "index", "number", "time", "clock"),
     "options": ("lines", "list"),
     "choice": _TURN,
     "numeric": _TURN,

@@ -86,6 +86,7 @@ class VideoZoomer:
     profile: Literal["strict", "code"]
 
     tags = (THINK, VIDEO_ZOOM, ANSWER, TOOL_RESPONSE)
+    empty_reply = True
 
     @property
     def name(self) -> str:
@@ -172,12 +173,10 @@ class VideoZoomer:
             opening = TextPart(f"<{TOOL_RESPONSE}>\nThe frames of this segment:\n")
             ask = f"\n</{TOOL_RESPONSE}>\nGo on thinking, look again if you must, then answer.{notice}"
             return (opening, *frames, TextPart(ask))
-        # The published reply to a call that was not found ends in a second opening tag.
-        slip = self.profile == "code" and error.code in _UNREAD
-        closing = f"<{TOOL_RESPONSE}>" if slip else f"</{TOOL_RESPONSE}>"
-        reason = (
-            f"<{TOOL_RESPONSE}>\nError: {error.reason}\n{closing}\nSee what was wrong and go on.{notice}"
-        )
+        # The published reply to a call that was read and cannot be run ends in a second opening tag.
+        slip = self.profile == "code" and error.code not in _UNREAD
+        closing = f"<{TOOL_RESPONSE}>" if slip else f"\n</{TOOL_RESPONSE}>\n"
+        reason = f"<{TOOL_RESPONSE}>\nError: {error.reason}{closing}See what was wrong and go on.{notice}"
         return (TextPart(reason),)
 
 
