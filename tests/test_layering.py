@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "videogym"
 LAYERS = (
     ("intervals", "metadata", "subtitles", "geometry", "writing", "rules", "state", "sizes", "video"),
     ("cost",),
-    ("answers", "spaces"),
+    ("answers", "spaces", "search"),
     ("actions",),
     ("grammars",),
     ("observations", "rewards", "recipes", "datasets", "judging"),

@@ -22,7 +22,7 @@ IDS = sorted(name for name in gymnasium.registry if name.startswith("videogym/")
 SOURCE = "procedural:event_order?level=1&duration_s=120&count=50&size=64x36"
 VIDEO = "synthetic:event_order?level=1&duration_s=600&seed=3&size=64x36"
 RECIPES = [
-    *("VIDEO_MTR/paper", "VIDEO_MTR/code", "LONGVT/paper", "LONGVT/code", "DEFAULT"),
+    *("VIDEO_MTR/paper", "VIDEO_MTR/code", "LONGVT/paper", "LONGVT/code", "DEFAULT", "FIND"),
     *("VIDEO_ZOOMER/paper", "VIDEO_ZOOMER/code", "PARAVT/paper", "PARAVT/code", "EVA/code"),
 ]
 
@@ -34,6 +34,7 @@ def plain(env):
 def test_the_ids_are_these():
     assert IDS == [
         "videogym/EVA-v0",
+        "videogym/Find-v0",
         "videogym/LongVT-v0",
         "videogym/LongVTCode-v0",
         "videogym/ParaVT-v0",

@@ -2,7 +2,7 @@
 
 import gymnasium as _gymnasium
 
-from videogym.actions import Answer, Crop, Select
+from videogym.actions import Answer, Crop, Find, Select
 from videogym.env import Snapshot, VideoQAEnv
 from videogym.evaluate import evaluate
 from videogym.geometry import Region, Segment
@@ -19,6 +19,7 @@ __all__ = [
     "Answer",
     "Crop",
     "DiscreteActions",
+    "Find",
     "FrameStore",
     "Invalid",
     "Move",
@@ -52,6 +53,7 @@ for _id, _recipe, _tasks in (
     ("ParaVT-v0", "PARAVT/paper", "procedural:brief_event?duration_s=3600&event_s=3"),
     ("ParaVTCode-v0", "PARAVT/code", "procedural:brief_event?duration_s=3600&event_s=3"),
     ("EVA-v0", "EVA/code", "procedural:brief_event?duration_s=600"),
+    ("Find-v0", "FIND", "procedural:brief_event?duration_s=3600&event_s=3"),
     ("VideoQA-v0", "DEFAULT", "procedural:brief_event?duration_s=600"),
 ):
     _gymnasium.register(

@@ -31,7 +31,15 @@ from videogym.observations import (
     observation_space,
 )
 from videogym.recipes import Recipe, get_recipe
-from videogym.rewards import Score, answered_right, best_coverage, looked_regions, looked_segments, score
+from videogym.rewards import (
+    AbsentTerm,
+    Score,
+    answered_right,
+    best_coverage,
+    looked_regions,
+    looked_segments,
+    score,
+)
 from videogym.state import Clip, Move, State, Task
 from videogym.video import (
     Backend,
@@ -46,28 +54,6 @@ from videogym.video import (
 
 DEFAULT_TASKS = "procedural:brief_event?level=0&duration_s=600&count=1000&split=train"
 MAX_FRAME_SIDE = 4096
-
-
-class AbsentTerm(np.float64):
-    """The NaN of a reward term that does not apply; unlike other NaNs it equals itself.
-
-    So two runs of one episode have equal infos, which Gymnasium's checker compares with ``==``.
-    """
-
-    def __new__(cls) -> AbsentTerm:
-        """There is one value."""
-        return super().__new__(cls, np.nan)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, AbsentTerm)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = np.float64.__hash__
-
-    def __reduce__(self) -> tuple[type[AbsentTerm], tuple[()]]:
-        return AbsentTerm, ()
 
 
 @dataclass(frozen=True)
@@ -98,12 +84,14 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
     | `fps` | `Box(1,)` float64 | rate of a crop, a share of the recipe's highest or of 60; 0: left out |
     | `frames` | `Discrete` | how many frames of a crop, where the recipe opens it; 0: left out |
     | `scale` | `Box(1,)` float64 | of its frames' sides, a share of the recipe's largest; 0: left out |
+    | `query` | `UnicodeText` | what to search for, for find, where the recipe has it |
+    | `k` | `Discrete` | how many moments of a find; 0: left out |
     | `option` | `Discrete(26)` | index of the answer's option, where the task has options |
     | `answer` | `UnicodeText` | the answer to an open or numeric question |
 
-    Beside `frames` above 0, `fps` is ignored. `step` also takes a `videogym.Select`, `Crop` or `Answer` in
-    seconds, a `Move` as grammars make them, or a list of actions for one turn. An action that cannot be
-    executed spends the turn; `message` says why.
+    Beside `frames` above 0, `fps` is ignored. `step` also takes a `videogym.Select`, `Crop`, `Find` or
+    `Answer` in seconds, a `Move` as grammars make them, or a list of actions for one turn. An action that
+    cannot be executed spends the turn; `message` says why.
 
     ## Observation Space
     A `Dict` of fixed shapes, padded with zeros; masks tell padding from frames.
@@ -269,6 +257,8 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
 
     def _first_state(self, task: Task) -> State:
         video = self.store.open(task.video)
+        if self.recipe.search is not None:
+            self.recipe.search.check(video)
         try:
             check_length(video.meta, self.recipe.rules.max_duration_s)
             check_evidence(task, video.meta.duration_s)
@@ -290,7 +280,8 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         before = self.state
         move = as_move(action, before)
         try:
-            after = play(before, move, self._video(before).pts_s)
+            video = self._video(before)
+            after = play(before, move, video.pts_s, self.recipe.search_in(video))
             pixels = self._fetch(after)
         except VideoError as error:
             after = play_fault(before, move, str(error))

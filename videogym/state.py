@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -28,6 +28,8 @@ from videogym.video.types import VideoMeta
 
 TaskKind = Literal["choice", "open", "numeric"]
 Ending = Literal["", "answered", "turn_limit", "call_limit", "frame_limit", "malformed"]
+# Times of up to so many moments of the episode's video that fit a text, seconds, the best first.
+Search = Callable[[str, int], tuple[float, ...]]
 
 
 # "A. red", "A) red", "A: red" and "(A) red", and the same with small letters.
@@ -163,11 +165,11 @@ class Action:
     """One thing a policy can do. A kind of action is a frozen dataclass below this class.
 
     Its fields are what the policy asked for, unchecked. Whatever is done with an action asks the class
-    itself: the transition (`refusal`, `clip`), structured spaces (`spaces`, `from_structured`), tool
-    calls (`parameters`, `from_arguments`, `arguments`), and all that shows an episode to a person
-    (`label`, `segment`). So a kind that is defined in any file works everywhere once it is imported and
-    a recipe's `Rules.actions` names it. `videogym.actions` holds ours; kinds that show frames extend
-    `videogym.actions.Look`.
+    itself: the transition (`refusal`, `clip`; `located` of one that searches), structured spaces (`spaces`,
+    `from_structured`), tool calls (`parameters`, `from_arguments`, `arguments`), and all that shows an
+    episode to a person (`label`, `segment`). So a kind that is defined in any file works everywhere once it
+    is imported and a recipe's `Rules.actions` names it. `videogym.actions` holds ours; kinds that show
+    frames extend `videogym.actions.Look`.
 
     Raises:
         ValueError: at definition, another class already has this kind.
@@ -177,6 +179,7 @@ class Action:
     kind: ClassVar[str]  # its name in rules, tool calls and traces
     purpose: ClassVar[str] = ""  # what it does, in a sentence, for the schema of the tool
     optional: ClassVar[frozenset[str]] = frozenset()  # arguments that a tool call may leave out
+    searches: ClassVar[bool] = False  # whether it needs the recipe's search index, see `located`
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Note the kind, so that rules and traces can name it."""
@@ -209,6 +212,13 @@ class Action:
             pts_s: (num_frames,) presentation times of the video, seconds.
         """
         return None
+
+    def located(self, rules: Rules, search: Search) -> Action:
+        """The same action, with what a search found; asked of kinds that search, once they may be executed.
+
+        What was found is kept in the action, so that an episode is told and replayed without the index.
+        """
+        return self
 
     def label(self) -> str:
         """What was asked for, in a few words for a person; "" if the kind says all."""

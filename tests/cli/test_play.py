@@ -104,6 +104,19 @@ def serve():
 # --- an episode ----------------------------------------------------------------------------------
 
 
+def test_a_person_searches_by_text(serve):
+    client = serve("procedural:brief_event?duration_s=60&count=2", "FIND")
+    view = client.view()
+    assert view["looks"] == ["find", "crop"] and view["searches"]
+    status, view = client.act(kind="find", query="a shape <b>")
+    assert status == 200 and view["clips"][1]["pictures"] == 4
+    (result,) = view["turns"][0]["results"]
+    assert (result["kind"], result["label"], result["segment"]) == ("find", "“a shape <b>”", None)
+    status, view = client.act(kind="find", query=" ")
+    assert view["turns"][1]["results"][0]["error"]["code"] == "query"
+    assert client.act(kind="find", query=7)[0] == 400 and client.act(kind="find")[0] == 400
+
+
 def test_an_episode_is_played_and_told_at_its_end(serve):
     client = serve([OPEN])
     view = client.view()

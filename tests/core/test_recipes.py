@@ -15,7 +15,7 @@ from videogym.rewards import AnswerTerm, Term
 from videogym.state import Rules
 
 NAMED = [
-    "VIDEO_MTR/paper", "VIDEO_MTR/code", "LONGVT/paper", "LONGVT/code", "LONGVT_TINY", "DEFAULT",
+    "VIDEO_MTR/paper", "VIDEO_MTR/code", "LONGVT/paper", "LONGVT/code", "LONGVT_TINY", "DEFAULT", "FIND",
     "VIDEO_ZOOMER/paper", "VIDEO_ZOOMER/code", "PARAVT/paper", "PARAVT/code", "EVA/code",
     *(f"VIDEO_MTR/{side}-{budget}" for side in ("paper", "code")
       for budget in ("32-paper", "64-paper", "80-paper", "80-code")),

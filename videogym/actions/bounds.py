@@ -78,6 +78,18 @@ def bounded(request: LookRequest, region: Region | None, state: State, turn: Tur
     return LookRequest(count, request.scale, request.chosen)
 
 
+def note_of(asked: LookRequest, shown: LookRequest) -> str:
+    """What a bound took, in a sentence; "" if nothing."""
+    fewer = shown.count < asked.count
+    coarser = shown.scale is not None and shown.scale < (asked.scale or math.inf)
+    if not fewer and not coarser:
+        return ""
+    frames = f"{shown.count} of {asked.count} frames" if fewer else f"{shown.count} frames"
+    return f"More than can be shown was asked for: {frames}" + (
+        f" at scale {shown.scale:.3g}." if coarser else "."
+    )
+
+
 def _tokens(state: State, region: Region | None, scale: float | None) -> int:
     return tokens(frame_size(state.video, state.rules, region, scale), state.rules)
 

@@ -12,8 +12,16 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from videogym.actions.bounds import LookRequest, bounded
-from videogym.actions.look import Look, read_numbers, read_times, structured_times
+from videogym.actions.arguments import (
+    as_number,
+    count_argument,
+    judge_count,
+    judge_number,
+    number_argument,
+    read_numbers,
+)
+from videogym.actions.bounds import LookRequest, bounded, note_of
+from videogym.actions.look import Look, read_times, structured_times
 from videogym.actions.samplers import SAMPLERS
 from videogym.geometry import WHOLE_FRAME, Region
 from videogym.rules import LATER
@@ -62,7 +70,7 @@ class Crop(Look):
             object.__setattr__(self, "region", self.region.as_tuple())
         for name in ("fps", "frames", "scale"):
             if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, _as_number(value))
+                object.__setattr__(self, name, as_number(value))
 
     def judge_times(self, state: State) -> Invalid | None:
         """See `Look.judge_times`; where ranges are clamped some ways of drawing frames take any times."""
@@ -93,7 +101,7 @@ class Crop(Look):
         times = sampler.times(state.video, pts_s, *segment, shown.count, self.frames is None)
         if isinstance(times, Invalid):
             return times
-        return Clip(times, region, shown.scale, _note(asked, shown) if chosen else "")
+        return Clip(times, region, shown.scale, note_of(asked, shown) if chosen else "")
 
     def _read_region(self, rules: Rules) -> Region | Invalid | None:
         if self.region is None:
@@ -109,7 +117,7 @@ class Crop(Look):
     def _read_scale(self, rules: Rules) -> float | Invalid | None:
         if self.scale is None:
             return None
-        refused = _closed("scale", rules) or _judge_number("scale", self.scale, rules.max_scale, rules)
+        refused = _closed("scale", rules) or judge_number("scale", self.scale, rules.max_scale, rules)
         return refused or min(float(self.scale), rules.max_scale)
 
     def _read_count(self, state: State, pts_s: NDArray[np.float64]) -> int | Invalid:
@@ -118,12 +126,12 @@ class Crop(Look):
         if self.fps is not None and self.frames is not None:
             return Invalid("both", "Give fps or frames, not both.")
         if self.frames is not None:
-            return _closed("frames", rules) or _judge_count(self.frames, rules)
+            return _closed("frames", rules) or judge_count("frames", self.frames, rules)
         sampler, fps = SAMPLERS[rules.crop_sampling], rules.crop_fps
         if self.fps is not None:
             signed = sampler.signed_rate and rules.crop_range == "clamp"
             refused = _closed("fps", rules)
-            refused = refused or (None if signed else _judge_number("fps", self.fps, rules.max_fps, rules))
+            refused = refused or (None if signed else judge_number("fps", self.fps, rules.max_fps, rules))
             if refused:
                 return refused
             fps = float(self.fps) if signed else min(float(self.fps), rules.max_fps)
@@ -167,9 +175,9 @@ class Crop(Look):
             values["region"] = _region_argument(arguments["region"])
         for name in ("fps", "scale"):
             if name in arguments:
-                values[name] = _number_argument(name, arguments[name])
+                values[name] = number_argument(name, arguments[name])
         if "frames" in arguments:
-            values["frames"] = _count_argument(arguments["frames"])
+            values["frames"] = count_argument("frames", arguments["frames"])
         wrong = next((value for value in values.values() if isinstance(value, Invalid)), None)
         return wrong or cls(*times, **values)
 
@@ -205,56 +213,10 @@ class Crop(Look):
         return cls(*times, **given)
 
 
-def _as_number(value: object) -> float:
-    """A number as Python's own, whole ones as int; NaN for all else, which no rules accept."""
-    if isinstance(value, str | bytes | bool):
-        return math.nan
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return math.nan
-    except OverflowError:
-        return math.inf
-    return int(number) if math.isfinite(number) and number == int(number) else number
-
-
 def _closed(name: str, rules: Rules) -> Invalid | None:
     if name in rules.crop_arguments:
         return None
     return Invalid(name, f"In this episode a crop has no {name}: leave it out.")
-
-
-def _judge_number(name: str, value: float, most: float, rules: Rules) -> Invalid | None:
-    """Why a rate or scale is out of its range; above it only where the rules do not clamp."""
-    if not math.isfinite(value):
-        return Invalid("type", f"{name} must be a finite number, got {value}.")
-    if value <= 0 or (value > most and rules.crop_range == "refuse"):
-        return Invalid(name, f"{name} must be above 0 and at most {most:g}, got {value:g}.")
-    return None
-
-
-def _judge_count(count: float, rules: Rules) -> int | Invalid:
-    if not math.isfinite(count) or count != int(count):
-        return Invalid("type", f"frames must be a whole number, got {count}.")
-    if count < 1:
-        return (
-            1
-            if rules.crop_range == "clamp"
-            else Invalid("frames", f"frames must be at least 1, got {count}.")
-        )
-    return int(count)
-
-
-def _note(asked: LookRequest, shown: LookRequest) -> str:
-    """What a bound took, in a sentence."""
-    fewer = shown.count < asked.count
-    coarser = shown.scale is not None and shown.scale < (asked.scale or math.inf)
-    if not fewer and not coarser:
-        return ""
-    frames = f"{shown.count} of {asked.count} frames" if fewer else f"{shown.count} frames"
-    return f"More than can be shown was asked for: {frames}" + (
-        f" at scale {shown.scale:.3g}." if coarser else "."
-    )
 
 
 def _schemas(rules: Rules) -> dict[str, Any]:
@@ -287,18 +249,6 @@ def _region_argument(value: Any) -> tuple[float, ...] | Invalid:
     if region is None or len(region) != 4:
         return Invalid("type", "region must be a list of four numbers from 0 to 1: [x0, y0, x1, y1].")
     return tuple(region)
-
-
-def _number_argument(name: str, value: Any) -> float | Invalid:
-    numbers = read_numbers([value])
-    return Invalid("type", f"{name} must be a finite number.") if numbers is None else numbers[0]
-
-
-def _count_argument(value: Any) -> int | Invalid:
-    numbers = read_numbers([value])
-    if numbers is None or numbers[0] != int(numbers[0]):
-        return Invalid("type", "frames must be a whole number.")
-    return int(value)
 
 
 def _share(value: Any) -> float:

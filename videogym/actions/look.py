@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
+from videogym.actions.arguments import read_numbers
 from videogym.actions.bounds import allowance
 from videogym.geometry import Segment
 from videogym.state import Action, Clip, Invalid, Rules, State, Turn
@@ -22,7 +23,34 @@ _TIMES = {
 }
 
 
-class Look(Action, ABC):
+class Showing(Action, ABC):
+    """An action that shows frames, and keeps to what the rules say of all of these."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def clip(self, state: State, turn: Turn, pts_s: NDArray[np.float64]) -> Clip | Invalid:
+        """See `Action.clip`."""
+
+    def judge(self, state: State) -> Invalid | None:
+        """What is wrong with its own arguments; None: nothing."""
+        return None
+
+    def refusal(self, state: State, turn: Turn) -> Invalid | None:
+        """Why it may not be executed: the rules' limits first, then what it asks for."""
+        rules = state.rules
+        if rules.last_turn_look == "skip" and state.turns_left == 1:
+            return Invalid("last_turn", "This is the last turn: only an answer counts.")
+        if len(turn.results) >= rules.max_calls_per_turn:
+            return Invalid("calls_per_turn", f"At most {rules.max_calls_per_turn} looks in one turn.")
+        if rules.budget_reached == "end" and state.frames_left == 0:
+            return Invalid("last_turn", "All frames have been shown: only an answer counts.")
+        if allowance(state, turn) < 1:
+            return _spent(state, turn)
+        return self.judge(state)
+
+
+class Look(Showing):
     """An action that asks for frames between two times.
 
     A kind below this class is a frozen dataclass. It has ``start_s`` and ``end_s``, as fields or as
@@ -52,17 +80,8 @@ class Look(Action, ABC):
         """See `Action.clip`."""
         return self.frames(state, allowance(state, turn), pts_s)
 
-    def refusal(self, state: State, turn: Turn) -> Invalid | None:
-        """Why it may not be executed: the rules' limits first, then its times."""
-        rules = state.rules
-        if rules.last_turn_look == "skip" and state.turns_left == 1:
-            return Invalid("last_turn", "This is the last turn: only an answer counts.")
-        if len(turn.results) >= rules.max_calls_per_turn:
-            return Invalid("calls_per_turn", f"At most {rules.max_calls_per_turn} looks in one turn.")
-        if rules.budget_reached == "end" and state.frames_left == 0:
-            return Invalid("last_turn", "All frames have been shown: only an answer counts.")
-        if allowance(state, turn) < 1:
-            return _spent(state, turn)
+    def judge(self, state: State) -> Invalid | None:
+        """See `Showing.judge`."""
         return self.judge_times(state)
 
     def judge_times(self, state: State) -> Invalid | None:
@@ -104,19 +123,6 @@ class Look(Action, ABC):
     def from_structured(cls, values: Mapping[str, Any], state: State) -> Action:
         """See `Action.from_structured`."""
         return cls(*structured_times(values, state))  # type: ignore[call-arg]
-
-
-def read_numbers(values: object) -> list[float] | None:
-    """The values as finite floats; None if they are not a list of finite JSON numbers."""
-    if not isinstance(values, list) or any(
-        isinstance(v, bool) or not isinstance(v, int | float) for v in values
-    ):
-        return None
-    try:
-        numbers = [float(value) for value in values]
-    except OverflowError:
-        return None
-    return numbers if all(math.isfinite(number) for number in numbers) else None
 
 
 def read_times(arguments: Mapping[str, Any]) -> tuple[float, float] | Invalid:

@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from videogym.actions.look import Look
+from videogym.actions.look import Showing
 from videogym.sizes import clip_tokens
-from videogym.state import Action, Clip, Ending, Invalid, Move, Result, Rules, State, Task, Turn
+from videogym.state import Action, Clip, Ending, Invalid, Move, Result, Rules, Search, State, Task, Turn
 from videogym.video.sampling import (
     counted_indices,
     even_indices_by_time,
@@ -26,7 +26,8 @@ from videogym.video.sampling import (
 )
 from videogym.video.types import VideoMeta
 
-_Show = Callable[[Turn, Action], Clip | Invalid | None]
+# The action, with what was found out when it was played, and what it shows.
+_Show = Callable[[Turn, Action], tuple[Action, Clip | Invalid | None]]
 
 
 def begin(task: Task, video: VideoMeta, pts_s: NDArray[np.float64], rules: Rules, recipe_id: str) -> State:
@@ -81,18 +82,25 @@ def _skim_indices(
     return linspace_floored(0, count - 1, most)
 
 
-def play(state: State, move: Move, pts_s: NDArray[np.float64]) -> State:
+def play(state: State, move: Move, pts_s: NDArray[np.float64], search: Search | None = None) -> State:
     """The state after one turn.
 
     Args:
         state: a running episode.
         move: what the policy put out.
         pts_s: (num_frames,) presentation times of the episode's video.
+        search: finds moments of that video; None: actions that search know already what was found.
 
     Raises:
-        ValueError: the episode has already ended.
+        ValueError: the episode has already ended, or nobody can search for what an action seeks.
     """
-    return _play(state, move, lambda turn, action: action.clip(state, turn, pts_s))
+
+    def show(turn: Turn, action: Action) -> tuple[Action, Clip | Invalid | None]:
+        if search is not None and action.searches:
+            action = action.located(state.rules, search)
+        return action, action.clip(state, turn, pts_s)
+
+    return _play(state, move, show)
 
 
 def play_fault(state: State, move: Move, fault: str) -> State:
@@ -109,7 +117,9 @@ def play_fault(state: State, move: Move, fault: str) -> State:
         ValueError: the episode has already ended.
     """
     missing = Invalid("fault", "These frames could not be decoded; look elsewhere or answer.")
-    after = _play(state, move, lambda turn, action: missing if isinstance(action, Look) else None)
+    after = _play(
+        state, move, lambda turn, action: (action, missing if isinstance(action, Showing) else None)
+    )
     turn = after.turns[-1]
     if all(result.error is not missing for result in turn.results):
         return after
@@ -137,7 +147,9 @@ def _execute(state: State, turn: Turn, action: Action, show: _Show) -> Result:
         return Result(
             action, error=Invalid("unknown_action", f"There is no {action.kind} here; use {known}.")
         )
-    outcome = action.refusal(state, turn) or show(turn, action)
+    if refused := action.refusal(state, turn):
+        return Result(action, error=refused)
+    action, outcome = show(turn, action)
     if isinstance(outcome, Invalid):
         return Result(action, error=outcome)
     return Result(action, clip=outcome)

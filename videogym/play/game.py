@@ -274,6 +274,7 @@ def _rules(state: State) -> dict[str, Any]:
     rules = state.rules
     return {
         "looks": [kind for kind in rules.actions if kind != "answer"],
+        "searches": "find" in rules.actions,
         "regions": rules.regions,
         "arguments": [
             {"name": name, "whole": schema["type"] == "integer", "hint": schema["description"]}

@@ -8,7 +8,7 @@
   let chosen = null; // selected seconds
   let region = null; // selected part of the picture, fractions of the whole frame
   let staged = null; // the frame shown large: {clip, frame}
-  let meant = ""; // what was chosen last, and Enter will do: "look" or "answer"
+  let meant = ""; // what was chosen last, and Enter will do: "look", "find" or "answer"
   let busy = false;
 
   // --- texts and elements ----------------------------------------------------------------------
@@ -138,12 +138,14 @@
     $("answer").hidden = view.over && view.kind !== "choice";
     for (const part of document.querySelectorAll("#answer .thought, #give")) part.hidden = view.over;
     $("kinds").replaceChildren(
-      ...view.looks.map((kind) => Object.assign(el("button", "", kind), { type: "submit", value: kind })),
+      ...view.looks.map((kind) => Object.assign(el("button", "", kind), { type: "submit", value: kind, formNoValidate: kind === "find" })),
     );
     $("how").textContent = view.looks.includes("select")
       ? `select shows up to ${view.clip_frames} of the candidate frames in a segment, the fine lines on the timeline`
       : `crop shows up to ${view.clip_frames} new frames of a segment, ${view.crop_fps} a second` +
-        (view.regions ? "; drag on the picture to enlarge a part of it" : "");
+        (view.regions ? "; drag on the picture to enlarge a part of it" : "") +
+        (view.searches ? "; find searches the whole video for what you write" : "");
+    $("search").hidden = !view.searches;
     if (!$("arguments").children.length) $("arguments").replaceChildren(...view.arguments.map(argument));
     const last = view.turns.at(-1);
     const refusal = last && (last.fault || last.results.map((result) => result.error?.reason).find(Boolean));
@@ -165,7 +167,9 @@
   function able() {
     const over = !view || view.over;
     const late = view && view.turns_left === 1 && !view.last_turn_look;
-    for (const button of $("kinds").children) button.disabled = busy || over || late || !chosen;
+    for (const button of $("kinds").children) {
+      button.disabled = busy || over || late || !(button.value === "find" ? $("query").value.trim() : chosen);
+    }
     $("give").disabled = busy || over;
     $("next").disabled = busy;
     for (const input of document.querySelectorAll("#answer input, #answer textarea, #look input")) input.disabled = over;
@@ -177,11 +181,11 @@
   function mean(what) {
     if (what) meant = what;
     const answer = answered();
-    const look = $("kinds").querySelector("button:not(:disabled)");
+    const look = [...$("kinds").children].find((one) => !one.disabled && (one.value === "find") === (meant === "find"));
     // When an option is kept from the turn before, Enter alone does not give it.
-    const due = !view || busy ? null : view.over ? $("next") : meant === "look" ? look : meant === "answer" && answer ? $("give") : null;
+    const due = !view || busy ? null : view.over ? $("next") : ["look", "find"].includes(meant) ? look : meant === "answer" && answer ? $("give") : null;
     for (const button of [...$("kinds").children, $("give"), $("next")]) button.classList.toggle("due", button === due);
-    const words = due === $("next") ? "next question" : due === $("give") ? `answer ${visible(answer)}` : due ? `${due.value} ${range(...chosen)}` : "nothing yet";
+    const words = due === $("next") ? "next question" : due === $("give") ? `answer ${visible(answer)}` : due?.value === "find" ? `find ${visible($("query").value)}` : due ? `${due.value} ${range(...chosen)}` : "nothing yet";
     $("due-action").textContent = words;
     return due;
   }
@@ -504,8 +508,9 @@
   }
   $("look").addEventListener("submit", (event) => {
     event.preventDefault();
-    if (!chosen) return;
     const kind = event.submitter?.value || view.looks[0];
+    if (kind === "find") return act({ kind, query: $("query").value });
+    if (!chosen) return;
     const asked = [...$("arguments").querySelectorAll("input")].filter((input) => Number.isFinite(input.valueAsNumber));
     const more = Object.fromEntries(asked.map((input) => [input.name, input.valueAsNumber]));
     act({ kind, start_s: chosen[0], end_s: chosen[1], ...(kind === "crop" ? { region, ...more } : {}) });
@@ -522,6 +527,10 @@
   });
 
   $("text").addEventListener("input", () => mean("answer"));
+  $("query").addEventListener("input", () => {
+    meant = "find";
+    able();
+  });
 
   // What `keys.js` does by keys.
   window.playPage = { now: () => ({ view, part, chosen }), choose, mean, zoom, show };

@@ -8,6 +8,7 @@ code does, because they differ, and `named` all of them. What a paper leaves ope
 from videogym.recipes.eva import EVA_CODE
 from videogym.recipes.named import (
     DEFAULT,
+    FIND,
     LONGVT,
     LONGVT_CODE,
     LONGVT_TINY,
@@ -26,6 +27,7 @@ from videogym.recipes.video_zoomer import VIDEO_ZOOMER, VIDEO_ZOOMER_CODE
 __all__ = [
     "DEFAULT",
     "EVA_CODE",
+    "FIND",
     "LONGVT",
     "LONGVT_CODE",
     "LONGVT_TINY",

@@ -20,6 +20,7 @@ from videogym.rewards import (
     well_formed_episode,
 )
 from videogym.rules import Rules
+from videogym.search import ProceduralIndex
 
 _VIDEO_MTR_RULES = Rules(
     actions=("select", "answer"),
@@ -198,12 +199,24 @@ DEFAULT = Recipe(
     ),
 )
 
+FIND = replace(
+    DEFAULT,
+    name="FIND",
+    rules=replace(DEFAULT.rules, actions=("find", "crop", "answer")),
+    choices=(
+        *DEFAULT.choices,
+        ("find", "one frame a moment; it names no segment, so it earns and costs no coverage"),
+        ("index", "exact, of procedural videos; for others `replace(FIND, search=...)`"),
+    ),
+    search=ProceduralIndex(),
+)
+
 _NAMED = {
     **{
         recipe.name: recipe
         for recipe in (
             *(VIDEO_MTR, VIDEO_MTR_CODE, VIDEO_MTR_TINY),
-            *(LONGVT, LONGVT_CODE, LONGVT_TINY, DEFAULT),
+            *(LONGVT, LONGVT_CODE, LONGVT_TINY, DEFAULT, FIND),
             *(VIDEO_ZOOMER, VIDEO_ZOOMER_CODE, PARAVT, PARAVT_CODE, EVA_CODE),
         )
     },

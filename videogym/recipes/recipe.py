@@ -16,7 +16,9 @@ from typing import Any
 
 from videogym.grammars import Grammar, Prompt, check_prompt, get_grammar, load_prompt, prompted
 from videogym.rewards import Term, term_names
-from videogym.state import Rules, action_kinds
+from videogym.search import FrameIndex, search_video
+from videogym.state import Rules, Search, action_kinds
+from videogym.video.types import Video
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Recipe:
     terms: tuple[Term, ...]
     choices: tuple[tuple[str, str], ...] = ()  # what the source leaves open, and what was chosen
     prompt: Prompt | None = None  # the words of conversations; None: the grammar's own
+    search: FrameIndex | None = None  # who finds moments by a text, for kinds of action that search
 
     def __post_init__(self) -> None:
         names = [term.name for term in self.terms]
@@ -44,6 +47,11 @@ class Recipe:
                 raise ValueError(
                     f"recipe {self.name!r}: unknown kind of action {kind!r}; known: "
                     f"{', '.join(action_kinds())}; import the module that defines yours"
+                )
+            if action_kinds()[kind].searches and self.search is None:
+                raise ValueError(
+                    f"recipe {self.name!r}: {kind} needs a search index, such as search=ProceduralIndex() "
+                    "of videogym.search"
                 )
         if len(set(names)) != len(names) or "gate" in names:
             raise ValueError(f"recipe {self.name!r}: term names must be unique and not 'gate', got {names}")
@@ -63,6 +71,11 @@ class Recipe:
         read = prompt if prompt is None or isinstance(prompt, Prompt) else load_prompt(prompt)
         return replace(self, prompt=read)
 
+    def search_in(self, video: Video) -> Search | None:
+        """Who finds moments of a video by a text; None without an index."""
+        index = self.search
+        return None if index is None else lambda query, most: search_video(index, video, query, most)
+
     @property
     def term_names(self) -> tuple[str, ...]:
         """Keys of ``info["reward_terms"]``."""
@@ -76,9 +89,12 @@ class Recipe:
         Raises:
             ValueError: a term's function has no name, such as a `functools.partial`.
         """
-        plain = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name != "prompt"}
-        if self.prompt is not None:  # without one, the identity is what it was before there were prompts
+        later = ("prompt", "search")
+        plain = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name not in later}
+        if self.prompt is not None:  # without one, the identity is what it was before there were any
             plain["prompt"] = self.prompt.texts
+        if self.search is not None:
+            plain["search"] = _plain(self.search)
         if not isinstance(self.grammar, str) and not is_dataclass(self.grammar):
             plain["grammar"] = _name(type(self.grammar))
         return plain

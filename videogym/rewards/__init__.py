@@ -16,12 +16,13 @@ from videogym.rewards.grounding import (
 )
 from videogym.rewards.longvt import CropOverlap, TranscriptScore, well_formed_episode
 from videogym.rewards.paravt import ParaVTScore, executed_calls
-from videogym.rewards.scoring import answered_right, history, pays_for_answers, score
+from videogym.rewards.scoring import AbsentTerm, answered_right, history, pays_for_answers, score
 from videogym.rewards.terms import RewardError, Score, Term, TermFunction, finite, term_names
 from videogym.rewards.video_mtr import FrameGain, WellFormedTurn, frame_iou, relevant_pool
 from videogym.rewards.video_zoomer import ZoomScore, ZoomSettings, zoomed_rightly
 
 __all__ = [
+    "AbsentTerm",
     "AnswerTerm",
     "CropOverlap",
     "FrameGain",

@@ -6,9 +6,33 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from videogym.rewards.answers import AnswerTerm, is_correct
 from videogym.rewards.terms import RewardError, Score, Term, finite
 from videogym.state import State
+
+
+class AbsentTerm(np.float64):
+    """The NaN of a reward term that does not apply; unlike other NaNs it equals itself.
+
+    So two runs of one episode have equal infos, which Gymnasium's checker compares with ``==``.
+    """
+
+    def __new__(cls) -> AbsentTerm:
+        """There is one value."""
+        return super().__new__(cls, np.nan)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AbsentTerm)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = np.float64.__hash__
+
+    def __reduce__(self) -> tuple[type[AbsentTerm], tuple[()]]:
+        return AbsentTerm, ()
 
 
 def score(terms: Sequence[Term], before: State, after: State) -> Score:

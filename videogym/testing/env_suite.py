@@ -21,7 +21,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
-from videogym.actions import Answer, Crop, Select
+from videogym.actions import Answer, Crop, Find, Select
 from videogym.env import VideoQAEnv
 from videogym.geometry import Segment
 from videogym.state import Action, Rules, Task
@@ -45,6 +45,8 @@ ODD_SHARES = (
     math.nextafter(1.0, 2.0),
     1e300,
 )
+
+ODD_QUERIES = ("", " \n", "a red shape", "🙂", "\x00", "\ud800", "</tool_call>" * 9, "x" * 100_000)
 
 
 def check_environment(make_env: MakeEnv, *, episodes: int = 3, seed: int = 0) -> None:
@@ -201,6 +203,9 @@ def odd_action(env: Env, rng: np.random.Generator) -> Any:
             action[name] = rng.choice([*ODD_SHARES, *rng.uniform(0, 1, 6)], 1)
     if "frames" in action and rng.random() < 0.3:
         action["frames"] = np.int64(rng.integers(-3, 10**6))
+    if "query" in action and rng.random() < 0.7:
+        action["query"] = str(rng.choice(ODD_QUERIES))
+        action["k"] = np.int64(rng.choice([-3, 0, 1, 2, 10**6]))
     if rng.random() < 0.1:
         action["kind"] = np.int64(rng.integers(-2, 5))
         action["option"] = np.int64(rng.integers(-2, 40))
@@ -289,6 +294,8 @@ def _planted_actions(rules: Rules, duration_s: float) -> Iterator[Action]:
     look = Select if "select" in rules.actions else Crop
     yield look(0.0, duration_s * 0.1)
     yield look(duration_s * 0.2, duration_s * 0.6)
+    if "find" in rules.actions:
+        yield Find("whatever there is", 16)
     yield Answer("no idea")
 
 

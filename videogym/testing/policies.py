@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from videogym.actions import Answer, Crop, Select
+from videogym.actions import Answer, Crop, Find, Select
+from videogym.actions.find import MAX_QUERY_CHARS
 from videogym.env import VideoQAEnv
 from videogym.geometry import WHOLE_FRAME, Region, Segment, region_iou
 from videogym.observations import Observation
@@ -77,7 +78,10 @@ class SkimOnly:
 
 
 class Random:
-    """Looks at random segments of random length and answers at random, each turn with equal odds."""
+    """Looks at random segments of random length or searches for the question, and answers at random.
+
+    Each kind of action has the same odds every turn.
+    """
 
     def __init__(self, seed: int = 0) -> None:
         self._rng = np.random.default_rng(seed)
@@ -88,6 +92,8 @@ class Random:
         kind = kinds[int(self._rng.integers(len(kinds)))]
         if kind == "answer" or int(observation["turns_left"][0]) <= 1:
             return random_answer(observation, self._rng)
+        if kind == "find":
+            return Find(str(observation["question"])[:MAX_QUERY_CHARS])
         start_s, end_s = np.sort(self._rng.uniform(0.0, float(observation["duration_s"][0]), 2)).tolist()
         return Select(start_s, end_s) if kind == "select" else with_count(Crop(start_s, end_s), env.state)
 
