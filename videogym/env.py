@@ -213,24 +213,27 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
 
         Args:
             seed: seeds the generator that draws tasks.
-            options: ``{"task_id": ...}`` pins the task.
+            options: ``{"task_id": ...}`` pins the task, ``{"skim_frames": 8}`` shows fewer first frames
+                than the recipe.
 
         Raises:
-            ValueError: an option is unknown, or the task is unknown or does not fit its video.
+            ValueError: an option is unknown or out of range, or the task is unknown or unfit for its video.
             VideoError: the task's video cannot be used; the message names task and file.
         """
         super().reset(seed=seed)
         options = options or {}
-        if unknown := set(options) - {"task_id"}:
-            raise ValueError(f"unknown reset options {sorted(unknown)}; known: task_id")
+        if unknown := set(options) - {"task_id", "skim_frames"}:
+            raise ValueError(f"unknown reset options {sorted(unknown)}; known: task_id, skim_frames")
+        skim_frames = options.get("skim_frames")
+        self.recipe.rules.skimming(skim_frames)  # refused here and now, whatever the task
         if "task_id" in options:
-            self._begin(self.tasks.by_id(options["task_id"]))
+            self._begin(self.tasks.by_id(options["task_id"]), skim_frames)
         else:
-            self._begin_any()
+            self._begin_any(skim_frames)
         self._show()
         return self._observation(), self._info(None)
 
-    def _begin_any(self) -> None:
+    def _begin_any(self, skim_frames: int | None) -> None:
         """Draw tasks until one can be shown; a bad video raises or is counted."""
         bad: set[int] = set()
         while len(bad) < len(self.tasks):
@@ -238,7 +241,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
             if position in bad:
                 continue
             try:
-                return self._begin(self.tasks[position])
+                return self._begin(self.tasks[position], skim_frames)
             except VideoError:
                 if self.on_bad_video == "raise":
                     raise
@@ -246,23 +249,24 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
                 self._bad_videos += 1
         raise VideoError(f"none of the {len(bad)} tasks has a usable video")
 
-    def _begin(self, task: Task) -> None:
+    def _begin(self, task: Task, skim_frames: int | None) -> None:
         try:
             check_text_lengths(task)
-            state = self._first_state(task)
+            state = self._first_state(task, skim_frames)
             pixels = self._fetch(state)
         except VideoError as error:
             raise type(error)(f"task {task.task_id!r}: {error}") from error
         self._state, self._pixels = state, pixels
 
-    def _first_state(self, task: Task) -> State:
+    def _first_state(self, task: Task, skim_frames: int | None) -> State:
         video = self.store.open(task.video)
         if self.recipe.search is not None:
             self.recipe.search.check(video)
         try:
             check_length(video.meta, self.recipe.rules.max_duration_s)
             check_evidence(task, video.meta.duration_s)
-            return begin(task, video.meta, video.pts_s, self.recipe.rules, self.recipe.identity)
+            recipe = self.recipe
+            return begin(task, video.meta, video.pts_s, recipe.rules, recipe.identity, skim_frames)
         except ValueError as error:
             # The video is sound but unfit for this task or recipe: too short, or evidence beyond its end.
             raise UnfitVideo(f"{task.video}: {error}") from error

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
+
+import numpy as np
 
 CropArgument = Literal["fps", "frames", "scale"]
 CROP_ARGUMENTS: tuple[CropArgument, ...] = ("fps", "frames", "scale")
@@ -108,6 +110,20 @@ class Rules:
             raise ValueError("min_skim_frames must be at least 1 and max_scaled_pixels at least 0")
         if self.budget_reached == "end" and self.frame_budget is None:
             raise ValueError("budget_reached 'end' needs a frame_budget")
+
+    def skimming(self, skim_frames: int | None) -> Rules:
+        """The rules with fewer first frames; None: these rules.
+
+        Raises:
+            ValueError: it is no whole number from 0 to these rules' number.
+        """
+        if skim_frames is None:
+            return self
+        whole = isinstance(skim_frames, int | np.integer) and not isinstance(skim_frames, bool)
+        if not (whole and 0 <= skim_frames <= self.skim_frames):
+            most = self.skim_frames
+            raise ValueError(f"skim_frames must be a whole number from 0 to {most}, got {skim_frames!r}")
+        return replace(self, skim_frames=int(skim_frames))
 
     @property
     def max_turn_frames(self) -> int:

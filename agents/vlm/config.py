@@ -53,6 +53,9 @@ class SamplingConfig:
     """Limit of tokens in one output."""
     max_context: int = 32_768
     """Limit of tokens in a conversation."""
+    first_frames: tuple[int, ...] = ()
+    """Numbers of first frames, one of which is drawn for each training prompt and shared by its rollouts,
+    such as 4 8 16 32 64; without any, and in evaluations, the recipe's."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,8 @@ class ChatConfig(LoopConfig):
         self._require_at_least(
             1, "max_new_tokens", "eval_episodes", "eval_every", "checkpoint_every", "iterations"
         )
+        for number in self.sampling.first_frames:
+            self.rules.rules.skimming(number)
         if not self.sampling.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.sampling.temperature}")
         alone = not self.model.lora_rank and not launched()

@@ -56,10 +56,13 @@ class ChatEnv(EnvBase):
         window: earlier turns that a policy reads again; None: all.
         max_context: tokens, placeholders counted singly, that a context may have; an observation that
             does not fit is taken back whole and the episode is cut.
-        seed: of the tasks.
+        first_frames: numbers of first frames, one of which is drawn for each task of a batch, with equal
+            odds, and shared by its group; none: as many as the recipe shows. Episodes of named tasks
+            (`open_task`) have the recipe's.
+        seed: of the tasks, and of these numbers.
 
     Raises:
-        ValueError: the environment shows pixels.
+        ValueError: the environment shows pixels, or the recipe shows fewer first frames than a number.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class ChatEnv(EnvBase):
         form: ChatForm | None = None,
         window: int | None = None,
         max_context: int = 32_768,
+        first_frames: Sequence[int] = (),
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size=(groups * group_size,))
@@ -83,6 +87,9 @@ class ChatEnv(EnvBase):
         self.snapshots: list[Snapshot] = []
         self.tokenizer, self._tokenizer = tokenizer, fingerprint(tokenizer)
         self._groups, self._group_size = groups, group_size
+        for number in first_frames:
+            env.recipe.rules.skimming(number)
+        self._first_frames = tuple(first_frames)
         self._make_specs()
         self.set_seed(seed)
 
@@ -116,12 +123,20 @@ class ChatEnv(EnvBase):
         """Begin the episode of a task; tasks that cannot be played are passed over and logged."""
         for _ in range(MAX_PASSED_OVER):
             try:
-                self.env.reset(seed=int(torch.randint(2**31, (), generator=self._generator)))
+                self.env.reset(seed=self._below(2**31), options=self._drawn_options())
                 return self.open(group)
             except (VideoError, NoRoom) as error:
                 log.warning("passed over: %s", error)
                 last = error
         raise type(last)(f"{MAX_PASSED_OVER} tasks in a row could not be played, the last: {last}")
+
+    def _below(self, bound: int) -> int:
+        return int(torch.randint(bound, (), generator=self._generator))
+
+    def _drawn_options(self) -> dict[str, int]:
+        """How many first frames an episode has, where that is drawn."""
+        numbers = self._first_frames
+        return {"skim_frames": numbers[self._below(len(numbers))]} if numbers else {}
 
     def open_task(self, task_id: str) -> Record:
         """The record of a task's episode in which nothing has been said; cut, if it cannot be played."""

@@ -86,6 +86,11 @@ class Record:
         return tuple(turn for turn in self.turns if turn.output)
 
     @property
+    def first_frames(self) -> int:
+        """Frames that were shown with the question."""
+        return sum(len(visual.times_s) for visual in self.turns[0].visuals) if self.turns else 0
+
+    @property
     def sampled_tokens(self) -> int:
         """Ids of all outputs."""
         return sum(len(turn.output) for turn in self.turns)

@@ -30,6 +30,7 @@ def make_chat_env(
         form=model.chat_form(config.sampling.video_form),
         window=config.sampling.window or None,
         max_context=config.sampling.max_context,
+        first_frames=config.sampling.first_frames,
     )
 
 

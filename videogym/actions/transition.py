@@ -30,7 +30,14 @@ from videogym.video.types import VideoMeta
 _Show = Callable[[Turn, Action], tuple[Action, Clip | Invalid | None]]
 
 
-def begin(task: Task, video: VideoMeta, pts_s: NDArray[np.float64], rules: Rules, recipe_id: str) -> State:
+def begin(
+    task: Task,
+    video: VideoMeta,
+    pts_s: NDArray[np.float64],
+    rules: Rules,
+    recipe_id: str,
+    skim_frames: int | None = None,
+) -> State:
     """The first state of an episode: its pool drawn and its skim shown.
 
     Args:
@@ -39,9 +46,11 @@ def begin(task: Task, video: VideoMeta, pts_s: NDArray[np.float64], rules: Rules
         pts_s: (num_frames,) presentation times of all its frames.
         rules: sampling and limits.
         recipe_id: identity of the recipe, kept for `State`.
+        skim_frames: in place of the rules' and at most as many; None: the rules'.
 
     Raises:
-        ValueError: the video is too short to be skimmed, or longer than the rules allow.
+        ValueError: ``skim_frames`` is above the rules' number, or the video is too short to be skimmed or
+            longer than the rules allow.
     """
     if video.duration_s > rules.max_duration_s:
         raise ValueError(f"the video lasts {video.duration_s:g} s, at most {rules.max_duration_s:g} s fit")
@@ -49,7 +58,7 @@ def begin(task: Task, video: VideoMeta, pts_s: NDArray[np.float64], rules: Rules
     if rules.pool_frames:
         indices = pool_indices(video.num_frames, video.duration_s, rules.pool_frames, rules.pool_fps)
         pool = tuple(pts_s[indices].tolist())
-    skim = Clip(_skim_times(video, pts_s, rules, pool))
+    skim = Clip(_skim_times(video, pts_s, rules.skimming(skim_frames), pool))
     if rules.token_budget is not None and (used := clip_tokens(skim, video, rules)) > rules.token_budget:
         raise ValueError(f"the skim has {used} visual tokens, the budget is {rules.token_budget}")
     return State(task, video, rules, recipe_id, pool, skim)

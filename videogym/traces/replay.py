@@ -8,7 +8,7 @@ a turn came to must be what the record says; payments are the record's own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from videogym.env import VideoQAEnv
 from videogym.grammars import get_grammar
@@ -66,6 +66,10 @@ class StoredEpisode(Protocol):
         """Of the episode in its group."""
 
     @property
+    def first_frames(self) -> int:
+        """Frames that were shown with the question; a run may draw their number."""
+
+    @property
     def played(self) -> Sequence[StoredTurn]:
         """Turns with an output."""
 
@@ -98,7 +102,7 @@ def replayed(record: StoredEpisode, env: VideoQAEnv, run: str) -> Trace:
     if record.recipe != env.recipe.identity:
         raise ReplayError(f"{_name(record)} is of recipe {record.recipe}, not {env.recipe.identity}")
     grammar = get_grammar(env.recipe.grammar)
-    env.reset(options={"task_id": record.task_id})
+    _begin(record, env)
     turns = []
     for number, turn in enumerate(record.played, start=1):
         if record.abort_reason == "context" and not turn.text and not turn.error:
@@ -126,6 +130,14 @@ def replayed(record: StoredEpisode, env: VideoQAEnv, run: str) -> Trace:
     # A cut episode has no answer, so it is not right.
     correct = record.success if record.ending else False
     return trace_of(env.state, tuple(turns), correct=correct, run=run, cut=record.abort_reason)
+
+
+def _begin(record: StoredEpisode, env: VideoQAEnv) -> None:
+    """The first state of the episode, with as many first frames as it had."""
+    options: dict[str, Any] = {"task_id": record.task_id}
+    env.reset(options=options)
+    if record.played and len(env.state.skim.times_s) > record.first_frames:
+        env.reset(options=options | {"skim_frames": record.first_frames})
 
 
 def _name(record: StoredEpisode) -> str:

@@ -56,6 +56,7 @@ class _Record:
     task_id: str
     group: str
     sample_index: int
+    first_frames: int
     played: tuple[_Turn, ...]
     ending: str
     abort_reason: str
@@ -207,11 +208,17 @@ def _record(row: Mapping[str, Any]) -> _Record:
         task_id=row["task_id"],
         group=row["group"],
         sample_index=row["number"],
+        first_frames=_frames(row["turns"][0]) if row["turns"] else 0,
         played=tuple(_turn(turn) for turn in row["turns"] if turn["output"]),
         ending=row["ending"],
         abort_reason=row["cut"],
         success=row["success"],
     )
+
+
+def _frames(turn: Mapping[str, Any]) -> int:
+    """Frames of a turn's observation."""
+    return sum(len(visual["times_s"]) for visual in turn["visuals"])
 
 
 def _turn(row: Mapping[str, Any]) -> _Turn:
