@@ -31,15 +31,15 @@ from torchrl.objectives.llm import GRPOLoss
 from .collectors.rollouts import RolloutKind, make_collector
 from .training.advantage import bilevel_gae, whiten
 from .training.losses import ScoredPolicy, clipped_value_loss, loss_metrics
-from .training.ranks import alone
 from .training.releveling import CodeGate, ExplorationBonus, TurnRewards
-from .training.run import TrainingRun, mean_rows, optimizer_step
+from .training.run import TrainingRun, mean_over_ranks, mean_rows, optimizer_step
+from .training.sharding import fully_shard_head, unsharded_params
 from .vlm.actor import ChatActor
 from .vlm.batch import RolloutBatch, rewards_of_turns
 from .vlm.command import command_line
 from .vlm.config import ChatConfig, MemoryConfig, OptimizerConfig, SamplingConfig
 from .vlm.evaluation import make_evaluator, rollout_metrics
-from .vlm.policy import reference_policy, trainable_parameters
+from .vlm.policy import reference_policy, shard_model, trainable_parameters
 from .vlm.records import RolloutFiles
 from .vlm.scoring import MicroBatch
 
@@ -108,17 +108,16 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         RunDiverged: a loss is not finite.
         CheckpointMismatch: the folder belongs to another kind of run.
         EngineError: the engine failed.
-        ValueError: torchrun started this: the critic's weights have no shards.
     """
-    alone("agents.train_ppo_mllm, whose critic has no shards,")
     torch.set_num_threads(config.runtime.threads)
-    critic = make_critic(actor)
+    reference = reference_policy(config, actor) if config.kl_coef else None
+    shard_model(config, actor.model)
+    critic = make_critic(config, actor)
     parameters = [*trainable_parameters(actor.model), *critic.parameters()]
     groups: list[dict[str, Any]] = [{"params": trainable_parameters(actor.model)}]
     groups.append({"params": [*critic.parameters()], "lr": config.critic_learning_rate})
     memory, adamw = config.memory, config.optimizer
     optimizer = torch.optim.AdamW(groups, config.learning_rate, weight_decay=adamw.weight_decay)
-    reference = reference_policy(config, actor) if config.kl_coef else None
     shaping = make_shaping(config)
     lasting = nn.ModuleDict({"shaping": shaping, "critic": critic})
     run = TrainingRun(config, out, actor.model, optimizer, lasting, make_evaluator(config, actor))
@@ -156,9 +155,9 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
                         loss, metrics = ppo_loss(config, loss_module, critic, minibatch, micro)
                         loss.backward()
                         total += loss.item()
-                        parts.append(metrics)
+                        parts += [metrics] if micro.active else []
                     step = optimizer_step(parameters, optimizer, total, adamw.max_grad_norm)
-                updates.append(step | mean_rows(parts))
+                updates.append(step | mean_over_ranks(parts))
             if len(batch):
                 collector.update_policy_weights_()
             turns = sum(len(record.played) for record in rollouts)
@@ -166,11 +165,12 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     return run
 
 
-def make_critic(actor: ChatActor) -> nn.Linear:
-    """A head on the model's hidden states, (T, H) to (T, 1), that says 0 at first."""
+def make_critic(config: Config, actor: ChatActor) -> nn.Linear:
+    """A head on the model's hidden states, (T, H) to (T, 1), that says 0 at first; sharded over ranks."""
     critic = nn.Linear(actor.model.model.config.text_config.hidden_size, 1, device=actor.model.device)
     nn.init.zeros_(critic.weight)  # the first advantages are returns, not noise
     nn.init.zeros_(critic.bias)
+    fully_shard_head(critic, config.model.device)
     return critic
 
 
@@ -230,10 +230,12 @@ def estimate(
         actor: reads the records.
         critic: values their hidden states.
     """
-    values: list[Tensor] = []
-    with torch.no_grad():
-        for scored in actor.scorer.in_parts(batch.records, config.memory.micro_batch_size):
-            values += critic(scored.hidden.float())[:, 0].cpu().split(scored.counts)
+    with unsharded_params(critic):
+        values = actor.scorer.of_tokens(
+            batch.records,
+            config.memory.micro_batch_size,
+            lambda scored: critic(scored.hidden.float())[:, 0],
+        )
     reward, turn_end = [], []
     for row, record, paid in zip(batch.rows, batch.records, rewards[..., 0], strict=True):
         ends = torch.tensor([len(turn.output) for turn in record.played]).cumsum(0) - 1

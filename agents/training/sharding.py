@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
     FSDPModule,
     MixedPrecisionPolicy,
@@ -68,8 +68,7 @@ def fully_shard_model(model: Shardable, device: str, compute: torch.dtype | None
     """
     if not launched():
         return
-    init_distributed(device)
-    mesh = init_device_mesh(torch.device(device).type, (size(),))
+    mesh = _mesh(device)
     frozen = set(model.replicated())
     for weight in frozen:  # not buffers: rotary frequencies stay in float32
         weight.data = weight.data.to(device, compute)
@@ -80,16 +79,40 @@ def fully_shard_model(model: Shardable, device: str, compute: torch.dtype | None
     for layer in model.layers():
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False, ignored_params=frozen)
-    for unit in _units(model):
-        # A sum: losses are weighted for the whole minibatch. Gloo knows no other.
-        unit.set_gradient_divide_factor(1.0)
-        unit.set_force_sum_reduction_for_comms(True)
+    _sum_gradients(model)
     for method in model.entrances():
         register_fsdp_forward_method(model, method)
     model.shards = dict(model.named_parameters())
     # The first call decides which unit is the outermost.
     with unsharded_params(model):
         model.rehearse()
+
+
+def fully_shard_head(head: nn.Module, device: str) -> None:
+    """Divide the few weights of a module that reads a model, in place; gathered whenever it is called.
+
+    All ranks call it equally often with gradients, as they do the model.
+
+    Args:
+        head: the same on all ranks.
+        device: where its shards are.
+    """
+    if launched():
+        fully_shard(head, mesh=_mesh(device))
+        _sum_gradients(head)
+
+
+def _mesh(device: str) -> DeviceMesh:
+    """All ranks, in a row."""
+    init_distributed(device)
+    return init_device_mesh(torch.device(device).type, (size(),))
+
+
+def _sum_gradients(module: nn.Module) -> None:
+    """Add the gradients of ranks: losses are weighted for the whole minibatch. Gloo knows no other."""
+    for unit in _units(module):
+        unit.set_gradient_divide_factor(1.0)
+        unit.set_force_sum_reduction_for_comms(True)
 
 
 def _units(model: nn.Module) -> list[FSDPModule]:

@@ -8,7 +8,7 @@ give, gradients included.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -161,21 +161,29 @@ class Scorer:
         return plans[rank()]
 
     def log_probs(self, records: Sequence[Record], size: int) -> list[Tensor]:
-        """(T,) log-probabilities of the sampled tokens of every record; ranks divide the groups.
+        """(T,) log-probabilities of the sampled tokens of every record; see `of_tokens`."""
+        return self.of_tokens(records, size, lambda scored: scored.log_probs)
+
+    @torch.no_grad()
+    def of_tokens(
+        self, records: Sequence[Record], size: int, of: Callable[[Scored], Tensor]
+    ) -> list[Tensor]:
+        """(T,) of the sampled tokens of every record, without gradients; ranks divide the groups.
 
         Args:
             records: as for a call.
             size: records in a micro-batch.
+            of: what is asked of a micro-batch, (T,).
         """
 
         def score(groups: Sequence[list[Record]]) -> list[list[Tensor]]:
             parts = self.in_parts([record for group in groups for record in group], size)
-            found = (log_probs for part in parts for log_probs in part.log_probs.cpu().split(part.counts))
+            found = (value for part in parts for value in of(part).cpu().split(part.counts))
             return [[next(found).clone() for _ in group] for group in groups]
 
         groups = [list(group) for _, group in groupby(records, key=lambda record: record.group)]
         with unsharded_params(self.model):
-            return [log_probs for group in map_across_ranks(groups, score) for log_probs in group]
+            return [value for group in map_across_ranks(groups, score) for value in group]
 
     @torch.no_grad()
     def in_parts(self, records: Sequence[Record], micro_batch_size: int) -> Iterator[Scored]:

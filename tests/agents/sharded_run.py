@@ -18,10 +18,11 @@ from small_chat import ODD, RECIPE, TASKS, Noise, sampling, stored
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from agents import train_grpo_mllm, train_sft
+from agents import train_grpo_mllm, train_ppo_mllm, train_sft
 from agents.collectors.rollouts import make_collector
 from agents.engines.transformers_engine import TransformersEngine
 from agents.training import ranks
+from agents.training.archive import load_archive
 from agents.training.run import RunDiverged
 from agents.vlm.actor import ChatActor
 from agents.vlm.config import ChatConfig
@@ -50,6 +51,22 @@ GRPO: dict[str, Any] = {
     "kl_coef": 0.01,
 }
 SFT: dict[str, Any] = {**SMALL, "groups": 3}
+PPO: dict[str, Any] = {
+    **SMALL,
+    "recipe": ODD,
+    "groups": 3,
+    "group_size": 2,
+    "mini_batch_size": 4,
+    "critic_learning_rate": 1e-3,
+    "kl_coef": 0.01,
+    "bonus": "code",
+    "window": 1,
+}
+LOOPS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "sft": (train_sft, SFT),
+    "grpo": (train_grpo_mllm, GRPO),
+    "ppo": (train_ppo_mllm, PPO),
+}
 
 
 class Stopped(BaseException):
@@ -67,27 +84,27 @@ def make_actor(config: ChatConfig) -> ChatActor:
 
 def make_config(job: dict[str, Any]) -> ChatConfig:
     """The config of a job."""
-    if job["loop"] == "sft":
-        return train_sft.Config.of(**{**SFT, **job["changes"]})
-    return train_grpo_mllm.Config.of(**{**GRPO, **job["changes"]})
+    module, usual = LOOPS[job["loop"]]
+    config: ChatConfig = module.Config.of(**{**usual, **job["changes"]})
+    return config
 
 
 def train(job: dict[str, Any], out: Path, played: Path | None = None) -> ChatActor:
     """Do a job; its checkpoint is ``out``'s ``model``.
 
     Args:
-        job: ``loop`` is "sft" or "grpo", ``changes`` those to the config; with ``stop``, it is stopped at
+        job: ``loop`` is one of `LOOPS`, ``changes`` those to the config; with ``stop``, it is stopped at
             the start of that step and resumed by another actor.
         out: folder of the run.
         played: learn from the records of this folder instead of playing.
     """
-    config, module = make_config(job), train_sft if job["loop"] == "sft" else train_grpo_mllm
-    with stored_rollouts(played):
+    config, (module, _) = make_config(job), LOOPS[job["loop"]]
+    with stored_rollouts(module, played):
         if "stop" in job:
             with stopping(module, job["stop"]):
-                module.train(config, make_actor(config), out)  # type: ignore[arg-type]
+                module.train(config, make_actor(config), out)
         actor = make_actor(config)
-        module.train(config, actor, out)  # type: ignore[arg-type]
+        module.train(config, actor, out)
     actor.model.save(str(out / "model"))
     return actor
 
@@ -125,26 +142,40 @@ def poisoned(job: dict[str, Any]) -> Iterator[None]:
 
 
 @contextmanager
-def stored_rollouts(folder: Path | None) -> Iterator[None]:
-    """Let `agents.train_grpo_mllm` collect what was played by others."""
-    real = train_grpo_mllm.make_collector
+def stored_rollouts(module: Any, folder: Path | None) -> Iterator[None]:
+    """Let a loop collect what was played by others; None: it plays."""
+    if folder is None:
+        yield
+        return
+    real = module.make_collector
 
     class Stored:
         def __init__(self, config: ChatConfig, actor: ChatActor, **_: Any) -> None:
             self.update_policy_weights_ = actor.update_weights
 
         def collect(self, iteration: int) -> list[Record]:
-            assert folder is not None
             return list(read_records(folder / f"{iteration:06d}.jsonl"))
 
         def close(self) -> None:
             pass
 
-    train_grpo_mllm.make_collector = Stored if folder else real  # type: ignore[assignment]
+    module.make_collector = Stored
     try:
         yield
     finally:
-        train_grpo_mllm.make_collector = real
+        module.make_collector = real
+
+
+def critic_of(out: Path) -> dict[str, Tensor]:
+    """Weights of the critic in a run's checkpoint; {} where there is none."""
+
+    class Memory:
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            self.state = state
+
+    memory = Memory()
+    load_archive(out / "checkpoint", {"memory": memory})
+    return {name: value for name, value in memory.state.items() if name.startswith("critic.")}
 
 
 # --- what a rank can say about itself ----------------------------------------------------------

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rounding import GRADIENT, ROUNDING
 from safetensors.torch import load_file
-from sharded_run import GRPO, SFT, make_actor, make_config, train
+from sharded_run import GRPO, SFT, critic_of, make_actor, make_config, train
 from small_chat import FAMILIES, build
 
-from agents import train_grpo_mllm, train_ppo_mllm, train_sft
+from agents import train_grpo_mllm, train_sft
 from agents.collectors.rollouts import make_collector
 from agents.training import ranks
 from agents.training.ranks import (
@@ -35,7 +35,10 @@ JOBS: list[dict[str, Any]] = [
     {"name": "sft", "family": "qwen3_vl", "loop": "sft", "changes": {}},
     {"name": "stopped", "family": "qwen3_vl", "loop": "sft", "changes": {}, "stop": 3},
     {"name": "grpo", "family": "qwen2_5_vl", "loop": "grpo", "changes": {"gradient_checkpointing": True}},
+    {"name": "ppo", "family": "qwen2_5_vl", "loop": "ppo", "changes": {}},
+    {"name": "ppo-stopped", "family": "qwen2_5_vl", "loop": "ppo", "changes": {}, "stop": 6},
 ]
+PLAYED = ("grpo", "ppo")  # loops that play what they learn from
 POISONED: dict[str, Any] = {**JOBS[0], "name": "poisoned", "changes": {"iterations": 1}, "poison": True}
 
 
@@ -83,13 +86,17 @@ def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
     return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
-@pytest.mark.parametrize("job", [JOBS[0], JOBS[2]], ids=lambda job: job["name"])
+@pytest.mark.parametrize("job", [JOBS[0], JOBS[2], JOBS[3]], ids=lambda job: job["name"])
 def test_two_ranks_end_with_the_weights_of_one_process(
     folder: Path, tmp_path: Path, job: dict[str, Any]
 ) -> None:
-    """Three tasks or groups for two ranks, so that their shares differ; GRPO on what the ranks played."""
+    """Three tasks or groups for two ranks, so that their shares differ; on what the ranks played."""
     out = folder / job["name"]
-    train(job, tmp_path, out / "records" if job["loop"] == "grpo" else None)
+    train(job, tmp_path, out / "records" if job["loop"] in PLAYED else None)
+    if job["loop"] == "ppo":
+        critics = [critic_of(one) for one in (out, tmp_path)]
+        assert distance(*critics) < CLOSE
+        assert all(float(weights.abs().max()) > 50 * CLOSE for weights in critics[1].values())
     assert distance(weights(out / "model"), weights(tmp_path / "model")) < CLOSE
     assert distance(weights(tmp_path / "model"), weights(folder / job["family"])) > 5 * CLOSE
     # Adam does not see the scale of gradients: their norms do.
@@ -129,9 +136,14 @@ def test_records_of_all_ranks_are_in_one_file_an_iteration(folder: Path) -> None
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(folder: Path) -> None:
-    """Stopped in the third step, resumed from the checkpoint after the second."""
-    assert distance(weights(folder / "stopped" / "model"), weights(folder / "sft" / "model")) == 0.0
-    assert curve(folder / "stopped", "loss") == curve(folder / "sft", "loss")
+    """Stopped in the third iteration, resumed from the checkpoint after the second."""
+    for stopped, whole in (("stopped", "sft"), ("ppo-stopped", "ppo")):
+        assert distance(weights(folder / stopped / "model"), weights(folder / whole / "model")) == 0.0
+        assert curve(folder / stopped, "loss") == curve(folder / whole, "loss")
+    critics = [critic_of(folder / name) for name in ("ppo-stopped", "ppo")]
+    assert distance(*critics) == 0.0
+    records = [list(read_records(folder / name / "records")) for name in ("ppo-stopped", "ppo")]
+    assert records[0] == records[1]
 
 
 def test_one_process_goes_on_with_a_run_of_two(folder: Path) -> None:
@@ -229,13 +241,6 @@ def test_other_collectors_are_refused_by_name(folder: Path, kind: Any) -> None:
     config = train_grpo_mllm.Config.of(**{**GRPO, "checkpoint": str(folder / "qwen3_vl")})
     with pytest.raises(ValueError, match=f"the collector '{kind}' is not made for torchrun"):
         make_collector(config, make_actor(config), groups=2, group_size=2, kind=kind)
-
-
-@pytest.mark.usefixtures("torchrun")
-def test_ppo_is_refused_by_name(tmp_path: Path) -> None:
-    """Its critic's head is no part of the model."""
-    with pytest.raises(ValueError, match="train_ppo_mllm, whose critic has no shards, is not made for"):
-        train_ppo_mllm.train(train_ppo_mllm.Config.of(), None, tmp_path)  # type: ignore[arg-type]
 
 
 def test_all_weights_train_in_bfloat16_where_shards_stay_in_float32(

@@ -1,12 +1,12 @@
 """Proves that ranks train as one process does, and that a rank that is killed costs no record.
 
-Trains a tiny Qwen2.5-VL and Qwen3-VL by SFT and GRPO with two and three ranks in every way that sharding
-has to get right (shared and plain prefixes, several backward passes a step, layers that run again,
+Trains a tiny Qwen2.5-VL and Qwen3-VL by SFT, GRPO and PPO with one, two and three ranks in every way that
+sharding has to get right (shared and plain prefixes, several backward passes a step, layers that run again,
 adapters, a frozen vision tower, more ranks than groups) and again in one process on the same records:
-weights must agree. Then starts GRPO by its command with two ranks, kills one of them by SIGKILL at random
-moments, and goes on by the same command: records and weights must be those of a run that nobody disturbed,
-to the bit.
-Exits 1 if a difference shows. No GPU is needed; a quiet machine takes some ten minutes.
+weights must agree, those of PPO's critic too. Then starts GRPO and PPO by their commands with two ranks,
+kills one of them by SIGKILL at random moments, and goes on by the same command: records and weights must be
+those of a run that nobody disturbed, to the bit.
+Exits 1 if a difference shows. No GPU is needed; a quiet machine takes some twenty minutes.
 """
 
 from __future__ import annotations
@@ -45,10 +45,13 @@ WAYS: dict[str, dict[str, Any]] = {
     "frozen vision": {"freeze_vision": True, "micro_batch_size": 3},
     "adapters": {"lora_rank": 4, "learning_rate": 3e-4, "gradient_checkpointing": True},
 }
-COMMAND = {  # of the run that is killed
+COMMANDS: dict[str, dict[str, Any]] = {  # of the runs that are killed
+    "train_grpo_mllm": {"mini-batch-groups": 2},
+    "train_ppo_mllm": {"mini-batch-size": 2, "recipe": "LONGVT_TINY", "window": 0},
+}
+COMMON = {
     "groups": 2,
     "group-size": 2,
-    "mini-batch-groups": 2,
     "iterations": 4,
     "checkpoint-every": 1,
     "eval-every": 4,
@@ -71,8 +74,16 @@ def torchrun(ranks: int, *command: str) -> subprocess.Popen[str]:
 
 
 def distance(one: Path, other: Path) -> float:
-    """The largest difference of two checkpoints' weights."""
-    left, right = (load_file(folder / "model.safetensors") for folder in (one, other))
+    """The largest difference of two runs' weights, the critic's among them."""
+    left, right = (
+        load_file(out / "model" / "model.safetensors") | sharded_run.critic_of(out) for out in (one, other)
+    )
+    return max(float((left[name] - right[name]).abs().max()) for name in left)
+
+
+def movement(out: Path, before: Path) -> float:
+    """How far a run has moved the weights of a checkpoint."""
+    left, right = load_file(out / "model" / "model.safetensors"), load_file(before / "model.safetensors")
     return max(float((left[name] - right[name]).abs().max()) for name in left)
 
 
@@ -86,10 +97,10 @@ def prove_ways(folder: Path, family: str, ranks: int) -> bool:
     write_records(folder / "examples.jsonl", examples)
     shared = {"checkpoint": checkpoint, "records": str(folder / "examples.jsonl")}
     jobs: list[dict[str, Any]] = []
-    for loop in ("sft", "grpo"):
+    for loop in sharded_run.LOOPS:
         for way, changes in WAYS.items():
             changes = {**changes, **shared}
-            if loop == "grpo":
+            if loop != "sft":
                 del changes["records"]
             jobs.append({"name": f"{loop}, {way}", "loop": loop, "changes": changes})
     (folder / "jobs.json").write_text(json.dumps(jobs))
@@ -101,8 +112,8 @@ def prove_ways(folder: Path, family: str, ranks: int) -> bool:
     fine = True
     for job in jobs:
         out, alone = folder / job["name"], folder / "alone" / job["name"]
-        sharded_run.train(job, alone, out / "records" if job["loop"] == "grpo" else None)
-        apart, moved = distance(out / "model", alone / "model"), distance(out / "model", folder / "tiny")
+        sharded_run.train(job, alone, None if job["loop"] == "sft" else out / "records")
+        apart, moved = distance(out, alone), movement(out, folder / "tiny")
         gap = max(json.loads((out / f"facts.{rank}.json").read_text())["gap"] for rank in range(ranks))
         fine = fine and apart < CLOSE and gap < CLOSE
         print(
@@ -113,30 +124,32 @@ def prove_ways(folder: Path, family: str, ranks: int) -> bool:
     return fine
 
 
-def options(out: Path, checkpoint: Path) -> list[str]:
-    """The command of the run that is killed."""
-    named = [text for name, value in COMMAND.items() for text in (f"--{name}", str(value))]
-    return ["-m", "agents.train_grpo_mllm", "--out", str(out), "--checkpoint", str(checkpoint), *named]
+def options(loop: str, out: Path, checkpoint: Path) -> list[str]:
+    """The command of a run that is killed."""
+    named = [
+        text for name, value in (COMMON | COMMANDS[loop]).items() for text in (f"--{name}", str(value))
+    ]
+    return ["-m", f"agents.{loop}", "--out", str(out), "--checkpoint", str(checkpoint), *named]
 
 
-def prove_kills(folder: Path, kills: int, generator: random.Random) -> bool:
+def prove_kills(folder: Path, loop: str, kills: int, generator: random.Random) -> bool:
     """Kill a rank at some moments, go on, and compare with a run that nobody disturbed."""
     checkpoint = build(folder / "tiny", "qwen2_5_vl")
-    whole = torchrun(2, *options(folder / "whole", checkpoint))
+    whole = torchrun(2, *options(loop, folder / "whole", checkpoint))
     said, _ = whole.communicate()
     if whole.returncode:
         print(said[-4000:])
         return False
     fine = True
     for number in range(kills):
-        out, after = folder / f"killed-{number}", generator.randrange(int(COMMAND["iterations"]))
-        run = torchrun(2, *options(out, checkpoint))
+        out, after = folder / f"killed-{number}", generator.randrange(int(COMMON["iterations"]))
+        run = torchrun(2, *options(loop, out, checkpoint))
         while len(list((out / "records").glob("*.jsonl"))) < after and run.poll() is None:
             time.sleep(0.05)
         time.sleep(generator.uniform(0, 3))
         ranks = [process for process in psutil.Process(run.pid).children() if process.is_running()]
         if run.poll() is not None or len(ranks) < 2:
-            print(f"kill {number}: the run had ended already")
+            print(f"{loop}, kill {number}: the run had ended already")
             continue
         victim = generator.randrange(2)
         ranks[victim].kill()
@@ -145,16 +158,16 @@ def prove_kills(folder: Path, kills: int, generator: random.Random) -> bool:
         seconds = time.monotonic() - started
         named = f"Signal 9 (SIGKILL) received by PID {ranks[victim].pid}" in said
         played = len(list((out / "records").glob("*.jsonl")))
-        again = torchrun(2, *options(out, checkpoint))
+        again = torchrun(2, *options(loop, out, checkpoint))
         told, _ = again.communicate()
         if again.returncode:
             print(told[-4000:])
             return False
         found, expected = (list(read_records(part / "records")) for part in (out, folder / "whole"))
-        same = found == expected and distance(out / "model", folder / "whole" / "model") == 0.0
+        same = found == expected and distance(out, folder / "whole") == 0.0
         fine = fine and run.returncode != 0 and named and seconds < 30 and same
         print(
-            f"kill {number}: rank {victim} after {played} iterations were played; all had ended in "
+            f"{loop}, kill {number}: rank {victim} after {played} iterations were played; all had ended in "
             f"{seconds:.1f} s with code {run.returncode}, the cause named: {named}; resumed, "
             f"{len(found)} records and all weights as without: {same}",
             flush=True,
@@ -168,7 +181,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=5)
-    parser.add_argument("--ranks", type=int, nargs="*", default=[2, 3], help="none: only kill")
+    parser.add_argument("--ranks", type=int, nargs="*", default=[1, 2, 3], help="none: only kill")
     parser.add_argument("--families", nargs="+", default=["qwen2_5_vl", "qwen3_vl"])
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -182,9 +195,10 @@ def main() -> int:
                 folder.mkdir()
                 fine = prove_ways(folder, family, ranks) and fine
         if arguments.kills:
-            folder = Path(name) / "kills"
-            folder.mkdir()
-            fine = prove_kills(folder, arguments.kills, random.Random(arguments.seed)) and fine
+            for loop in COMMANDS:
+                folder = Path(name) / f"kills-{loop}"
+                folder.mkdir()
+                fine = prove_kills(folder, loop, arguments.kills, random.Random(arguments.seed)) and fine
     print("as one process, and nothing lost" if fine else "a difference: see above")
     return 0 if fine else 1
 
