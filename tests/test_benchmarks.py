@@ -1,8 +1,15 @@
 """Benchmarks and proofs take long: `make test` sees that each can be started."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from agents import train_grpo_mllm, train_ppo_mllm
+from agents.vlm.command import training_parser
 
 BENCHMARKS = sorted(Path(__file__).parent.joinpath("benchmarks").glob("*.py"))
 
@@ -34,3 +41,12 @@ def test_each_finds_what_it_imports() -> None:
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize("loop", [train_grpo_mllm, train_ppo_mllm])
+def test_the_run_that_is_killed_starts_with_options_that_exist(loop: ModuleType) -> None:
+    """Its command is long, and `make prove-sharding` starts it last."""
+    proof = runpy.run_path(str(Path(__file__).parent / "benchmarks" / "prove_sharding.py"))
+    options = proof["options"](loop.__name__.removeprefix("agents."), Path("out"), Path("tiny"))[2:]
+    arguments = training_parser("about", loop.Config, Path("runs")).parse_args(options)
+    assert (arguments.iterations, arguments.learning_rate) == (4, 1e-4)
