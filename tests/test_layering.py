@@ -13,7 +13,18 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "videogym"
 # Each layer may import itself and those before it.
 LAYERS = (
-    ("intervals", "metadata", "subtitles", "geometry", "writing", "rules", "state", "sizes", "video"),
+    (
+        "intervals",
+        "metadata",
+        "subtitles",
+        "geometry",
+        "writing",
+        "rules",
+        "state",
+        "sizes",
+        "responding",
+        "video",
+    ),
     ("cost",),
     ("answers", "spaces", "search"),
     ("actions",),

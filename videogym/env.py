@@ -31,6 +31,7 @@ from videogym.observations import (
     observation_space,
 )
 from videogym.recipes import Recipe, get_recipe
+from videogym.responding import NoDescription, describing
 from videogym.rewards import (
     AbsentTerm,
     Score,
@@ -279,15 +280,19 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
 
         Raises:
             ValueError: the episode has ended, or the action is none of the above.
+            SearchError: the recipe's index gave what cannot be.
+            ResponderError: the recipe's responder failed.
             RewardError: a reward term is not a finite number; the message names term and task.
         """
         before = self.state
         move = as_move(action, before)
         try:
             video = self._video(before)
-            after = play(before, move, video.pts_s, self.recipe.search_in(video))
+            responder = self.recipe.responder
+            describe = None if responder is None else describing(responder, self.store, before)
+            after = play(before, move, video.pts_s, self.recipe.search_in(video), describe)
             pixels = self._fetch(after)
-        except VideoError as error:
+        except (VideoError, NoDescription) as error:
             after = play_fault(before, move, str(error))
             pixels = self._fetch(after)
         return self._end_turn(before, after, pixels)

@@ -154,11 +154,12 @@ def _clips_by_turn(state: State) -> list[tuple[Clip, ...]]:
 
 
 def _message(state: State) -> str:
-    """Why the last turn failed, in words the policy can act on; or what a bound took, if that is told."""
+    """What was said of the last turn's looks, and why it failed or what a bound took, if that is told."""
     turn = state.turns[-1] if state.turns else None
     if turn is None:
         return ""
     reason = turn.error.reason if turn.error else told_bounds(state.rules, turn)
+    reason = "\n".join((*turn.replies, reason) if reason else turn.replies)
     return reason[:MAX_MESSAGE_CHARS].encode("utf-8", "replace").decode("utf-8")
 
 

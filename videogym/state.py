@@ -161,6 +161,10 @@ class Clip:
     note: str = ""  # what of the request a bound has taken, for the policy; "" if nothing
 
 
+# What another policy says of a clip, see `videogym.responding`.
+Describe = Callable[[Clip], str]
+
+
 class Action:
     """One thing a policy can do. A kind of action is a frozen dataclass below this class.
 
@@ -307,6 +311,12 @@ class Result:
     action: Action
     clip: Clip | None = None  # only for an executed look
     error: Invalid | None = None
+    reply: str | None = None  # what another policy said of the clip, which the policy reads in its place
+
+    @property
+    def shown(self) -> Clip | None:
+        """The clip, where the policy sees its frames."""
+        return self.clip if self.reply is None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,8 +330,18 @@ class Turn:
 
     @property
     def clips(self) -> tuple[Clip, ...]:
-        """Clips of the executed looks, in order."""
-        return tuple(r.clip for r in self.results if r.clip is not None)
+        """Clips whose frames are shown, in order."""
+        return tuple(r.shown for r in self.results if r.shown is not None)
+
+    @property
+    def looked(self) -> bool:
+        """Whether a look was executed, answered by frames or by a text."""
+        return any(r.clip is not None for r in self.results)
+
+    @property
+    def replies(self) -> tuple[str, ...]:
+        """What another policy said of the looks, in order."""
+        return tuple(r.reply for r in self.results if r.reply is not None)
 
     @property
     def error(self) -> Invalid | None:

@@ -182,7 +182,8 @@ class ToolEpisode:
     def _newest(self) -> tuple[ToolPart, ...]:
         """What the last turn brought; frames that cannot be shown make it a turn that brought none."""
         try:
-            return tuple(part for clip in self.state.turns[-1].clips for part in self._shown(clip))
+            turn = self.state.turns[-1]
+            return (*turn.replies, *(part for clip in turn.clips for part in self._shown(clip)))
         except VideoError as error:
             _, reward, _, _, self.info = self._inner.report_fault(str(error))
             self.rewards[-1] = float(reward)

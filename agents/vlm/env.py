@@ -216,7 +216,7 @@ class ChatEnv(EnvBase):
             text=text,
             reward=reward,
             terms=paid,
-            looked=bool(state.turns[-1].clips),
+            looked=state.turns[-1].looked,
             error=str(info["error_code"]),
         )
         record = replace(record, turns=(*record.turns[:-1], turn))

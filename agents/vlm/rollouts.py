@@ -15,13 +15,15 @@ from .actor import ChatActor
 from .config import EVALUATED_AT_ONCE, ChatConfig
 from .env import ChatEnv, Episode, play
 from .records import Record
+from .responder import with_model
 
 
 def make_chat_env(
     config: ChatConfig, model: QwenVL, tasks: str, *, groups: int = 1, group_size: int = 1
 ) -> ChatEnv:
     """Episodes of the configured recipe, whose frames the model's store has."""
-    env = VideoQAEnv(tasks, config.rules, video_root=config.root, open_videos=max(8, groups))
+    recipe = with_model(config.rules, model)
+    env = VideoQAEnv(tasks, recipe, video_root=config.root, open_videos=max(8, groups))
     return ChatEnv(
         env,
         model.tokenizer,

@@ -14,7 +14,20 @@ from numpy.typing import NDArray
 
 from videogym.actions.look import Showing
 from videogym.sizes import clip_tokens
-from videogym.state import Action, Clip, Ending, Invalid, Move, Result, Rules, Search, State, Task, Turn
+from videogym.state import (
+    Action,
+    Clip,
+    Describe,
+    Ending,
+    Invalid,
+    Move,
+    Result,
+    Rules,
+    Search,
+    State,
+    Task,
+    Turn,
+)
 from videogym.video.sampling import (
     counted_indices,
     even_indices_by_time,
@@ -26,8 +39,8 @@ from videogym.video.sampling import (
 )
 from videogym.video.types import VideoMeta
 
-# The action, with what was found out when it was played, and what it shows.
-_Show = Callable[[Turn, Action], tuple[Action, Clip | Invalid | None]]
+# What an action that may be executed comes to.
+_Show = Callable[[Turn, Action], Result]
 
 
 def begin(
@@ -91,7 +104,13 @@ def _skim_indices(
     return linspace_floored(0, count - 1, most)
 
 
-def play(state: State, move: Move, pts_s: NDArray[np.float64], search: Search | None = None) -> State:
+def play(
+    state: State,
+    move: Move,
+    pts_s: NDArray[np.float64],
+    search: Search | None = None,
+    describe: Describe | None = None,
+) -> State:
     """The state after one turn.
 
     Args:
@@ -99,15 +118,21 @@ def play(state: State, move: Move, pts_s: NDArray[np.float64], search: Search | 
         move: what the policy put out.
         pts_s: (num_frames,) presentation times of the episode's video.
         search: finds moments of that video; None: actions that search know already what was found.
+        describe: says what a clip of it shows, in place of the frames; None: frames are shown.
 
     Raises:
         ValueError: the episode has already ended, or nobody can search for what an action seeks.
     """
 
-    def show(turn: Turn, action: Action) -> tuple[Action, Clip | Invalid | None]:
+    def show(turn: Turn, action: Action) -> Result:
         if search is not None and action.searches:
             action = action.located(state.rules, search)
-        return action, action.clip(state, turn, pts_s)
+        outcome = action.clip(state, turn, pts_s)
+        if isinstance(outcome, Invalid):
+            return Result(action, error=outcome)
+        if describe is None or outcome is None:
+            return Result(action, outcome)
+        return Result(action, outcome, reply=describe(outcome))
 
     return _play(state, move, show)
 
@@ -126,9 +151,11 @@ def play_fault(state: State, move: Move, fault: str) -> State:
         ValueError: the episode has already ended.
     """
     missing = Invalid("fault", "These frames could not be decoded; look elsewhere or answer.")
-    after = _play(
-        state, move, lambda turn, action: (action, missing if isinstance(action, Showing) else None)
-    )
+
+    def show(turn: Turn, action: Action) -> Result:
+        return Result(action, error=missing if isinstance(action, Showing) else None)
+
+    after = _play(state, move, show)
     turn = after.turns[-1]
     if all(result.error is not missing for result in turn.results):
         return after
@@ -156,12 +183,8 @@ def _execute(state: State, turn: Turn, action: Action, show: _Show) -> Result:
         return Result(
             action, error=Invalid("unknown_action", f"There is no {action.kind} here; use {known}.")
         )
-    if refused := action.refusal(state, turn):
-        return Result(action, error=refused)
-    action, outcome = show(turn, action)
-    if isinstance(outcome, Invalid):
-        return Result(action, error=outcome)
-    return Result(action, clip=outcome)
+    refused = action.refusal(state, turn)
+    return show(turn, action) if refused is None else Result(action, error=refused)
 
 
 def _ending(state: State) -> Ending:

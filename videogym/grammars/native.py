@@ -16,7 +16,7 @@ from videogym.grammars.base import Message, Part, TextPart
 from videogym.grammars.blocks import THINK
 from videogym.grammars.conversation import frame_parts, is_replied, question_text
 from videogym.grammars.tool_calls import TOOL_CALL, TOOL_RESPONSE, TOOLS, load_call, tools_text, write_call
-from videogym.state import Action, Invalid, Move, Rules, State, Turn, action_kinds, told_bounds
+from videogym.state import Action, Invalid, Move, Result, Rules, State, Turn, action_kinds, told_bounds
 
 _OPENING, _CLOSING = f"<{TOOL_CALL}>", f"</{TOOL_CALL}>"
 _BETWEEN = re.compile(rf"{_CLOSING}\s*{_OPENING}")
@@ -27,6 +27,7 @@ class Native:
     """The grammar ``native``."""
 
     tags = (THINK, TOOL_CALL, TOOLS, TOOL_RESPONSE)
+    shows_replies = True  # of looks that are answered by a text
 
     @property
     def name(self) -> str:
@@ -169,7 +170,7 @@ def _first_observation(state: State) -> tuple[Part, ...]:
 
 def _reply(state: State, index: int) -> tuple[Part, ...]:
     turn, parts = state.turns[index], [TextPart(f"<{TOOL_RESPONSE}>\n")]
-    shown = tuple(part for clip in turn.clips for part in frame_parts(clip, stamped=True))
+    shown = tuple(part for result in turn.results for part in _looked(result))
     news = told_bounds(state.rules, turn)
     if turn.error is not None:
         news = f"Refused. {turn.error.reason}"
@@ -177,6 +178,17 @@ def _reply(state: State, index: int) -> tuple[Part, ...]:
         f"\n{news}{' ' if news else ''}{_limits(state, index + 1)}</{TOOL_RESPONSE}>".lstrip("\n")
     )
     return (*parts, *shown, closing)
+
+
+def _looked(result: Result) -> tuple[Part, ...]:
+    """The frames of a look, or what was said of them."""
+    if result.clip is None:
+        return ()
+    if result.reply is None:
+        return frame_parts(result.clip, stamped=True)
+    start_s, end_s = result.clip.times_s[0], result.clip.times_s[-1]
+    said = TextPart(result.reply, given=True)
+    return (TextPart(f"[{start_s:.2f} to {end_s:.2f} s] "), said, TextPart("\n"))
 
 
 def _limits(state: State, played: int) -> str:

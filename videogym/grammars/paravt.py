@@ -2,7 +2,8 @@
 
 One object holds schema, prompt, parser and writer. The ``code`` profile reads every text as the published
 rollout does; ``strict`` takes one thought and then calls or one answer. Replies are frames, as in the
-published evaluation. Prompts follow the published structure in words of our own.
+published evaluation, or texts, as in the published training.
+Prompts follow the published structure in words of our own.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class ParaVT:
     profile: Literal["strict", "code"]
 
     tags = (THINK, TOOL_CALL, ANSWER, TOOLS, TOOL_RESPONSE)
+    shows_replies = True  # of looks that are answered by a text, as in its training
 
     @property
     def name(self) -> str:
@@ -167,6 +169,9 @@ def _stamped(clip: Clip) -> list[Part]:
 
 
 def _reply(result: Result) -> Message:
+    if result.reply is not None:
+        said = TextPart(result.reply, given=True)
+        return Message("user", (TextPart(f"<{TOOL_RESPONSE}>\n"), said, TextPart(f"\n</{TOOL_RESPONSE}>")))
     if result.clip is not None:
         times = result.clip.times_s
         told = f"{len(times)} frames from {times[0]:.1f} to {times[-1]:.1f} s."

@@ -72,7 +72,7 @@ class Prompted(GrammarWrapper):
         return [self._reply(message, state, turn, some) for message, some in zip(own, each, strict=True)]
 
     def _reply(self, own: Message, state: State, turn: int, results: Sequence[Result]) -> Message:
-        clips = tuple(result.clip for result in results if result.clip is not None)
+        clips = tuple(result.shown for result in results if result.shown is not None)
         errors = [result.error for result in results if result.error is not None]
         prompt, values = self.prompt, self._of_turn(state, turn + 2)
         empty = (

@@ -11,6 +11,7 @@ from videogym.judging.log import Judgement, JudgementLog, JudgementLogError
 from videogym.judging.masking import masked
 from videogym.judging.named import judge_named
 from videogym.judging.recipe import with_judge
+from videogym.judging.responder import EndpointResponder
 from videogym.judging.rules import JudgeByKind, NumericJudge, TokenF1Judge, token_f1
 from videogym.rewards import Judge, judge_lenient, judge_letter
 from videogym.rewards.longvt_transcript import parse_verdict_code, parse_verdict_strict
@@ -19,6 +20,7 @@ __all__ = [
     "RUBRIC",
     "ChatEndpoint",
     "EndpointError",
+    "EndpointResponder",
     "Judge",
     "JudgeByKind",
     "Judgement",

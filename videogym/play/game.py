@@ -297,6 +297,7 @@ def _result(result: Result, duration_s: float) -> dict[str, Any]:
     row: dict[str, Any] = {"kind": action.kind, "label": action.label()}
     row["segment"] = None if asked is None else [asked.start_s, asked.end_s]
     row["frames"] = len(result.clip.times_s) if result.clip else 0
+    row["reply"] = result.reply
     row["error"] = None if error is None else {"code": error.code, "reason": error.reason}
     return row
 

@@ -465,6 +465,7 @@
         for (const result of turn.results) {
           const frames = result.frames ? `, ${result.frames} frames` : "";
           line.append(el("span", "", `${result.kind} ${result.label}${frames}`));
+          if (result.reply !== null) line.append(el("span", "", `told: ${visible(result.reply)}`));
           if (result.error) line.append(el("span", "refusal", `refused: ${result.error.reason}`));
         }
         if (turn.fault) line.append(el("span", "refusal", `no frames: ${turn.fault}`));

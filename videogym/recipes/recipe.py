@@ -15,6 +15,7 @@ from os import PathLike
 from typing import Any
 
 from videogym.grammars import Grammar, Prompt, check_prompt, get_grammar, load_prompt, prompted
+from videogym.responding import Responder
 from videogym.rewards import Term, term_names
 from videogym.search import FrameIndex, search_video
 from videogym.state import Rules, Search, action_kinds
@@ -36,6 +37,7 @@ class Recipe:
     choices: tuple[tuple[str, str], ...] = ()  # what the source leaves open, and what was chosen
     prompt: Prompt | None = None  # the words of conversations; None: the grammar's own
     search: FrameIndex | None = None  # who finds moments by a text, for kinds of action that search
+    responder: Responder | None = None  # who answers looks by a text; None: their frames are shown
 
     def __post_init__(self) -> None:
         names = [term.name for term in self.terms]
@@ -53,6 +55,11 @@ class Recipe:
                     f"recipe {self.name!r}: {kind} needs a search index, such as search=ProceduralIndex() "
                     "of videogym.search"
                 )
+        if self.responder is not None and not getattr(grammar, "shows_replies", False):
+            raise ValueError(
+                f"recipe {self.name!r}: the grammar {grammar.name} has no words for looks that a text "
+                "answers; native and paravt have"
+            )
         if len(set(names)) != len(names) or "gate" in names:
             raise ValueError(f"recipe {self.name!r}: term names must be unique and not 'gate', got {names}")
 
@@ -89,12 +96,13 @@ class Recipe:
         Raises:
             ValueError: a term's function has no name, such as a `functools.partial`.
         """
-        later = ("prompt", "search")
+        later = ("prompt", "search", "responder")
         plain = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name not in later}
         if self.prompt is not None:  # without one, the identity is what it was before there were any
             plain["prompt"] = self.prompt.texts
-        if self.search is not None:
-            plain["search"] = _plain(self.search)
+        for name in ("search", "responder"):
+            if (held := getattr(self, name)) is not None:
+                plain[name] = _plain(held)
         if not isinstance(self.grammar, str) and not is_dataclass(self.grammar):
             plain["grammar"] = _name(type(self.grammar))
         return plain

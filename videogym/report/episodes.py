@@ -6,6 +6,7 @@ Turns traces into plain records for the template, which alone knows markup. Text
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -21,6 +22,7 @@ from videogym.traces import Trace, TurnTrace
 
 Verdict = Literal["right", "wrong", "unjudged", "silent", "cut"]
 TONES = 6  # colours of turns; later turns begin again
+_TOLD_CHARS = 300  # of what was said of a look in place of its frames
 _DIRECTIONS: dict[int, Literal["up", "still", "down"]] = {1: "up", 0: "still", -1: "down"}
 
 _Box = tuple[float, float, float, float]  # left, top, width and height, per cent of the frame
@@ -250,6 +252,8 @@ def _turn_view(
 def _action_view(result: Result) -> ActionView:
     code, reason = (result.error.code, result.error.reason) if result.error else ("", "")
     frames = f", {len(result.clip.times_s)} frames" if result.clip else ""
+    if result.reply is not None:
+        frames += f", told “{textwrap.shorten(result.reply, _TOLD_CHARS, placeholder='…')}”"
     action = result.action  # what an unreadable one was meant to be is in the text and in the reason
     return ActionView(action.kind, action.label() + frames, code, reason)
 

@@ -11,4 +11,4 @@ def tried_in_vain(before: State, after: State) -> float:
 
     Source: the format reward of EVA as third parties tell it, 0.05 for a tool used with a wrong answer.
     """
-    return float(any(turn.clips for turn in after.turns) and not is_correct(after))
+    return float(any(turn.looked for turn in after.turns) and not is_correct(after))

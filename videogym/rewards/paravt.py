@@ -234,4 +234,4 @@ def executed_calls(before: State, after: State) -> float:
     if not looks:
         return 0.0
     right = after.answer is not None and (judge_lenient(after.task, after.answer) or 0.0) > 0
-    return (0.3 if any(turn.clips for turn in after.turns) else 0.1) + 0.5 * right
+    return (0.3 if any(turn.looked for turn in after.turns) else 0.1) + 0.5 * right

@@ -187,4 +187,4 @@ def zoomed_rightly(before: State, after: State) -> float:
     """
     answer = after.answer
     right = answer is not None and (judge_lenient(after.task, answer) or 0.0) > 0
-    return float(right and any(turn.clips for turn in after.turns))
+    return float(right and any(turn.looked for turn in after.turns))

@@ -105,11 +105,13 @@ def _turn_row(paid: TurnTrace) -> dict[str, Any]:
 
 
 def _result_row(result: Result) -> dict[str, Any]:
-    return {
+    row: dict[str, Any] = {
         "action": _action_row(result.action),
         "clip": None if result.clip is None else _clip_row(result.clip),
         "error": None if result.error is None else asdict(result.error),
     }
+    # Written where there is one: other lines stay as they were.
+    return row if result.reply is None else row | {"reply": result.reply}
 
 
 def _action_row(action: Action) -> dict[str, Any]:
@@ -287,6 +289,7 @@ def _result(value: Any, name: str) -> Result:
         action=_action(_object(_field(row, "action"), f"{name}.action")),
         clip=None if clip is None else _clip(clip, f"{name}.clip"),
         error=None if error is None else _invalid(_object(error, f"{name}.error")),
+        reply=None if row.get("reply") is None else _text(row, "reply"),
     )
 
 

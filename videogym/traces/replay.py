@@ -114,7 +114,7 @@ def replayed(record: StoredEpisode, env: VideoQAEnv, run: str) -> Trace:
             env.report_fault(record.abort_reason.removeprefix(_FAULT))
         played = env.state.turns[-1]
         error = played.error.code if played.error else ""
-        for what, now, then in (("error", error, turn.error), ("frames", bool(played.clips), turn.looked)):
+        for what, now, then in (("error", error, turn.error), ("frames", played.looked, turn.looked)):
             if now != then:
                 raise ReplayError(
                     f"{_name(record)} does not play as it did: {what} of turn {number} {now!r}, in the "

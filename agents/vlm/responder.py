@@ -1,0 +1,98 @@
+"""A policy that describes its own crops: looks are answered by a text of the very weights that are trained.
+
+Source: ParaVT's sub-agents, which see a crop and its times, and not the question; their tokens are not
+trained, as in its release. Differs: they write the likeliest text, where the release samples at 0.7, so
+that an episode follows from the policy's outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import InitVar, dataclass, replace
+from typing import Any
+
+from videogym import Recipe
+from videogym.responding import CUT, ResponderError, Sight
+
+from ..engines.base import Context, Sampling
+from ..engines.transformers_engine import TransformersEngine
+from ..models.qwen_vl import QwenVL, token_ids
+from ..models.visuals import WHOLE_FRAME, Visual
+
+
+@dataclass(frozen=True)
+class SameWeights:
+    """Answers looks with the policy's model, which `make_chat_env` gives to it.
+
+    ``Config(recipe=replace(PARAVT, responder=SameWeights()))`` trains and plays with it; it has no name on
+    the command line. The model is no part of the identity, and is not pickled.
+
+    Args:
+        max_new_tokens: of a text; a longer one ends with a mark that it was cut.
+        deadline_s: seconds for one text, after which the turn is a fault.
+        model: describes; None: whoever asks is told to bind one.
+    """
+
+    max_new_tokens: int = 512
+    deadline_s: float = 600.0
+    model: InitVar[QwenVL | None] = None
+
+    def __post_init__(self, model: QwenVL | None) -> None:
+        # No fields, so no part of the identity; under this name `dataclasses.replace` hands the model on.
+        vars(self).update(model=model, _engine=None if model is None else TransformersEngine(model))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "model": None, "_engine": None}
+
+    def __call__(self, sight: Sight) -> str:
+        """The likeliest text after the frames.
+
+        Raises:
+            ResponderError: no model was given.
+        """
+        model, engine = vars(self)["model"], vars(self)["_engine"]
+        if model is None:
+            raise ResponderError("no model was given; ChatEnv made by make_chat_env has the policy's")
+        engine.update_weights(model.model, engine.version)  # as they are now
+        (output,) = engine.generate([context_of_sight(model, sight)], self._sampling(model))
+        engine.reset_cache()
+        whole = output.ids[-1] == model.end_id
+        text = model.tokenizer.decode(output.ids[:-1] if whole else output.ids, skip_special_tokens=False)
+        return str(text) if whole else f"{text}{CUT}"
+
+    def _sampling(self, model: QwenVL) -> Sampling:
+        return Sampling(
+            temperature=1.0,
+            max_new_tokens=self.max_new_tokens,
+            end_id=model.end_id,
+            banned=model.vision_ids,
+            max_context=2**31,
+            greedy=True,
+        )
+
+
+def context_of_sight(model: QwenVL, sight: Sight) -> Context:
+    """One message of the user: the frames as images without stamps, then what is asked for."""
+    tokenizer, factor = model.tokenizer, model.layout.factor
+    begin, end, start, stop, pad = token_ids(
+        tokenizer, "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"
+    )
+
+    def words(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+    height, width = sight.pixels.shape[1:3]
+    size = tuple(max(factor, round(side / factor) * factor) for side in (width, height))
+    visuals = tuple(
+        Visual(sight.video, (time_s,), sight.region or WHOLE_FRAME, (size[0], size[1]))
+        for time_s in sight.times_s
+    )
+    ids = [begin, *words("user\n"), *[start, pad, stop] * len(visuals), *words(sight.request), end]
+    ids += [*words("\n"), begin, *words("assistant\n")]
+    return Context("sub-agent", tuple(ids), visuals)
+
+
+def with_model(recipe: Recipe, model: QwenVL) -> Recipe:
+    """The recipe, its looks described by this model where they are by the policy's own."""
+    if not isinstance(recipe.responder, SameWeights):
+        return recipe
+    return replace(recipe, responder=replace(recipe.responder, model=model))
