@@ -7,14 +7,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from small_chat import ANSWER, TASKS, said
 
@@ -26,6 +29,7 @@ from videogym.datasets import load_tasks
 
 TEST = f"{TASKS}&split=test"
 ROOT = Path(__file__).parents[2]
+HELD = Path(__file__).with_name("held_evaluation.py")
 COUNT = 5
 
 
@@ -80,30 +84,51 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 
 
 def stored(out: Path) -> list[str]:
-    lines = [
-        line for part in (out / "played").glob("part-*.jsonl") for line in part.read_bytes().split(b"\n")
-    ]
-    return [json.loads(line)["task_id"] for line in lines if line.endswith(b"}")]
+    """Tasks of the whole lines that are on the disk."""
+    parts = [part.read_bytes() for part in (out / "played").glob("part-*.jsonl")]
+    return [json.loads(line)["task_id"] for content in parts for line in content.split(b"\n")[:-1]]
 
 
-def test_a_stopped_evaluation_resumes_task_by_task(
+def start(out: Path, *command: str) -> tuple[subprocess.Popen[str], Path]:
+    """An evaluation in a process of its own, and the file that tells that it stands still."""
+    log, marker = out.with_suffix(".log"), out.with_suffix(".held")
+    marker.unlink(missing_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with log.open("w") as told:
+        process = subprocess.Popen(command, stdout=told, stderr=told, text=True, cwd=ROOT, env=environment)
+    return process, marker
+
+
+def await_sign(sign: Callable[[], bool], process: subprocess.Popen[str], out: Path) -> None:
+    """Wait until something is seen; a process that has ended before is told with its last words."""
+    while not sign():
+        if process.poll() is not None:
+            raise AssertionError(
+                f"ended with {process.returncode}: {out.with_suffix('.log').read_text()[-2000:]}"
+            )
+        time.sleep(0.02)
+
+
+def kill_at(moment: str, out: Path, options: Sequence[str]) -> None:
+    """Start an evaluation, and kill it where it stands still."""
+    held = [sys.executable, str(HELD), moment, str(out.with_suffix(".held")), *options]
+    process, marker = start(out, *held)
+    try:
+        await_sign(marker.exists, process, out)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_a_killed_evaluation_resumes_task_by_task(
     checkpoints: dict[str, Path],
     tmp_path: Path,
     command: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Killed twice, once inside a line: nothing is lost, played or counted twice."""
+    """By SIGKILL, between two episodes, inside a line, and while the report is written."""
     checkpoint = checkpoints["qwen2_5_vl"]
     command(*arguments(checkpoint, tmp_path / "whole"))
-    out = tmp_path / "stopped"
-    for played in (1, 2):
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            kill_after(patch, played)
-            command(*arguments(checkpoint, out))
-        assert not (out / "traces.jsonl").exists()
-    assert len(stored(out)) == 3 == len(set(stored(out)))
-    part = out / "played" / "part-0.jsonl"
-    part.write_bytes(part.read_bytes()[:-40])  # the last line is torn: its episode is played again
     asked = Counter[str]()
     play = evaluate.play_tasks
 
@@ -112,14 +137,22 @@ def test_a_stopped_evaluation_resumes_task_by_task(
         return play(env, answer, task_ids, *rest)
 
     monkeypatch.setattr(evaluate, "play_tasks", counting)
+    out = tmp_path / "killed"
+    ids = [task.task_id for task in load_tasks(TEST)[:COUNT]]
+    # After two whole episodes; then one more, and half of the next.
+    for moment, whole in (("written:2", 2), ("torn:2", 3)):
+        kill_at(moment, out, arguments(checkpoint, out))
+        assert len(stored(out)) == whole == len(set(stored(out)))
+        assert not (out / "traces.jsonl").exists() and not (out / "metrics.json").exists()
+    part = (out / "played" / "part-0.jsonl").read_bytes()
+    assert not part.endswith(b"\n") and part.count(b"\n") == 3
+    kill_at("traces", out, arguments(checkpoint, out))
+    assert sorted(stored(out)) == sorted(ids)
+    assert not (out / "traces.jsonl").exists()
     command(*arguments(checkpoint, out, "--max-concurrent-rollouts", "3"))
-    assert sorted(asked) == sorted(task.task_id for task in load_tasks(TEST)[2:COUNT])
-    assert set(asked.values()) == {1}
+    assert not asked, "all had been played"
     assert report(out) == report(tmp_path / "whole")
     assert [path.name for path in (out / "played").iterdir()] == ["records.jsonl"]
-    # One that is finished is played anew.
-    command(*arguments(checkpoint, out))
-    assert sum(asked.values()) == 3 + COUNT
 
 
 def test_what_was_played_otherwise_is_not_mixed_in(
@@ -200,27 +233,26 @@ def test_when_all_servers_are_gone_what_was_played_stays(
     )
 
 
-def test_two_processes_report_what_one_does(
-    checkpoints: dict[str, Path],
-    tmp_path: Path,
-    command: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
+def test_two_processes_of_which_one_is_killed_report_what_one_does(
+    checkpoints: dict[str, Path], tmp_path: Path, command: Callable[..., None]
 ) -> None:
-    """Also where one process had begun: its episodes are not played again."""
-    checkpoint = checkpoints["qwen2_5_vl"]
+    """The second is killed inside its second line; the same command goes on with what is left."""
+    checkpoint, out = checkpoints["qwen2_5_vl"], tmp_path / "two"
     command(*arguments(checkpoint, tmp_path / "one"))
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_after(patch, 2)
-        command(*arguments(checkpoint, tmp_path / "two"))
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    done = subprocess.run(
-        [*launch, "-m", "agents.evaluate", *arguments(checkpoint, tmp_path / "two")],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert report(tmp_path / "two") == report(tmp_path / "one")
-    assert done.stdout.count("episodes of LONGVT_TINY@") == 1  # told once, by the first
+    options = arguments(checkpoint, out)
+    process, marker = start(out, *launch, str(HELD), "torn:2", str(out.with_suffix(".held")), *options)
+    try:
+        await_sign(marker.exists, process, out)
+        killed = [one for one in psutil.Process(process.pid).children() if one.environ().get("RANK") == "1"]
+        killed[0].kill()
+        assert process.wait(300) != 0, "torchrun tells that a process is gone"
+    finally:
+        process.terminate()  # by which torchrun ends its own
+    before = stored(out)
+    assert 1 <= len(before) == len(set(before)) < COUNT and not (out / "metrics.json").exists()
+    done, _ = start(out, *launch, "-m", "agents.evaluate", *options)
+    said = out.with_suffix(".log")
+    assert done.wait(300) == 0, said.read_text()[-2000:]
+    assert report(out) == report(tmp_path / "one")
+    assert said.read_text().count("episodes of LONGVT_TINY@") == 1  # told once, by the first
