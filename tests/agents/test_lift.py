@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from agents import train_grpo_mllm, train_sft
 from agents.experiments import lift
 from agents.experiments.demo_mllm import EVENT_S, Stage
-from agents.experiments.lift import HASTY, needed, run_seed, stages, table
+from agents.experiments.lift import HASTY, SEEING, WAYS, needed, run_recipes, run_seed, stages
+from agents.experiments.lift_report import draw, table
+from videogym import VideoQAEnv
 
 GRPO = ("grpo", "grpo_no_time", "grpo_recall", "grpo_4", "grpo_16")
 SIGNAL = ("grpo_no_std", "grpo_clip_higher", "grpo_dynamic")
@@ -24,11 +27,14 @@ PPO = ("ppo", "ppo_trajectory", "ppo_no_gate", "ppo_no_bonus", "ppo_turns_1", "p
 def test_everything_starts_from_one_cold_start(recipe: str, ways: tuple[str, ...]) -> None:
     """The mixture after the good demonstrations; the control on the same mixture; the rest from there."""
     parents = {name: stage.parent for name, stage in stages(recipe, 3).items()}
-    assert parents.pop("lesson") == "base" and parents.pop("sft") == "lesson"
+    last = "second_lesson" if recipe == "VIDEO_MTR_TINY" else "lesson"
+    assert parents.pop("lesson") == "base" and parents.pop("sft") == last
+    assert parents.pop("second_lesson", "lesson") == "lesson"
     assert parents.pop("longer") == "sft" and parents.pop("rft", "grpo") == "grpo"
     assert set(parents.values()) == {"sft"} and set(parents) == set(ways)
     for name, stage in stages(recipe, 3).items():
-        assert "split=train" in stage.config.tasks and stage.config.rules.name.startswith(recipe), name
+        spoken = "LONGVT_TINY" if name == "lesson" else recipe
+        assert "split=train" in stage.config.tasks and stage.config.rules.name.startswith(spoken), name
     for name, share in (("lesson", 0.0), ("sft", HASTY), ("longer", HASTY)):
         config = stages(recipe, 3)[name].config
         assert isinstance(config, train_sft.Config)
@@ -72,13 +78,15 @@ def test_a_stage_brings_those_that_it_starts_from() -> None:
 
 
 def short(recipe: str, seed: int) -> dict[str, Stage]:
-    """Three stages of one iteration each."""
+    """Stages of one iteration each."""
     whole, few = stages(recipe, seed), {"eval_episodes": 2, "max_new_tokens": 12, "iterations": 1}
     lesson = {"demonstrated_tasks": 2, "groups": 1, **few}
-    changed = {"lesson": lesson, "sft": lesson, "grpo": {"groups": 1, "group_size": 2, **few}}
+    changed = {"lesson": lesson, "second_lesson": lesson, "sft": lesson}
+    changed["grpo"] = {"groups": 1, "group_size": 2, **few}
     return {
         name: replace(whole[name], config=whole[name].config.with_options(**options))
         for name, options in changed.items()
+        if name in whole
     }
 
 
@@ -88,12 +96,13 @@ def test_cells_are_made_once_and_hold_figures_and_curves(
     """A second call makes nothing, with the same results; a cell of another config is refused."""
     monkeypatch.setattr(lift, "stages", short)
     monkeypatch.setattr(lift, "TESTED", 2)
+    monkeypatch.setattr(lift, "WAYS", dict.fromkeys(WAYS, 2))
     monkeypatch.setattr(lift, "SIZES", {"vocab_size": 700})
     first = run_seed("LONGVT_TINY", 0, tmp_path)
     folder = tmp_path / "LONGVT_TINY" / "seed-0"
     assert list(first) == ["lesson", "sft", "grpo"]
-    for row in first.values():
-        for way in ("greedy", "sampled", "blind", "blind_sampled", "skim"):
+    for name, row in first.items():
+        for way in SEEING if name == "lesson" else WAYS:
             assert len(row[way]["right"]) == 2 and 0 <= row[way]["guessed"] <= 1
         assert row["cpu_seconds"] > 0
     assert len(first["grpo"]["curves"]["looked_never"]) == 1 and "curves" not in first["sft"]
@@ -107,7 +116,7 @@ def test_cells_are_made_once_and_hold_figures_and_curves(
         run_seed("LONGVT_TINY", 0, tmp_path, ["grpo"])
 
 
-def again(name: str, stage: Stage, folder: Path) -> dict[str, object]:
+def again(name: str, stage: Stage, folder: Path, start: Path) -> dict[str, object]:
     """Nothing is done twice."""
     raise AssertionError(f"{name} was made again")
 
@@ -123,8 +132,7 @@ def answers(right: list[bool]) -> dict[str, object]:
         "looks": 1.0,
         "tokens": 10.0,
     }
-    names = ("greedy", "sampled", "blind", "blind_sampled", "skim")
-    return {**dict.fromkeys(names, way), "cpu_seconds": 60.0}
+    return {**dict.fromkeys(WAYS, way), "cpu_seconds": 60.0}
 
 
 def test_a_table_compares_with_the_cold_start_of_the_same_seed() -> None:
@@ -135,6 +143,51 @@ def test_a_table_compares_with_the_cold_start_of_the_same_seed() -> None:
     assert "[" not in lines[2].split(" | ")[4]
 
 
+def test_both_recipes_start_from_one_lesson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made once; the second lesson starts from its weights, in the second recipe's words."""
+    made: list[tuple[str, str, str]] = []
+
+    def note(name: str, stage: Stage, folder: Path, start: Path) -> dict[str, object]:
+        made.append((name, str(folder.relative_to(tmp_path)), str(start.relative_to(tmp_path))))
+        return {"curves": {}}
+
+    monkeypatch.setattr(lift, "stages", short)
+    monkeypatch.setattr(lift, "run_stage", note)
+    monkeypatch.setattr(lift, "make_base", lambda folder, seed: None)
+    found = run_recipes(["LONGVT_TINY", "VIDEO_MTR_TINY"], 3, tmp_path, [])
+    longvt, video_mtr = "LONGVT_TINY/seed-3", "VIDEO_MTR_TINY/seed-3"
+    assert made == [
+        ("lesson", "shared/seed-3", "shared/seed-3/base"),
+        ("sft", longvt, "shared/seed-3/lesson"),
+        ("grpo", longvt, f"{longvt}/sft"),
+        ("second_lesson", video_mtr, "shared/seed-3/lesson"),
+        ("sft", video_mtr, f"{video_mtr}/second_lesson"),
+    ]
+    assert list(found["VIDEO_MTR_TINY"]) == ["lesson", "second_lesson", "sft"]
+
+
+def test_prompts_of_both_recipes_are_few_tokens(tmp_path: Path) -> None:
+    """A tokenizer made for the first recipe alone writes the second's first prompt in 639."""
+    lift.make_base(tmp_path / "base", 0)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
+    for recipe, most in (("LONGVT_TINY", 80), ("VIDEO_MTR_TINY", 200)):
+        prompt = stages(recipe, 0)["sft"].config
+        env = VideoQAEnv(prompt.tasks, prompt.rules)
+        env.reset(seed=0)
+        texts = [message.text for message in env.recipe.language.messages(env.state)]
+        assert sum(len(tokenizer(text).input_ids) for text in texts) < most
+
+
+def test_curves_are_drawn_where_there_are_some(tmp_path: Path) -> None:
+    """Iterations in which no episode counts are gaps; stages without rollouts have no row."""
+    shares = ("accuracy", "searched", "first_look_met", "right_if_met")
+    names = (*shares, "guessed", "looked_never", "looked_everywhere")
+    curves = {name: [0.1, None, 0.3] for name in names}
+    draw([{"sft": {}, "grpo": {"curves": curves}}, {"sft": {}}], tmp_path / "curves.svg")
+    text = (tmp_path / "curves.svg").read_text(encoding="utf-8")
+    assert text.count('id="axes_') == 2
+
+
 @pytest.mark.parametrize("recipe", EVENT_S)
 def test_training_learns_from_tasks_that_are_not_tested(recipe: str) -> None:
     """Nor are those of the evaluations during a run, on which settings were chosen."""
@@ -142,4 +195,4 @@ def test_training_learns_from_tasks_that_are_not_tested(recipe: str) -> None:
         config = stage.config
         assert "split=val" in config.evaluation.eval_tasks and "split=test" not in config.tasks
         if isinstance(config, train_sft.Config) and config.demonstrations.script == "scenes":
-            assert config.demonstrations.demonstrated_tasks == 5000
+            assert config.demonstrations.demonstrated_tasks <= 5000
