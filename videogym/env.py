@@ -238,7 +238,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         """Draw tasks until one can be shown; a bad video raises or is counted."""
         bad: set[int] = set()
         while len(bad) < len(self.tasks):
-            position = int(self.np_random.integers(len(self.tasks)))
+            position = self.tasks.draw(self.np_random)
             if position in bad:
                 continue
             try:

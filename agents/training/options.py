@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin, 
 
 from videogym import Recipe, get_recipe
 from videogym.datasets import load_tasks
+from videogym.datasets.mixture import MIXTURE_PREFIX, written_out
 from videogym.judging import Judge, judge_named, with_judge
 from videogym.judging.named import CACHE, DEADLINE_S, REPLAY, RULES
 
@@ -301,6 +302,17 @@ def from_options(config: type[L], options: Mapping[str, Any]) -> L:
     )
 
 
+def _without_files(config: L) -> L:
+    """A config whose mixtures name no file, so that a run knows what it was begun with."""
+    values = {option.name: option.of(config) for option in options_of(type(config))}
+    mixed = {
+        name: written_out(value)
+        for name, value in values.items()
+        if isinstance(value, str) and value.startswith(MIXTURE_PREFIX)
+    }
+    return config.with_options(**mixed) if mixed else config
+
+
 def read_config(parser: argparse.ArgumentParser, config: type[L], options: Mapping[str, Any]) -> L:
     """A config from what `add_options` read, whose recipe and tasks are there.
 
@@ -308,6 +320,7 @@ def read_config(parser: argparse.ArgumentParser, config: type[L], options: Mappi
     """
     try:
         read = from_options(config, options)
+        read = _without_files(read)
         _ = read.rules  # whose recipe and judge are there
         for source in (read.tasks, read.evaluation.eval_tasks):
             load_tasks(source, read.root)

@@ -218,7 +218,7 @@ def test_a_file_without_tasks_a_missing_one_and_a_folder_are_refused(tmp_path: P
 def test_what_cannot_be_a_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,
-        match=r"procedural:\.\.\., planted:\.\.\., a \.jsonl or .*, or FORMAT:PATH .*; got 'tasks\.csv'",
+        match=r"procedural:.*, mixture:\.\.\., a \.jsonl or .*, or FORMAT:PATH .*; got 'tasks\.csv'",
     ):
         load_tasks("tasks.csv")
     path = write_rows(tmp_path / "tasks.jsonl", OPEN)

@@ -8,6 +8,7 @@ from videogym.datasets.loading import READERS, load_tasks
 from videogym.datasets.longvideobench import read_longvideobench
 from videogym.datasets.longvt import Conversation, read_longvt_rl, read_longvt_sft, read_longvt_traces
 from videogym.datasets.lvbench import read_lvbench
+from videogym.datasets.mixture import Mixture
 from videogym.datasets.mlvu import read_mlvu
 from videogym.datasets.moments import judge_moments, moment_task
 from videogym.datasets.nextgqa import read_nextgqa
@@ -35,6 +36,7 @@ __all__ = [
     "READERS",
     "Conversation",
     "EvidenceError",
+    "Mixture",
     "Overlap",
     "PlantedTasks",
     "ProceduralTasks",

@@ -15,6 +15,7 @@ from videogym.datasets.egoschema import read_egoschema
 from videogym.datasets.longvideobench import read_longvideobench
 from videogym.datasets.longvt import read_longvt_rl, read_longvt_sft
 from videogym.datasets.lvbench import read_lvbench
+from videogym.datasets.mixture import MIXTURE_PREFIX, MixturePart, load_mixture
 from videogym.datasets.mlvu import read_mlvu
 from videogym.datasets.nextgqa import read_nextgqa
 from videogym.datasets.planted import PLANTED_TASKS_PREFIX, PlantedTasks
@@ -63,7 +64,8 @@ def load_tasks(source: Source | Iterable[Source] | Mapping[str, Root], video_roo
             in our schema (see `read_tasks`) or ``.json`` in Video-R1's (see `read_video_r1`); or
             ``FORMAT:PATH``, a published data set in local files, e.g. ``cg-bench:data/cgbench.json``
             (`READERS` lists the formats), either with ``?subtitles=FOLDER`` behind it, see
-            `read_subtitles`. Several sources are joined in their order, and their ids must
+            `read_subtitles`; or ``mixture:FILE``, several of these by weight, see
+            `videogym.datasets.mixture`. Several sources are joined in their order, and their ids must
             differ: a list of them, all with the same ``video_root``, or a mapping from each to the folder
             of its videos, e.g. ``{"cg-bench:cgbench.json": "cg/", "tasks.jsonl": "mine/"}``. Videos of a
             mapping become absolute paths, so that no ``video_root`` is needed to open them.
@@ -94,6 +96,8 @@ def load_tasks(source: Source | Iterable[Source] | Mapping[str, Root], video_roo
     if video_root is not None and not Path(video_root).is_dir():
         raise ValueError(f"video_root must be a folder, got {os.fspath(video_root)!r}")
     text = os.fspath(source)
+    if text.startswith(MIXTURE_PREFIX):
+        return load_mixture(text, lambda part: _of_part(part, video_root))
     before, mark, folder = text.rpartition(SUBTITLES)
     if mark and not text.startswith(PROCEDURAL_PREFIX):
         return read_subtitles(load_tasks(before, video_root), folder)
@@ -111,8 +115,8 @@ def load_tasks(source: Source | Iterable[Source] | Mapping[str, Root], video_roo
     if text.endswith(".json") and not is_format:
         return read_video_r1(text)
     raise ValueError(
-        f"tasks come from {PROCEDURAL_PREFIX}..., {PLANTED_TASKS_PREFIX}..., a .jsonl or a .json file, "
-        f"or FORMAT:PATH with a format of {', '.join(READERS)}; got {text!r}"
+        f"tasks come from {PROCEDURAL_PREFIX}..., {PLANTED_TASKS_PREFIX}..., {MIXTURE_PREFIX}..., a .jsonl "
+        f"or a .json file, or FORMAT:PATH with a format of {', '.join(READERS)}; got {text!r}"
     )
 
 
@@ -138,6 +142,22 @@ def as_tasks(
     if not len(loaded):
         raise ValueError(f"there are no tasks in {tasks!r}")
     return loaded
+
+
+def _of_part(part: MixturePart, video_root: Root) -> TaskList:
+    """All tasks of a mixture's part; below a folder of its own its videos have absolute paths."""
+    if part.video_root is None:
+        tasks = load_tasks(part.tasks, video_root)
+    else:
+        if video_root is not None and not Path(part.video_root).resolve().is_relative_to(
+            Path(video_root).resolve()
+        ):
+            raise ValueError(
+                f"the folder {part.video_root} of {part.tasks} lies outside video_root "
+                f"{os.fspath(video_root)}, and no video would be opened there; name one above both, or none"
+            )
+        tasks = _absolute(part.tasks, load_tasks(part.tasks, part.video_root), part.video_root)
+    return tasks if isinstance(tasks, TaskList) else TaskList(tasks)
 
 
 def _with_files(tasks: TaskList, video_root: str | os.PathLike[str]) -> TaskList:

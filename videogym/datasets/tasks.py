@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
+import numpy as np
+
 from videogym.state import Rules, Task
 from videogym.video import VideoMeta
 
@@ -84,6 +86,10 @@ class Tasks(Sequence[Task]):
     @abstractmethod
     def _task(self, position: int) -> Task:
         """The task at a position in ``[0, len)``."""
+
+    def draw(self, generator: np.random.Generator) -> int:
+        """The position of a task to play, any with equal chance."""
+        return int(generator.integers(len(self)))
 
     @abstractmethod
     def by_id(self, task_id: str) -> Task:
