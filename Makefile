@@ -99,9 +99,9 @@ study: $(STAMP)
 prove-resume: $(STAMP)
 	$(BIN)/python tests/benchmarks/prove_resume.py
 
-# Stable-Baselines3, Minari, TRL, MCP and torchcodec, as they are.
+# Stable-Baselines3, Minari, TRL, MCP, torchcodec and W&B, as they are.
 $(VENV)/.peers: $(STAMP) tests/peers/moviepy.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[peers,mcp,torchcodec]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[peers,mcp,torchcodec,wandb]"
 	$(BIN)/pip install --quiet --no-deps --requirement tests/peers/moviepy.txt
 	touch $@
 

@@ -35,7 +35,8 @@ from .training.run import TrainingRun, mean_over_ranks, mean_rows, optimizer_ste
 from .vlm.actor import ChatActor
 from .vlm.batch import RolloutBatch, complete_groups, group_advantage, rewards_of_turns
 from .vlm.command import command_line
-from .vlm.config import ChatConfig, OptimizerConfig
+from .vlm.config import ChatConfig, ConversationConfig, OptimizerConfig
+from .vlm.conversations import ConversationLog
 from .vlm.evaluation import make_evaluator, rollout_metrics
 from .vlm.policy import reference_policy, shard_model, trainable_parameters
 from .vlm.records import Record, RolloutFiles
@@ -83,6 +84,8 @@ class Config(ChatConfig):
     """Ray workers, or the groups that the async collector plays in parallel."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """AdamW, beside the learning rate."""
+    shown: ConversationConfig = ConversationConfig()
+    """Sampled conversations for people to read."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant.
@@ -119,6 +122,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=adamw.weight_decay)
     run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), make_evaluator(config, actor))
     files = RolloutFiles(out / "records", run.first_iteration)
+    conversations = ConversationLog(config.shown, run, actor.model)
     actor.version = run.first_iteration  # records of a run that was resumed say what they would have
     loss_module = make_loss(config, actor.model.device)
     collector = make_collector(
@@ -135,6 +139,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         for iteration in run.iterations(progress):
             rollouts, batch = generate(config, collector, iteration, actor)
             files.write(iteration, rollouts)
+            conversations.write(iteration, rollouts)
             with run.span("reference"):
                 if reference is not None:
                     batch.set("reference", reference.log_probs(batch.records, memory.micro_batch_size))

@@ -37,7 +37,8 @@ from .training.sharding import fully_shard_head, unsharded_params
 from .vlm.actor import ChatActor
 from .vlm.batch import RolloutBatch, rewards_of_turns
 from .vlm.command import command_line
-from .vlm.config import ChatConfig, MemoryConfig, OptimizerConfig, SamplingConfig
+from .vlm.config import ChatConfig, ConversationConfig, MemoryConfig, OptimizerConfig, SamplingConfig
+from .vlm.conversations import ConversationLog
 from .vlm.evaluation import make_evaluator, rollout_metrics
 from .vlm.policy import reference_policy, shard_model, trainable_parameters
 from .vlm.records import RolloutFiles
@@ -93,6 +94,8 @@ class Config(ChatConfig):
     """Memory against time."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """AdamW, beside the learning rate."""
+    shown: ConversationConfig = ConversationConfig()
+    """Sampled conversations for people to read."""
 
 
 def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -> TrainingRun:
@@ -122,6 +125,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     lasting = nn.ModuleDict({"shaping": shaping, "critic": critic})
     run = TrainingRun(config, out, actor.model, optimizer, lasting, make_evaluator(config, actor))
     files = RolloutFiles(out / "records", run.first_iteration)
+    conversations = ConversationLog(config.shown, run, actor.model)
     actor.version = run.first_iteration  # records of a run that was resumed say what they would have
     loss_module = make_loss(config, actor.model.device)
     collector = make_collector(
@@ -138,6 +142,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         for iteration in run.iterations(progress):
             rollouts = collector.collect(iteration)
             files.write(iteration, rollouts)
+            conversations.write(iteration, rollouts)
             values, updates = rollout_metrics(rollouts), []
             batch = RolloutBatch([record for record in rollouts if not record.abort_reason], actor.model)
             if len(batch):

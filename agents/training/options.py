@@ -20,6 +20,8 @@ from videogym.datasets.mixture import MIXTURE_PREFIX, written_out
 from videogym.judging import Judge, judge_named, with_judge
 from videogym.judging.named import CACHE, DEADLINE_S, REPLAY, RULES
 
+from .loggers import LoggerKind, require_logger
+
 RENAMED = {  # options under earlier names: the command, checkpoints and results may still have them
     "lr": "learning_rate",
     "critic_lr": "critic_learning_rate",
@@ -59,8 +61,11 @@ class RuntimeConfig:
     """Number of newest checkpoints that are kept; beside ``checkpoint`` they are in ``checkpoints``."""
     keep_best: bool = False
     """Keep also the checkpoint of the best evaluation, by accuracy, or by reward where there is none."""
-    logger: Literal["csv", "tensorboard"] = "csv"
-    """Where learning curves go: a CSV file, or TensorBoard."""
+    logger: LoggerKind = "csv"
+    """Where learning curves go beside CSV files: nowhere else (csv), to TensorBoard, or to W&B (wandb),
+    offline where it is out of reach."""
+    run_name: str = ""
+    """Name of the run in W&B; empty: that of its folder."""
     threads: int = 1
     """CPU threads of torch; small models gain nothing from more."""
 
@@ -322,6 +327,7 @@ def read_config(parser: argparse.ArgumentParser, config: type[L], options: Mappi
         read = from_options(config, options)
         read = _without_files(read)
         _ = read.rules  # whose recipe and judge are there
+        require_logger(read.runtime.logger)
         for source in (read.tasks, read.evaluation.eval_tasks):
             load_tasks(source, read.root)
         usual = {option.name: option.default for option in options_of(config)}

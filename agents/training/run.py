@@ -23,12 +23,12 @@ from weakref import WeakMethod
 import numpy as np
 import torch
 from torch import nn
-from torchrl.record import CSVLogger, TensorboardLogger
 from tqdm import tqdm
 
 from .archive import UnreadableCheckpoint, load_archive, read_metadata, write_archive
 from .config_file import config_text
 from .interruption import Interrupted, Interruption
+from .loggers import RunLogger, Shown
 from .options import RENAMED, LoopConfig, options_of
 from .provenance import KEY, provenance
 from .ranks import all_gather_object, broadcast_from_rank0, is_first, launched
@@ -39,6 +39,7 @@ VERSION = 1  # of what a checkpoint holds
 MAY_CHANGE = (  # from one part of a run to the next
     *("recipe", "prompt_file", "iterations", "collector", "workers", "eval_every", "eval_episodes"),
     *("eval_tasks", "checkpoint_every", "keep_checkpoints", "keep_best", "logger", "threads", "video_root"),
+    *("run_name", "conversations_every", "conversations_shown"),
     *("judge", "judge_model", "judge_cache", "judge_deadline_s"),  # the recipe's identity tells the judge
     # What fits into memory; sums are then made in another order, and bits differ.
     *("micro_batch_size", "max_concurrent_rollouts", "share_prefixes", "gradient_checkpointing", "device"),
@@ -60,8 +61,8 @@ class TrainingRun:
 
     The folder holds ``log/`` (curves), ``checkpoint`` (the newest), ``best`` and ``checkpoints/`` where
     these are kept, ``config.yaml`` (the config, as a file for ``--config``), ``prompt.toml`` where the
-    recipe has a prompt, ``judge.json`` where a judge is named, and nothing else. A folder with a checkpoint
-    is resumed.
+    recipe has a prompt, ``judge.json`` where a judge is named, what a loop and W&B keep, and nothing else.
+    A folder with a checkpoint is resumed.
 
     Args:
         config: of the run.
@@ -116,8 +117,13 @@ class TrainingRun:
                 with whole_file(out / "judge.json") as file:
                     file.write(f"{json.dumps(config.judging.replayed())}\n".encode())
             _forget_after(out / "log" / "scalars", self.first_iteration)
-            logger = {"csv": CSVLogger, "tensorboard": TensorboardLogger}[config.runtime.logger]
-            self._logger = logger("log", str(out))
+            self._logger = RunLogger(
+                config.runtime.logger,
+                out,
+                config.runtime.run_name or out.resolve().name,
+                {option.name: str(option.of(config)) for option in options_of(type(config))},
+                resumed=self.first_iteration > 0,
+            )
         self._started = time.monotonic() - self.seconds
         self._memory = memory
         # Of this iteration, in a list: nothing here holds the run, whose files are closed with it.
@@ -174,6 +180,7 @@ class TrainingRun:
             torch.manual_seed(int(state[0]))
             yield iteration
         self._interruption.release()
+        self._close()
 
     def _save_unchanged(self) -> bool:
         """Save what was done before the present iteration, if it has changed nothing yet."""
@@ -222,6 +229,7 @@ class TrainingRun:
             self._interruption.release()
             if not saved:
                 self.save(iteration + 1)
+            self._close()
             raise Interrupted
 
     def _is_best(self, iteration: int) -> bool:
@@ -242,8 +250,17 @@ class TrainingRun:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Append one point to every named curve."""
-        for name, value in values.items() if is_first() else ():
-            self._logger.log_scalar(name, float(value), step=step)
+        if is_first():
+            self._logger.scalars(step, values)
+
+    def show(self, step: int, conversations: Sequence[Shown]) -> None:
+        """Give conversations to the logger."""
+        if is_first():
+            self._logger.conversations(step, conversations)
+
+    def _close(self) -> None:
+        if is_first():
+            self._logger.close()
 
     def save(self, iteration: int) -> None:
         """Write the checkpoint; it replaces the earlier one when it is whole.

@@ -75,6 +75,17 @@ class MemoryConfig:
 
 
 @dataclass(frozen=True)
+class ConversationConfig:
+    """Sampled conversations for people to read; nothing is trained by them."""
+
+    conversations_every: int = 0
+    """Iterations between conversations that are shown: in the run's ``conversations``, and by its logger;
+    0: none are."""
+    conversations_shown: int = 4
+    """Number of them, of different tasks where there are as many."""
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW, beside the learning rate."""
 
@@ -116,10 +127,11 @@ class ChatConfig(LoopConfig):
         """
         if self.prompt_file:
             _ = self.rules  # the file is read here and now, and once
-        self._require_at_least(0, "window", "lora_rank", "max_concurrent_rollouts")
+        self._require_at_least(0, "window", "lora_rank", "max_concurrent_rollouts", "conversations_every")
         self._require_at_least(
             1, "max_new_tokens", "eval_episodes", "eval_every", "checkpoint_every", "iterations"
         )
+        self._require_at_least(1, "conversations_shown")
         for number in self.sampling.first_frames:
             self.rules.rules.skimming(number)
         if not self.sampling.temperature > 0:

@@ -105,7 +105,7 @@ def test_any_number_and_text_comes_back(number: float, text: str) -> None:
         ("seed:\n", "line 1: seed has no value"),
         ("windows: []\n", "line 1: windows has no value"),
         ("windows: [4, x]\n", "line 1: windows must be a whole number, got 'x'"),
-        ("logger: wandbb\n", "line 1: logger must be one of csv, tensorboard"),
+        ("logger: wandbb\n", "line 1: logger must be one of csv, tensorboard, wandb"),
         ("seed: 1\nseed: 2\n", "line 2: seed is given twice"),
         ("seed: 1\nmodel: [", "line 2: not YAML"),
         ("seed: !!python/object/apply:os.system ['x']\n", "seed must be a whole number"),
