@@ -2,9 +2,9 @@
 
 Examples are `agents.vlm.records`: episodes that a script plays (`agents.demonstrations.evidence`), with
 reasoning in varied words and mistakes that get corrected; LongVT's own conversations, played again
-(`agents.vlm.replay`); or any file of records, as rejection sampling selects them (`agents.train_rft`). The
-loss is the mean negative log-likelihood of the outputs' tokens. Demonstrated mistakes are read, not
-imitated.
+(`agents.vlm.replay`); or any file of records, as rejection sampling selects them (`agents.train_rft`).
+Conversations about images may stand beside them (`agents.vlm.images`). The loss is the mean negative
+log-likelihood of the outputs' tokens. Demonstrated mistakes are read, not imitated.
 
 Run ``python -m agents.train_sft --checkpoint FOLDER --out runs/sft``.
 
@@ -17,10 +17,9 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -28,22 +27,26 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from videogym.datasets import read_longvt_traces
+from videogym import Task
+from videogym.datasets import Mixture, Tasks, read_longvt_images, read_longvt_traces
+from videogym.datasets.mixture import MIXTURE_PREFIX, MixturePart, read_parts
 from videogym.grammars import get_grammar
 
 from .demonstrations.evidence import Demonstrator, ScriptedPolicy
 from .demonstrations.scenes import HastyWords, SceneDemonstrator
 from .training.options import EvaluationConfig, RuntimeConfig
-from .training.ranks import broadcast_from_rank0
+from .training.ranks import broadcast_from_rank0, is_first
 from .training.run import TrainingRun, optimizer_step
 from .vlm.actor import ChatActor
 from .vlm.command import command_line
 from .vlm.config import TASKS, ChatConfig, OptimizerConfig
 from .vlm.env import ChatEnv
 from .vlm.evaluation import make_evaluator
+from .vlm.images import AboutImages, ImageFiles
+from .vlm.lessons import Lessons, Pool, Stored, by_task
 from .vlm.policy import shard_model, trainable_parameters
 from .vlm.records import Record, fingerprint, read_records
-from .vlm.replay import replay
+from .vlm.replay import Replayed
 from .vlm.rollouts import demonstrate, make_chat_env
 from .vlm.scoring import MicroBatch
 
@@ -72,7 +75,15 @@ class DemonstrationConfig:
     hasty_look: int = 0
     """Length of a hasty look in seconds, or pool frames; 0: as long as the look that ends a search."""
     demonstrated_tasks: int = 1000
-    """Number of tasks that the scripted policy plays, the first ones."""
+    """Number of tasks that are demonstrated, the first ones, of a mixture in all; of conversations those
+    of each file, 0: all."""
+    images: str = ""
+    """LongVT's rows for fine-tuning that show images, a file or a mixture of files: learned beside the
+    tasks' examples, see `agents.vlm.images`; empty: none."""
+    images_share: float = 0.25
+    """Share of a step's tasks that are conversations about images, where there are any."""
+    image_max_pixels: int = 1_003_520
+    """Largest image, in pixels; 1280 tokens of Qwen2.5-VL."""
     per_task: int = 4
     """Demonstrations per task, in different words; a conversation is played once."""
     wrong_looks: float = 0.15
@@ -135,8 +146,14 @@ class Config(ChatConfig):
                 raise ValueError(f"{name}={value} needs script='scenes', got {script!r}")
         if script == "scenes":
             demonstrator(self)  # refuses shares that do not add up
-        if script == "traces" and not self.tasks.startswith(CONVERSATIONS):
+        if script == "traces" and not all(
+            part.tasks.startswith(CONVERSATIONS) for part in weighted_sources(self.tasks)
+        ):
             raise ValueError(f"script='traces' needs tasks='{CONVERSATIONS}FILE', got {self.tasks!r}")
+        if not 0 <= self.demonstrations.images_share < 1:
+            raise ValueError(f"images_share must be in [0, 1), got {self.demonstrations.images_share}")
+        self._require_at_least(784, "image_max_pixels")
+        self._require_at_least(0, "demonstrated_tasks")
 
 
 def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -> TrainingRun:
@@ -164,12 +181,15 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     if run.first_iteration >= config.iterations:
         actor.update_weights()
         return run
-    examples = by_task(broadcast_from_rank0(lambda: load_examples(config, actor, progress)))
+    if config.demonstrations.images:
+        actor.model.store = ImageFiles(actor.model.store)
+    # The first rank alone has the examples: all are told those of a step.
+    lessons = make_lessons(config, actor, progress) if is_first() else None
     parameters = trainable_parameters(actor.model)
     for iteration in run.iterations(progress):
         for group in optimizer.param_groups:
             group["lr"] = group["full_lr"] * rate(config, iteration)
-        records = [record for task in chosen(examples, config, iteration) for record in task]
+        records = examples_of(config, lessons, iteration)
         count, total = sum(int(learned(record).sum()) for record in records), 0.0
         with run.span("update"):
             for micro in actor.scorer.micro_batches(records, config.memory.micro_batch_size):
@@ -181,7 +201,16 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
             actor.update_weights()
         run.end_iteration(iteration, len(records), step)
     actor.update_weights()
+    if lessons is not None and (len(lessons.counts) > 1 or config.demonstrations.script == "traces"):
+        sys.stderr.write(f"{lessons.counts.total()} conversations: {lessons}\n")
     return run
+
+
+def examples_of(config: Config, lessons: Lessons | None, iteration: int) -> list[Record]:
+    """The examples of a gradient step, by task; of several ranks the first has the lessons."""
+    places = range(iteration * config.groups, (iteration + 1) * config.groups)
+    tasks = broadcast_from_rank0(lambda: lessons.at(places) if lessons else [])
+    return [record for task in tasks for record in task]
 
 
 def weight_groups(config: Config, model: nn.Module) -> list[dict[str, object]]:
@@ -205,16 +234,80 @@ def rate(config: Config, iteration: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (iteration - rise) / (config.iterations - rise)))
 
 
-def load_examples(config: Config, actor: ChatActor, progress: bool) -> list[Record]:
-    """The configured examples."""
-    if config.records:
-        return list(
-            read_records(Path(config.records), config.rules.identity, fingerprint(actor.model.tokenizer))
+def make_lessons(config: Config, actor: ChatActor, progress: bool) -> Lessons:
+    """The configured examples by step; what stands in files is played when its step comes.
+
+    Raises:
+        RecordError: stored examples are of another recipe or tokenizer.
+        ValueError: there is nothing to learn from.
+    """
+    lesson = config.demonstrations
+    pools = own_pools(config, actor, progress)
+    if lesson.images:
+        pools = [(pool, share * (1 - lesson.images_share)) for pool, share in pools]
+        pools += [(pool, share * lesson.images_share) for pool, share in image_pools(config, actor)]
+    return Lessons(pools, config.seed)
+
+
+def own_pools(config: Config, actor: ChatActor, progress: bool) -> list[tuple[Pool, float]]:
+    """Stored examples, conversations that are played again, or those of a script, with their shares."""
+    lesson = config.demonstrations
+    if config.records or lesson.script != "traces":
+        examples = load_examples(config, actor, progress)
+        return [(Stored(by_task(some)), share) for some, share in examples]
+    env = make_chat_env(config, actor.model, config.tasks)
+    sources = weighted_sources(config.tasks)
+    weights = sum(part.weight for part in sources)
+    pools: list[tuple[Pool, float]] = []
+    for part in sources:
+        traces = read_longvt_traces(part.tasks.removeprefix(CONVERSATIONS))
+        traces = [trace for trace in traces if part.takes(trace.task)]
+        pools.append((Replayed(env, traces[: lesson.demonstrated_tasks or None]), part.weight / weights))
+    return pools
+
+
+def image_pools(config: Config, actor: ChatActor) -> list[tuple[Pool, float]]:
+    """Conversations about images, with their shares."""
+    env = make_chat_env(config, actor.model, config.evaluation.eval_tasks)  # its tasks are of no matter
+    sources = weighted_sources(config.demonstrations.images)
+    weights = sum(part.weight for part in sources)
+    most = config.demonstrations.image_max_pixels
+    return [
+        (
+            AboutImages(env, read_longvt_images(part.tasks), part.video_root or config.root, most),
+            part.weight / weights,
         )
+        for part in sources
+    ]
+
+
+def weighted_sources(source: str) -> list[MixturePart]:
+    """The parts of a mixture, or one source as the only part."""
+    return read_parts(source) if source.startswith(MIXTURE_PREFIX) else [MixturePart(source)]
+
+
+def load_examples(config: Config, actor: ChatActor, progress: bool) -> list[tuple[list[Record], float]]:
+    """Stored examples, or those of the configured script, by parts of the tasks with their shares."""
+    if config.records:
+        identity, tokenizer = config.rules.identity, fingerprint(actor.model.tokenizer)
+        return [(list(read_records(Path(config.records), identity, tokenizer)), 1.0)]
     env, lesson = make_chat_env(config, actor.model, config.tasks), config.demonstrations
-    if lesson.script == "traces":
-        return load_conversations(config, env, progress)
-    ids = [task.task_id for task in env.env.tasks[: lesson.demonstrated_tasks]]
+    examples = []
+    for tasks, share in parts_of(env.env.tasks):
+        ids = [task.task_id for task in tasks[: math.ceil(lesson.demonstrated_tasks * share)]]
+        examples.append((demonstrations(config, env, ids, progress), share))
+    if not any(turn.looked for some, _ in examples for record in some for turn in record.turns):
+        log.warning(
+            "none of %d demonstrations looks: the skim shows all evidence, and a policy that imitates them "
+            "never calls for frames; set look_again, or take a recipe with a smaller skim",
+            sum(len(some) for some, _ in examples),
+        )
+    return examples
+
+
+def demonstrations(config: Config, env: ChatEnv, ids: Sequence[str], progress: bool) -> list[Record]:
+    """What the configured script plays of some tasks."""
+    lesson = config.demonstrations
     scripts = [(demonstrator(config), lesson.per_task)]
     if lesson.glances:
         scripts.append((demonstrator(config, glances=1.0), lesson.glances))
@@ -222,31 +315,18 @@ def load_examples(config: Config, actor: ChatActor, progress: bool) -> list[Reco
         record for i in ids for script, count in scripts for record in demonstrate(env, script, [i], count)
     )
     total = len(ids) * (lesson.per_task + lesson.glances)
-    examples = list(tqdm(played, "demonstrations", total, disable=not progress))
-    if not any(turn.looked for record in examples for turn in record.turns):
-        log.warning(
-            "none of %d demonstrations looks: the skim shows all evidence, and a policy that imitates them "
-            "never calls for frames; set look_again, or take a recipe with a smaller skim",
-            len(examples),
-        )
-    return examples
+    return list(tqdm(played, "demonstrations", total, disable=not progress))
 
 
-def load_conversations(config: Config, env: ChatEnv, progress: bool) -> list[Record]:
-    """The conversations that go through under the configured recipe; says how many did not, and why.
-
-    Raises:
-        ValueError: none did.
-    """
-    traces = read_longvt_traces(config.tasks.removeprefix(CONVERSATIONS))
-    traces = traces[: config.demonstrations.demonstrated_tasks]
-    counts: Counter[str] = Counter(kept=0)
-    examples = list(replay(env, tqdm(traces, "conversations", disable=not progress), counts))
-    said = ", ".join(f"{fate} {count}" for fate, count in counts.items())
-    if not examples:
-        raise ValueError(f"none of {len(traces)} conversations goes through under the recipe: {said}")
-    sys.stderr.write(f"{len(traces)} conversations: {said}\n")
-    return examples
+def parts_of(tasks: Tasks) -> list[tuple[Sequence[Task], float]]:
+    """Tasks by the parts of a mixture, each with its share; all of them, where they are none."""
+    if not isinstance(tasks, Mixture):
+        return [(tasks, 1.0)]
+    starts = accumulate(tasks.sizes, initial=0)
+    return [
+        (tasks[start : start + size], share)
+        for start, size, share in zip(starts, tasks.sizes, tasks.shares, strict=False)
+    ]
 
 
 def demonstrator(config: Config, glances: float = 0.0) -> ScriptedPolicy:
@@ -271,34 +351,6 @@ def demonstrator(config: Config, glances: float = 0.0) -> ScriptedPolicy:
         refused_calls=lesson.refused_calls,
         look_again=lesson.look_again,
     )
-
-
-def by_task(records: Sequence[Record]) -> list[list[Record]]:
-    """Neighbouring records of one task together, so that a gradient step can share what they began with.
-
-    Records that were cut, and those without an output to imitate, are left out.
-
-    Raises:
-        ValueError: none is left.
-    """
-    whole = [
-        record
-        for record in records
-        if not record.abort_reason and any(turn.trainable for turn in record.played)
-    ]
-    if not whole:
-        raise ValueError(f"none of the {len(records)} records has an output to learn from")
-    return [list(some) for _, some in groupby(whole, key=lambda record: record.task_id)]
-
-
-def chosen(examples: list[list[Record]], config: Config, iteration: int) -> list[list[Record]]:
-    """The tasks of a gradient step: an order of their own in every pass over the examples."""
-    some = []
-    for place in range(iteration * config.groups, (iteration + 1) * config.groups):
-        epoch, index = divmod(place, len(examples))
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
-        some.append(examples[int(torch.randperm(len(examples), generator=generator)[index])])
-    return some
 
 
 def learned(record: Record) -> Tensor:

@@ -94,7 +94,7 @@ class Chat:
         messages = with_subtitles(self.grammar.messages(state), state.task)
         last = max(place for place, message in enumerate(messages) if message.role == "assistant")
         end = [] if closed else [self.end_id]
-        return self._observation(state, messages[last + 1 :], [*end, *self._gap()])
+        return self._observation(state, messages[last + 1 :], [*end, *self.gap()])
 
     def output_ids(self, text: str) -> list[int]:
         """Ids of a text as a model writes it: ``<tool_call>`` is one token, specials are spelled out."""
@@ -127,12 +127,29 @@ class Chat:
                 plain = words
         return [*ids, *self.text_ids(plain)]
 
-    def _gap(self) -> list[int]:
+    def block(self, role: str, parts: Iterable[str | Visual]) -> list[int]:
+        """A message of given texts, in which nothing becomes a tag, and of images, with what follows it."""
+        ids: list[int] = []
+        texts = [TextPart(f"{role}\n")]
+        for part in parts:
+            if isinstance(part, str):
+                texts.append(TextPart(part, given=True))
+                continue
+            ids += [*self.written_ids(texts), self._open, self._pads[0], self._close]
+            texts = []
+        return [self._begin, *ids, *self.written_ids(texts), self.end_id, *self.gap()]
+
+    def assistant_opening(self) -> list[int]:
+        """What stands before an output."""
+        return [self._begin, *self.text_ids("assistant\n")]
+
+    def gap(self) -> list[int]:
+        """What stands between two messages."""
         return self.text_ids(self._block_end)
 
     def _observation(self, state: State, messages: Sequence[Message], before: Iterable[int]) -> TurnRecord:
         visuals: list[Visual] = []
-        ids = [*before, *self._blocks(state, messages, visuals), self._begin, *self.text_ids("assistant\n")]
+        ids = [*before, *self._blocks(state, messages, visuals), *self.assistant_opening()]
         return TurnRecord(tuple(ids), tuple(visuals))
 
     def _blocks(self, state: State, messages: Iterable[Message], visuals: list[Visual]) -> list[int]:
@@ -146,7 +163,7 @@ class Chat:
                 head = f"{role}\n"
             for one in parts:
                 body = self._parts(head, one, state, visuals)
-                ids += [self._begin, *body, self.end_id, *self._gap()]
+                ids += [self._begin, *body, self.end_id, *self.gap()]
         return ids
 
     def _parts(self, head: str, parts: Iterable[Part], state: State, visuals: list[Visual]) -> list[int]:

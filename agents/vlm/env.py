@@ -25,7 +25,7 @@ from videogym.video import VideoError
 from ..models.visuals import ChatForm
 from ..training.run import Span, untimed
 from .chat import Chat
-from .records import Record, fingerprint
+from .records import Record, TurnRecord, fingerprint
 
 log = logging.getLogger(__name__)
 MAX_PASSED_OVER = 100  # tasks in a row that cannot be played; more of them are no accident
@@ -164,17 +164,24 @@ class ChatEnv(EnvBase):
             )
         return record
 
+    def demonstration(self, name: str, head: tuple[int, ...], turns: tuple[TurnRecord, ...]) -> Record:
+        """The record of a conversation that was never played; cut, if it does not fit into the context."""
+        record = self._new_record(name, f"task {name}", kind="demonstration", head=head, turns=turns)
+        length = self._length(record) + len(turns[-1].output)
+        return replace(record, abort_reason="context" if length > self.max_context else "")
+
     def _record(self, task: Task, group: str, **fields: Any) -> Record:
-        blank: dict[str, Any] = {"head": (), "turns": ()}
+        return self._new_record(task.task_id, group, **{"metadata": task.metadata, **fields})
+
+    def _new_record(self, task_id: str, group: str, **fields: Any) -> Record:
+        blank: dict[str, Any] = {"kind": "rollout", "head": (), "turns": ()}
         return Record(
             recipe=self.env.recipe.identity,
             tokenizer=self._tokenizer,
-            task_id=task.task_id,
+            task_id=task_id,
             group=group,
             sample_index=0,
-            kind="rollout",
             window=self.window,
-            metadata=task.metadata,
             **{**blank, **fields},
         )
 

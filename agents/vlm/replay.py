@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from videogym.datasets import Conversation
@@ -39,19 +39,44 @@ def replay(env: ChatEnv, traces: Iterable[Conversation], counts: Counter[str]) -
             (more would have to be said).
     """
     for trace in traces:
-        record = replace(env.open_task(trace.task.task_id), kind="demonstration")
-        if record.abort_reason:
-            counts["not played"] += 1
-            continue
-        name = video_name(env.env.state.task)  # the file that was found may be called otherwise
-        for output in trace.outputs:
-            if record.done or any(turn.error for turn in record.played):
-                break
-            record = play_scripted_turn(env, record, ScriptedTurn(with_path(output, name), trainable=True))
-        fate = _fate(record, len(trace.outputs))
-        counts[fate] += 1
-        if fate == "kept":
-            yield record
+        found = replayed(env, trace)
+        counts[found if isinstance(found, str) else "kept"] += 1
+        if not isinstance(found, str):
+            yield found
+
+
+class Replayed:
+    """Conversations that are played when they are asked for, see `agents.vlm.lessons.Pool`.
+
+    Args:
+        env: has the traces' tasks, under their ids.
+        traces: what was said.
+    """
+
+    def __init__(self, env: ChatEnv, traces: Sequence[Conversation]) -> None:
+        self._env, self._traces = env, traces
+
+    def __len__(self) -> int:
+        return len(self._traces)
+
+    def at(self, index: int) -> list[Record] | str:
+        """See `agents.vlm.lessons.Pool`."""
+        found = replayed(self._env, self._traces[index])
+        return found if isinstance(found, str) else [found]
+
+
+def replayed(env: ChatEnv, trace: Conversation) -> Record | str:
+    """A conversation as a demonstration, or what became of it, see `replay`."""
+    record = replace(env.open_task(trace.task.task_id), kind="demonstration")
+    if record.abort_reason:
+        return "not played"
+    name = video_name(env.env.state.task)  # the file that was found may be called otherwise
+    for output in trace.outputs:
+        if record.done or any(turn.error for turn in record.played):
+            break
+        record = play_scripted_turn(env, record, ScriptedTurn(with_path(output, name), trainable=True))
+    fate = _fate(record, len(trace.outputs))
+    return record if fate == "kept" else fate
 
 
 def with_path(output: str, name: str) -> str:

@@ -50,7 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     examples = str(folder / "examples.jsonl")
     lesson = {"checkpoint": paths["qwen3_vl"], "demonstrated_tasks": 3, "per_task": 2}
     config = train_sft.Config.of(**{**SFT, **lesson})
-    write_records(Path(examples), train_sft.load_examples(config, make_actor(config), False))
+    ((played, _),) = train_sft.load_examples(config, make_actor(config), False)
+    write_records(Path(examples), played)
     for job in [*JOBS, POISONED]:
         job["changes"] |= {"checkpoint": paths[job["family"]]}
         job["changes"] |= {"records": examples} if job["loop"] == "sft" else {}

@@ -15,8 +15,6 @@ from torchrl.checkpoint import Checkpoint
 from agents import train_sft
 from agents.train_sft import (
     Config,
-    by_task,
-    chosen,
     learned,
     load_examples,
     nll,
@@ -26,6 +24,7 @@ from agents.train_sft import (
 )
 from agents.training.run import CheckpointMismatch, RunDiverged
 from agents.vlm.actor import ChatActor
+from agents.vlm.lessons import Lessons, Stored, by_task
 from agents.vlm.records import Record, RecordError, fingerprint, write_records
 from agents.vlm.scoring import Scorer
 
@@ -54,10 +53,17 @@ def make(checkpoints: dict[str, Path]) -> Callable[[], ChatActor]:
     return lambda: make_actor(load(checkpoints["qwen2_5_vl"]))
 
 
+def examples_of(config: Config, actor: ChatActor, progress: bool) -> list[Record]:
+    """The examples of tasks that are no mixture."""
+    ((examples, share),) = load_examples(config, actor, progress)
+    assert share == 1.0
+    return examples
+
+
 @pytest.fixture
 def examples(make: Callable[[], ChatActor]) -> list[Record]:
     """Three tasks, two demonstrations each, with mistakes."""
-    return load_examples(Config.of(**SMALL), make(), progress=False)
+    return examples_of(Config.of(**SMALL), make(), progress=False)
 
 
 def state_of(
@@ -100,7 +106,7 @@ def test_demonstrations_are_whole_episodes_with_mistakes_to_read(
         assert all(turn.output and not any(turn.log_probs) for turn in one.turns)
     learned = [turn.trainable for one in examples for turn in one.turns]
     assert 0 < learned.count(False) < learned.count(True)
-    assert load_examples(Config.of(**SMALL), make(), progress=False) == examples
+    assert examples_of(Config.of(**SMALL), make(), progress=False) == examples
     grouped = by_task(examples)
     assert [len(some) for some in grouped] == [2, 2, 2]
     silent = [replace(one, turns=tuple(replace(t, trainable=False) for t in one.turns)) for one in examples]
@@ -115,14 +121,19 @@ def test_demonstrations_are_whole_episodes_with_mistakes_to_read(
 
 def test_every_pass_shows_every_task_once_in_an_order_of_its_own(examples: list[Record]) -> None:
     """Two tasks a step: three steps are two passes over three tasks, wherever one starts to look."""
-    config, grouped = Config.of(**SMALL), by_task(examples)
-    seen = [some[0].task_id for step in range(30) for some in chosen(grouped, config, step)]
-    tasks = {one.task_id for one in examples}
+
+    def order(seed: int) -> list[str]:
+        lessons = Lessons([(Stored(by_task(examples)), 1.0)], seed)
+        steps = [lessons.at(range(2 * step, 2 * step + 2)) for step in range(30)]
+        again = Lessons([(Stored(by_task(examples)), 1.0)], seed)
+        assert steps[17] == again.at(range(34, 36))  # whatever came before
+        return [some[0].task_id for step in steps for some in step]
+
+    seen, tasks = order(0), {one.task_id for one in examples}
     passes = [seen[first : first + 3] for first in range(0, 60, 3)]
     assert all(set(some) == tasks for some in passes)
     assert len({tuple(some) for some in passes}) > 3
-    other = replace(config, seed=1)
-    assert seen != [some[0].task_id for step in range(30) for some in chosen(grouped, other, step)]
+    assert seen != order(1)
 
 
 def test_the_rate_rises_and_falls_by_a_half_cosine() -> None:
@@ -262,11 +273,11 @@ def test_demonstrations_that_never_look_are_told(
 ) -> None:
     """A skim of every second shows the evidence: said so, and looked at all the same where asked."""
     config = Config.of(**{**SMALL, "recipe": "LONGVT/paper", "wrong_looks": 0.0, "refused_calls": 0.0})
-    silent = load_examples(config, make(), progress=False)
+    silent = examples_of(config, make(), progress=False)
     assert not any(turn.looked for one in silent for turn in one.turns)
     assert "none of 6 demonstrations looks: the skim shows all evidence" in caplog.text
     caplog.clear()
-    looking = load_examples(config.with_options(look_again=True), make(), progress=False)
+    looking = examples_of(config.with_options(look_again=True), make(), progress=False)
     assert all(any(turn.looked for turn in one.turns) and one.success for one in looking)
     assert not caplog.text
 
@@ -278,13 +289,13 @@ def test_examples_of_another_recipe_or_tokenizer_are_refused(
     path = tmp_path / "examples.jsonl"
     config = Config.of(**{**SMALL, "records": str(path)})
     write_records(path, examples)
-    assert load_examples(config, make(), progress=False) == examples
+    assert examples_of(config, make(), progress=False) == examples
     write_records(path, [*examples[:1], replace(examples[1], recipe="OTHER@1")])
     with pytest.raises(RecordError, match=f"line 2: recipe OTHER@1, expected {RECIPE.identity}"):
         train(config, make(), tmp_path / "run")
     write_records(path, [replace(examples[1], tokenizer="123")])
     with pytest.raises(RecordError, match="line 1: tokenizer 123, expected "):
-        load_examples(config, make(), progress=False)
+        examples_of(config, make(), progress=False)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(make: Callable[[], ChatActor], tmp_path: Path) -> None:
@@ -328,7 +339,7 @@ def test_glances_are_more_demonstrations_of_a_task_that_teach_to_read_only(
     tasks = "procedural:brief_event?level=0&duration_s=256&fps=4&size=32x32&event_s=2&count=4"
     lesson: dict[str, Any] = {"script": "scenes", "demonstrated_tasks": 3, "wrong_looks": 0.0}
     config = Config.of(tasks=tasks, eval_tasks=tasks, per_task=1, glances=2, **lesson)
-    examples = by_task(load_examples(config, make(), False))
+    examples = by_task(examples_of(config, make(), False))
     learned = [[[turn.trainable for turn in record.played] for record in some] for some in examples]
     assert learned == [[[True, True], [False, True], [False, True]]] * 3
     with pytest.raises(ValueError, match=r"glances=1 needs script='scenes', got 'evidence'"):
@@ -340,7 +351,7 @@ def test_demonstrations_of_mixed_quality_are_imitated_whole(make: Callable[[], C
     tasks = "procedural:brief_event?level=0&duration_s=256&fps=4&size=32x32&event_s=3&count=40"
     lesson: dict[str, Any] = {"script": "scenes", "demonstrated_tasks": 40, "wrong_looks": 0.0}
     config = Config.of(tasks=tasks, eval_tasks=tasks, per_task=1, hasty=0.5, gives_up=1.0, **lesson)
-    examples = load_examples(config, make(), False)
+    examples = examples_of(config, make(), False)
     assert all(turn.trainable for record in examples for turn in record.played)
     assert 5 < sum(not record.success for record in examples) < 30
     for changes, told in (

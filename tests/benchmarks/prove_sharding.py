@@ -106,7 +106,7 @@ def prove_ways(folder: Path, family: str, ranks: int) -> bool:
     config = train_sft.Config.of(
         **{**sharded_run.SFT, "checkpoint": checkpoint, "demonstrated_tasks": 3, "per_task": 2}
     )
-    examples = train_sft.load_examples(config, sharded_run.make_actor(config), False)
+    ((examples, _),) = train_sft.load_examples(config, sharded_run.make_actor(config), False)
     write_records(folder / "examples.jsonl", examples)
     shared = {"checkpoint": checkpoint, "records": str(folder / "examples.jsonl")}
     jobs: list[dict[str, Any]] = []

@@ -6,7 +6,14 @@ from videogym.datasets.curation import evidence_share, video_mtr_keeps
 from videogym.datasets.egoschema import read_egoschema
 from videogym.datasets.loading import READERS, load_tasks
 from videogym.datasets.longvideobench import read_longvideobench
-from videogym.datasets.longvt import Conversation, read_longvt_rl, read_longvt_sft, read_longvt_traces
+from videogym.datasets.longvt import (
+    Conversation,
+    ImageConversation,
+    read_longvt_images,
+    read_longvt_rl,
+    read_longvt_sft,
+    read_longvt_traces,
+)
 from videogym.datasets.lvbench import read_lvbench
 from videogym.datasets.mixture import Mixture
 from videogym.datasets.mlvu import read_mlvu
@@ -36,6 +43,7 @@ __all__ = [
     "READERS",
     "Conversation",
     "EvidenceError",
+    "ImageConversation",
     "Mixture",
     "Overlap",
     "PlantedTasks",
@@ -60,6 +68,7 @@ __all__ = [
     "read_egoschema",
     "read_json_subtitles",
     "read_longvideobench",
+    "read_longvt_images",
     "read_longvt_rl",
     "read_longvt_sft",
     "read_longvt_traces",

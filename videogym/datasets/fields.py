@@ -343,6 +343,16 @@ def video_of(row: Fields, name: str, *, folder: str = "") -> str:
     Raises:
         ValueError: it is no text, leads upwards with ``..``, is an address, or holds control characters.
     """
+    path = file_of(row, name, folder=folder)
+    return path if path.lower().endswith(VIDEO_SUFFIXES) else f"{path}.mp4"
+
+
+def file_of(row: Fields, name: str, *, folder: str = "") -> str:
+    """A field that names a file of any kind, see `video_of`.
+
+    Raises:
+        ValueError: as `video_of`.
+    """
     value = id_of(row, name)
     text = value.strip().removeprefix("file://").removeprefix("./")
     if ".." in text.split("/") or "://" in text or is_address(text) or _CONTROL.search(text):
@@ -350,5 +360,4 @@ def video_of(row: Fields, name: str, *, folder: str = "") -> str:
         raise ValueError(f"field {name!r} {problem}, got {short(value)}")
     if not text or text.endswith("/"):
         raise ValueError(f"field {name!r} must name a file, got {short(value)}")
-    path = posixpath.normpath(posixpath.join(folder, text))
-    return path if path.lower().endswith(VIDEO_SUFFIXES) else f"{path}.mp4"
+    return posixpath.normpath(posixpath.join(folder, text))

@@ -13,7 +13,8 @@ From the parquet files of ``LongVT-Parquet``, or files of the same rows. For rei
 For fine-tuning (SFT and RFT files) the one field `messages`: the `video_url` and the texts of the first
 user message are `video` and `question`, without the instruction and the path that follow it, and the last
 `<answer>` of the last assistant message is `answer`. What the assistant says is kept beside the task; its
-crops are what a model did and no evidence. Rows that show no video are left out and counted in a warning.
+crops are what a model did and no evidence. Rows that show no video are left out and counted in a warning;
+those of them that show images are conversations of their own, see `read_longvt_images`.
 
 The other plain fields of a row and of its `extra_info` are `metadata`.
 
@@ -28,9 +29,11 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from videogym.datasets.fields import (
     Fields,
+    file_of,
     from_zero,
     object_of,
     objects_of,
@@ -66,6 +69,22 @@ class Conversation:
     outputs: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class ImageMessage:
+    """One message of a conversation about images."""
+
+    role: str  # "system", "user" or "assistant"
+    parts: tuple[tuple[str, str], ...]  # ("text", what it says) or ("image", path of a file)
+
+
+@dataclass(frozen=True)
+class ImageConversation:
+    """A conversation about images: no episode, and nothing to look for."""
+
+    name: str  # the file's name and the number of the row
+    messages: tuple[ImageMessage, ...]  # the last is the assistant's, and some output stands after an image
+
+
 def read_longvt_rl(path: str | os.PathLike[str]) -> TaskList:
     """Read LongVT's rows for reinforcement learning.
 
@@ -91,6 +110,24 @@ def read_longvt_traces(path: str | os.PathLike[str]) -> list[Conversation]:
         TaskFileError: the file cannot be read, a row is invalid or none shows a video.
     """
     return list(_conversations(path))
+
+
+def read_longvt_images(path: str | os.PathLike[str]) -> list[ImageConversation]:
+    """Read LongVT's rows for fine-tuning that show images and no video; all others are passed over.
+
+    Raises:
+        TaskFileError: the file cannot be read, a row is invalid or none shows an image.
+    """
+    found = []
+    for row in read_rows(path, ("messages",)):
+        try:
+            found.append(_read_images(row))
+        except ValueError as error:
+            raise TaskFileError(row.path, row.place, str(error)) from error
+    shown = [conversation for conversation in found if conversation is not None]
+    if not shown:
+        raise TaskFileError(path, "", "no row shows an image without a video")
+    return shown
 
 
 def _conversations(path: str | os.PathLike[str]) -> Iterator[Conversation]:
@@ -167,6 +204,41 @@ def _read_sft(line: Row) -> Conversation | None:
         metadata=metadata_of(line.fields, ("messages",)),
     )
     return Conversation(task, outputs)
+
+
+def _read_images(line: Row) -> ImageConversation | None:
+    rows = objects_of(unpacked(line.fields, "messages"), "messages")
+    parts = [part for row in rows for part in _parts(row)]
+    kinds = {part.get("type") for part in parts}
+    if "video_url" in kinds or not kinds & {"image_url", "image"}:
+        return None
+    messages = tuple(_message(row) for row in rows)
+    roles = [message.role for message in messages]
+    if roles[-1] != "assistant":
+        raise ValueError(f"field 'messages' must end with the assistant, got {short(roles[-1])}")
+    if ("assistant", "assistant") in pairwise(roles) or next(r for r in roles if r != "system") != "user":
+        raise ValueError("field 'messages' must let user and assistant take turns, the user first")
+    return ImageConversation(line.name, messages)
+
+
+def _message(row: Fields) -> ImageMessage:
+    role = text_of(row, "role")
+    if role not in ("system", "user", "assistant"):
+        raise ValueError(f"field 'role' must be system, user or assistant, got {short(role)}")
+    parts: list[tuple[str, str]] = []
+    for part in _parts(row):
+        kind = part.get("type")
+        if kind == "text":
+            parts.append(("text", text_of(part, "text", empty=True)))
+        elif kind in ("image_url", "image") and role == "user":
+            inner = part.get(kind)
+            address = object_of(part, kind) if isinstance(inner, dict) else {"url": inner}
+            parts.append(("image", file_of(address, "url")))
+        else:
+            raise ValueError(f"field 'content': a message of the {role} cannot show {short(kind)}")
+    if role == "assistant" and not "".join(text for _, text in parts).strip():
+        raise ValueError("field 'content': the assistant says nothing")
+    return ImageMessage(role, tuple(parts))
 
 
 def _question(text: str) -> str:
