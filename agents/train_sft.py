@@ -8,8 +8,8 @@ log-likelihood of the outputs' tokens. Demonstrated mistakes are read, not imita
 
 Run ``python -m agents.train_sft --checkpoint FOLDER --out runs/sft``.
 
-Deviations from LongVT: no packing; demonstrations by a script, unless its conversations are at hand; frames
-as images, as in its reinforcement learning, where its own fine-tuning shows a video.
+Deviations from LongVT: demonstrations by a script, unless its conversations are at hand; frames as images,
+as in its reinforcement learning, where its own fine-tuning shows a video.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -44,6 +44,7 @@ from .vlm.env import ChatEnv
 from .vlm.evaluation import make_evaluator
 from .vlm.images import AboutImages, ImageFiles
 from .vlm.lessons import Lessons, Pool, Stored, by_task
+from .vlm.packing import in_packs, packed
 from .vlm.policy import shard_model, trainable_parameters
 from .vlm.records import Record, fingerprint, read_records
 from .vlm.replay import Replayed
@@ -124,6 +125,9 @@ class Config(ChatConfig):
     """Tasks per gradient step, with all their examples."""
     learning_rate: float = 5e-5
     """Highest learning rate, falling in a half cosine."""
+    pack_tokens: int = 0
+    """Tokens of a forward and backward pass: whole conversations stand one behind the other, without
+    padding, and a longer one by itself; 51,200 in LongVT. 0: not packed, micro_batch_size at a time."""
     evaluation: EvaluationConfig = EvaluationConfig(TASKS.format(count=200, split="val"), eval_every=500)
     """Evaluations while a run trains."""
     runtime: RuntimeConfig = RuntimeConfig(checkpoint_every=500)
@@ -153,7 +157,7 @@ class Config(ChatConfig):
         if not 0 <= self.demonstrations.images_share < 1:
             raise ValueError(f"images_share must be in [0, 1), got {self.demonstrations.images_share}")
         self._require_at_least(784, "image_max_pixels")
-        self._require_at_least(0, "demonstrated_tasks")
+        self._require_at_least(0, "pack_tokens", "demonstrated_tasks")
 
 
 def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -> TrainingRun:
@@ -189,10 +193,10 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     for iteration in run.iterations(progress):
         for group in optimizer.param_groups:
             group["lr"] = group["full_lr"] * rate(config, iteration)
-        records = examples_of(config, lessons, iteration)
+        records, micros = in_micro_batches(config, actor, examples_of(config, lessons, iteration))
         count, total = sum(int(learned(record).sum()) for record in records), 0.0
         with run.span("update"):
-            for micro in actor.scorer.micro_batches(records, config.memory.micro_batch_size):
+            for micro in micros:
                 loss = nll(micro, records) / count * micro.active
                 loss.backward()
                 total += loss.item()
@@ -211,6 +215,16 @@ def examples_of(config: Config, lessons: Lessons | None, iteration: int) -> list
     places = range(iteration * config.groups, (iteration + 1) * config.groups)
     tasks = broadcast_from_rank0(lambda: lessons.at(places) if lessons else [])
     return [record for task in tasks for record in task]
+
+
+def in_micro_batches(
+    config: Config, actor: ChatActor, records: list[Record]
+) -> tuple[list[Record], Iterator[MicroBatch]]:
+    """The records of a gradient step in the order in which they are scored, and their micro-batches."""
+    if not config.pack_tokens:
+        return records, actor.scorer.micro_batches(records, config.memory.micro_batch_size)
+    packs = in_packs(actor.model, records, config.pack_tokens)
+    return [record for pack in packs for record in pack], packed(actor.scorer, packs)
 
 
 def weight_groups(config: Config, model: nn.Module) -> list[dict[str, object]]:

@@ -305,7 +305,7 @@ class QwenVL(Shardable):
         self,
         ids: Tensor,
         positions: Tensor,
-        mask: Tensor,
+        mask: Tensor | None,
         features: Sequence[Tensor] = (),
         cache: DynamicCache | None = None,
     ) -> Tensor:
@@ -313,8 +313,9 @@ class QwenVL(Shardable):
 
         Args:
             ids: (B, L) int64, expanded.
-            positions: (3, B, L).
-            mask: (B, P + L) bool, true on tokens, of the P cached ones first.
+            positions: (3, B, L); where conversations are packed (4, 1, L), place in its conversation first.
+            mask: (B, P + L) bool, true on tokens, of the P cached ones first; None: conversations are
+                packed, none of which attends to another.
             features: of the visuals in ``ids``, row by row, in order.
             cache: of the P tokens before, to which the new ones are added; None: there are none.
 
@@ -327,14 +328,15 @@ class QwenVL(Shardable):
         if features:
             width = embedded.shape[-1]
             columns = torch.cat(list(features)).to(embedded.dtype).split(width, -1)
-            seen = ((ids == self._image) | (ids == self._video)) & mask[:, -ids.shape[1] :]
+            seen = (ids == self._image) | (ids == self._video)
+            seen = seen if mask is None else seen & mask[:, -ids.shape[1] :]
             embedded = embedded.masked_scatter(seen[..., None], columns[0])
             if len(columns) > 1:
                 extra = {"visual_pos_masks": seen, "deepstack_visual_embeds": list(columns[1:])}
-        self.forwarded_tokens += int(mask[:, -ids.shape[1] :].sum())
+        self.forwarded_tokens += ids.numel() if mask is None else int(mask[:, -ids.shape[1] :].sum())
         out = language(
             inputs_embeds=embedded,
-            attention_mask=mask.long(),
+            attention_mask=None if mask is None else mask.long(),
             position_ids=positions,
             past_key_values=cache,
             use_cache=cache is not None,

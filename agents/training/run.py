@@ -43,6 +43,7 @@ MAY_CHANGE = (  # from one part of a run to the next
     *("judge", "judge_model", "judge_cache", "judge_deadline_s"),  # the recipe's identity tells the judge
     # What fits into memory; sums are then made in another order, and bits differ.
     *("micro_batch_size", "max_concurrent_rollouts", "share_prefixes", "gradient_checkpointing", "device"),
+    "pack_tokens",
 )
 SHOWN = ("reward", "success", "loss")  # metrics beside a progress bar
 Span = Callable[[str], AbstractContextManager[None]]  # times what is done in it, by name

@@ -149,15 +149,7 @@ class Scorer:
         """
         plans = plan_micro_batches([record.task_id for record in records], size)
         for together in zip(*plans, strict=True):
-            seen = {
-                any(turn.visuals for record in records[portion.records] for turn in record.turns)
-                for portion in together
-            }
-            if not self.model.vision_frozen and len(seen) > 1:
-                raise ValueError(
-                    "of the tasks of a gradient step some show frames and some show none at all, which "
-                    "ranks that train a vision tower cannot divide; set freeze_vision"
-                )
+            require_alike(self.model, [records[portion.records] for portion in together])
         return plans[rank()]
 
     def log_probs(self, records: Sequence[Record], size: int) -> list[Tensor]:
@@ -277,6 +269,20 @@ class Scorer:
         positions = right_padded([part.positions.T for part in expanded]).permute(2, 0, 1).to(device)
         whole = mask if before is None else torch.cat([before, mask], 1)
         return self.model.hidden(ids, positions, whole, shown, cache), mask
+
+
+def require_alike(model: QwenVL, shares: Sequence[Sequence[Record]]) -> None:
+    """Refuse what ranks would do at the same time, if some run the vision tower and some do not.
+
+    Raises:
+        ValueError: they would wait for each other.
+    """
+    seen = {any(turn.visuals for record in share for turn in record.turns) for share in shares}
+    if not model.vision_frozen and len(seen) > 1:
+        raise ValueError(
+            "of the tasks of a gradient step some show frames and some show none at all, which ranks that "
+            "train a vision tower cannot divide; set freeze_vision"
+        )
 
 
 def _prefix_of(part: Passage, model: QwenVL) -> Prefix:

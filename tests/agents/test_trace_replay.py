@@ -367,7 +367,7 @@ def test_training_learns_images_beside_videos(
     config = Config.of(
         **{"recipe": RECIPE, "tasks": source, "script": "traces", "eval_tasks": f"{TASKS}&split=val"},
         **{"images": f"mixture:{mixed}", "images_share": 0.5, "iterations": 4, "groups": 2},
-        **{"video_root": str(videos), "eval_episodes": 1, "max_new_tokens": 4},
+        **{"video_root": str(videos), "eval_episodes": 1, "max_new_tokens": 4, "pack_tokens": 400},
     )
     states = []
     for name, stops in (("whole", ()), ("parts", (2,))):
