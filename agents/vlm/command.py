@@ -28,6 +28,7 @@ from ..training.ranks import (
 from ..training.run import TrainingRun
 from .actor import ChatActor
 from .config import ChatConfig, M, tell_prompt
+from .hub import PushError, push_to_hub, require_pushable
 from .policy import make_actor, make_model, require_device
 from .tiny import tiny_checkpoint
 
@@ -41,6 +42,13 @@ def training_parser(
     )
     parser.add_argument(
         "--out", type=Path, default=out, help="folder; resumed if it holds a run (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--push-to-hub",
+        metavar="NAME",
+        default="",
+        help="repository on the Hugging Face hub that the trained checkpoint is pushed to; private where "
+        "it is made (default: none)",
     )
     if "collector" in {option.name for option in options_of(config_class)}:
         about_server = (
@@ -74,6 +82,11 @@ def command_line(
         parser.error(
             "--server is for one process that trains: without torchrun and without --collector ray"
         )
+    if arguments.push_to_hub:
+        try:
+            require_pushable(arguments.push_to_hub)
+        except ValueError as error:
+            parser.error(f"--push-to-hub: {error}")
     quiet_libraries()
     with interruptible(lambda: saved_so_far(arguments.out)), one_line(parser):
         _run(parser, arguments, config, train)
@@ -123,3 +136,10 @@ def _run(
         told = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
         sys.stdout.write(f"{told}\nThe checkpoint is {arguments.out / 'model'}\n")
     destroy_process_group()
+    if is_first() and arguments.push_to_hub:
+        done = f"{parser.prog.removesuffix('.py')}, {config.iterations} iterations"
+        try:
+            where = push_to_hub(arguments.out / "model", arguments.push_to_hub, done)
+        except PushError as error:
+            sys.exit(str(error))
+        sys.stdout.write(f"It is at {where}\n")
