@@ -149,7 +149,7 @@ def _fields(path: Path, root: yaml.MappingNode, groups: set[str]) -> Iterator[tu
 def _value(place: str, node: yaml.Node, action: argparse.Action) -> Any:
     if action.nargs == "+":
         items = node.value if isinstance(node, yaml.SequenceNode) else [node]
-        if not items:
+        if not items and action.default:  # else the list may be empty
             raise ConfigError(f"{place} has no value")
         return [_scalar(place, item, action) for item in items]
     return _scalar(place, node, action)
