@@ -138,6 +138,21 @@ def test_a_child_that_dies_is_replaced_once(tmp_path):
         assert video.meta.num_frames == COUNT
 
 
+def test_children_that_have_all_ended_while_idle_refuse_no_file(tmp_path):
+    """Two threads leave two of them, and both end when nobody asks for a minute."""
+    first_opening._end_all()
+    for name in ("a.mp4", "b.mp4"):
+        write_clip(tmp_path / name, 3)
+    children = [first_opening._Child() for _ in range(2)]
+    for child in children:
+        child._process.kill()
+        child._process.wait()
+    first_opening._idle.extend(children)
+    for name in ("a.mp4", "b.mp4"):
+        with open_video(str(tmp_path / name)) as video:
+            assert video.meta.num_frames == 3
+
+
 def test_a_file_that_kills_its_reader_is_refused(tmp_path, monkeypatch):
     film(tmp_path / "kills.mp4")
     first_opening._end_all()
