@@ -9,6 +9,8 @@ import pytest
 
 from videogym.cli import command
 
+STEPS = {f"data {step}" for step in ("scenes", "caption", "questions", "prompt")}
+
 
 def parsers(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, argparse.ArgumentParser]]:
     found = []
@@ -18,7 +20,11 @@ def parsers(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, argparse.Arg
     yield "", found[0]
     for action in found[0]._actions:
         if isinstance(action, argparse._SubParsersAction):
-            yield from action.choices.items()
+            for name, parser in action.choices.items():
+                yield name, parser
+                for steps in parser._actions:
+                    if isinstance(steps, argparse._SubParsersAction):
+                        yield from ((f"{name} {step}", parser) for step, parser in steps.choices.items())
 
 
 def unexplained(parser: argparse.ArgumentParser) -> list[str]:
@@ -36,7 +42,9 @@ def unexplained(parser: argparse.ArgumentParser) -> list[str]:
 
 def test_every_option_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     commands = dict(parsers(monkeypatch))
-    assert set(commands) == {"", "doctor", "look", "index", "eval", "diff", "report", "play"}
+    assert (
+        set(commands) == {"", "doctor", "look", "index", "eval", "diff", "report", "play", "data"} | STEPS
+    )
     assert {name: unexplained(parser) for name, parser in commands.items()} == {
         name: [] for name in commands
     }

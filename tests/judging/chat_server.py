@@ -6,9 +6,9 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 Act = Callable[[BaseHTTPRequestHandler], None]
 
@@ -83,10 +83,17 @@ class ChatServer:
         return [request["messages"][0]["content"] for request in self.requests]
 
 
-@contextmanager
-def chat_server(*acts: Act) -> Iterator[ChatServer]:
+Served = TypeVar("Served", bound=ChatServer)
+
+
+def chat_server(*acts: Act) -> AbstractContextManager[ChatServer]:
     """Serve on a free port."""
-    told = ChatServer(acts)
+    return serving(ChatServer(acts))
+
+
+@contextmanager
+def serving(told: Served) -> Iterator[Served]:
+    """Serve on a free port what a server takes."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

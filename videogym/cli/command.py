@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from videogym.cli.data import add_data
 from videogym.cli.diff import add_diff
 from videogym.cli.doctor import add_doctor
 from videogym.cli.evaluation import add_eval
@@ -26,7 +27,7 @@ from videogym.cli.terminal import printable
 from videogym.judging import EndpointError
 from videogym.video import VideoError
 
-COMMANDS = (add_doctor, add_look, add_index, add_eval, add_diff, add_report, add_play)
+COMMANDS = (add_doctor, add_look, add_index, add_eval, add_diff, add_report, add_play, add_data)
 _EPILOG = """\
 from your own videos to a report:
 
@@ -36,8 +37,9 @@ from your own videos to a report:
   videogym diff random.jsonl other.jsonl         why two runs have different results
   videogym report random.jsonl                   every episode of it, to be read in a browser
   videogym play --tasks tasks.jsonl --video-root videos/ --traces mine.jsonl
+  videogym data scenes videos/ --work work/      first of the steps that make questions of them
 
-`videogym COMMAND --help` says more. Nothing leaves this machine."""
+`videogym COMMAND --help` says more. Nothing leaves this machine, but for what an endpoint is asked."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -91,10 +91,11 @@ def write_tasks(path: str | os.PathLike[str], tasks: Iterable[Task]) -> None:
         OSError: the file cannot be written.
     """
     with appearing(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(json.dumps(_row(task), ensure_ascii=False) + "\n" for task in tasks)
+        file.writelines(json.dumps(task_row(task), ensure_ascii=False) + "\n" for task in tasks)
 
 
-def _row(task: Task) -> dict[str, Any]:
+def task_row(task: Task) -> dict[str, Any]:
+    """The fields of a task's line, as values of JSON."""
     evidence = None if task.evidence is None else [[s.start_s, s.end_s] for s in task.evidence]
     # Left out where there is none: most files know no regions.
     region = {} if task.evidence_region is None else {"evidence_region": [*task.evidence_region.as_tuple()]}
@@ -115,10 +116,9 @@ def _row(task: Task) -> dict[str, Any]:
 
 def _read_line(line: Row, strange: dict[str, list[str]]) -> Task:
     row = line.fields
-    unknown = {name: value for name, value in row.items() if name not in (*REQUIRED, *OPTIONAL)}
-    near = [name for name in unknown if meant(name) is not None]
+    near = [name for name in row if name not in (*REQUIRED, *OPTIONAL) and meant(name) is not None]
     try:
-        task = _task(row, unknown)
+        task = task_of_row(row)
     except ValueError as error:
         hints = ", ".join(f"is {name!r} meant to be {meant(name)!r}?" for name in near)
         raise ValueError(f"{error}; {hints}" if near else str(error)) from error
@@ -127,7 +127,13 @@ def _read_line(line: Row, strange: dict[str, list[str]]) -> Task:
     return task
 
 
-def _task(row: dict[str, Any], unknown: dict[str, Any]) -> Task:
+def task_of_row(row: dict[str, Any]) -> Task:
+    """The task of a line's fields.
+
+    Raises:
+        ValueError: a field is missing or invalid.
+    """
+    unknown = {name: value for name, value in row.items() if name not in (*REQUIRED, *OPTIONAL)}
     kind = choice_of(row, "kind", get_args(TaskKind))
     told = object_of(row, "metadata") if row.get("metadata") is not None else {}
     if twice := sorted(told.keys() & unknown.keys()):

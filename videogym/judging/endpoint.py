@@ -263,25 +263,37 @@ class ChatEndpoint:
 
     def _reply(self, body: bytes, most: int) -> Reply:
         """What a completion says, without the key; one that is longer than it can be counts as cut."""
-        text, finish, model = self._completion(body)
-        cut = finish in CUT or len(text) > most
-        said = masked(text, self._key(), KEPT_CHARS if len(text) > most else None)
-        return Reply(said, not cut, self._safe(model))
+        said, refused, finish, model, usage = self._completion(body)
+        cut = finish in CUT or len(said) > most
+        text = masked(said, self._key(), KEPT_CHARS if len(said) > most else None)
+        return Reply(text, not cut, self._safe(model), refused, *_tokens(usage))
 
-    def _completion(self, body: bytes) -> tuple[str, Any, str]:
+    def _completion(self, body: bytes) -> tuple[str, bool, Any, str, Any]:
+        """Text, whether it is a refusal, why it ended, who said it, and what it cost."""
         try:
             completion = json.loads(body)
             choice = completion["choices"][0]
-            text, finish = choice["message"].get("content"), choice.get("finish_reason")
-            model = str(completion.get("model") or "")
+            message, finish = choice["message"], choice.get("finish_reason")
+            text, refusal = message.get("content"), message.get("refusal")
+            told = finish, str(completion.get("model") or ""), completion.get("usage")
         except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
             why = self._safe(f"{type(error).__name__}: {error}")
             raise NoReply("malformed", f"not a chat completion: {why}") from None
         if isinstance(text, str):
-            return text, finish, model
+            return text, False, *told
+        if isinstance(refusal, str):
+            return refusal, True, *told
         if finish in CUT:
-            return "", finish, model
+            return "", False, *told
         raise NoReply("malformed", f"the completion's content is {self._safe(repr(text))}, not a text")
+
+
+def _tokens(usage: Any) -> tuple[int | None, int | None]:
+    """Tokens in and out, as a completion tells them."""
+    told = usage if isinstance(usage, dict) else {}
+    counts = told.get("prompt_tokens"), told.get("completion_tokens")
+    tokens_in, tokens_out = (count if type(count) is int and count >= 0 else None for count in counts)
+    return tokens_in, tokens_out
 
 
 class _Line:

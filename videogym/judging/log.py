@@ -37,6 +37,9 @@ class Reply:
     text: str
     complete: bool = True  # False: cut at the limit of tokens or by a filter; what it says is not all
     model: str = ""  # what the endpoint calls the model that replied
+    refused: bool = False  # the endpoint says that the text is a refusal
+    tokens_in: int | None = None  # as the endpoint counts them; None: it does not tell
+    tokens_out: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,13 @@ def read_verdict(reply: Reply | None, parser: Callable[[str], float | None]) -> 
     """The verdict in a reply, in [0, 1].
 
     Returns:
-        None without a reply, for one that was cut (the "0" may have become "0.5"), and where the parser
-        finds no verdict.
+        None without a reply, for a refusal, for one that was cut (the "0" may have become "0.5"), and where
+        the parser finds no verdict.
 
     Raises:
         ValueError: the parser's value is not in [0, 1].
     """
-    if reply is None or not reply.complete:
+    if reply is None or not reply.complete or reply.refused:
         return None
     verdict = parser(reply.text)
     if verdict is not None and not 0.0 <= verdict <= 1.0:

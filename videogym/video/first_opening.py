@@ -66,7 +66,7 @@ def scan_apart(path: str, deadline_s: float) -> PacketTable:
     on_disk = _refuse_holes(path)
     deadline_s += on_disk / _SLOWEST
     for is_last in (False, True):
-        # The second is a new one: all that are idle may have ended, as they do when nobody asks for a while.
+        # The second is new: all that are idle may have ended, as they do when nobody asks for a while.
         child = (None if is_last else _idle_child()) or _Child()
         try:
             fields, arrays = child.ask(path, deadline_s)

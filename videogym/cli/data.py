@@ -1,0 +1,284 @@
+"""``videogym data``: from videos of one's own to questions and traces, step by step."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, get_args
+
+from videogym.cli.options import add_command
+from videogym.cli.places import find_places
+from videogym.cli.terminal import printable, progress_bar
+from videogym.data import (
+    Asker,
+    SceneOptions,
+    StepPrompt,
+    Summary,
+    Work,
+    ask_questions,
+    caption_scenes,
+    find_scenes,
+    step_prompt,
+)
+from videogym.data.prompts import PLACES
+from videogym.data.scenes import CutDetector
+from videogym.judging import ChatEndpoint
+from videogym.video.addresses import is_address
+
+_TOLD = 20  # of what was dropped in a run, and of what is left
+_EPILOG = """\
+  videogym data scenes videos/ --work work/
+  videogym data caption --work work/ --endpoint http://127.0.0.1:8000/v1 --model NAME
+  videogym data questions --work work/ --endpoint http://127.0.0.1:8000/v1 --model NAME
+
+A step that is killed goes on where it stopped when it is run again, and no reply is paid twice. What is
+dropped stays in the file of its step with the reason.
+
+Exit status: 0 done, 1 something is left for another run, 2 the command was not understood or the
+endpoint cannot be used."""
+
+
+def add_data(commands: Any) -> None:
+    """``videogym data``."""
+    parser = add_command(
+        commands,
+        "data",
+        help="make training questions and traces from your own videos",
+        description="The steps from a folder of videos to questions and traces for training. Each writes "
+        "one file of JSON lines in the folder of work.",
+        epilog=_EPILOG,
+    )
+    steps = parser.add_subparsers(dest="step", metavar="STEP", required=True)
+    _add_scenes(steps)
+    _add_caption(steps)
+    _add_questions(steps)
+    _add_prompt(steps)
+
+
+# --- the steps -----------------------------------------------------------------------------------
+
+
+def _add_scenes(steps: Any) -> None:
+    about = SceneOptions()
+    parser = _add_step(steps, "scenes", "divide videos into scenes", _scenes)
+    parser.add_argument("videos", metavar="DIR", help="folder with the videos, and all below it")
+    parser.add_argument(
+        "--cuts",
+        choices=get_args(CutDetector),
+        default=about.cuts,
+        help="where scenes end: content, found by PySceneDetect; none, for footage of one take "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=about.threshold,
+        help="difference of two frames that is a cut (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--min-scene-s",
+        type=float,
+        default=about.min_scene_s,
+        metavar="SECONDS",
+        help="shorter scenes are joined with their neighbours (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--max-scene-s",
+        type=float,
+        default=about.max_scene_s,
+        metavar="SECONDS",
+        help="longer scenes are divided (default: %(default)g)",
+    )
+
+
+def _scenes(arguments: argparse.Namespace, work: Work) -> Summary:
+    root = arguments.videos
+    if not os.path.isdir(root):
+        raise ValueError(f"a folder of videos is needed, got {root!r}")
+    places, wrong = find_places([root])
+    for examination, _ in wrong:
+        told = "; ".join(found.message for found in examination.findings)
+        print(f"passed over: {printable(examination.path)}: {printable(told)}", file=sys.stderr)
+    videos = [os.path.relpath(place.path, root) for place in places if not is_address(place.path)]
+    options = SceneOptions(
+        arguments.cuts, arguments.threshold, arguments.min_scene_s, arguments.max_scene_s
+    )
+    return find_scenes(work, videos, root, options, jobs=arguments.jobs, progress=progress_bar("videos"))
+
+
+def _add_caption(steps: Any) -> None:
+    parser = _add_step(steps, "caption", "have every scene described", _caption)
+    _add_endpoint(parser, "caption")
+    parser.add_argument(
+        "--fps", type=float, default=1.0, help="frames a second that are shown (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--frames", type=int, default=16, metavar="N", help="at most so many (default: %(default)s)"
+    )
+
+
+def _caption(arguments: argparse.Namespace, work: Work) -> Summary:
+    if not arguments.fps > 0 or arguments.frames < 1:
+        raise ValueError(
+            f"--fps must be above 0 and --frames at least 1, got {arguments.fps} and {arguments.frames}"
+        )
+    return _asked(
+        work,
+        arguments,
+        lambda asker: caption_scenes(
+            work,
+            asker,
+            _prompts(arguments).get("caption"),
+            fps=arguments.fps,
+            max_frames=arguments.frames,
+            jobs=arguments.jobs,
+            progress=progress_bar("scenes"),
+        ),
+    )
+
+
+def _add_questions(steps: Any) -> None:
+    parser = _add_step(steps, "questions", "have questions made of the captions", _questions)
+    _add_endpoint(parser, "questions")
+    parser.add_argument(
+        "--scenes", type=int, default=15, metavar="N", help="scenes of one request (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--count", type=int, default=5, metavar="N", help="questions of one request (default: %(default)s)"
+    )
+
+
+def _questions(arguments: argparse.Namespace, work: Work) -> Summary:
+    if arguments.scenes < 1 or arguments.count < 1:
+        raise ValueError(
+            f"--scenes and --count must be at least 1, got {arguments.scenes} and {arguments.count}"
+        )
+    return _asked(
+        work,
+        arguments,
+        lambda asker: ask_questions(
+            work,
+            asker,
+            _prompts(arguments).get("questions"),
+            scenes=arguments.scenes,
+            count=arguments.count,
+            jobs=arguments.jobs,
+            progress=progress_bar("requests"),
+        ),
+    )
+
+
+def _add_prompt(steps: Any) -> None:
+    parser = steps.add_parser(
+        "prompt", help="print a prompt of ours, to be changed", description="Print a prompt of ours."
+    )
+    parser.add_argument("name", choices=list(PLACES), help="which one")
+    parser.set_defaults(run=_prompt)
+
+
+def _prompt(arguments: argparse.Namespace) -> int:
+    print(step_prompt(arguments.name).text, end="")
+    return 0
+
+
+# --- what they share -----------------------------------------------------------------------------
+
+
+def _add_step(
+    steps: Any, name: str, about: str, run: Callable[[argparse.Namespace, Work], Summary]
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = steps.add_parser(
+        name, help=about, description=f"{about.capitalize()}."
+    )
+    parser.add_argument("--work", required=True, metavar="DIR", help="folder of work, made when missing")
+    parser.add_argument(
+        "--jobs", type=int, default=4, metavar="N", help="how much is done at once (default: %(default)s)"
+    )
+    parser.set_defaults(run=lambda arguments: _run(arguments, run))
+    return parser
+
+
+def _add_endpoint(parser: argparse.ArgumentParser, *prompts: str) -> None:
+    parser.add_argument(
+        "--endpoint", required=True, metavar="URL", help="chat completions of OpenAI's shape, up to /v1"
+    )
+    parser.add_argument(
+        "--model", required=True, metavar="NAME", help="by which the endpoint knows the model"
+    )
+    parser.add_argument(
+        "--deadline-s",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="leave a request for another run after so long, waits included (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--max-tokens", type=int, default=2048, metavar="N", help="of a reply (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--give-up-after",
+        type=int,
+        default=20,
+        metavar="N",
+        help="stop after so many requests in a row without a reply (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--prompt",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help=f"words of your own for the prompt {' or '.join(prompts)}; may be repeated (default: ours)",
+    )
+    parser.set_defaults(prompts=prompts)
+
+
+def _prompts(arguments: argparse.Namespace) -> dict[str, StepPrompt]:
+    prompts = {}
+    for text in arguments.prompt:
+        name, _, path = text.partition("=")
+        if name not in arguments.prompts or not path:
+            raise ValueError(
+                f"--prompt must be NAME=FILE with one of {', '.join(arguments.prompts)}, got {text!r}"
+            )
+        prompts[name] = step_prompt(name, path)
+    return prompts
+
+
+def _asked(work: Work, arguments: argparse.Namespace, run: Callable[[Asker], Summary]) -> Summary:
+    if arguments.max_tokens < 1:
+        raise ValueError(f"--max-tokens must be at least 1, got {arguments.max_tokens}")
+    endpoint = ChatEndpoint(
+        arguments.endpoint, deadline_s=arguments.deadline_s, give_up_after=arguments.give_up_after
+    )
+    asker = Asker(endpoint, arguments.model, work.file("replies"), arguments.max_tokens)
+    try:
+        return run(asker)
+    except BaseException:  # what was paid is told however the step ends
+        print(f"{asker.cost} before it ended", file=sys.stderr)
+        raise
+
+
+def _run(arguments: argparse.Namespace, run: Callable[[argparse.Namespace, Work], Summary]) -> int:
+    with Work(arguments.work) as work:
+        summary = run(arguments, work)
+    for line in _some(summary.reasons):
+        print(f"dropped: {printable(line)}")
+    for line in _some(summary.left):
+        print(f"left: {printable(line)}")
+    drops = ", ".join(f"{code} {count}" for code, count in sorted(summary.dropped.items()))
+    print(
+        f"{arguments.step}: {summary.kept} kept, {summary.dropped.total()} dropped"
+        + (f" ({drops})" if drops else "")
+    )
+    if hasattr(arguments, "endpoint"):
+        print(f"{summary.cost}")
+    if summary.left:
+        print(f"{len(summary.left)} are left: run this again")
+    return int(bool(summary.left))
+
+
+def _some(lines: list[str]) -> list[str]:
+    more = len(lines) - _TOLD
+    return lines if more <= 0 else [*lines[:_TOLD], f"and {more} more"]

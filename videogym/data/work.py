@@ -1,0 +1,295 @@
+"""The folder of a pipeline: one process at work in it, a file for each step, all replies that were paid.
+
+Every line of a step has a ``key``, the hash of all that decides it, a ``place`` that a newer line takes
+from it, and the keys of what it was made from as ``parents``. So a step that is run again makes what is
+missing and nothing else, and what was made of something that has changed since is passed over.
+
+| file | a line for each |
+|---|---|
+| `scenes.jsonl` | video |
+| `captions.jsonl` | scene |
+| `questions.jsonl` | some neighbouring scenes |
+| `filter.jsonl` | question |
+| `traces.jsonl` | question that was kept |
+| `replies.jsonl` | reply of the endpoint |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+from videogym.data.lines import DataError, Lines
+from videogym.judging import NoReply
+from videogym.writing import appearing
+
+STEPS = ("scenes", "captions", "questions", "filter", "traces")
+Progress = Callable[[int, int], None]
+
+
+def hashed(*values: Any) -> str:
+    """A key: the hash of values of JSON."""
+    text = json.dumps(values, ensure_ascii=True, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class Later(Exception):
+    """Something cannot be made now and may be in another run."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Why something goes no further."""
+
+    code: str  # short and stable
+    reason: str  # a sentence
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what else the line holds
+
+
+@dataclass(frozen=True)
+class Item:
+    """What a line of a step is made from."""
+
+    place: str  # which of the lines of the step it is, e.g. "a.mp4#3"
+    parents: tuple[str, ...]  # keys of the lines before that it is made from
+    by: Mapping[str, Any]  # settings of the step
+    source: Any  # for whoever makes the line
+    content: str = ""  # what else decides it
+
+    @property
+    def key(self) -> str:
+        """Hash of all that decides the line."""
+        return hashed(self.place, self.parents, self.by, self.content)
+
+
+@dataclass
+class Cost:
+    """What endpoints were asked."""
+
+    calls: int = 0
+    stored: int = 0  # replies that were there already
+    tokens_in: int = 0
+    tokens_out: int = 0
+    uncounted: int = 0  # replies whose tokens the endpoint did not tell
+
+    def add(self, reply: Mapping[str, Any]) -> None:
+        """Count one reply that was paid for."""
+        self.calls += 1
+        told = reply.get("tokens_in"), reply.get("tokens_out")
+        self.uncounted += None in told
+        self.tokens_in += told[0] or 0
+        self.tokens_out += told[1] or 0
+
+    def __str__(self) -> str:
+        more = f", {self.stored} stored replies used" if self.stored else ""
+        unknown = f", {self.uncounted} of unknown length" if self.uncounted else ""
+        return f"{self.calls} calls, {self.tokens_in} tokens in, {self.tokens_out} out{unknown}{more}"
+
+
+@dataclass
+class Summary:
+    """What a step has done, and what there is of it now."""
+
+    step: str
+    made: int = 0  # lines of this run
+    kept: int = 0  # of all lines that count
+    dropped: Counter[str] = field(default_factory=Counter)  # by code
+    reasons: list[str] = field(default_factory=list)  # of what was dropped in this run, one sentence each
+    left: list[str] = field(default_factory=list)  # what has no line yet, and why: for another run
+    cost: Cost = field(default_factory=Cost)
+
+
+class Work:
+    """A folder that a pipeline works in; the files of others are refused, and so is a second pipeline.
+
+    Args:
+        folder: made when missing.
+
+    Raises:
+        DataError: another process is at work in it.
+        OSError: it cannot be made.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._held: BinaryIO | None = _hold(self.folder / "lock")
+        self._files: dict[str, Lines] = {}
+
+    @property
+    def video_root(self) -> Path:
+        """The folder below which the videos lie.
+
+        Raises:
+            DataError: no scenes were found yet.
+        """
+        path = self.folder / "video_root"
+        if not path.exists():
+            raise DataError(
+                f"{self.folder}: no scenes were found here yet: run `videogym data scenes` first"
+            )
+        return Path(path.read_text(encoding="utf-8", errors="surrogateescape"))
+
+    @video_root.setter
+    def video_root(self, root: Path) -> None:
+        with appearing(self.folder / "video_root") as partial:
+            partial.write_text(str(root.absolute()), encoding="utf-8", errors="surrogateescape")
+
+    def file(self, name: str) -> Lines:
+        """The lines of a step, or ``"replies"``.
+
+        Raises:
+            DataError: the file holds something else.
+        """
+        if name not in self._files:
+            self._files[name] = Lines(self.folder / f"{name}.jsonl")
+        return self._files[name]
+
+    def current(self, step: str) -> list[dict[str, Any]]:
+        """The lines of a step that count, dropped ones too: the newest of each parent that counts itself.
+
+        Raises:
+            DataError: the step before has not been run, or lines were made by different settings.
+        """
+        newest = self.newest(step)
+        if step == STEPS[0]:
+            rows = list(newest.values())
+        else:
+            parents = {row["key"] for row in self.kept(STEPS[STEPS.index(step) - 1])}
+            rows = [row for row in newest.values() if parents.issuperset(row["parents"])]
+        if len({json.dumps(row["by"], sort_keys=True) for row in rows}) > 1:
+            raise DataError(
+                f"{self.folder / step}.jsonl holds lines of different settings: "
+                "run that step to its end first"
+            )
+        return rows
+
+    def newest(self, step: str) -> dict[str, dict[str, Any]]:
+        """The newest line of each place, in their order."""
+        newest: dict[str, dict[str, Any]] = {}
+        for row in self.file(step).rows:
+            newest.pop(row["place"], None)
+            newest[row["place"]] = row
+        return newest
+
+    def kept(self, step: str) -> list[dict[str, Any]]:
+        """The lines of a step that were not dropped."""
+        return [row for row in self.current(step) if "code" not in row]
+
+    def close(self) -> None:
+        """Let others work in the folder."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _hold(path: Path) -> BinaryIO:
+    import fcntl  # POSIX only
+
+    file = path.open("a+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise DataError(f"{path.parent}: another pipeline is at work in this folder") from None
+    return file
+
+
+Made = Mapping[str, Any] | Dropped
+
+
+def run_step(
+    work: Work,
+    step: str,
+    items: Sequence[Item],
+    make: Callable[[Any], Made],
+    *,
+    jobs: int = 1,
+    progress: Progress | None = None,
+    cost: Cost | None = None,
+) -> Summary:
+    """Make the lines of a step that are missing, in the order of the items.
+
+    What gets no reply, or raises `Later`, is left for another run. Lines are written in the order of their
+    items, whatever the order in which they are made, so that a run that was killed and begun again ends in
+    the same file.
+
+    Args:
+        work: where.
+        step: one of `STEPS`.
+        items: of all lines there should be.
+        make: what a line holds, from the item's source; called by ``jobs`` threads.
+        jobs: how many are made at once.
+        progress: called with (done, total) after each.
+        cost: where whoever is asked counts.
+
+    Raises:
+        EndpointError: the endpoint cannot be used; what was made before is kept.
+        OSError: a line cannot be written.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    lines, summary = work.file(step), Summary(step, cost=cost or Cost())
+    newest = work.newest(step)
+    missing = [item for item in items if newest.get(item.place, {}).get("key") != item.key]
+    with contextlib.closing(_in_order(missing, make, jobs)) as begun:
+        for done, (item, future) in enumerate(begun, start=1):
+            try:
+                made = future.result()
+            except (NoReply, Later) as failure:
+                summary.left.append(f"{item.place}: {failure}")
+            else:
+                summary.made += 1
+                lines.append(_line(item, made))
+                if isinstance(made, Dropped):
+                    summary.reasons.append(f"{made.code}: {made.reason}")
+            if progress is not None:
+                progress(done, len(missing))
+    for row in work.current(step):
+        if "code" in row:
+            summary.dropped[row["code"]] += 1
+        else:
+            summary.kept += 1
+    return summary
+
+
+def _in_order(
+    items: Sequence[Item], make: Callable[[Any], Made], jobs: int
+) -> Generator[tuple[Item, Future[Made]], None, None]:
+    """Items with what is made of them; what has not begun when the caller leaves is not begun any more."""
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix="pipeline")
+    try:
+        ahead = iter(items)
+        begun: deque[tuple[Item, Future[Made]]] = deque()
+        while True:
+            # Few are begun, so that little is decoded that nobody asks for yet.
+            begun.extend(
+                (item, pool.submit(make, item.source)) for item in islice(ahead, 2 * jobs - len(begun))
+            )
+            if not begun:
+                return
+            yield begun.popleft()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _line(item: Item, made: Made) -> dict[str, Any]:
+    head = {"key": item.key, "place": item.place, "parents": item.parents, "by": dict(item.by)}
+    if isinstance(made, Dropped):
+        return {**head, "code": made.code, "reason": made.reason, **made.facts}
+    return {**head, **made}
