@@ -31,7 +31,7 @@ from videogym.observations import (
     observation_space,
 )
 from videogym.recipes import Recipe, get_recipe
-from videogym.responding import NoDescription, describing
+from videogym.responding import NoDescription
 from videogym.rewards import (
     AbsentTerm,
     Score,
@@ -288,9 +288,8 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         move = as_move(action, before)
         try:
             video = self._video(before)
-            responder = self.recipe.responder
-            describe = None if responder is None else describing(responder, self.store, before)
-            after = play(before, move, video.pts_s, self.recipe.search_in(video), describe)
+            asked = self.recipe.search_in(video), self.recipe.describe_in(self.store, before)
+            after = self.recipe.asked_again(self.store, play(before, move, video.pts_s, *asked))
             pixels = self._fetch(after)
         except (VideoError, NoDescription) as error:
             after = play_fault(before, move, str(error))

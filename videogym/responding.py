@@ -1,16 +1,19 @@
-"""Looks that are answered by a text: what another policy says of the frames stands in place of them.
+"""What another policy is asked about frames: to describe a look, or to answer from what was retrieved.
 
-Source: ParaVT's sub-agents, which see a crop and its times, and neither the question nor what else was
-shown. Which policy that is, and how it is asked, is not known here.
+Sources: ParaVT's sub-agents, which see a crop and its times, and neither the question nor what else was
+shown; EVA and TimeSearch-R, whose rewards ask whether the retrieved frames alone tell the answer. Which
+policy is asked, and how, is not known here.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,32 +21,32 @@ from numpy.typing import NDArray
 from videogym.sizes import clip_size
 from videogym.state import Clip, Describe, State
 from videogym.video.store import FrameStore
+from videogym.video.types import VideoError
 
+log = logging.getLogger(__name__)
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in [0, 1]
 MAX_REPLY_CHARS = 4096
+_FORMS = {
+    "choice": "Answer with the letter of one option.",
+    "numeric": "Answer with a number.",
+    "open": "Answer in a few words.",
+}
 CUT = " [truncated]"  # stands after a text that was cut, as in ParaVT
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sight:
-    """What a look shows to whoever describes it."""
+    """Frames, and what is asked about them."""
 
-    pixels: NDArray[np.uint8]  # (N, H, W, 3) RGB, at the recipe's size
+    pixels: tuple[NDArray[np.uint8], ...]  # N of (H, W, 3) RGB, at the recipe's sizes
     times_s: tuple[float, ...]  # (N,) true presentation times, seconds
+    regions: tuple[Box | None, ...]  # (N,) of each frame; None: the whole frame
     video: str  # address, for those who resolve references themselves
-    region: tuple[float, float, float, float] | None  # of the frames; None: whole frames
-
-    @property
-    def request(self) -> str:
-        """What it is asked for: a summary, with the times and without the question, as ParaVT asks."""
-        first, last = (f"{int(t // 60):02}:{int(t % 60):02}" for t in (self.times_s[0], self.times_s[-1]))
-        return (
-            f"These are {len(self.times_s)} frames of a video, from {first} to {last}. Say in a few "
-            "sentences what is to be seen: actions, objects, and in which order."
-        )
+    request: str  # what is asked for, in words
 
 
 class NoDescription(Exception):
-    """Nobody could say what a look shows: out of reach, too slow. The turn is a fault, not the policy's."""
+    """Nobody could say anything: out of reach, too slow. A look becomes a fault, not the policy's."""
 
 
 class ResponderError(RuntimeError):
@@ -51,7 +54,7 @@ class ResponderError(RuntimeError):
 
 
 class Responder(Protocol):
-    """Says what frames show. A recipe holds one and counts it in its identity.
+    """Says something about frames. A recipe holds one and counts it in its identity.
 
     So it is a frozen dataclass, whose fields say all that decides what it says. It never sees a task.
     """
@@ -110,9 +113,77 @@ def describing(responder: Responder, store: FrameStore, state: State) -> Describ
     """
 
     def describe(clip: Clip) -> str:
-        box = clip.region.as_tuple() if clip.region else None
-        size = clip_size(clip, state.video, state.rules)
-        pixels = store.frames(state.task.video, clip.times_s, size=size, region=box).pixels
-        return described(responder, Sight(pixels, clip.times_s, state.task.video, box))
+        return described(responder, sight_of((clip,), store, state, _summary(clip.times_s)))
 
     return describe
+
+
+def sight_of(clips: Sequence[Clip], store: FrameStore, state: State, request: str) -> Sight:
+    """Frames of clips, in order, as the policy would see them.
+
+    Raises:
+        VideoError: a frame cannot be decoded.
+    """
+    pixels: list[NDArray[np.uint8]] = []
+    regions: list[Box | None] = []
+    for clip in clips:
+        box = clip.region.as_tuple() if clip.region else None
+        size = clip_size(clip, state.video, state.rules)
+        pixels.extend(store.frames(state.task.video, clip.times_s, size=size, region=box).pixels)
+        regions += [box] * len(clip.times_s)
+    times_s = tuple(time_s for clip in clips for time_s in clip.times_s)
+    return Sight(tuple(pixels), times_s, tuple(regions), state.task.video, request)
+
+
+def _summary(times_s: Sequence[float]) -> str:
+    """A request for a summary, with the times and without the question, as ParaVT asks."""
+    first, last = (f"{int(t // 60):02}:{int(t % 60):02}" for t in (times_s[0], times_s[-1]))
+    return (
+        f"These are {len(times_s)} frames of a video, from {first} to {last}. Say in a few sentences what "
+        "is to be seen: actions, objects, and in which order."
+    )
+
+
+@dataclass(frozen=True)
+class SecondAnswer:
+    """Whoever answers the question again, from the frames that the looks brought and nothing else.
+
+    The first frames are not among them. What it says is kept in the last turn, where a term reads it, such
+    as `videogym.rewards.Completeness`.
+
+    Args:
+        responder: answers.
+        frames: of all looks, as TimeSearch-R asks, or of the last turn that looked, as EVA does.
+
+    Raises:
+        ValueError: ``frames`` is neither.
+    """
+
+    responder: Responder
+    frames: Literal["all", "last"] = "all"
+
+    def __post_init__(self) -> None:
+        if self.frames not in ("all", "last"):
+            raise ValueError(f"frames must be 'all' or 'last', got {self.frames!r}")
+
+    def of(self, store: FrameStore, state: State) -> str | None:
+        """The second answer; None where no look was executed, or nobody can be asked.
+
+        Args:
+            store: has the frames.
+            state: of an episode that ended with an answer.
+
+        Raises:
+            ResponderError: the responder failed.
+        """
+        looks = [[r.clip for r in turn.results if r.clip] for turn in state.turns if turn.looked]
+        if not looks:
+            return None
+        clips = looks[-1] if self.frames == "last" else [clip for some in looks for clip in some]
+        task = state.task
+        question = "\n".join((task.question, *task.labelled_options, _FORMS[task.kind]))
+        try:
+            return described(self.responder, sight_of(clips, store, state, question))
+        except (NoDescription, VideoError) as failure:
+            log.warning("task %s: nobody answered again: %s", task.task_id, failure)
+            return None

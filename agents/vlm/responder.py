@@ -1,4 +1,4 @@
-"""A policy that describes its own crops: looks are answered by a text of the very weights that are trained.
+"""A policy that describes its own crops, or answers again: asked with the very weights that are trained.
 
 Source: ParaVT's sub-agents, which see a crop and its times, and not the question; their tokens are not
 trained, as in its release. Differs: they write the likeliest text, where the release samples at 0.7, so
@@ -21,7 +21,7 @@ from ..models.visuals import WHOLE_FRAME, Visual
 
 @dataclass(frozen=True)
 class SameWeights:
-    """Answers looks with the policy's model, which `make_chat_env` gives to it.
+    """Answers with the policy's model, which `make_chat_env` gives to it.
 
     ``Config(recipe=replace(PARAVT, responder=SameWeights()))`` trains and plays with it; it has no name on
     the command line. The model is no part of the identity, and is not pickled.
@@ -80,11 +80,14 @@ def context_of_sight(model: QwenVL, sight: Sight) -> Context:
     def words(text: str) -> list[int]:
         return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
-    height, width = sight.pixels.shape[1:3]
-    size = tuple(max(factor, round(side / factor) * factor) for side in (width, height))
+    def whole(side: int) -> int:
+        return max(factor, round(side / factor) * factor)
+
     visuals = tuple(
-        Visual(sight.video, (time_s,), sight.region or WHOLE_FRAME, (size[0], size[1]))
-        for time_s in sight.times_s
+        Visual(
+            sight.video, (time_s,), region or WHOLE_FRAME, (whole(image.shape[1]), whole(image.shape[0]))
+        )
+        for time_s, region, image in zip(sight.times_s, sight.regions, sight.pixels, strict=True)
     )
     ids = [begin, *words("user\n"), *[start, pad, stop] * len(visuals), *words(sight.request), end]
     ids += [*words("\n"), begin, *words("assistant\n")]
@@ -92,7 +95,11 @@ def context_of_sight(model: QwenVL, sight: Sight) -> Context:
 
 
 def with_model(recipe: Recipe, model: QwenVL) -> Recipe:
-    """The recipe, its looks described by this model where they are by the policy's own."""
-    if not isinstance(recipe.responder, SameWeights):
-        return recipe
-    return replace(recipe, responder=replace(recipe.responder, model=model))
+    """The recipe, this model asked wherever it says that the policy's own weights are."""
+    if isinstance(recipe.responder, SameWeights):
+        recipe = replace(recipe, responder=replace(recipe.responder, model=model))
+    second = recipe.second
+    if second is not None and isinstance(second.responder, SameWeights):
+        bound = replace(second.responder, model=model)
+        recipe = replace(recipe, second=replace(second, responder=bound))
+    return recipe

@@ -17,8 +17,9 @@ from agents.vlm.env import ChatEnv
 from agents.vlm.records import Record
 from agents.vlm.responder import SameWeights, context_of_sight
 from agents.vlm.rollouts import make_chat_env
-from videogym import VideoQAEnv, get_recipe
-from videogym.responding import Sight
+from videogym import Term, VideoQAEnv, get_recipe
+from videogym.responding import SecondAnswer, Sight
+from videogym.rewards import Completeness
 
 PARAVT = get_recipe("PARAVT/paper")
 TOLD = replace(
@@ -73,6 +74,22 @@ def test_the_policy_reads_what_its_own_weights_say_of_a_crop(
     cut = "" if written[-1] == model.end_id else " [truncated]"
     text = model.tokenizer.decode([i for i in written if i != model.end_id], skip_special_tokens=False)
     assert result.reply == text + cut
+
+
+def test_the_policy_is_asked_again_with_the_frames_it_retrieved(checkpoints: dict[str, Path]) -> None:
+    second = SecondAnswer(SameWeights(max_new_tokens=4))
+    terms = (*PARAVT.terms, Term("complete", "trajectory", Completeness()))
+    recipe = replace(TOLD, responder=None, second=second, terms=terms)
+    env = make_chat_env(
+        Config.of(recipe=recipe), load(checkpoints["qwen2_5_vl"]), TASKS, groups=1, group_size=2
+    )
+    for look in (True, False):
+        (record, _) = [row["record"] for row in env.reset().unbind(0)]
+        record = called(env, record, crop(5, 9)) if look else record
+        record = called(env, record, ANSWER)
+        assert record.ending == "answered"
+        assert isinstance(env.env.state.turns[-1].again, str) == look
+        assert (record.turns[-1].terms["complete"] is not None) == look
 
 
 def test_it_follows_the_weights_and_needs_some(checkpoints: dict[str, Path], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@
 import json
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -43,7 +43,19 @@ class Numbers:
     deadline_s: float = 5.0
 
     def __call__(self, sight: Sight) -> str:
-        return f"{len(sight.times_s)} frames of {sight.pixels.shape[1:]} from {sight.times_s[0]:g} s"
+        return f"{len(sight.times_s)} frames of {sight.pixels[0].shape} from {sight.times_s[0]:g} s"
+
+
+@dataclass(frozen=True)
+class Watches:
+    """Keeps what it is shown."""
+
+    seen: list = field(hash=False, compare=False)
+    deadline_s: float = 5.0
+
+    def __call__(self, sight: Sight) -> str:
+        self.seen.append(sight)
+        return "seen"
 
 
 def answered_by(responder, recipe=PARAVT, name="TOLD"):
@@ -72,8 +84,14 @@ def test_whoever_answers_sees_the_frames_and_their_times_at_the_recipes_size_and
     (result,) = env.state.turns[-1].results
     # 64 x 36 are rounded to whole squares of 28, two by one.
     assert observation["message"] == f"{len(result.clip.times_s)} frames of (28, 56, 3) from 10 s"
-    sight = Sight(np.zeros((2, 4, 4, 3), np.uint8), (75.0, 125.5), "v", None)
-    assert "2 frames" in sight.request and "from 01:15 to 02:05" in sight.request
+    seen = []
+    env, _ = stepped(Watches(seen), Crop(15.0, 50.0))
+    (sight,) = seen
+    assert "from 00:15 to 00:50" in sight.request and env.state.task.question not in sight.request
+    assert (
+        len(sight.pixels) == len(sight.regions) == len(sight.times_s)
+        and sight.video == env.state.task.video
+    )
 
 
 @pytest.mark.parametrize("recipe", [PARAVT, FIND], ids=lambda recipe: recipe.name)

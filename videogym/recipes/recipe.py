@@ -15,10 +15,11 @@ from os import PathLike
 from typing import Any
 
 from videogym.grammars import Grammar, Prompt, check_prompt, get_grammar, load_prompt, prompted
-from videogym.responding import Responder
+from videogym.responding import Responder, SecondAnswer, describing
 from videogym.rewards import Term, term_names
 from videogym.search import FrameIndex, search_video
-from videogym.state import Rules, Search, action_kinds
+from videogym.state import Describe, Rules, Search, State, action_kinds
+from videogym.video.store import FrameStore
 from videogym.video.types import Video
 
 
@@ -38,6 +39,7 @@ class Recipe:
     prompt: Prompt | None = None  # the words of conversations; None: the grammar's own
     search: FrameIndex | None = None  # who finds moments by a text, for kinds of action that search
     responder: Responder | None = None  # who answers looks by a text; None: their frames are shown
+    second: SecondAnswer | None = None  # who answers again from the retrieved frames; None: nobody is asked
 
     def __post_init__(self) -> None:
         names = [term.name for term in self.terms]
@@ -83,6 +85,17 @@ class Recipe:
         index = self.search
         return None if index is None else lambda query, most: search_video(index, video, query, most)
 
+    def describe_in(self, store: FrameStore, state: State) -> Describe | None:
+        """Who says what looks at this state show; None: their frames are shown."""
+        return None if self.responder is None else describing(self.responder, store, state)
+
+    def asked_again(self, store: FrameStore, state: State) -> State:
+        """The state with the second answer, where the episode ended with a first and the recipe asks."""
+        if self.second is None or state.ending != "answered":
+            return state
+        last = replace(state.turns[-1], again=self.second.of(store, state))
+        return replace(state, turns=(*state.turns[:-1], last))
+
     @property
     def term_names(self) -> tuple[str, ...]:
         """Keys of ``info["reward_terms"]``."""
@@ -96,11 +109,11 @@ class Recipe:
         Raises:
             ValueError: a term's function has no name, such as a `functools.partial`.
         """
-        later = ("prompt", "search", "responder")
+        later = ("prompt", "search", "responder", "second")
         plain = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name not in later}
         if self.prompt is not None:  # without one, the identity is what it was before there were any
             plain["prompt"] = self.prompt.texts
-        for name in ("search", "responder"):
+        for name in ("search", "responder", "second"):
             if (held := getattr(self, name)) is not None:
                 plain[name] = _plain(held)
         if not isinstance(self.grammar, str) and not is_dataclass(self.grammar):

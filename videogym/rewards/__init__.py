@@ -6,6 +6,7 @@ shared, `video_mtr` and `longvt` hold what those systems pay for. A term of your
 """
 
 from videogym.rewards.answers import AnswerTerm, Judge, is_correct, judge_lenient, judge_letter
+from videogym.rewards.completeness import Completeness
 from videogym.rewards.eva import tried_in_vain
 from videogym.rewards.grounding import (
     best_coverage,
@@ -24,6 +25,7 @@ from videogym.rewards.video_zoomer import ZoomScore, ZoomSettings, zoomed_rightl
 __all__ = [
     "AbsentTerm",
     "AnswerTerm",
+    "Completeness",
     "CropOverlap",
     "FrameGain",
     "Judge",

@@ -94,7 +94,7 @@ def _box(region: Region | None) -> tuple[float, ...] | None:
 
 def _turn_row(paid: TurnTrace) -> dict[str, Any]:
     turn = paid.turn
-    return {
+    row = {
         "text": turn.text,
         "well_formed": turn.well_formed,
         "results": [_result_row(result) for result in turn.results],
@@ -102,6 +102,7 @@ def _turn_row(paid: TurnTrace) -> dict[str, Any]:
         "reward": _written(paid.reward),
         "terms": {name: None if value is None else _written(value) for name, value in paid.terms.items()},
     }
+    return row if turn.again is None else row | {"again": turn.again}
 
 
 def _result_row(result: Result) -> dict[str, Any]:
@@ -276,6 +277,7 @@ def _turn(value: Any, name: str) -> TurnTrace:
         text=None if text is None else _typed(text, f"{name}.text", str),
         well_formed=_flag(row, "well_formed"),
         fault=_text(row, "fault"),
+        again=None if row.get("again") is None else _text(row, "again"),
     )
     terms = _object(_field(row, "terms"), f"{name}.terms")
     paid = {term: None if value is None else _real(value, term) for term, value in terms.items()}
