@@ -89,7 +89,8 @@ def test_each_fate_is_told_and_harms_no_other(work, tmp_path):
     assert answers[1] == Lost("hang", "no sign of life for 2 s")
     assert answers[2] == Lost("crash", "the process was ended by SIGSEGV")
     assert answers[4] == Lost("crash", "the process ended with code 3")
-    assert answers[5] == Lost("crash", "OSError: no way")
+    raising = WORK.splitlines().index('        raise OSError(f"no {value}")') + 1
+    assert answers[5] == Lost("fault", f"OSError: no way (isolated_work.py, line {raising})")
     assert answers[6][0] == "slow", "signs of life keep a call going beyond the deadline"
     assert answers[7] == Lost("crash", "MemoryError"), "a child may take all memory"
     assert answers[8][0] == "second", "a call whose process is killed once is made again"

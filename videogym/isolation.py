@@ -1,7 +1,8 @@
 """Calls in child processes, for native code that may hang, crash, be killed or take all memory.
 
 A call that shows no sign of life within its deadline is ended with its process, one whose process dies is
-made once more in a fresh one; neither harms another call. What the calls do is not known here.
+made once more in a fresh one, an error that a call raises is told with its place; none of these harms
+another call. What the calls do is not known here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -35,7 +37,7 @@ _GRACE_S = 5.0  # a child without a parent ends itself so long after the deadlin
 class Lost:
     """A call that brought no answer."""
 
-    cause: Literal["hang", "crash"]
+    cause: Literal["hang", "crash", "fault"]  # "fault": the work raised
     message: str
 
 
@@ -87,7 +89,7 @@ def run_isolated(
                 failed_starts = 0 if child.started else failed_starts + 1
                 if failed_starts > _MOST_FAILED_STARTS:
                     raise ChildProcessError(f"no process can be started to work in: {outcome.message}")
-                if child.started and (outcome.cause == "hang" or child.place in again):
+                if child.started and (outcome.cause != "crash" or child.place in again):
                     yield child.place, outcome
                     continue
                 if child.started:
@@ -140,8 +142,8 @@ class _Child:
             return Lost("crash", _death(self._process.wait()))
         self.started = True
         self.due = time.monotonic() + self._deadline_s
-        if kind == "failed":
-            return Lost("crash", value)
+        if kind in ("crash", "fault"):
+            return Lost(kind, value)
         return value if kind == "answer" else None
 
     def end(self) -> None:
@@ -196,11 +198,20 @@ def _serve(line: Connection, deadline_s: float) -> None:
         watch()
         try:
             answer = work(request, alive)
-        except Exception as error:
-            _tell(line, "failed", f"{type(error).__name__}: {error}".removesuffix(": "))
+        except MemoryError:
+            _tell(line, "crash", "MemoryError")  # a process without a limit would have been killed
+        except Exception as error:  # no other request may suffer from what is wrong with this one
+            _tell(line, "fault", _told(error))
         else:
             _tell(line, "answer", answer)
         faulthandler.cancel_dump_traceback_later()
+
+
+def _told(error: Exception) -> str:
+    """An error, and where it was raised."""
+    what = f"{type(error).__name__}: {error}".removesuffix(": ")
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{what} ({os.path.basename(last.filename)}, line {last.lineno})"
 
 
 def _tell(line: Connection, kind: str, value: Any) -> None:

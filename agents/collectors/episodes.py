@@ -170,7 +170,7 @@ class _Reporting(Collector):
         """As the collector's."""
         try:
             return super().rollout()
-        except Exception:
+        except Exception:  # of an environment or a policy of the user's; torchrl tells only that one failed
             self._errors.put(traceback.format_exc())
             raise
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest import approx
 
+from videogym import VideoQAEnv, evaluate
 from videogym.actions import Answer, Crop
 from videogym.geometry import Segment, segment_iou
 from videogym.recipes import DEFAULT, LONGVT, LONGVT_CODE
@@ -30,6 +31,7 @@ from videogym.rewards import (
     looked_segments,
 )
 from videogym.state import Clip
+from videogym.video import VideoNotFound
 
 CHOICE = choice(options=("a red flag", "Blue.", "x", "y"), answer="A")
 NUMBER = choice(kind="numeric", options=(), answer="3.14")
@@ -196,6 +198,16 @@ def test_a_term_that_fails_stops_the_run_and_names_the_task():
     with pytest.raises(RuntimeError, match="mine") as caught:
         with_terms(Term("own", "turn", broken)).step(LOOK)
     assert caught.value.__notes__ == ["in reward term 'own' of task 'hand'"]
+
+
+def test_a_term_that_cannot_read_a_video_stops_the_run_and_makes_no_bad_video():
+    def unread(before, after):
+        raise VideoNotFound("beside.mp4: No such file or directory")
+
+    recipe = replace(DEFAULT, terms=(Term("own", "turn", unread),))
+    env = VideoQAEnv("procedural:brief_event?count=2&duration_s=60&event_s=3", recipe)
+    with pytest.raises(RewardError, match=r"'own' of task '.*': VideoNotFound: beside\.mp4: No such file"):
+        evaluate(lambda observation, info: Answer("A"), env)
 
 
 NO_NUMBERS = (

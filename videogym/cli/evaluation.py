@@ -156,7 +156,7 @@ def _blamed(policy: Policy) -> Policy:
             return policy(*observed)
         except VideoError:
             raise
-        except Exception as error:
+        except Exception as error:  # a user's policy may raise anything
             raise RuntimeError(f"the policy raised {type(error).__name__}") from error
 
     return act

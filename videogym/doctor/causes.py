@@ -115,6 +115,7 @@ CAUSES: dict[str, Cause] = {
         "Take it out of the tasks. A large file on a slow disk may only need more time: raise --deadline.",
     ),
     "crash": Cause("error", "Take it out of the tasks, or convert it.", _ENCODE),
+    "fault": Cause("error", "This is a fault of the program: report it. Leave the file out until then."),
     # --- tasks ---
     "evidence": Cause(
         "error", "The annotation is of another cut of the video, or in other units: take the tasks out."

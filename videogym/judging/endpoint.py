@@ -181,7 +181,7 @@ class ChatEndpoint:
         def exchange() -> None:
             try:
                 future.set_result(self._exchange(content, until, line))
-            except BaseException as error:
+            except BaseException as error:  # raised by `result` below: no thread of ours dies unheard
                 future.set_exception(error)
 
         thread = threading.Thread(target=exchange, daemon=True, name="chat-endpoint")

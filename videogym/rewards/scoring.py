@@ -11,6 +11,7 @@ import numpy as np
 from videogym.rewards.answers import AnswerTerm, is_correct
 from videogym.rewards.terms import RewardError, Score, Term, finite
 from videogym.state import State
+from videogym.video.types import VideoError
 
 
 class AbsentTerm(np.float64):
@@ -48,7 +49,9 @@ def score(terms: Sequence[Term], before: State, after: State) -> Score:
         term was a penalty; it is absent before the end, and where the judge of the answer abstained.
 
     Raises:
-        RewardError: a term that is present, or the sum, is not a finite number; names term and task.
+        RewardError: a term that is present, or the sum, is not a finite number, or a term could not read a
+            video; names term and task.
+        Exception: what else a term raises, with a note that names term and task.
     """
     values = {term.name: _value(term, before, after) for term in terms}
     if any(term.gated != "no" for term in terms):
@@ -67,7 +70,9 @@ def _value(term: Term, before: State, after: State) -> float | None:
         value = term.function(before, after)
     except RewardError as error:
         raise RewardError(f"{what}: {error}") from error
-    except Exception as error:
+    except VideoError as error:  # of a term that reads videos: no bad video of the task, to be passed over
+        raise RewardError(f"{what}: {type(error).__name__}: {error}") from error
+    except Exception as error:  # a user's function may raise anything; it stops the run as it is
         error.add_note(f"in reward term {term.name!r} of task {after.task.task_id!r}")
         raise
     if value is None:

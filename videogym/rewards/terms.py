@@ -17,7 +17,10 @@ TermFunction = Callable[[State, State], float | None]
 
 
 class RewardError(ValueError):
-    """A reward is no finite number. The message names term and task; nothing can be learned from it."""
+    """A reward is no finite number, or could not read a video: nothing can be learned from it.
+
+    The message names term and task.
+    """
 
 
 def finite(value: object, what: str) -> float:

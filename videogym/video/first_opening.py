@@ -74,7 +74,7 @@ def scan_apart(path: str, deadline_s: float) -> PacketTable:
         except _Died as death:  # it may have been ended from outside, or while it was idle
             if is_last:
                 raise UnreadableVideo(f"{path}: the process that read it died ({death})") from None
-        except BaseException:
+        except BaseException:  # Ctrl-C too: its next answer would not be to our next question
             child.end()
             raise
     _keep(child)

@@ -77,7 +77,7 @@ def _scanned(path: str) -> tuple[dict[str, Any], bytes]:
         return {"error": type(error).__name__, "message": str(error)}, b""
     except MemoryError:
         return {"error": "MemoryError"}, b""
-    except Exception:
+    except Exception:  # a fault of ours, which the parent raises with this traceback
         return {"fault": traceback.format_exc()}, b""
 
 

@@ -238,7 +238,7 @@ def open_planted(
             elif one.file and one.file not in files:
                 files[one.file] = _checked(os.path.abspath(resolve(one.file)), one.fingerprint)
         return PlantedVideo(source, address.insertions, files, owned=owned)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: what is open is closed, whatever ends this
         if owned:
             for video in opened:
                 video.close()
