@@ -69,59 +69,59 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
     """A question about a long video and a limited budget of frames.
 
     ## Description
-    The policy sees a coarse skim of a video that is minutes or hours long and a question about it.
-    Turn by turn it looks into a segment and sees new frames, and at last it answers. Which looks
-    there are, how frames are sampled and what is paid is the recipe: `VIDEO_MTR` and `LONGVT`
-    rebuild two published systems, `DEFAULT` is videogym's own.
+    The policy gets a question about a video that is minutes or hours long, and a coarse skim of it.
+    Turn by turn it selects or crops a segment and sees new frames. At the end it answers. The recipe
+    sets the actions, the sampling of frames and the rewards: `VIDEO_MTR` and `LONGVT` rebuild two
+    published systems, `DEFAULT` is videogym's own.
 
     ## Action Space
-    A `Dict`; keys an action does not use are ignored.
+    A `Dict`. Keys that an action does not use are ignored.
 
     | key | space | meaning |
     |---|---|---|
     | `kind` | `Discrete` | index into the recipe's actions, e.g. 0 = crop, 1 = answer |
     | `segment` | `Box(2,)` float64 | start and end as shares of the duration, for select and crop |
-    | `region` | `Box(4,)` float32 | x0, y0, x1, y1 in [0, 1], for crop, where the recipe has regions |
-    | `fps` | `Box(1,)` float64 | rate of a crop, a share of the recipe's highest or of 60; 0: left out |
-    | `frames` | `Discrete` | how many frames of a crop, where the recipe opens it; 0: left out |
-    | `scale` | `Box(1,)` float64 | of its frames' sides, a share of the recipe's largest; 0: left out |
+    | `region` | `Box(4,)` float32 | x0, y0, x1, y1 in [0, 1], for crop, if the recipe has regions |
+    | `fps` | `Box(1,)` float64 | rate of a crop, a share of the recipe's highest or of 60; 0: not given |
+    | `frames` | `Discrete` | number of frames of a crop, if the recipe allows it; 0: not given |
+    | `scale` | `Box(1,)` float64 | scale of a crop, a share of the recipe's largest; 0: not given |
     | `query` | `UnicodeText` | what to search for, for find, where the recipe has it |
     | `k` | `Discrete` | how many moments of a find; 0: left out |
-    | `option` | `Discrete(26)` | index of the answer's option, where the task has options |
+    | `option` | `Discrete(26)` | index of the answer's option, if the task has options |
     | `answer` | `UnicodeText` | the answer to an open or numeric question |
 
-    Beside `frames` above 0, `fps` is ignored. `step` also takes a `videogym.Select`, `Crop`, `Find` or
-    `Answer` in seconds, a `Move` as grammars make them, or a list of actions for one turn. An action that
-    cannot be executed spends the turn; `message` says why.
+    If `frames` is above 0, `fps` is ignored. `step` also takes a `videogym.Select`, `Crop`, `Find` or
+    `Answer` in seconds, a `Move` as returned by a grammar, or a list of actions for one turn. An action
+    that cannot be executed uses up the turn, and `message` says why.
 
     ## Observation Space
-    A `Dict` of fixed shapes, padded with zeros; masks tell padding from frames.
+    A `Dict` of fixed shapes, padded with zeros. Masks tell frames from padding.
 
     | key | meaning |
     |---|---|
     | `question`, `options`, `task_kind` | the task; `task_kind` 0 choice, 1 open, 2 numeric |
     | `video`, `duration_s` | address and length of the video |
-    | `message` | why the last action was not executed, or what a bound took if the recipe tells it |
-    | `turn`, `turns_left`, `frames_left` | turns played, turns and frames left (-1: no budget) |
-    | `clip_times_s`, `clip_regions`, `clip_mask` | frames this observation brings |
+    | `message` | why the last action was not executed, or how a bound changed it (if the recipe says so) |
+    | `turn`, `turns_left`, `frames_left` | turns played, turns left, frames left (-1: no budget) |
+    | `clip_times_s`, `clip_regions`, `clip_mask` | frames that this observation adds |
     | `shown_times_s`, `shown_regions`, `shown_turns`, `shown_mask` | all frames shown; turn 0 is the skim |
-    | `pool_times_s`, `pool_mask` | candidate frames, where the recipe has a pool |
-    | `clip` | (N, H, W, 3) uint8 RGB pixels, letterboxed, with `observe="pixels"` only |
+    | `pool_times_s`, `pool_mask` | candidate frames, if the recipe has a pool |
+    | `clip` | (N, H, W, 3) uint8 RGB pixels, letterboxed; only with `observe="pixels"` |
 
-    References are the default; `videogym.FrameStore.frames` resolves them at any size.
+    Frame references are the default. `videogym.FrameStore.frames` resolves them at any size.
 
     ## Starting State
-    A task is drawn with the environment's generator, or pinned with `reset(options={"task_id": ...})`;
-    the seed is never an index. The first observation brings the skim.
+    A task is drawn at random with the environment's generator, or set by
+    `reset(options={"task_id": ...})`. The seed is not a task index. The first observation has the skim.
 
     ## Rewards
     The weighted sum of the recipe's terms, each reported in `info["reward_terms"]`. Turn terms are
-    paid at once; at the last step the gate takes back what a wrong answer has not earned, so that the
-    undiscounted return equals the recipe's formula.
+    paid in their turn. If the answer is wrong, the gate takes gated payments back in the last step, so
+    that the undiscounted return equals the recipe's formula.
 
     ## Episode End
-    `terminated`: the recipe's rules ended it (an answer, the last turn, the last call, or an
-    unreadable output where the recipe says so). `truncated` is left to wrappers such as `TimeLimit`.
+    `terminated`: the recipe's rules ended it (an answer, the last turn, the last call, or an unreadable
+    output if the recipe says so). `truncated` is only set by wrappers such as `TimeLimit`.
 
     ## Information
     The same keys after `reset` and every `step`: `task_id`, `turn`, `frames_shown`, `invalid`,
@@ -140,11 +140,11 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         backend: how files are decoded, ``"pyav"``, ``"decord"`` or ``"torchcodec"``.
         cache_dir: folder of packet tables and of frame grids made by `FrameStore.build_grid`, shared by
             processes; None means ``$VIDEOGYM_CACHE`` or ``~/.cache/videogym``.
-        open_videos: most videos kept open; raise it where one environment plays many episodes in turn.
-        deadline_s: seconds after which opening a video, or decoding a frame of it, is given up, see
-            `videogym.video.open_video`; such a video is a bad one.
-        on_bad_video: what `reset` does with a task whose video cannot be used: ``"raise"``, or
-            ``"skip"`` to draw another one and count it.
+        open_videos: most videos kept open; raise it if one environment alternates between many episodes.
+        deadline_s: seconds after which opening a video, or decoding one of its frames, is given up, see
+            `videogym.video.open_video`. Such a video counts as a bad video.
+        on_bad_video: what `reset` does if a task's video cannot be used: ``"raise"``, or ``"skip"`` to
+            draw another task and count the skipped one.
         privileged: put the ground truth into `info` and into pictures.
         render_mode: ``"rgb_array"`` for a picture of the timeline and the frames, ``"ansi"`` for text,
             ``"human"`` to write that text to the standard output after `reset` and every `step`.
