@@ -60,18 +60,18 @@ _CODE = replace(
 CONDITIONS: dict[str, Condition] = {
     "full": Condition("Video-MTR as in the paper", _ppo()),
     "trajectory_only": Condition(
-        "of the recipe only the answer is paid",
+        "only the answer is rewarded",
         _ppo(_only(_PAPER, "answer only", *(t for t in _PAPER.terms if t.level == "trajectory"))),
     ),
-    "no_gate": Condition("turn rewards are kept when the answer is wrong", _ppo(gate="none")),
-    "no_bootstrapping": Condition("looking as such is never paid", _ppo(bonus="none")),
-    "grpo": Condition("GRPO in place of PPO, looking as such never paid", _grpo("VIDEO_MTR/paper")),
+    "no_gate": Condition("turn rewards are kept if the answer is wrong", _ppo(gate="none")),
+    "no_bootstrapping": Condition("no bonus for looking", _ppo(bonus="none")),
+    "grpo": Condition("GRPO instead of PPO, no bonus for looking", _grpo("VIDEO_MTR/paper")),
     "single_turn": Condition(
-        "all 32 frames at once, one turn; events hide from just this skim",
+        "all 32 frames at once, one turn; events fall between these frames",
         _ppo(_with_rules("one turn of 32", max_turns=1, skim_frames=32)),
     ),
     "single_turn_33": Condition(
-        "33 frames at once, from which events do not hide",
+        "33 frames at once, which do show events",
         _ppo(_with_rules("one turn of 33", max_turns=1, skim_frames=33, frame_budget=33)),
     ),
     "turns_1": Condition("at most 1 turn: the skim", _ppo(_with_rules("1 turn", max_turns=1))),
