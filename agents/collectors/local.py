@@ -55,7 +55,7 @@ class LocalCollector:
         self._env.env.close()
 
 
-class RankCollector:
+class RankCollector(LocalCollector):
     """Plays every group in one of the ranks, in lockstep there; all ranks get the records of all.
 
     The weights are gathered for as long as it takes: ranks sample without waiting for each other.
@@ -76,7 +76,7 @@ class RankCollector:
         group_size: int,
         run: TrainingRun | None = None,
     ) -> None:
-        self._config, self._actor, self._env, self._run = config, actor, env, run
+        super().__init__(config, actor, env, run)
         self._group_size = group_size
 
     def collect(self, iteration: int) -> list[Record]:
@@ -97,11 +97,3 @@ class RankCollector:
 
     def _groups(self, rows: Sequence[T]) -> list[Sequence[T]]:
         return [rows[first : first + self._group_size] for first in range(0, len(rows), self._group_size)]
-
-    def update_policy_weights_(self) -> None:
-        """See `RolloutCollector`."""
-        self._actor.update_weights()
-
-    def close(self) -> None:
-        """See `RolloutCollector`."""
-        self._env.env.close()

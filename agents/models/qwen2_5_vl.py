@@ -6,17 +6,15 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLFo
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLDecoderLayer
 
 from .family import Family, register
-from .tiny_numbers import HEAD, text_numbers, vision_numbers, vision_tokens
+from .tiny_numbers import MROPE_SECTION, text_numbers, vision_numbers, vision_tokens
 
 
 def tiny_config(
     tokenizer: PreTrainedTokenizerFast, hidden_size: int, vision_size: int, layers: int
 ) -> Qwen2_5_VLConfig:
     """Qwen2.5-VL's configuration with small numbers; patches and merging stay Qwen's (14 and 2)."""
-    # The three sections of M-RoPE must add up to half a head.
-    sections = [HEAD // 2 - 2 * (HEAD // 6), HEAD // 6, HEAD // 6]
     return Qwen2_5_VLConfig(
-        text_config=text_numbers(tokenizer, hidden_size, layers, {"mrope_section": sections}),
+        text_config=text_numbers(tokenizer, hidden_size, layers, {"mrope_section": MROPE_SECTION}),
         vision_config={
             **vision_numbers(hidden_size, vision_size),
             "window_size": 56,

@@ -6,15 +6,14 @@ from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForCondi
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextDecoderLayer
 
 from .family import Family, register
-from .tiny_numbers import HEAD, text_numbers, vision_numbers, vision_tokens
+from .tiny_numbers import HEAD, MROPE_SECTION, text_numbers, vision_numbers, vision_tokens
 
 
 def tiny_config(
     tokenizer: PreTrainedTokenizerFast, hidden_size: int, vision_size: int, layers: int
 ) -> Qwen3VLConfig:
     """Qwen3-VL's configuration with small numbers; patches and merging stay Qwen's (16 and 2)."""
-    third = HEAD // 6
-    rope = {"mrope_section": [HEAD // 2 - 2 * third, third, third], "mrope_interleaved": True}
+    rope = {"mrope_section": MROPE_SECTION, "mrope_interleaved": True}
     return Qwen3VLConfig(
         text_config={**text_numbers(tokenizer, hidden_size, layers, rope), "head_dim": HEAD},
         vision_config={

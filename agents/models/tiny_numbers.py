@@ -7,6 +7,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 HEAD = 32  # width of an attention head
+# Of M-RoPE, for time, height and width; they must add up to half a head.
+MROPE_SECTION = [HEAD // 2 - 2 * (HEAD // 6), HEAD // 6, HEAD // 6]
 
 
 def text_numbers(

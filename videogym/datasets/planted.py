@@ -18,6 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, cast, get_args
 
+from videogym.datasets.made_tasks import MadeTasks, task_of_question
 from videogym.datasets.planted_families import (
     MAX_PLANTED_SHARE,
     MIN_DURATION_S,
@@ -31,7 +32,7 @@ from videogym.datasets.planted_families import (
     plant,
 )
 from videogym.datasets.procedural import SPLITS
-from videogym.datasets.tasks import LeftOut, Tasks
+from videogym.datasets.tasks import LeftOut
 from videogym.state import Task
 from videogym.video import FrameStore, VideoError, VideoMeta
 from videogym.video.containers import VIDEO_SUFFIXES
@@ -68,7 +69,7 @@ class Footage:
         return _SHARES[int.from_bytes(digest[:8]) % len(_SHARES)]
 
 
-class PlantedTasks(Tasks):
+class PlantedTasks(MadeTasks):
     """Tasks of one family about the videos of a folder.
 
     Three of five videos are for training, one for validation and one for testing, as a hash of their
@@ -163,31 +164,10 @@ class PlantedTasks(Tasks):
         num_tasks = values.pop("count", 1000)
         return cls(cast(PlantedFamily, family), video_root, num_tasks=num_tasks, **values)
 
-    def __len__(self) -> int:
-        return self.num_tasks
-
     @property
     def name(self) -> str:
         """What all ids begin with, e.g. ``"planted-scene-L0-train-s0-3f2a9c01"``."""
         return self._name
-
-    def by_id(self, task_id: str) -> Task:
-        """The task of that id.
-
-        Raises:
-            ValueError: there is none.
-        """
-        number = task_id.rpartition("-")[2]
-        if re.fullmatch(r"[0-9]{6,18}", number):
-            position = int(number)
-            if position < self.num_tasks and task_id == self._task_id(position):
-                return self._task(position)
-        raise ValueError(
-            f"no task {task_id!r}; ids are {self._task_id(0)} to {self._task_id(self.num_tasks - 1)}"
-        )
-
-    def _task_id(self, position: int) -> str:
-        return f"{self._name}-{position:06d}"
 
     def _named(self) -> str:
         """Knows the settings, and the content that tasks are about: other videos, other tasks."""
@@ -217,19 +197,12 @@ class PlantedTasks(Tasks):
             other=(other.path, other.meta),
         )
         question = plant(self.family, sheet)
-        options = sorted({question.right, *question.wrong}) if question.kind == "choice" else []
-        # A generator of its own: the letter depends on nothing that is asked or shown.
-        Random(f"options {task_id}").shuffle(options)
-        return Task(
+        return task_of_question(
+            question,
+            shuffled_by=task_id,
             task_id=task_id,
             video=str(PlantedAddress(one.path, one.meta.fingerprint, sheet.insertions)),
-            question=question.text,
-            kind=question.kind,
-            options=tuple(options),
-            answer="ABCD"[options.index(question.right)] if options else question.right,
-            evidence=question.evidence,
             source=f"{PLANTED_TASKS_PREFIX}{self.family}",
-            evidence_region=question.region,
             metadata={"footage": one.path, "level": self.level},
         )
 

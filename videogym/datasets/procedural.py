@@ -13,14 +13,13 @@ text never tells the answer, and events hide from uniform skims, so that a skim 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any, cast
 
+from videogym.datasets.made_tasks import MadeTasks, task_of_question
 from videogym.datasets.questions import ask
-from videogym.datasets.tasks import Tasks
 from videogym.state import Task
 from videogym.video.synthetic import Address, InvalidAddress, write_script
 from videogym.video.synthetic.address import (
@@ -38,7 +37,7 @@ SIZE, DETAIL_SIZE = (640, 360), (1280, 720)  # native (width, height), the latte
 
 
 @dataclass(frozen=True)
-class ProceduralTasks(Tasks):
+class ProceduralTasks(MadeTasks):
     """Tasks of one family, made one by one.
 
     Videos of different splits never coincide: the split is the remainder of a video's seed. Nothing of
@@ -82,9 +81,6 @@ class ProceduralTasks(Tasks):
         num_tasks = values.pop("count", cls.num_tasks)
         return cls(cast(Family, family), num_tasks=num_tasks, **values)
 
-    def __len__(self) -> int:
-        return self.num_tasks
-
     @property
     def name(self) -> str:
         """What all ids begin with, e.g. ``"brief_event-L0-600s-train-s0"``."""
@@ -97,27 +93,9 @@ class ProceduralTasks(Tasks):
             parts.append(f"e{format_seconds(self.event_s)}s")
         return "-".join([*parts, self.split, f"s{self.seed}"])
 
-    def by_id(self, task_id: str) -> Task:
-        """The task of that id.
-
-        Raises:
-            ValueError: there is none.
-        """
-        number = task_id.rpartition("-")[2]
-        if re.fullmatch(r"[0-9]{6,18}", number):
-            position = int(number)
-            if position < self.num_tasks and task_id == self._task_id(position):
-                return self._task(position)
-        raise ValueError(
-            f"no task {task_id!r}; ids are {self._task_id(0)} to {self._task_id(self.num_tasks - 1)}"
-        )
-
     @property
     def _native_size(self) -> tuple[int, int]:
         return self.size or (DETAIL_SIZE if self.family == "small_detail" else SIZE)
-
-    def _task_id(self, position: int) -> str:
-        return f"{self.name}-{position:06d}"
 
     def _address(self, position: int) -> Address:
         digest = hashlib.sha256(self._task_id(position).encode()).digest()
@@ -129,19 +107,12 @@ class ProceduralTasks(Tasks):
     def _task(self, position: int) -> Task:
         address = self._address(position)
         question = ask(write_script(address), Random(f"question {address}"))
-        options = sorted({question.right, *question.wrong}) if question.kind == "choice" else []
-        # A generator of its own: the letter depends on nothing that is asked or shown.
-        Random(f"options {address}").shuffle(options)
-        return Task(
+        return task_of_question(
+            question,
+            shuffled_by=str(address),
             task_id=self._task_id(position),
             video=str(address),
-            question=question.text,
-            kind=question.kind,
-            options=tuple(options),
-            answer="ABCD"[options.index(question.right)] if options else question.right,
-            evidence=question.evidence,
             source=f"{PROCEDURAL_PREFIX}{self.family}",
-            evidence_region=question.region,
         )
 
 
