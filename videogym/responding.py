@@ -31,7 +31,7 @@ _FORMS = {
     "numeric": "Answer with a number.",
     "open": "Answer in a few words.",
 }
-CUT = " [truncated]"  # stands after a text that was cut, as in ParaVT
+TRUNCATED = " [truncated]"  # stands after a text that was cut, as in ParaVT
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +100,7 @@ def described(responder: Responder, sight: Sight) -> str:
     if not isinstance(text, str):
         raise ResponderError(f"{responder} must give a text, got {type(text).__name__}")
     sound = text.encode("utf-8", "replace").decode("utf-8")
-    return sound if len(sound) <= MAX_REPLY_CHARS else sound[:MAX_REPLY_CHARS] + CUT
+    return sound if len(sound) <= MAX_REPLY_CHARS else sound[:MAX_REPLY_CHARS] + TRUNCATED
 
 
 def describing(responder: Responder, store: FrameStore, state: State) -> Describe:

@@ -11,7 +11,7 @@ from dataclasses import InitVar, dataclass, replace
 from typing import Any
 
 from videogym import Recipe
-from videogym.responding import CUT, ResponderError, Sight
+from videogym.responding import TRUNCATED, ResponderError, Sight
 
 from ..engines.base import Context, Sampling
 from ..engines.transformers_engine import TransformersEngine
@@ -57,7 +57,7 @@ class SameWeights:
         engine.reset_cache()
         whole = output.ids[-1] == model.end_id
         text = model.tokenizer.decode(output.ids[:-1] if whole else output.ids, skip_special_tokens=False)
-        return str(text) if whole else f"{text}{CUT}"
+        return str(text) if whole else f"{text}{TRUNCATED}"
 
     def _sampling(self, model: QwenVL) -> Sampling:
         return Sampling(

@@ -57,10 +57,10 @@ def told_length(video: VideoMeta) -> int:
     return max(1, int(video.duration_s - 0.5))
 
 
-def clock(time_s: float) -> str:
+def minutes_and_seconds(time_s: float) -> str:
     """A time in whole minutes and seconds; minutes go on above 59.
 
-    >>> clock(9.99), clock(3725)
+    >>> minutes_and_seconds(9.99), minutes_and_seconds(3725)
     ('00:09', '62:05')
     """
     minutes, seconds = divmod(int(time_s), 60)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from videogym.actions import Answer, Crop
 from videogym.grammars.base import FramePart, Message, Part, TextPart
 from videogym.grammars.blocks import THINK
-from videogym.grammars.conversation import clock, is_replied, question_text, told_length
+from videogym.grammars.conversation import is_replied, minutes_and_seconds, question_text, told_length
 from videogym.grammars.tool_calls import TOOL_CALL, TOOL_RESPONSE, TOOLS
 from videogym.state import Action, Invalid, Move, Rules, State, Turn, told_bounds
 
@@ -168,7 +168,11 @@ def _reply(state: State, turn: Turn) -> tuple[Part, ...]:
     parts: list[Part] = [TextPart(f"<{TOOL_RESPONSE}>")]
     frames = [FramePart(t, clip.region, clip.scale) for clip in turn.clips for t in clip.times_s]
     for number, frame in enumerate(frames):
-        parts += [TextPart(f"Frame {number} at [{clock(frame.time_s)}]: "), frame, TextPart("\n")]
+        parts += [
+            TextPart(f"Frame {number} at [{minutes_and_seconds(frame.time_s)}]: "),
+            frame,
+            TextPart("\n"),
+        ]
     error = turn.error
     news = f"Refused. {error.reason}\n" if error else told_bounds(state.rules, turn)
     parts.append(TextPart(f"{news}Use these frames, look again, or answer.\n\nThe question was: "))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from videogym.grammars.base import FramePart, Grammar, Message, Part, TextPart
-from videogym.grammars.conversation import clock, told_length
+from videogym.grammars.conversation import minutes_and_seconds, told_length
 from videogym.grammars.longvt import video_name
 from videogym.grammars.prompts import Prompt, PromptError, PromptPlace, places, split_places
 from videogym.grammars.tool_calls import TOOLS
@@ -121,7 +121,7 @@ class Prompted(GrammarWrapper):
         parts: list[Part] = []
         for number, (frame, index) in enumerate(zip(frames, indices, strict=True)):
             told: dict[str, Value] = {"image": (frame,), "index": index, "number": number}
-            parts += _fill(line, told | {"time": frame.time_s, "clock": clock(frame.time_s)})
+            parts += _fill(line, told | {"time": frame.time_s, "clock": minutes_and_seconds(frame.time_s)})
         listed = np.array2string(np.array(indices), max_line_width=75, threshold=1000)
         return {"frames": tuple(parts), "frame_count": len(frames), "frame_indices": listed}
 

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from videogym.judging.endpoint import ChatEndpoint, NoReply
-from videogym.responding import CUT, NoDescription, Sight
+from videogym.responding import TRUNCATED, NoDescription, Sight
 
 _GRACE_S = 5.0  # after the endpoint's own deadline
 _QUALITY = 90  # of JPEG
@@ -59,7 +59,7 @@ class EndpointResponder:
             reply = vars(self)["endpoint"].ask(self.request(sight))
         except NoReply as failure:
             raise NoDescription(str(failure)) from failure
-        return str(reply.text) if reply.complete else f"{reply.text}{CUT}"
+        return str(reply.text) if reply.complete else f"{reply.text}{TRUNCATED}"
 
     def request(self, sight: Sight) -> dict[str, Any]:
         """The body of the request."""
