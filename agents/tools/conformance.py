@@ -20,7 +20,7 @@ from videogym.testing.replay import ConformanceRow, Mismatches, UnusableRow
 from ..training.advantage import bilevel_gae, masked_moments, whiten
 from ..training.releveling import CodeGate, ExplorationBonus
 
-TOLERANCE = 1e-5  # records are rounded to six decimals, of float32 arithmetic
+TOLERANCE = 1e-5  # of a value, and near 0: records are rounded to six decimals, of float32 arithmetic
 
 
 def check_row(row: dict[str, Any]) -> list[str]:
@@ -109,7 +109,7 @@ def _compare(name: str, expected: list[list[float]], actual: list[list[float]]) 
         yield f"{name}: expected rows of {list(map(len, expected))}, got {list(map(len, actual))}"
         return
     for i, (wanted, got) in enumerate(zip(expected, actual, strict=True)):
-        if not torch.allclose(_tensor(wanted), _tensor(got), rtol=0.0, atol=TOLERANCE):
+        if not torch.allclose(_tensor(wanted), _tensor(got), rtol=TOLERANCE, atol=TOLERANCE):
             yield f"{name}: row {i}: expected {wanted}, got {[round(number, 6) for number in got]}"
 
 

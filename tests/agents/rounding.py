@@ -22,14 +22,26 @@ GRADIENT = 1e-4
 """Of a weight's gradient, relative to its greatest entry: sums over all tokens, of parts that cancel."""
 
 
-def rounded(expected: Any) -> Any:
-    """`pytest.approx` with the same bounds."""
-    return pytest.approx(expected, rel=ROUNDING["rtol"], abs=ROUNDING["atol"])
+def rounded(expected: Any, of: float = 1.0) -> Any:
+    """`pytest.approx` with the bounds of `assert_close`."""
+    return pytest.approx(expected, rel=ROUNDING["rtol"], abs=_near_0(of))
 
 
-def assert_close(found: Tensor, expected: Tensor) -> None:
-    """Equal but for rounding."""
-    torch.testing.assert_close(found, expected, **ROUNDING)
+def assert_close(found: Tensor, expected: Tensor, of: float = 1.0) -> None:
+    """Equal but for rounding.
+
+    Args:
+        found: what was computed.
+        expected: what is due, of the same dtype.
+        of: how great the numbers were that went in, where they cancel: what is left is as exact as they
+            were. A mean of ``a * exp(x)`` has parts as inexact as ``a * x``, for the exponent's error is
+            relative to the exponent.
+    """
+    torch.testing.assert_close(found, expected, rtol=ROUNDING["rtol"], atol=_near_0(of))
+
+
+def _near_0(of: float) -> float:
+    return ROUNDING["atol"] * max(1.0, of)
 
 
 def assert_equal_gradients(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

@@ -163,11 +163,10 @@ def test_recorded_rows(row):
         lmbda_turn=row["lam"],
         lmbda_token=row["lam"],
     )
-    close = {"rtol": 0.0, "atol": 1e-5}
-    torch.testing.assert_close(advantage, torch.tensor(row["raw_advantages"]), **close)
-    torch.testing.assert_close(value_target, torch.tensor(row["returns"]), **close)
+    assert_close(advantage, torch.tensor(row["raw_advantages"]))
+    assert_close(value_target, torch.tensor(row["returns"]))
     recorded = torch.tensor(row["whitened_advantages"])
-    torch.testing.assert_close(whiten(advantage, mask), torch.where(mask, recorded, 0.0), **close)
+    assert_close(whiten(advantage, mask), torch.where(mask, recorded, 0.0))
 
 
 def test_whitening_by_hand():
@@ -324,8 +323,7 @@ def test_values_that_are_there_and_values_that_are_missing():
     batch = episodes().set("state_value", torch.full((3, 4, 1), 100.0))
     target = estimator(None, lmbda_turn=1.0, gamma_turn=1.0)(batch)["value_target"]
     to_come = batch["next", "reward"].masked_fill(batch["waiting"], 0.0).flip(1).cumsum(1).flip(1)
-    # Values of 100 were added and taken away: 1e-6 of those.
-    torch.testing.assert_close(target, to_come.masked_fill(batch["waiting"], 0.0), atol=1e-4, rtol=0)
+    assert_close(target, to_come.masked_fill(batch["waiting"], 0.0), of=100.0)
     with pytest.raises(KeyError, match="state_value"):
         estimator(None)(episodes())
     with pytest.raises(ValueError, match=r"shapes must be equal, got reward \(3, 4, 1\)"):

@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium
 import pytest
 import torch
-from rounding import assert_close
+from rounding import ROUNDING, assert_close
 from small_runs import BROKEN, SMALL, Table, env_with_one_broken_worker, video_number
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
@@ -242,7 +242,7 @@ def test_features_encoded_as_they_come_are_those_of_all_frames_at_once() -> None
         observation, _ = plain.reset(options={"task_id": task.task_id})
         for action in (0, 1, 2):
             observation, *_ = plain.step(action)
-        matches.append(torch.allclose(policy.read(observation)["features"], last["features"], atol=1e-5))
+        matches.append(torch.allclose(policy.read(observation)["features"], last["features"], **ROUNDING))
     assert sum(matches) == 1, "one task of all was played"
     assert not last["features"][~shown].any()
 

@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given
+from rounding import assert_close
 from torch import Tensor
 
 from agents.training.groups import group_turn_advantage
@@ -58,11 +59,11 @@ def test_episodes_of_one_turn_are_grpo(scale: bool) -> None:
     expected = group_advantage(returns, 3, scale_by_std=scale)
     played = torch.ones(6, 1, dtype=torch.bool)
     found = group_turn_advantage(returns[:, None], played, 3, scale_by_std=scale)
-    torch.testing.assert_close(found[:, 0], expected.double(), atol=1e-4, rtol=1e-4)
+    assert_close(found[:, 0], expected.double())
     late = torch.stack([torch.zeros(6), torch.zeros(6), returns], 1)
     found = group_turn_advantage(late, played.expand(6, 3), 3, scale_by_std=scale)
     for turn in range(3):
-        torch.testing.assert_close(found[:, turn], expected.double(), atol=1e-4, rtol=1e-4)
+        assert_close(found[:, turn], expected.double())
 
 
 def test_a_look_is_credited_apart_from_the_answer() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from rounding import assert_close, rounded
+from rounding import GRADIENT, ROUNDING, assert_close, rounded
 from small_chat import (
     FAMILIES,
     batch_of,
@@ -69,18 +69,23 @@ def test_the_objective_is_the_clipped_one(played: tuple[ChatActor, list[Record]]
     with torch.no_grad():
         batch = tensors(actor, batch_of(actor, records, ADVANTAGES))
         losses = make_loss(config, actor.model.device)(batch)
-    gains, clipped = [], []
+    gains, sizes, ratios = [], [], []
     for advantage, (now, then) in zip(ADVANTAGES, now_and_then(actor, records), strict=True):
-        ratio = (now - then).exp()
-        gains.append(torch.minimum(ratio * advantage, ratio.clamp(0.9, 1.2) * advantage))
-        clipped.append((ratio < 0.9) | (ratio > 1.2))
+        ratios.append((now - then).exp())
+        gains.append(torch.minimum(ratios[-1] * advantage, ratios[-1].clamp(0.9, 1.2) * advantage))
+        sizes.append(float((gains[-1] * now).abs().mean()))
     expected = torch.stack([gain.mean() for gain in gains]).mean()
     if aggregation == "token_mean":
         expected = torch.cat(gains).mean()
-    torch.testing.assert_close(losses.loss_objective.squeeze(), -expected, atol=1e-4, rtol=0.0)
-    share = torch.cat(clipped).float().mean()
-    assert 0.0 < share < 1.0
-    assert loss_metrics(losses, batch)["clip_fraction"] == pytest.approx(float(share), abs=1e-3)
+    assert_close(losses.loss_objective.squeeze(), -expected, of=max(sizes))
+    ratio = torch.cat(ratios)
+    # Which side of a bound a ratio lies on is the kernel's affair where it lies within rounding of it.
+    surely, perhaps = (
+        float(((ratio < 0.9 - away) | (ratio > 1.2 + away)).float().mean()) for away in (1e-4, -1e-4)
+    )
+    assert 0.0 < surely <= perhaps < 1.0
+    found = loss_metrics(losses, batch)["clip_fraction"]
+    assert surely - ROUNDING["rtol"] <= found <= perhaps + ROUNDING["rtol"]
 
 
 def test_the_divergence_from_a_reference_is_a_mean_over_rollouts_of_means_over_tokens(
@@ -98,14 +103,14 @@ def test_the_divergence_from_a_reference_is_a_mean_over_rollouts_of_means_over_t
     batch.set("reference", references)
     with torch.no_grad():
         found = float(kl_to_reference(tensors(actor, batch)))
-    means = []
+    means, sizes = [], []
     for reference, (now, _) in zip(references, now_and_then(actor, records), strict=True):
         diff = reference - now
         estimate = diff.exp() - diff - 1
         assert estimate[0] > KL_BOUND == 10.0
         means.append(estimate.clamp(max=10.0).mean())
-    expected = float(torch.stack(means).mean())
-    assert found == pytest.approx(expected, rel=1e-4)
+        sizes.append(float((diff.expm1() * now)[1:].abs().mean()))
+    assert found == rounded(float(torch.stack(means).mean()), of=max(sizes))
 
 
 def test_the_reference_is_scored_like_the_policy(
@@ -119,10 +124,10 @@ def test_the_reference_is_scored_like_the_policy(
             float(kl_to_reference(tensors(actor, batch_of(actor, records, ADVANTAGES, scorer))))
             for scorer in (Scorer(actor.model, 0.8), first)
         )
-    assert same == pytest.approx(0.0, abs=1e-6)
+    assert same == rounded(0.0)
     diffs = [then - now for now, then in now_and_then(actor, records)]
     expected = torch.stack([(d.exp() - d - 1).clamp(max=10.0).mean() for d in diffs]).mean()
-    assert other == pytest.approx(float(expected), rel=1e-3)
+    assert other == rounded(float(expected)) and other > 1e-3
 
 
 def test_padding_changes_nothing(played: tuple[ChatActor, list[Record]]) -> None:
@@ -170,8 +175,8 @@ def test_parts_add_up_to_the_whole(
         actor.model.zero_grad()
     for values, gradient in found[1:]:
         assert values["loss"] == rounded(found[0][0]["loss"])
-        assert values["grad_norm"] == pytest.approx(found[0][0]["grad_norm"], rel=1e-4)
-        assert float((gradient - found[0][1]).norm()) < 1e-4 * float(found[0][1].norm())
+        assert values["grad_norm"] == pytest.approx(found[0][0]["grad_norm"], rel=GRADIENT)
+        assert float((gradient - found[0][1]).norm()) < GRADIENT * float(found[0][1].norm())
         if kl:
             assert "kl_to_first" in values
 

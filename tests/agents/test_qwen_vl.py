@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rounding import ROUNDING, assert_close
+from rounding import ROUNDING, assert_close, assert_equal_gradients
 from small_chat import FAMILIES, Noise, build, image, load, plain_logits, shown
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2VLImageProcessorPil
@@ -310,7 +310,7 @@ def test_log_probabilities_in_slices_are_those_of_the_whole(
     assert_close(found[0], expected)
     assert_close(found[1], entropies)
     (other,) = torch.autograd.grad((found[0] + found[1]).sum(), hidden)
-    torch.testing.assert_close(other, gradient, atol=1e-4, rtol=1e-4)
+    assert_equal_gradients({"hidden": other}, {"hidden": gradient})
 
 
 # --- bad checkpoints ---------------------------------------------------------------------------
@@ -375,7 +375,8 @@ def test_a_model_with_adapters_is_saved_as_an_ordinary_one(
     adapted = plain_logits(model, ids, visuals, 1.0)
     model.save(str(tmp_path))
     saved, first = load(tmp_path), load(checkpoints["qwen2_5_vl"])
-    torch.testing.assert_close(plain_logits(saved, ids, visuals, 1.0), adapted, atol=1e-4, rtol=1e-4)
+    # Their product is added to the weights, or to what the weights give: another sum.
+    assert_close(plain_logits(saved, ids, visuals, 1.0), adapted, of=float(adapted.detach().abs().max()))
     assert not torch.allclose(plain_logits(first, ids, visuals, 1.0), adapted, atol=0.1)
     assert set(saved.state_dict()) == set(first.state_dict())
 

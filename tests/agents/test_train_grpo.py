@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rounding import rounded
 from small_runs import LOOKING, NAN, SMALL, Table
 from tensordict import TensorDict, TensorDictBase
 from torchrl.objectives.llm import MCAdvantage
@@ -74,25 +75,25 @@ def test_returns_are_compared_within_their_group() -> None:
     """Returns 0, 1, 2: mean 1, deviation 1. Returns 0, 3, 3: mean 2, deviation sqrt(3)."""
     found, kept = advantages_of([[0.0], [1.0], [2.0]], [[0.0], [3.0], [3.0]])
     third = 1 / math.sqrt(3)
-    assert found == pytest.approx({0: -1, 1: 0, 2: 1, 3: -2 * third, 4: third, 5: third}, abs=1e-4)
+    assert found == rounded({0: -1, 1: 0, 2: 1, 3: -2 * third, 4: third, 5: third})
     assert kept == 1.0
 
 
 def test_without_the_deviation_differences_stay_as_they_are() -> None:
     found, _ = advantages_of([[0.0], [1.0], [2.0]], [[0.0], [3.0], [3.0]], scale_by_std=False)
-    assert found == pytest.approx({0: -1, 1: 0, 2: 1, 3: -2, 4: 1, 5: 1}, abs=1e-4)
+    assert found == rounded({0: -1, 1: 0, 2: 1, 3: -2, 4: 1, 5: 1})
 
 
 def test_a_return_is_the_sum_over_turns_and_all_turns_get_its_advantage() -> None:
     """Returns 1 and 3, by turn: mean 2, so -1 and 1, whatever each turn paid."""
     found, _ = advantages_of([[1.0], [4.0, -2.0, 1.0]], scale_by_std=False, aggregation="turn")
-    assert found == pytest.approx({0: -1, 3: 1, 4: 1, 5: 1}, abs=1e-4)
+    assert found == rounded({0: -1, 3: 1, 4: 1, 5: 1})
 
 
 def test_by_episode_every_episode_weighs_alike() -> None:
     """4 turns in 2 episodes of 1 and 3: a turn weighs 4 / (2 x 1) and 4 / (2 x 3)."""
     found, _ = advantages_of([[1.0], [4.0, -2.0, 1.0]], scale_by_std=False, aggregation="episode")
-    assert found == pytest.approx({0: -2, 3: 2 / 3, 4: 2 / 3, 5: 2 / 3}, abs=1e-4)
+    assert found == rounded({0: -2, 3: 2 / 3, 4: 2 / 3, 5: 2 / 3})
 
 
 returns = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=3)
@@ -118,9 +119,10 @@ def test_advantages_of_the_aggregations(groups: list[list[list[float]]], scale: 
         mean = sum(totals) / 3
         deviation = math.sqrt(sum((total - mean) ** 2 for total in totals) / 2)
         expected = (totals[row % 3] - mean) / (deviation if scale else 1.0)
-        assert values == pytest.approx([expected] * len(values), abs=1e-4)
+        assert values == rounded([expected] * len(values))
     of_episodes = sum(sum(values) / len(values) for values in means.values()) / len(means)
-    assert sum(by_episode.values()) / len(by_episode) == pytest.approx(of_episodes, abs=1e-4)
+    size = max(abs(value) for value in by_episode.values())
+    assert sum(by_episode.values()) / len(by_episode) == rounded(of_episodes, of=size)
 
 
 def test_groups_that_teach_nothing_are_left_out() -> None:

@@ -86,7 +86,8 @@ def test_a_trainer_takes_a_server_by_its_address(
     with torch.no_grad():
         scored = actor.scorer(first).log_probs
     sampled = [value for record in first for turn in record.turns for value in turn.log_probs]
-    assert (scored - torch.tensor(sampled)).abs().max() < 1e-4
+    # Two engines in float32: some hundred roundings of numbers as great as the greatest.
+    assert (scored - torch.tensor(sampled)).abs().max() < 2e-5 * scored.abs().max()
 
 
 def test_an_evaluation_says_what_the_model_itself_would(checkpoint: Path, url: str, tmp_path: Path) -> None:
