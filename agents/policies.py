@@ -35,6 +35,7 @@ from .vlm.config import ChatConfig
 from .vlm.evaluation import greedy
 from .vlm.policy import load_trained, make_actor
 from .vlm.records import Record, fingerprint
+from .vlm.responder import with_model
 
 _COMPACT: dict[str, type[RunConfig]] = {"train_ppo": train_ppo.Config, "train_grpo": train_grpo.Config}
 
@@ -77,7 +78,10 @@ class LoadedPolicy:
         tasks = tasks or self.trained["config"]["eval_tasks"]
         if isinstance(config, RunConfig):
             return make_env(config, tasks)
-        return TextActions(VideoQAEnv(tasks, config.rules, video_root=config.root))
+        recipe, act = config.rules, self._act
+        if isinstance(act, Speaking):  # looks may be described by its own weights
+            recipe = with_model(recipe, act.actor.model)
+        return TextActions(VideoQAEnv(tasks, recipe, video_root=config.root))
 
 
 def load_policy(

@@ -28,6 +28,7 @@ from ..vlm.config import EVALUATED_AT_ONCE, ChatConfig
 from ..vlm.env import ChatEnv
 from ..vlm.evaluation import greedy
 from ..vlm.policy import make_actor, make_model
+from ..vlm.responder import with_model
 from ..vlm.rollouts import play_tasks
 from .questions import AsAsked
 
@@ -204,7 +205,8 @@ class CheckpointPlayer:
         if not tasks:
             return
         config, model = self._config, self._actor.model
-        inner = VideoQAEnv(list(tasks), self._recipe, open_videos=max(8, config.at_once))
+        recipe = with_model(self._recipe, model)
+        inner = VideoQAEnv(list(tasks), recipe, open_videos=max(8, config.at_once))
         env = ChatEnv(
             inner,
             model.tokenizer,

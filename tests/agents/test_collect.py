@@ -51,7 +51,8 @@ def discrete_env() -> EnvBase:
 
 def test_registered_ids_are_found() -> None:
     """The ids that all tests here run over are the registered ones."""
-    assert {"videogym/VideoMTR-v0", "videogym/LongVT-v0", "videogym/VideoQA-v0"} <= set(IDS)
+    ours = ("VideoMTR", "LongVT", "VideoZoomer", "ParaVT", "EVA", "Find", "VideoQA")
+    assert {f"videogym/{name}-v0" for name in ours} <= set(IDS)
 
 
 @pytest.mark.parametrize("env_id", IDS)

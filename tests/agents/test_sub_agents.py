@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_chat import ANSWER, TASKS, crop, load, plain_logits
+from small_chat import ANSWER, TASKS, crop, load, make_actor, plain_logits
 
+from agents.policies import ActingConfig, LoadedPolicy, Speaking
 from agents.train_grpo_mllm import Config
 from agents.vlm.env import ChatEnv
 from agents.vlm.records import Record
@@ -90,6 +91,15 @@ def test_the_policy_is_asked_again_with_the_frames_it_retrieved(checkpoints: dic
         assert record.ending == "answered"
         assert isinstance(env.env.state.turns[-1].again, str) == look
         assert (record.turns[-1].terms["complete"] is not None) == look
+
+
+def test_a_trained_policy_describes_its_looks_when_it_is_played(checkpoints: dict[str, Path]) -> None:
+    config = ActingConfig.of(recipe=TOLD)
+    acting = Speaking(config, make_actor(load(checkpoints["qwen2_5_vl"])))
+    env = LoadedPolicy(acting, config, {"config": {"eval_tasks": TASKS}}).make_env()
+    env.reset(seed=0)
+    env.step(crop(5, 9))
+    assert env.unwrapped.state.turns[-1].results[0].reply  # type: ignore[attr-defined]
 
 
 def test_it_follows_the_weights_and_needs_some(checkpoints: dict[str, Path], tmp_path: Path) -> None:

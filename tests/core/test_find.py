@@ -270,6 +270,16 @@ def test_what_a_caller_claims_was_found_is_not_believed():
     assert result.clip.times_s == (80.0,)
 
 
+def test_a_find_earns_and_costs_nothing_beside_its_turn():
+    env = VideoQAEnv(TASKS, FIND)
+    env.reset(seed=0)
+    for k in (1, 16):
+        _, reward, *_ = env.step(Find(env.state.task.question, k))
+        assert reward == 0.0 and env.state.turns[-1].clips
+    _, reward, *_ = env.step(Answer(env.state.task.answer))
+    assert reward == 1.0
+
+
 # --- in all that shows and stores episodes --------------------------------------------------------
 
 
