@@ -32,7 +32,9 @@ LAYERS = (
     ("observations", "rewards", "recipes", "datasets", "judging"),
     ("env",),
     ("wrappers", "grouping", "evaluate", "rendering", "traces", "tool_episode"),
-    ("testing", "isolation", "doctor", "results", "report", "play", "data", "mcp_server", "lmms_eval"),
+    ("serving",),
+    ("testing", "isolation", "doctor", "results", "report", "play", "data"),
+    ("mcp_server", "openenv", "lmms_eval"),
     ("comparison",),
     ("cli", "__main__"),
 )

@@ -121,6 +121,10 @@ class ToolEpisode:
         self.rewards = []
         return self.question()
 
+    def close(self) -> None:
+        """Close the environment, which stores an episode that was left, where it stores them."""
+        self._env.close()
+
     def question(self) -> ToolReply:
         """The question with the first frames; asking again costs nothing.
 

@@ -28,7 +28,7 @@ def test_a_documented_block_runs_and_shows_something(block, tmp_path, request):
         env={**os.environ, "OMP_NUM_THREADS": "1", "MINARI_DATASETS_PATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() or any((tmp_path / "videos").iterdir())
@@ -44,5 +44,5 @@ def torchcodec():
 
 
 def test_every_project_of_the_page_has_a_test():
-    named = {"stable_baselines3", "minari", "mcp", "moviepy", "torchcodec"}
+    named = {"stable_baselines3", "minari", "mcp", "moviepy", "torchcodec", "openenv"}
     assert named <= {package for param in BLOCKS for package in param.id.split(",")}

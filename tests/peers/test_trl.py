@@ -7,13 +7,13 @@ replaced, and everything else (templates, reading of calls, tools, images, loss,
 # ruff: noqa: D103
 
 import importlib.util
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripted_trl import Script, processor_of, say
 
 from videogym import VideoQAEnv, get_recipe
 
@@ -52,48 +52,6 @@ def checkpoint(example, tmp_path_factory):
         "Refused.",
     ]
     return build_tiny_qwen(tmp_path_factory.mktemp("tiny"), words * 4, vocab_size=600)
-
-
-def processor_of(folder):
-    """The checkpoint's processor without its part for videos, which would need torchvision."""
-    from transformers import AutoTokenizer, Qwen2_5_VLProcessor, Qwen2VLImageProcessorPil
-
-    class ImagesOnly(Qwen2_5_VLProcessor):
-        def check_argument_for_proper_class(self, argument_name, argument):
-            if argument_name != "video_processor":
-                super().check_argument_for_proper_class(argument_name, argument)
-
-    images = Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=28 * 28 * 64)
-    return ImagesOnly(images, AutoTokenizer.from_pretrained(folder), None)
-
-
-def say(name, **arguments):
-    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
-
-
-class Script:
-    """Stands for ``generate``: each rollout says its texts, one a turn, and stops when it calls nothing.
-
-    Attributes:
-        images: how many images the model was shown in each call.
-    """
-
-    def __init__(self, tokenizer, rollouts):
-        self.tokenizer, self.left, self.images = tokenizer, [list(texts) for texts in rollouts], []
-        self.active = list(range(len(rollouts)))
-
-    def __call__(self, input_ids, image_grid_thw=None, **_):
-        """What generation returns: the prompts and what follows them."""
-        import torch
-
-        assert len(input_ids) == len(self.active), "other rollouts go on than those that called a tool"
-        self.images.append(0 if image_grid_thw is None else len(image_grid_thw))
-        texts = [self.left[row].pop(0) for row in self.active]
-        self.active = [row for row, text in zip(self.active, texts, strict=True) if "<tool_call>" in text]
-        ids = [self.tokenizer.encode(f"{text}<|im_end|>", add_special_tokens=False) for text in texts]
-        longest = max(map(len, ids))
-        padded = [row + [self.tokenizer.pad_token_id] * (longest - len(row)) for row in ids]
-        return torch.cat([input_ids, torch.tensor(padded)], dim=1)
 
 
 def train_once(example, checkpoint, folder, rollouts):

@@ -1,0 +1,30 @@
+"""Episodes over OpenEnv: served to many clients at once, and a client for them.
+
+``python -m videogym.openenv --tasks tasks.jsonl`` serves; `VideoEnv` is the client, and `VideoAction`,
+`VideoObservation` and `VideoState` are what goes over the wire. Server, client, messages and sessions are
+those of the package ``openenv``.
+"""
+
+try:
+    import openenv.core as _core  # noqa: F401
+except ImportError as error:
+    raise ImportError("this needs OpenEnv: pip install 'videogym[openenv]'") from error
+
+from videogym.openenv.client import VideoEnv
+from videogym.openenv.models import ImagePart, TextPart, VideoAction, VideoObservation, VideoState
+from videogym.openenv.server import VideoEnvironment, make_app
+from videogym.serving import Limits, Sessions, SharedEnvs
+
+__all__ = [
+    "ImagePart",
+    "Limits",
+    "Sessions",
+    "SharedEnvs",
+    "TextPart",
+    "VideoAction",
+    "VideoEnv",
+    "VideoEnvironment",
+    "VideoObservation",
+    "VideoState",
+    "make_app",
+]
