@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import re
 import sys
 import tempfile
 import time
@@ -25,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
+from gpu_plan import SHAPES, numbers, plan, plan_of_commands, plan_of_sizes
 from scripted import ScriptedActor, ScriptedEnv, learn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from agents.engines.base import Sampling
 from agents.engines.transformers_engine import TransformersEngine
@@ -42,39 +41,6 @@ from agents.vlm.tiny import corpus
 from videogym import VideoQAEnv, get_recipe
 
 TASKS = "procedural:brief_event?level=0&duration_s=512&size=640x360&count=16"
-ROPE = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
-VISION = {
-    "depth": 32,
-    "hidden_size": 1280,
-    "intermediate_size": 3420,
-    "num_heads": 16,
-    "window_size": 112,
-    "fullatt_block_indexes": [7, 15, 23, 31],
-}
-SHAPES: dict[str, dict[str, Any]] = {  # the published config.json of each
-    "3b": {
-        "text": {
-            "vocab_size": 151_936,
-            "hidden_size": 2048,
-            "intermediate_size": 11_008,
-            "num_hidden_layers": 36,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 2,
-        },
-        "tied": True,
-    },
-    "7b": {
-        "text": {
-            "vocab_size": 152_064,
-            "hidden_size": 3584,
-            "intermediate_size": 18_944,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 28,
-            "num_key_value_heads": 4,
-        },
-        "tied": False,
-    },
-}
 CROP = (
     '<think>look</think><tool_call>{{"name": "crop_video", "arguments": '
     '{{"start_time": {}, "end_time": {}}}}}</tool_call>'
@@ -118,17 +84,6 @@ LOADS = {
 }
 
 
-def numbers(shape: str, **tokens: int) -> Qwen2_5_VLConfig:
-    """The configuration of a shape."""
-    text = {**SHAPES[shape]["text"], "rope_parameters": ROPE, "max_position_embeddings": 128_000}
-    return Qwen2_5_VLConfig(
-        text_config=text,
-        vision_config={**VISION, "out_hidden_size": text["hidden_size"]},
-        tie_word_embeddings=SHAPES[shape]["tied"],
-        **tokens,
-    )
-
-
 def build(shape: str, config: Config, env: VideoQAEnv) -> QwenVL:
     """A model of a shape with random weights, and a tokenizer that knows the recipe's words."""
     if shape == "tiny":
@@ -146,96 +101,6 @@ def build(shape: str, config: Config, env: VideoQAEnv) -> QwenVL:
     finally:
         torch.set_default_dtype(before)
     return apply_adapters(config, model)
-
-
-def activations(shape: str, lora_rank: int = 64, tokens: int = 64) -> int:
-    """Bytes a token that the backward pass of one decoder layer wants, counted as a layer stores them.
-
-    In bfloat16 on a CPU, with adapters; attention by a kernel that does not store its weights.
-    """
-    small = numbers(shape)
-    small.text_config.num_hidden_layers = 1
-    small.text_config.layer_types = small.text_config.layer_types[:1]
-    small.text_config.vocab_size = 8
-    with torch.device("meta"):
-        whole = Qwen2_5_VLForConditionalGeneration(small).model.language_model
-    layer = whole.layers[0].to(torch.bfloat16).to_empty(device="cpu")
-    for weight in layer.parameters():
-        torch.nn.init.zeros_(weight)
-    layer.requires_grad_(False)
-    adapters = LoraConfig(
-        r=lora_rank, lora_alpha=2 * lora_rank, target_modules=r".*\.(q|k|v|o|gate|up|down)_proj"
-    )
-    inject_adapter_in_model(adapters, layer)
-    mine = {weight.untyped_storage().data_ptr() for weight in layer.parameters()}
-    stored: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in mine:
-            stored[storage.data_ptr()] = storage
-        return tensor
-
-    text = small.text_config
-    hidden = torch.zeros(1, tokens, text.hidden_size, dtype=torch.bfloat16, requires_grad=True)
-    turn = torch.ones(1, tokens, text.hidden_size // text.num_attention_heads, dtype=torch.bfloat16)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        layer(hidden, attention_mask=None, position_embeddings=(turn, turn))
-    return sum(storage.nbytes() for storage in stored.values()) // tokens
-
-
-def plan(shape: str, lora_rank: int = 64) -> str:
-    """Memory that follows from the shape alone, in words; nothing of it is measured on a GPU."""
-    config = numbers(shape)
-    with torch.device("meta"):
-        model = Qwen2_5_VLForConditionalGeneration(config)
-    weights = sum(p.numel() for p in model.parameters())
-    linear = r"language_model.*\.(q|k|v|o|gate|up|down)_proj$"
-    adapters = sum(
-        lora_rank * (module.in_features + module.out_features)
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and re.search(linear, name)
-    )
-    text = config.text_config
-    width = text.hidden_size // text.num_attention_heads
-    kept = 2 * text.num_hidden_layers * text.num_key_value_heads * width * 2  # keys and values, bfloat16
-    inside, layers = activations(shape, lora_rank), text.num_hidden_layers
-    # A layer keeps its input, in bfloat16, and is run again behind it.
-    checkpointed = (2 * text.hidden_size * layers + inside) * 32_768
-    # Weights, gradients and both moments of AdamW are float32 where they are trained.
-    return (
-        f"{shape}: {weights / 1e9:.2f}e9 weights, {2 * weights / 1e9:.1f} GB in bfloat16; "
-        f"all of them trained {16 * weights / 1e9:.0f} GB; LoRA of rank {lora_rank}: "
-        f"{adapters / 1e6:.0f}e6, {16 * adapters / 1e9:.1f} GB; keys and values {kept / 1e3:.0f} kB a "
-        f"token, {32_768 * kept / 1e9:.1f} GB for a skim of 32,768, {16 * 2_048 * kept / 1e9:.1f} GB for "
-        f"16 responses of 2,048; activations {inside / 1e3:.0f} kB a token and layer, "
-        f"{inside * layers * 32_768 / 1e9:.0f} GB for that skim, {checkpointed / 1e9:.0f} GB with "
-        f"--gradient-checkpointing; {plan_of_ranks(model, adapters)}"
-    )
-
-
-def plan_of_ranks(model: torch.nn.Module, adapters: int, ranks: int = 8) -> str:
-    """What a rank holds besides activations, keys and values; see `agents.training.sharding`."""
-
-    def count(*modules: torch.nn.Module) -> int:
-        return sum(weight.numel() for module in modules for weight in module.parameters())
-
-    layers, vision = model.model.language_model.layers, count(model.model.visual)
-    whole = count(model)
-    together = whole - count(*layers, *model.model.visual.blocks)  # embeddings, norms, head
-    # All trained: float32 shards of weights, gradients and both moments.
-    all_trained = 16 * whole / ranks
-    # Gathered in bfloat16: what stays together, a layer and the next; and a gradient of what is together,
-    # in bfloat16 and, to be summed, in float32.
-    gathered = 2 * (together + 2 * count(layers[0])) + 6 * together
-    # Adapters: a frozen vision tower is whole everywhere; nothing of what is together has a gradient.
-    frozen = 2 * (whole - vision) / ranks + 2 * vision
-    return (
-        f"a rank of {ranks}: all trained {all_trained / 1e9:.1f} GB of shards and {gathered / 1e9:.1f} GB "
-        f"gathered at most in an update; with adapters {(frozen + 16 * adapters / ranks) / 1e9:.1f} GB and "
-        f"{2 * (together - (vision - count(*model.model.visual.blocks)) + 2 * count(layers[0])) / 1e9:.1f} "
-        f"GB; {2 * whole / 1e9:.1f} GB gathered while sampling"
-    )
 
 
 def matrix_rate(device: str, dtype: torch.dtype) -> float:
@@ -355,6 +220,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.plan:
         print("\n".join(plan(shape) for shape in SHAPES))
+        print("\n".join(plan_of_sizes()))
+        for told in plan_of_commands():
+            print(told, flush=True)
         return
     if arguments.device == "cuda" and not torch.cuda.is_available():
         sys.exit("no GPU here: this measures one; --device cpu --shapes tiny shows that it runs")
