@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Small tensors only: a second torch thread costs more than it brings, and starves the decoder.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo demo-seeds demo-mllm lift test test-slow test-ray test-vllm test-lmms-eval test-browser test-peers test-openenv check bench bench-mllm bench-rollouts bench-gpu bench-report fuzz study prove-resume prove-ray prove-families prove-planted prove-exploits prove-traces prove-kills prove-sharding docs site pictures test-wheel setup clean
+.PHONY: demo demo-seeds demo-mllm lift test test-slow test-ray test-vllm test-lmms-eval test-browser test-peers test-openenv check bench bench-mllm bench-rollouts bench-gpu bench-report fuzz study prove-resume prove-ray prove-families prove-planted prove-pipeline prove-exploits prove-traces prove-kills prove-sharding docs site pictures test-wheel setup clean
 
 setup: $(STAMP)
 
@@ -124,6 +124,10 @@ prove-families: $(STAMP)
 # Two thousand tasks of every family planted into real footage: what is seen, pixels, times and cost.
 prove-planted: $(STAMP)
 	$(BIN)/python tests/benchmarks/prove_planted.py
+
+# Questions and traces of three videos through a scripted model, killed at twenty moments.
+prove-pipeline: $(STAMP)
+	$(BIN)/python tests/benchmarks/prove_pipeline.py
 
 # Two thousand episodes of policies that would be paid for nothing.
 prove-exploits: $(STAMP)

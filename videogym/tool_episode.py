@@ -160,7 +160,7 @@ class ToolEpisode:
             else:
                 yield from (next(frames) for _ in parts)
 
-    def call(self, name: str, arguments: dict[str, Any]) -> ToolReply:
+    def call(self, name: str, arguments: dict[str, Any], thought: str = "") -> ToolReply:
         """Play one turn.
 
         Whatever is asked for, there is a reply: a tool that does not exist, arguments of the wrong type
@@ -169,12 +169,16 @@ class ToolEpisode:
         Args:
             name: of a tool.
             arguments: as JSON gave them.
+            thought: stands before the call in the episode's text.
+
+        Raises:
+            ValueError: the grammar would read tags in the thought.
         """
         if self.state.terminated:
             return ToolReply(
                 (f"The episode is over ({self.state.ending}); nothing is played any more.",), "over"
             )
-        _, reward, _, _, self.info = self._env.step(self._move(name, arguments))
+        _, reward, _, _, self.info = self._env.step(self._move(name, arguments, thought))
         self.rewards.append(float(reward))
         frames = () if self.state.terminated else self._newest()
         state, refusal = self.state, self.state.turns[-1].error
@@ -193,15 +197,21 @@ class ToolEpisode:
             self.rewards[-1] = float(reward)
             return ()
 
-    def _move(self, name: str, arguments: dict[str, Any]) -> Move:
+    def _move(self, name: str, arguments: dict[str, Any], thought: str) -> Move:
+        move = self._thought_move(name, arguments, thought)
+        if thought and move.actions != self._thought_move(name, arguments, "").actions:
+            raise ValueError(f"leave tags out of the thought: {thought!r:.100}")
+        return move
+
+    def _thought_move(self, name: str, arguments: dict[str, Any], thought: str) -> Move:
         call = write_call(name, arguments)
         if name != ANSWER_TOOL or not self._answers_by_tag:
-            # Grammars that ask for a thought get an empty one: it was thought elsewhere.
-            return self._grammar.parse(f"<think></think>{call}", self.state)
+            # Grammars that ask for a thought get an empty one where it was thought elsewhere.
+            return self._grammar.parse(f"<think>{thought}</think>{call}", self.state)
         if set(arguments) != {"text"} or not isinstance(arguments["text"], str):
             return Move((Invalid("type", "answer takes text, a string, and nothing else."),), call, False)
         try:
-            words = self._grammar.write(Answer(arguments["text"]), self.state)
+            words = self._grammar.write(Answer(arguments["text"]), self.state, thought)
         except ValueError:
             reason = "This answer cannot be written down: leave tags out of it."
             return Move((Invalid("format", reason),), call, False)

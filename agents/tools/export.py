@@ -1,4 +1,4 @@
-"""Records as the chat data of other trainers: TRL, LLaMA-Factory and ms-swift.
+"""Records and traces as the chat data of other trainers: TRL, LLaMA-Factory and ms-swift.
 
 Frames are written as PNG at the size at which the policy saw them, one file a distinct frame, and named in
 the order of their places in the text. Tool calls stay text of the assistant and tool replies text of the
@@ -6,7 +6,7 @@ user, as in LongVT's published data, so that nothing depends on how a trainer re
 ms-swift are told of every message whether it is to be learned: an assistant's demonstrated mistake is not.
 
 Run ``python -m agents.tools.export runs/grpo/records --checkpoint runs/grpo/model --format trl --out
-data``.
+data``, or with a file of traces, as ``videogym data export --format traces`` writes it, and no checkpoint.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -25,10 +25,16 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from videogym import FrameStore
+from videogym import FrameStore, State
+from videogym.geometry import intersection_s
+from videogym.grammars import FramePart, Part
+from videogym.sizes import clip_size
+from videogym.state import Clip, Turn
+from videogym.traces import Trace, TraceFiles, looks_of
+from videogym.traces.replay import recipe_of, state_of
 
 from ..models.qwen_vl import token_ids
-from ..models.visuals import FrameReader, Visual, resolve
+from ..models.visuals import WHOLE_FRAME, FrameReader, Visual, resolve
 from ..training.staging import sweep, whole_file
 from ..vlm.records import Record, fingerprint, read_records
 
@@ -101,6 +107,49 @@ def _text(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
     return str(text)
 
 
+def trace_conversation(trace: Trace) -> list[ChatMessage]:
+    """The messages of a trace in the words of its recipe; a look that missed all evidence is no example.
+
+    Raises:
+        ValueError: the recipe is none of the named ones, or has a pool.
+    """
+    recipe = recipe_of(trace)
+    state = state_of(trace, recipe)
+    hits = iter([_is_example(trace, paid.turn) for paid in trace.turns])
+    return [
+        ChatMessage(
+            "user" if message.role == "tool" else message.role,
+            tuple(_merged(_visual(part, state) for part in message.parts)),
+            message.role == "assistant" and next(hits),
+        )
+        for message in recipe.language.messages(state)
+    ]
+
+
+def _is_example(trace: Trace, turn: Turn) -> bool:
+    looks = looks_of(turn, trace.video.duration_s)
+    evidence = trace.task.evidence
+    missed = bool(looks) and bool(evidence) and not intersection_s(looks, evidence or ())
+    return turn.error is None and not missed
+
+
+def _visual(part: Part, state: State) -> str | Visual:
+    if not isinstance(part, FramePart):
+        return part.text
+    region = part.region.as_tuple() if part.region else WHOLE_FRAME
+    size = clip_size(Clip((part.time_s,), part.region, part.scale), state.video, state.rules)
+    return Visual(state.task.video, (part.time_s,), region, size)
+
+
+def _merged(parts: Iterable[str | Visual]) -> Iterator[str | Visual]:
+    """The parts with neighbouring texts as one."""
+    for is_frame, some in groupby(parts, key=lambda part: isinstance(part, Visual)):
+        if is_frame:
+            yield from some
+        else:
+            yield "".join(map(str, some))
+
+
 class FrameFiles:
     """Writes frames as they are asked for, each once."""
 
@@ -120,15 +169,13 @@ class FrameFiles:
         return f"{self._folder.name}/{path.name}"
 
 
-def row(
-    record: Record, tokenizer: PreTrainedTokenizerBase, files: FrameFiles, form: Format
-) -> dict[str, Any]:
+def row(name: str, messages: Sequence[ChatMessage], files: FrameFiles, form: Format) -> dict[str, Any]:
     """One row of a data set.
 
     Raises:
-        ValueError: a text holds the mark of an image, which a trainer would take for one.
+        ValueError: a text holds the mark of an image, which a trainer would take for one, or LLaMA-Factory
+            would imitate a mistake.
     """
-    messages = conversation(record, tokenizer)
     images = [files.path(part) for said in messages for part in said.parts if isinstance(part, Visual)]
     if form == "trl":
         rows = [
@@ -146,14 +193,14 @@ def row(
     texts: list[dict[str, Any]] = []
     for said in messages:
         if any(IMAGE in part for part in said.parts if isinstance(part, str)):
-            raise ValueError(f"{_name(record)}: a text holds {IMAGE!r}")
+            raise ValueError(f"{name}: a text holds {IMAGE!r}")
         text = "".join(IMAGE if isinstance(part, Visual) else part for part in said.parts)
         texts.append({"role": said.role, "content": text})
     if form == "llama_factory" and any(
         said.role == "assistant" and not said.trainable for said in messages
     ):
         raise ValueError(
-            f"{_name(record)} holds a mistake that is not to be learned, which "
+            f"{name} holds a mistake that is not to be learned, which "
             "LLaMA-Factory cannot be told; leave such demonstrations out, or export for trl or ms_swift"
         )
     if form == "ms_swift":
@@ -170,17 +217,45 @@ def export(
     out: Path,
     form: Format,
 ) -> int:
+    """Write records; returns the rows. Episodes that were cut from outside are left out."""
+    whole = (record for record in records if not record.abort_reason)
+    talks = ((_name(record), conversation(record, tokenizer)) for record in whole)
+    return write_conversations(talks, store, out, form)
+
+
+def export_traces(traces: Iterable[Trace], store: FrameReader, out: Path, form: Format) -> tuple[int, int]:
+    """Write traces that ended with the right answer; returns the rows, and how many others were right.
+
+    LLaMA-Factory cannot be told that a wrong look is no example: traces with one are left out for it.
+    """
+    talks, left = [], 0
+    for trace in traces:
+        if not trace.correct or trace.cut:
+            continue
+        said = trace_conversation(trace)
+        if form == "llama_factory" and any(one.role == "assistant" and not one.trainable for one in said):
+            left += 1
+            continue
+        talks.append((f"the episode of task {trace.task.task_id!r}", said))
+    return write_conversations(talks, store, out, form), left
+
+
+def write_conversations(
+    talks: Iterable[tuple[str, Sequence[ChatMessage]]], store: FrameReader, out: Path, form: Format
+) -> int:
     """Write ``data.jsonl`` and its frames, and for LLaMA-Factory ``dataset_info.json``; returns the rows.
 
-    Episodes that were cut from outside are left out.
+    Args:
+        talks: what each is called in an error, and its messages.
+        store: where frames come from.
+        out: folder.
+        form: whose format.
     """
     files = FrameFiles(out / "frames", store)
     count = 0
     with whole_file(out / "data.jsonl") as file:
-        for record in records:
-            if record.abort_reason:
-                continue
-            line = json.dumps(row(record, tokenizer, files, form), ensure_ascii=False) + "\n"
+        for name, messages in talks:
+            line = json.dumps(row(name, messages, files, form), ensure_ascii=False) + "\n"
             file.write(line.encode())
             count += 1
     if form == "llama_factory":
@@ -206,17 +281,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("records", type=Path, help="file or folder of records")
-    parser.add_argument("--checkpoint", required=True, help="checkpoint whose tokenizer made the records")
+    parser.add_argument("records", type=Path, help="file or folder of records, or a file of traces")
+    parser.add_argument("--checkpoint", help="checkpoint whose tokenizer made the records (traces: none)")
     parser.add_argument("--format", choices=get_args(Format), required=True, help="whose chat format")
     parser.add_argument("--out", type=Path, required=True, help="folder for data and frames")
     parser.add_argument("--video-root", help="folder below which the videos lie (default: none)")
     arguments = parser.parse_args()
-    tokenizer = AutoTokenizer.from_pretrained(arguments.checkpoint, trust_remote_code=False)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    records = tqdm(read_records(arguments.records, tokenizer=fingerprint(tokenizer)), "episodes")
-    store = FrameStore(video_root=arguments.video_root)
-    count = export(records, tokenizer, store, arguments.out, arguments.format)
+    store, form = FrameStore(video_root=arguments.video_root), arguments.format
+    if arguments.checkpoint is None:
+        traces = tqdm(TraceFiles(arguments.records), "episodes")
+        count, left = export_traces(traces, store, arguments.out, form)
+        if left:
+            sys.stdout.write(f"{left} with a look that missed are left out\n")
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(arguments.checkpoint, trust_remote_code=False)
+        records = tqdm(read_records(arguments.records, tokenizer=fingerprint(tokenizer)), "episodes")
+        count = export(records, tokenizer, store, arguments.out, form)
     sys.stdout.write(f"{count} episodes are in {arguments.out}\n")
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from videogym.cli import command
 
-STEPS = {f"data {step}" for step in ("scenes", "caption", "questions", "prompt")}
+_STEPS = ("scenes", "caption", "questions", "filter", "traces", "export", "prompt")
+STEPS = {f"data {step}" for step in _STEPS}
 
 
 def parsers(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, argparse.ArgumentParser]]:

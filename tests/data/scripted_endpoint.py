@@ -10,24 +10,29 @@ import base64
 import hashlib
 import io
 import json
+import random
 import re
+import signal
+import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from videogym.cli import main
 from videogym.video.synthetic import encode, open_synthetic
-from videogym.video.synthetic.script import Event, Scene
+from videogym.video.synthetic.script import EVENT_COLOURS, Event, Scene
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "judging"))
-from chat_server import Act, ChatServer, says, sends, serving
+from chat_server import Act, ChatServer, sends, serving
 
 FORM = "fps=2&size=160x90&event_s=4"
 ADDRESSES = {
@@ -39,7 +44,19 @@ REFUSAL = "I'm sorry, but I can't help with that."
 HORSE = "How many legs does a horse have?"
 WRONG = "Which colour is the thing that is seen in front of the {} wall?"
 LATE = "What happens after the video, in front of the {} wall?"
+FIRST = "Which colour is the background at the beginning?"
 TIMED = "What is seen at 100 seconds in front of the {} wall?"
+
+
+# What goes wrong in episodes, by video and background; in all others the first look is wrong and is mended.
+TEACHERS = {
+    ("film-1.mp4", "magenta"): "leak",
+    ("film-1.mp4", "pink"): "spoken",
+    ("film-2.mp4", "pink"): "wrong_answer",
+    ("film-2.mp4", "magenta"): "no_look",
+    ("film-3.mp4", "pink"): "iou",
+    ("film-3.mp4", "brown"): "refused_call",
+}
 
 
 @dataclass(frozen=True)
@@ -107,6 +124,18 @@ class ScriptedModel(ChatServer):
             return json.dumps({"caption": self.caption(request)})
         if prompt.startswith("A video lasts"):
             return self.questions(prompt)
+        if prompt.startswith("Answer this question about a video that you cannot see"):
+            return json.dumps({"answer": "four" if HORSE in quoted_in(prompt) else "unknown"})
+        if prompt.startswith("Answer this question about a video from the frames"):
+            return json.dumps({"answer": self.skimmed(request)})
+        if prompt.startswith("Somebody claims"):
+            return json.dumps(self.verified(request))
+        if prompt.startswith("You show others"):
+            return self.taught(request)
+        if prompt.startswith("You compare an answer"):
+            _, reference, answer = quoted_in(prompt)
+            same = any(colour in reference and colour in answer for colour in EVENT_COLOURS)
+            return f"They {'say' if same else 'do not say'} the same.\nJudgement: {int(same)}"
         raise AssertionError(f"an unknown prompt: {prompt[:80]!r}")
 
     def caption(self, request: Mapping[str, Any]) -> str:
@@ -119,6 +148,59 @@ class ScriptedModel(ChatServer):
                 thing, (first_s, last_s) = f"{fact.event.colour} {fact.event.shape}", fact.span_s
                 told.append(f"A {thing} from {first_s} to {last_s} on {fact.scene.colour}.")
         return " ".join(told)
+
+    def skimmed(self, request: Mapping[str, Any]) -> str:
+        """What few frames of a whole video tell."""
+        (question,) = quoted_in(words(request))
+        if question == FIRST:
+            return open_synthetic(ADDRESSES[video_of(request)]).script.scenes[0].colour
+        fact = fact_of(video_of(request), question)
+        return fact.event.colour if fact is not None and is_seen(fact, request) else "unknown"
+
+    def verified(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """How right an answer is."""
+        question, answer = quoted_in(words(request))
+        fact = fact_of(video_of(request), question)
+        right = fact is not None and is_seen(fact, request) and fact.event.colour in answer
+        return {"score": 0.95 if right else 0.2, "why": "as it is seen"}
+
+    def taught(self, request: Mapping[str, Any]) -> str:
+        """The next turn of an episode: some teachers look wrong first, and some never do it right."""
+        messages = request["messages"]
+        said = [message for message in messages if message["role"] == "assistant"]
+        texts = [
+            part["text"] for message in messages for part in content(message) if part["type"] == "text"
+        ]
+        question = next(line for text in texts for line in text.splitlines() if line.startswith("Which"))
+        path = next(text for text in texts if "The path of this video is: " in text).split(": ")[-1]
+        name = video_of({"messages": messages[:1]})
+        fact = fact_of(name, question)
+        assert fact is not None and path == name
+        (start_s, end_s), fault = fact.span_s, TEACHERS.get((name, fact.scene.colour), "")
+        note = next((text for text in texts if text.startswith("A note to you alone")), None)
+        told = re.findall(r"\d+\.\d+", note or "")
+        if fault == "no_look" or len(said) == (2 if fault in ("", "mended", "leak", "spoken") else 1):
+            return self.answered(fact, "purple" if fault == "wrong_answer" else fact.event.colour)
+        look, thought = (start_s - 0.5, end_s + 0.5), f"The {fact.scene.colour} scene must be here."
+        if not said and fault in ("", "mended", "leak", "spoken"):
+            look, thought = ((start_s + 200) % 500, (start_s + 200) % 500 + 20), "Perhaps in this part."
+        elif fault == "leak":
+            thought = f"It must be after {told[0]} s."
+        elif fault == "spoken":
+            thought = "The note says that it is here."
+        elif fault == "iou":
+            look = (max(0.0, start_s - 90), end_s + 90)
+        if fault == "refused_call":
+            look = (end_s, start_s)
+        if said and fault in ("", "mended", "leak", "spoken"):
+            assert note is not None and float(told[0]) <= start_s and end_s <= float(told[1])
+        arguments = {"video_path": path, "start_time": look[0], "end_time": look[1]}
+        return json.dumps({"thought": thought, "tool": "crop_video", "arguments": arguments})
+
+    def answered(self, fact: Fact, colour: str) -> str:
+        """The turn that ends an episode."""
+        thought = f"A {fact.event.shape} is there, so I can answer."
+        return json.dumps({"thought": thought, "tool": "answer", "arguments": {"text": colour}})
 
     def questions(self, prompt: str) -> str:
         """Right ones, and some that are wrong on purpose."""
@@ -141,6 +223,16 @@ class ScriptedModel(ChatServer):
         return f"Here they are:\n```json\n{json.dumps({'questions': found})}\n```"
 
 
+def quoted_in(prompt: str) -> list[str]:
+    """The JSON strings of a prompt, each at the end of a line."""
+    return [json.loads(found) for found in re.findall(r'(?m)(?:^|: )("(?:[^"\\]|\\.)*")$', prompt)]
+
+
+def fact_of(name: str, question: str) -> Fact | None:
+    """The event that a question is about, told by the wall or the background in it."""
+    return next((fact for fact in facts(name) if re.search(rf"\b{fact.scene.colour}\b", question)), None)
+
+
 def entry(fact: Fact) -> dict[str, Any]:
     """The question of an event, its span a little off, as a model's are."""
     start_s, end_s = fact.span_s
@@ -150,6 +242,11 @@ def entry(fact: Fact) -> dict[str, Any]:
         "start_s": start_s + 0.1,
         "end_s": end_s - 0.05,
     }
+
+
+def is_seen(fact: Fact, request: Mapping[str, Any]) -> bool:
+    """Whether a frame of a request shows the event."""
+    return any(fact.span_s[0] <= time_s < fact.span_s[1] for time_s, _ in shown(request))
 
 
 def faults(name: str, right: Mapping[str, Any]) -> list[Any]:
@@ -162,6 +259,7 @@ def faults(name: str, right: Mapping[str, Any]) -> list[Any]:
         {"question": HORSE, "answer": "four", **span},
         {**right, "question": right["question"].upper()},
         {"question": TIMED.format(wall), "answer": right["answer"], **span},
+        {"question": FIRST, "answer": open_synthetic(ADDRESSES[name]).script.scenes[0].colour, **span},
         {"question": "And what of this one?", **span},
         "no question at all",
     ]
@@ -218,4 +316,72 @@ def scripted_model() -> Iterator[ScriptedModel]:
         yield model
 
 
-__all__ = ["ADDRESSES", "ScriptedModel", "facts", "make_videos", "says", "scripted_model"]
+STEPS = ("scenes", "caption", "questions", "filter", "traces")
+
+
+def command(step: str, work: Path, footage: Path, url: str, jobs: int = 2) -> list[str]:
+    """The arguments of a step."""
+    line = ["data", step, "--work", str(work), "--jobs", str(jobs)]
+    if step == "scenes":
+        return [*line, str(footage), "--cuts", "none", "--max-scene-s", "60"]
+    line += {"caption": ["--frames", "6"], "questions": ["--scenes", "8"]}.get(step, [])
+    return [*line, "--endpoint", url, "--model", "scripted", "--deadline-s", "60"]
+
+
+def run_all(work: Path, footage: Path, url: str, jobs: int = 2) -> int:
+    """Run all steps; returns the highest exit status."""
+    return max(main(command(step, work, footage, url, jobs)) for step in STEPS)
+
+
+def rows(work: Path, name: str) -> list[dict[str, Any]]:
+    """The lines of a step."""
+    return [json.loads(line) for line in (work / f"{name}.jsonl").read_text().splitlines()]
+
+
+# --- killed at any moment ------------------------------------------------------------------------
+
+FILES = ("scenes", "captions", "questions", "filter", "traces")
+RUN = "import json, sys; from videogym.cli import main; sys.exit(max(map(main, json.loads(sys.argv[1]))))"
+
+
+def killed_until_done(
+    footage: Path,
+    work: Path,
+    model: ScriptedModel,
+    moments: int,
+    rng: random.Random,
+    most: int,
+    jobs: int = 2,
+) -> int:
+    """Run all steps, killing the process at so many random moments; returns the kills that came in time."""
+    lines = json.dumps([command(step, work, footage, model.url, jobs) for step in STEPS])
+    for kills in count():
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, lines], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        before, until = len(model.requests), time.monotonic() + 60.0
+        if kills < moments:
+            # After some requests of this process, and a moment that may be in the middle of a write.
+            wanted = before + rng.randint(0, most)
+            while process.poll() is None and time.monotonic() < until and len(model.requests) < wanted:
+                time.sleep(0.001)
+            time.sleep(rng.choice((0.0, rng.uniform(0.0, 0.02), rng.uniform(0.0, 0.5))))
+            process.send_signal(signal.SIGKILL)
+        _, told = process.communicate(timeout=300)
+        if process.returncode == 0:
+            return kills
+        assert process.returncode == -signal.SIGKILL, told.decode()
+    raise AssertionError
+
+
+def same_end(work: Path, finished: Path, model: ScriptedModel, kills: int, jobs: int = 2) -> None:
+    """All files are those of a run that nothing disturbed, and no reply was paid for twice."""
+    for name in FILES:
+        assert (work / f"{name}.jsonl").read_bytes() == (finished / f"{name}.jsonl").read_bytes(), name
+    ours, theirs = (
+        sorted((folder / "replies.jsonl").read_text().splitlines()) for folder in (work, finished)
+    )
+    assert ours == theirs
+    # A call whose reply nobody had yet is made again: as many as were under way at a kill.
+    assert len(model.requests) - len(model.seen) <= kills * jobs
+    assert not model.faults

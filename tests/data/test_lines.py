@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videogym.data import DataError, Work
+from videogym.data import DataError, WorkFolder
 from videogym.data.lines import Lines
 
 ROWS = [{"key": "a", "text": "é\ud800\u2028\n"}, {"key": "b", "value": 1.5}, {"key": "c"}]
@@ -69,7 +69,7 @@ def test_a_pipe_is_no_file(tmp_path: Path) -> None:
 
 def test_a_second_pipeline_in_a_folder_is_refused_until_the_first_has_gone(tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom videogym.data import Work\nwith Work(sys.argv[1]):\n"
+        "import sys\nfrom videogym.data import WorkFolder\nwith WorkFolder(sys.argv[1]):\n"
         "    print('in', flush=True)\n    sys.stdin.read()"
     )
     first = subprocess.Popen(
@@ -78,6 +78,6 @@ def test_a_second_pipeline_in_a_folder_is_refused_until_the_first_has_gone(tmp_p
     with first:
         assert first.stdout is not None and first.stdout.readline() == b"in\n"
         with pytest.raises(DataError, match="another pipeline is at work in this folder"):
-            Work(tmp_path)
+            WorkFolder(tmp_path)
         first.kill()
-    Work(tmp_path).close()
+    WorkFolder(tmp_path).close()

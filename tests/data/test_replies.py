@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from videogym.data import Asker
 from videogym.data.asking import object_in, text_in, text_part, user
 from videogym.data.lines import Lines
-from videogym.data.prompts import PLACES, StepPrompt, step_prompt
+from videogym.data.prompts import PROMPT_PLACES, StepPrompt, step_prompt
 from videogym.data.work import Dropped
 from videogym.judging import NoReply, Reply
 
@@ -118,7 +118,7 @@ def test_a_field_that_is_no_text_is_malformed(value: object) -> None:
 
 
 def test_prompts_of_ours_have_their_places_and_so_must_those_of_a_file(tmp_path: Path) -> None:
-    assert {name: step_prompt(name).name for name in PLACES} == {name: name for name in PLACES}
+    assert [step_prompt(name).name for name in PROMPT_PLACES] == list(PROMPT_PLACES)
     path = tmp_path / "caption.txt"
     path.write_text("From $start_s to $end_s, for $$5: ")
     assert step_prompt("caption", path).fill(start_s=1.0, end_s=2.345) == "From 1.00 to 2.35, for $5: "

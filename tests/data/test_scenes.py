@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from videogym.data import SceneOptions, Work, find_scenes, scenes_of
+from videogym.data import SceneOptions, WorkFolder, find_scenes, scenes_of
 from videogym.data.scenes import _divided, _joined
 from videogym.testing.coded_clips import write_clip
 from videogym.video import open_video
@@ -89,7 +89,7 @@ def test_without_the_detector_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "scenedetect", None)
     with (
-        Work(tmp_path / "work") as work,
+        WorkFolder(tmp_path / "work") as work,
         pytest.raises(ImportError, match=r"pip install 'videogym\[data\]'"),
     ):
         find_scenes(work, [], tmp_path)
@@ -108,7 +108,7 @@ def test_broken_files_are_listed_with_the_reason_and_the_others_are_used(
     (videos / "empty.mp4").touch()
     write_clip(videos / "single.mp4", 1)
     names = sorted(os.listdir(videos))
-    with Work(tmp_path / "work") as work:
+    with WorkFolder(tmp_path / "work") as work:
         summary = find_scenes(work, names, videos, EVENLY)
         rows = {row["video"]: row for row in work.current("scenes")}
     assert (summary.kept, summary.dropped["duplicate"], summary.dropped.total()) == (1, 1, 5)
@@ -122,13 +122,13 @@ def test_another_run_makes_nothing_anew_until_a_file_has_changed(footage: Path, 
     shutil.copytree(footage, videos)
     names = sorted(os.listdir(videos))
     for made in (3, 0):
-        with Work(tmp_path / "work") as work:
+        with WorkFolder(tmp_path / "work") as work:
             assert find_scenes(work, names, videos, EVENLY, jobs=2).made == made
     shutil.copy(videos / "film-2.mp4", videos / "film-1.mp4")  # another film under an old name
-    with Work(tmp_path / "work") as work:
+    with WorkFolder(tmp_path / "work") as work:
         summary = find_scenes(work, names, videos, EVENLY)
         assert (summary.made, summary.kept, summary.dropped["duplicate"]) == (2, 2, 1)
-    with Work(tmp_path / "work") as work:
+    with WorkFolder(tmp_path / "work") as work:
         summary = find_scenes(work, names, videos, SceneOptions(cuts="none", max_scene_s=60.0))
         assert (summary.made, summary.kept) == (3, 2)
         assert {len(row["scenes"]) for row in work.kept("scenes")} == {10}

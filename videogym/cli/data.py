@@ -13,16 +13,23 @@ from videogym.cli.places import find_places
 from videogym.cli.terminal import printable, progress_bar
 from videogym.data import (
     Asker,
+    ExportFormat,
+    FilterOptions,
     SceneOptions,
     StepPrompt,
     Summary,
-    Work,
-    ask_questions,
+    TraceOptions,
+    WorkFolder,
     caption_scenes,
+    export,
+    filter_questions,
     find_scenes,
+    make_questions,
+    play_traces,
     step_prompt,
 )
-from videogym.data.prompts import PLACES
+from videogym.data.filtering import SkimAnswers
+from videogym.data.prompts import PROMPT_PLACES
 from videogym.data.scenes import CutDetector
 from videogym.judging import ChatEndpoint
 from videogym.video.addresses import is_address
@@ -32,8 +39,12 @@ _EPILOG = """\
   videogym data scenes videos/ --work work/
   videogym data caption --work work/ --endpoint http://127.0.0.1:8000/v1 --model NAME
   videogym data questions --work work/ --endpoint http://127.0.0.1:8000/v1 --model NAME
+  videogym data filter --work work/ --endpoint http://127.0.0.1:8000/v1 --model NAME
+  videogym data traces --work work/ --endpoint http://127.0.0.1:8000/v1 --model NAME
+  videogym data export --work work/ --format tasks --out tasks.jsonl
+  videogym data export --work work/ --format longvt-sft --out sft.parquet
 
-A step that is killed goes on where it stopped when it is run again, and no reply is paid twice. What is
+A step that is killed goes on where it stopped when it is run again, and no reply is paid for twice. What is
 dropped stays in the file of its step with the reason.
 
 Exit status: 0 done, 1 something is left for another run, 2 the command was not understood or the
@@ -54,6 +65,9 @@ def add_data(commands: Any) -> None:
     _add_scenes(steps)
     _add_caption(steps)
     _add_questions(steps)
+    _add_filter(steps)
+    _add_traces(steps)
+    _add_export(steps)
     _add_prompt(steps)
 
 
@@ -93,7 +107,7 @@ def _add_scenes(steps: Any) -> None:
     )
 
 
-def _scenes(arguments: argparse.Namespace, work: Work) -> Summary:
+def _scenes(arguments: argparse.Namespace, work: WorkFolder) -> Summary:
     root = arguments.videos
     if not os.path.isdir(root):
         raise ValueError(f"a folder of videos is needed, got {root!r}")
@@ -119,7 +133,7 @@ def _add_caption(steps: Any) -> None:
     )
 
 
-def _caption(arguments: argparse.Namespace, work: Work) -> Summary:
+def _caption(arguments: argparse.Namespace, work: WorkFolder) -> Summary:
     if not arguments.fps > 0 or arguments.frames < 1:
         raise ValueError(
             f"--fps must be above 0 and --frames at least 1, got {arguments.fps} and {arguments.frames}"
@@ -150,7 +164,7 @@ def _add_questions(steps: Any) -> None:
     )
 
 
-def _questions(arguments: argparse.Namespace, work: Work) -> Summary:
+def _questions(arguments: argparse.Namespace, work: WorkFolder) -> Summary:
     if arguments.scenes < 1 or arguments.count < 1:
         raise ValueError(
             f"--scenes and --count must be at least 1, got {arguments.scenes} and {arguments.count}"
@@ -158,7 +172,7 @@ def _questions(arguments: argparse.Namespace, work: Work) -> Summary:
     return _asked(
         work,
         arguments,
-        lambda asker: ask_questions(
+        lambda asker: make_questions(
             work,
             asker,
             _prompts(arguments).get("questions"),
@@ -170,11 +184,101 @@ def _questions(arguments: argparse.Namespace, work: Work) -> Summary:
     )
 
 
+def _add_filter(steps: Any) -> None:
+    about = FilterOptions()
+    parser = _add_step(steps, "filter", "decide which questions are fit to train on", _filter)
+    _add_endpoint(parser, "blind", "skim", "verify", "judge")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=about.threshold,
+        help="least score, from 0 to 1, of a model that sees the evidence (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--skim",
+        choices=get_args(SkimAnswers),
+        default=about.skim,
+        help="questions that the first frames of an episode answer: drop them, mark them as skim_suffices, "
+        "or keep them without asking (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--recipe", default=about.recipe, metavar="NAME", help="whose first frames (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-share",
+        type=float,
+        default=about.max_share,
+        help="longest evidence, as a share of its video (default: %(default)g)",
+    )
+
+
+def _filter(arguments: argparse.Namespace, work: WorkFolder) -> Summary:
+    options = FilterOptions(arguments.threshold, arguments.skim, arguments.recipe, arguments.max_share)
+    bar, prompts = progress_bar("questions"), _prompts(arguments)
+    return _asked(
+        work,
+        arguments,
+        lambda asker: filter_questions(work, asker, options, prompts, jobs=arguments.jobs, progress=bar),
+    )
+
+
+def _add_traces(steps: Any) -> None:
+    about = TraceOptions()
+    parser = _add_step(steps, "traces", "have a teacher play the questions in the environment", _traces)
+    _add_endpoint(parser, "teach", "hint", "judge")
+    parser.add_argument(
+        "--recipe", default=about.recipe, metavar="NAME", help="of the episodes (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--min-iou",
+        type=float,
+        default=about.min_iou,
+        help="least IoU of the last look with the evidence (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--no-hint", action="store_true", help="tell the teacher nothing after a look that missed"
+    )
+
+
+def _traces(arguments: argparse.Namespace, work: WorkFolder) -> Summary:
+    options = TraceOptions(arguments.recipe, arguments.min_iou, not arguments.no_hint)
+    bar, prompts = progress_bar("episodes"), _prompts(arguments)
+    return _asked(
+        work,
+        arguments,
+        lambda asker: play_traces(work, asker, options, prompts, jobs=arguments.jobs, progress=bar),
+    )
+
+
+def _add_export(steps: Any) -> None:
+    parser = steps.add_parser(
+        "export", help="write what was kept for trainers", description="Write what was kept for trainers."
+    )
+    parser.add_argument("--work", required=True, metavar="DIR", help="folder of work")
+    parser.add_argument(
+        "--format",
+        required=True,
+        choices=get_args(ExportFormat),
+        help="tasks: a task file; longvt-rl, longvt-sft: LongVT's rows; traces: episodes",
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="made or replaced; parquet where it is called .parquet"
+    )
+    parser.set_defaults(run=_export)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    with WorkFolder(arguments.work) as work:
+        count = export(work, arguments.format, arguments.out)
+    print(f"{count} are in {printable(arguments.out)}")
+    return 0
+
+
 def _add_prompt(steps: Any) -> None:
     parser = steps.add_parser(
         "prompt", help="print a prompt of ours, to be changed", description="Print a prompt of ours."
     )
-    parser.add_argument("name", choices=list(PLACES), help="which one")
+    parser.add_argument("name", choices=list(PROMPT_PLACES), help="which one")
     parser.set_defaults(run=_prompt)
 
 
@@ -187,7 +291,7 @@ def _prompt(arguments: argparse.Namespace) -> int:
 
 
 def _add_step(
-    steps: Any, name: str, about: str, run: Callable[[argparse.Namespace, Work], Summary]
+    steps: Any, name: str, about: str, run: Callable[[argparse.Namespace, WorkFolder], Summary]
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = steps.add_parser(
         name, help=about, description=f"{about.capitalize()}."
@@ -246,7 +350,7 @@ def _prompts(arguments: argparse.Namespace) -> dict[str, StepPrompt]:
     return prompts
 
 
-def _asked(work: Work, arguments: argparse.Namespace, run: Callable[[Asker], Summary]) -> Summary:
+def _asked(work: WorkFolder, arguments: argparse.Namespace, run: Callable[[Asker], Summary]) -> Summary:
     if arguments.max_tokens < 1:
         raise ValueError(f"--max-tokens must be at least 1, got {arguments.max_tokens}")
     endpoint = ChatEndpoint(
@@ -260,8 +364,8 @@ def _asked(work: Work, arguments: argparse.Namespace, run: Callable[[Asker], Sum
         raise
 
 
-def _run(arguments: argparse.Namespace, run: Callable[[argparse.Namespace, Work], Summary]) -> int:
-    with Work(arguments.work) as work:
+def _run(arguments: argparse.Namespace, run: Callable[[argparse.Namespace, WorkFolder], Summary]) -> int:
+    with WorkFolder(arguments.work) as work:
         summary = run(arguments, work)
     for line in _some(summary.reasons):
         print(f"dropped: {printable(line)}")

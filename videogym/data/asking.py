@@ -13,12 +13,13 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 from PIL import Image
 
 from videogym.data.lines import Lines
-from videogym.data.work import Cost, Dropped, hashed
+from videogym.data.work import CallCost, Dropped, hashed
+from videogym.datasets.caption_questions import Endpoint
 from videogym.datasets.rows import parse_json
 from videogym.judging import Reply
 from videogym.video import FrameBatch
@@ -32,22 +33,14 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 
-Part = dict[str, Any]  # of a message's content
-
-
-class Endpoint(Protocol):
-    """Who is asked; `videogym.judging.ChatEndpoint` is one."""
-
-    def ask(self, request: Mapping[str, Any]) -> Reply:
-        """The reply to the body of a chat completion."""
-        ...
+ContentPart = dict[str, Any]  # of a message's content
 
 
 class Asker:
     """Asks an endpoint what no stored reply says. Threads may share one.
 
     Args:
-        endpoint: who is asked.
+        endpoint: who is asked; `videogym.judging.ChatEndpoint` is one.
         model: how it knows its model.
         replies: where replies are stored and looked up.
         max_tokens: of a reply.
@@ -57,7 +50,7 @@ class Asker:
     """
 
     def __init__(self, endpoint: Endpoint, model: str, replies: Lines, max_tokens: int = 2048) -> None:
-        self.model, self.cost = model, Cost()
+        self.model, self.cost = model, CallCost()
         self._endpoint, self._replies, self._max_tokens = endpoint, replies, max_tokens
         self._known = {row["key"]: _reply(row) for row in replies.rows}
         self._lock = threading.Lock()
@@ -114,12 +107,12 @@ def _light(value: Any) -> Any:
     return value
 
 
-def text_part(text: str) -> Part:
+def text_part(text: str) -> ContentPart:
     """A text, as part of a message."""
     return {"type": "text", "text": text}
 
 
-def image_part(pixels: Any) -> Part:
+def image_part(pixels: Any) -> ContentPart:
     """A frame (H, W, 3) uint8, as part of a message."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=_QUALITY)
@@ -127,7 +120,7 @@ def image_part(pixels: Any) -> Part:
     return {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}}
 
 
-def frame_parts(batch: FrameBatch, times_s: Sequence[float]) -> list[Part]:
+def timed_images(batch: FrameBatch, times_s: Sequence[float]) -> list[ContentPart]:
     """Frames in order, each after its time."""
     return [
         part
@@ -136,7 +129,7 @@ def frame_parts(batch: FrameBatch, times_s: Sequence[float]) -> list[Part]:
     ]
 
 
-def user(*parts: Part) -> dict[str, Any]:
+def user(*parts: ContentPart) -> dict[str, Any]:
     """A message of the user."""
     return {"role": "user", "content": list(parts)}
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from videogym.data.asking import Asker, Part, frame_parts, object_in, text_in, text_part, user
+from videogym.data.asking import Asker, ContentPart, object_in, text_in, text_part, timed_images, user
 from videogym.data.prompts import StepPrompt, step_prompt
 from videogym.data.scenes import open_unchanged, size_within
-from videogym.data.work import Dropped, Item, Made, Progress, Summary, Work, run_step
+from videogym.data.work import Dropped, Item, Made, Progress, Summary, WorkFolder, run_step
 from videogym.video import FrameStore, Video
 from videogym.video.times import ordinals_at
 
@@ -20,7 +20,7 @@ _BOX = (448, 448)  # pixels that a frame fits into
 
 
 def caption_scenes(
-    work: Work,
+    work: WorkFolder,
     asker: Asker,
     prompt: StepPrompt | None = None,
     *,
@@ -73,13 +73,13 @@ def caption_scenes(
 
 def segment_frames(
     store: FrameStore, video: Video, source: str, start_s: float, end_s: float, fps: float, max_frames: int
-) -> list[Part]:
+) -> list[ContentPart]:
     """Frames of ``[start_s, end_s)``, evenly spread, each after its time; at least one."""
     count = max(1, min(max_frames, math.ceil((end_s - start_s) * fps)))
     middles = start_s + (end_s - start_s) * (np.arange(count) + 0.5) / count
     times_s = _distinct(video.pts_s, middles, start_s)
     size = size_within(video, _BOX)
-    return frame_parts(store.frames(source, times_s, size=size), times_s)
+    return timed_images(store.frames(source, times_s, size=size), times_s)
 
 
 def _distinct(pts_s: NDArray[np.float64], times_s: NDArray[np.float64], start_s: float) -> list[float]:

@@ -15,12 +15,18 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from videogym.judging.language_model import quoted
+from videogym.judging.language_model import RUBRIC, quoted
 
 # What stands in each prompt; all of it must.
-PLACES: Mapping[str, frozenset[str]] = {
+PROMPT_PLACES: Mapping[str, frozenset[str]] = {
     "caption": frozenset({"start_s", "end_s"}),
     "questions": frozenset({"segments", "count", "duration_s"}),
+    "blind": frozenset({"question"}),
+    "skim": frozenset({"question"}),
+    "verify": frozenset({"question", "answer"}),
+    "judge": frozenset({"question", "reference", "answer"}),
+    "teach": frozenset({"tools"}),
+    "hint": frozenset({"start_s", "end_s"}),
 }
 
 
@@ -28,11 +34,11 @@ PLACES: Mapping[str, frozenset[str]] = {
 class StepPrompt:
     """One prompt."""
 
-    name: str  # of `PLACES`
+    name: str  # of `PROMPT_PLACES`
     text: str
 
     def __post_init__(self) -> None:
-        template, places = Template(self.text), PLACES[self.name]
+        template, places = Template(self.text), PROMPT_PLACES[self.name]
         if not template.is_valid() or set(template.get_identifiers()) != places:
             needed = ", ".join(f"${place}" for place in sorted(places))
             raise ValueError(
@@ -57,12 +63,13 @@ def step_prompt(name: str, path: str | os.PathLike[str] | None = None) -> StepPr
         ValueError: there is no such name, the file is not UTF-8, or a place is missing or unknown.
         OSError: the file cannot be read.
     """
-    if name not in PLACES:
-        raise ValueError(f"a prompt is one of {', '.join(PLACES)}, got {name!r}")
+    if name not in PROMPT_PLACES:
+        raise ValueError(f"a prompt is one of {', '.join(PROMPT_PLACES)}, got {name!r}")
+    if path is None and name == "judge":
+        return StepPrompt(name, RUBRIC)
     if path is None:
-        return StepPrompt(
-            name, files("videogym.data").joinpath("prompts", f"{name}.txt").read_text("utf-8")
-        )
+        ours = files("videogym.data").joinpath("prompts", f"{name}.txt")
+        return StepPrompt(name, ours.read_text("utf-8"))
     try:
         return StepPrompt(name, Path(path).read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:

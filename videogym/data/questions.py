@@ -11,15 +11,15 @@ from typing import Any
 
 from videogym.data.asking import Asker, object_in, shown, text_part, user
 from videogym.data.prompts import StepPrompt, step_prompt
-from videogym.data.work import DataError, Dropped, Item, Made, Progress, Summary, Work, run_step
+from videogym.data.work import DataError, Dropped, Item, Made, Progress, Summary, WorkFolder, run_step
 from videogym.judging.language_model import quoted
 
 _VERSION = 1
 SCENES = 15  # in one request
 
 
-def ask_questions(
-    work: Work,
+def make_questions(
+    work: WorkFolder,
     asker: Asker,
     prompt: StepPrompt | None = None,
     *,
@@ -75,7 +75,7 @@ def ask_questions(
     )
 
 
-def _items(work: Work, by: dict[str, Any], scenes: int) -> list[Item]:
+def _items(work: WorkFolder, by: dict[str, Any], scenes: int) -> list[Item]:
     captions = {row["place"]: row for row in work.current("captions")}
     items = []
     for video in work.kept("scenes"):

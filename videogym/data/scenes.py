@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from videogym.data.work import Dropped, Item, Later, Made, Progress, Summary, Work, run_step
+from videogym.data.work import Dropped, Item, Later, Made, Progress, Summary, WorkFolder, run_step
 from videogym.datasets import check_length
 from videogym.video import (
     DecodeTimeout,
@@ -63,7 +63,7 @@ class SceneOptions:
 
 
 def find_scenes(
-    work: Work,
+    work: WorkFolder,
     videos: Sequence[str],
     video_root: str | os.PathLike[str],
     options: SceneOptions = SceneOptions(),

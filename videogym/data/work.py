@@ -30,6 +30,7 @@ from typing import Any, BinaryIO, Self
 
 from videogym.data.lines import DataError, Lines
 from videogym.judging import NoReply
+from videogym.video import DecodeTimeout, UnfitVideo, VideoChanged, VideoError, VideoNotFound
 from videogym.writing import appearing
 
 STEPS = ("scenes", "captions", "questions", "filter", "traces")
@@ -72,7 +73,7 @@ class Item:
 
 
 @dataclass
-class Cost:
+class CallCost:
     """What endpoints were asked."""
 
     calls: int = 0
@@ -105,10 +106,10 @@ class Summary:
     dropped: Counter[str] = field(default_factory=Counter)  # by code
     reasons: list[str] = field(default_factory=list)  # of what was dropped in this run, one sentence each
     left: list[str] = field(default_factory=list)  # what has no line yet, and why: for another run
-    cost: Cost = field(default_factory=Cost)
+    cost: CallCost = field(default_factory=CallCost)
 
 
-class Work:
+class WorkFolder:
     """A folder that a pipeline works in; the files of others are refused, and so is a second pipeline.
 
     Args:
@@ -214,20 +215,21 @@ Made = Mapping[str, Any] | Dropped
 
 
 def run_step(
-    work: Work,
+    work: WorkFolder,
     step: str,
     items: Sequence[Item],
     make: Callable[[Any], Made],
     *,
     jobs: int = 1,
     progress: Progress | None = None,
-    cost: Cost | None = None,
+    cost: CallCost | None = None,
 ) -> Summary:
     """Make the lines of a step that are missing, in the order of the items.
 
-    What gets no reply, or raises `Later`, is left for another run. Lines are written in the order of their
-    items, whatever the order in which they are made, so that a run that was killed and begun again ends in
-    the same file.
+    What gets no reply, raises `Later` or is not decoded in time is left for another run; where a video
+    cannot be shown the line is dropped, as ``unreadable`` or ``unfit``. Lines are written in the order of
+    their items, whatever the order in which they are made, so that a run that was killed and begun again
+    ends in the same file.
 
     Args:
         work: where.
@@ -240,18 +242,19 @@ def run_step(
 
     Raises:
         EndpointError: the endpoint cannot be used; what was made before is kept.
+        VideoError: a video has changed or is gone.
         OSError: a line cannot be written.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
-    lines, summary = work.file(step), Summary(step, cost=cost or Cost())
+    lines, summary = work.file(step), Summary(step, cost=cost or CallCost())
     newest = work.newest(step)
     missing = [item for item in items if newest.get(item.place, {}).get("key") != item.key]
     with contextlib.closing(_in_order(missing, make, jobs)) as begun:
         for done, (item, future) in enumerate(begun, start=1):
             try:
-                made = future.result()
-            except (NoReply, Later) as failure:
+                made = _outcome(item, future)
+            except (NoReply, Later, DecodeTimeout) as failure:
                 summary.left.append(f"{item.place}: {failure}")
             else:
                 summary.made += 1
@@ -286,6 +289,22 @@ def _in_order(
             yield begun.popleft()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _outcome(item: Item, future: Future[Made]) -> Made:
+    """What was made; a video that cannot be shown there drops the line, and no other.
+
+    Raises:
+        VideoChanged: the video is another one now, which concerns all of its lines.
+        VideoNotFound: it is gone.
+    """
+    try:
+        return future.result()
+    except (VideoChanged, VideoNotFound, DecodeTimeout):
+        raise
+    except VideoError as error:
+        code = "unfit" if isinstance(error, UnfitVideo) else "unreadable"
+        return Dropped(code, f"{item.place}: {error}")
 
 
 def _line(item: Item, made: Made) -> dict[str, Any]:

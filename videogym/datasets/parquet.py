@@ -7,11 +7,13 @@ dates, are refused by the readers, which name the field and the value.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from videogym.datasets.tasks import TaskFileError
+from videogym.writing import appearing
 
 _BATCH = 1024  # rows decoded at a time
 # Rows turned into Python values at a time. So few are gone again before the garbage collector looks at
@@ -75,6 +77,18 @@ def _values(path: Path, batch: Any, before: int, fields: Sequence[str]) -> list[
             return _values(path, batch.select(asked), before, fields)
         place = f"rows {before + 1} to {before + batch.num_rows}"
         raise TaskFileError(path, place, f"a text is not UTF-8: {error.reason}") from error
+
+
+def write_parquet(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of plain values; the file appears when it is complete.
+
+    Raises:
+        OSError: the file cannot be written.
+        ImportError: pyarrow is not installed.
+    """
+    pyarrow, parquet = _pyarrow()
+    with appearing(path) as partial:
+        parquet.write_table(pyarrow.Table.from_pylist(list(rows)), partial)
 
 
 def _pyarrow() -> tuple[Any, Any]:

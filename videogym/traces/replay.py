@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from videogym.env import VideoQAEnv
 from videogym.grammars import get_grammar
+from videogym.recipes import Recipe, get_recipe
+from videogym.state import State
 from videogym.traces.trace import Trace, TurnTrace, trace_of
 
 _FAULT = "fault: "  # what the reason for cutting such an episode begins with
@@ -142,3 +144,27 @@ def _begin(record: StoredEpisode, env: VideoQAEnv) -> None:
 
 def _name(record: StoredEpisode) -> str:
     return f"episode {record.group}/{record.sample_index} of task {record.task_id!r}"
+
+
+def recipe_of(trace: Trace) -> Recipe:
+    """The named recipe that an episode was played under.
+
+    Raises:
+        ValueError: it is no named one, or another one than today's of that name.
+    """
+    recipe = get_recipe(trace.recipe.partition("@")[0])
+    if recipe.identity != trace.recipe:
+        raise ValueError(f"a trace of {trace.recipe} cannot be told as one of {recipe.identity}")
+    return recipe
+
+
+def state_of(trace: Trace, recipe: Recipe) -> State:
+    """The last state of an episode; it must have no pool of frames.
+
+    Raises:
+        ValueError: the recipe has a pool, which a trace does not tell.
+    """
+    if recipe.rules.pool_frames:
+        raise ValueError(f"traces of {recipe.name} do not tell its pool of frames")
+    turns = tuple(paid.turn for paid in trace.turns)
+    return State(trace.task, trace.video, recipe.rules, trace.recipe, (), trace.skim, turns, trace.ending)

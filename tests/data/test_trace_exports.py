@@ -1,0 +1,188 @@
+"""What is exported is read by others as it was made: tasks, LongVT's rows, traces, chats; and it trains."""
+
+# ruff: noqa: D103
+
+import json
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from videogym.cli import main
+from videogym.data import WorkFolder, kept_tasks, kept_traces
+from videogym.datasets import check_videos, load_tasks, read_longvt_traces
+from videogym.traces import read_traces
+from videogym.traces.replay import recipe_of
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "agents"))
+
+
+def exported(worked: Path, form: str, out: Path) -> Path:
+    assert main(["data", "export", "--work", str(worked), "--format", form, "--out", str(out)]) == 0
+    return out
+
+
+def test_a_task_file_holds_the_tasks_and_finds_their_videos(
+    worked: Path, footage: Path, tmp_path: Path
+) -> None:
+    tasks = load_tasks(str(exported(worked, "tasks", tmp_path / "tasks.jsonl")))
+    with WorkFolder(worked) as work:
+        assert list(tasks) == kept_tasks(work)
+    assert not check_videos(tasks, footage).problems
+
+
+@pytest.mark.parametrize("name", ["rl.parquet", "rl.jsonl"])
+def test_rows_for_reinforcement_learning_are_those_of_longvt(
+    worked: Path, tmp_path: Path, name: str
+) -> None:
+    out = exported(worked, "longvt-rl", tmp_path / name)
+    with WorkFolder(worked) as work:
+        ours = kept_tasks(work)
+    theirs = load_tasks(f"longvt-rl:{out}")
+    assert [(t.question, t.answer, t.evidence) for t in theirs] == [
+        (t.question, t.answer, t.evidence) for t in ours
+    ]
+    assert {Path(task.video).name for task in theirs} == {"film-1.mp4", "film-2.mp4", "film-3.mp4"}
+
+
+@pytest.mark.parametrize("name", ["sft.parquet", "sft.jsonl"])
+def test_rows_for_fine_tuning_say_what_the_teacher_said_and_show_what_it_saw(
+    worked: Path, tmp_path: Path, name: str
+) -> None:
+    out = exported(worked, "longvt-sft", tmp_path / name)
+    with WorkFolder(worked) as work:
+        traces = kept_traces(work)
+    read = read_longvt_traces(out)
+    assert [one.outputs for one in read] == [tuple(t.turn.text for t in trace.turns) for trace in traces]
+    assert [(one.task.question, one.task.answer) for one in read] == [
+        (trace.task.question, trace.answer) for trace in traces
+    ]
+    pictures = sorted((tmp_path / "sft_frames").glob("*.png"))
+    clips = [(trace.video.fingerprint, clip) for trace in traces for clip in trace.clips[1:]]
+    assert len(pictures) == len({(name, time) for name, clip in clips for time in clip.times_s})
+    sizes = set()
+    for picture in pictures:
+        with Image.open(picture) as image:
+            sizes.add(image.size)
+    assert sizes == {(168, 84)}  # of 160 x 90 pixels, in multiples of 28
+
+
+def test_parquet_has_the_published_columns(worked: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rl = parquet.read_table(exported(worked, "longvt-rl", tmp_path / "rl.parquet"))
+    assert {"data_source", "prompt", "videos", "reward_model", "extra_info"} <= set(rl.column_names)
+    row = rl.to_pylist()[0]
+    assert row["videos"][0]["video"].startswith("file:///") and row["reward_model"]["style"] == "model"
+    extra = {"question", "answer", "video_segment", "need_tools_kwargs", "tools_kwargs", "index", "split"}
+    assert set(row["extra_info"]) == extra and "<video>" in row["prompt"][0]["content"]
+    sft = parquet.read_table(exported(worked, "longvt-sft", tmp_path / "sft.parquet")).to_pylist()
+    roles = [message["role"] for message in sft[0]["messages"]]
+    assert roles == ["system", "user", "assistant", "user", "assistant", "user", "assistant"]
+    kinds = {part["type"] for message in sft[0]["messages"] for part in message["content"]}
+    assert kinds == {"text", "video_url", "image_url"}
+
+
+@pytest.mark.parametrize("form", ["longvt-rl", "longvt-sft"])
+def test_parquet_is_read_by_datasets(
+    worked: Path, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    out = exported(worked, form, tmp_path / "rows.parquet")
+    read = datasets.load_dataset(
+        "parquet", data_files=str(out), split="train", cache_dir=str(tmp_path / "hf")
+    )
+    assert len(read) == {"longvt-rl": 11, "longvt-sft": 5}[form]
+
+
+def test_traces_are_those_that_were_played(worked: Path, tmp_path: Path) -> None:
+    read = read_traces(exported(worked, "traces", tmp_path / "traces.jsonl"))
+    with WorkFolder(worked) as work:
+        assert list(read.episodes) == kept_traces(work) and read.torn == 0
+
+
+def test_a_video_that_has_changed_is_in_no_export(
+    worked: Path, footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work, videos = tmp_path / "work", tmp_path / "videos"
+    shutil.copytree(worked, work)
+    shutil.copytree(footage, videos)
+    (work / "video_root").write_text(str(videos))
+    with (videos / "film-2.mp4").open("ab") as file:
+        file.write(b"more")
+    for form in ("tasks", "longvt-rl", "traces", "longvt-sft"):
+        line = [
+            "data",
+            "export",
+            "--work",
+            str(work),
+            "--format",
+            form,
+            "--out",
+            str(tmp_path / "out.jsonl"),
+        ]
+        assert main(line) == 2
+        assert "film-2.mp4: changed since its scenes were found" in capsys.readouterr().err
+        assert not (tmp_path / "out.jsonl").exists()
+
+
+# --- training ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["trl", "llama_factory", "ms_swift"])
+def test_chats_of_traces_have_their_frames_and_no_wrong_look_to_imitate(
+    worked: Path, footage: Path, tmp_path: Path, form: str
+) -> None:
+    pytest.importorskip("transformers")
+    from agents.tools.export import export_traces
+    from videogym import FrameStore
+
+    traces = read_traces(exported(worked, "traces", tmp_path / "traces.jsonl")).episodes[:1]
+    store = FrameStore(video_root=str(footage))
+    count, left = export_traces(traces, store, tmp_path / "chats", form)  # type: ignore[arg-type]
+    if form == "llama_factory":
+        assert (count, left) == (0, 1)  # all hold a look that missed, which it cannot be told
+        return
+    assert (count, left) == (1, 0)
+    rows = [json.loads(line) for line in (tmp_path / "chats" / "data.jsonl").read_text().splitlines()]
+    key = {"trl": "train", "ms_swift": "loss"}[form]
+    for row, trace in zip(rows, traces, strict=True):
+        said = [message for message in row["messages"] if message["role"] == "assistant"]
+        assert [message[key] for message in said] == [False, True, True]
+        assert len(row["images"]) == trace.frames_shown
+    with Image.open(tmp_path / "chats" / rows[0]["images"][70]) as image:
+        seen = np.asarray(image)
+    clip = traces[0].turns[0].turn.clips[0]
+    rules = recipe_of(traces[0]).rules
+    assert rules.max_pixels >= seen.shape[0] * seen.shape[1] and len(clip.times_s) > 6
+    true = store.frames(traces[0].task.video, [clip.times_s[6]], size=seen.shape[1::-1]).pixels[0]
+    assert np.array_equal(seen, true)
+
+
+def test_traces_train_by_supervised_fine_tuning_as_it_is(
+    worked: Path, footage: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    """Two iterations of a tiny model on the conversations; their looks and answers all go through."""
+    from small_chat import load, make_actor  # type: ignore[import-not-found]
+
+    from agents.train_sft import Config, train
+    from agents.vlm.replay import replay
+    from agents.vlm.rollouts import make_chat_env
+
+    out = exported(worked, "longvt-sft", tmp_path / "sft.parquet")
+    source = f"longvt-sft:{out}"
+    config = Config.of(
+        recipe="LONGVT_TINY", tasks=source, script="traces", iterations=2, groups=1, eval_every=1000
+    )
+    actor = make_actor(load(checkpoints["qwen2_5_vl"]))
+    env, counts = make_chat_env(config, actor.model, source), Counter[str]()
+    examples = list(replay(env, read_longvt_traces(out), counts))
+    assert counts == {"kept": 5}
+    assert all(record.ending == "answered" and len(record.played) == 3 for record in examples)
+    before = [weight.detach().clone() for weight in actor.model.parameters()]
+    train(config, actor, tmp_path / "run")
+    after = list(actor.model.parameters())
+    assert any(not one.equal(other) for one, other in zip(before, after, strict=True))
