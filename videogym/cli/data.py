@@ -264,12 +264,17 @@ def _add_export(steps: Any) -> None:
     parser.add_argument(
         "--out", required=True, metavar="FILE", help="made or replaced; parquet where it is called .parquet"
     )
+    parser.add_argument(
+        "--accepted",
+        metavar="FILE",
+        help="only what was accepted in `videogym play --review FILE` (default: all that was kept)",
+    )
     parser.set_defaults(run=_export)
 
 
 def _export(arguments: argparse.Namespace) -> int:
     with WorkFolder(arguments.work) as work:
-        count = export(work, arguments.format, arguments.out)
+        count = export(work, arguments.format, arguments.out, arguments.accepted)
     print(f"{count} are in {printable(arguments.out)}")
     return 0
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from videogym.data.filtering import answer_of, question_of
 from videogym.data.scenes import open_unchanged
+from videogym.data.verdicts import Verdicts
 from videogym.data.work import WorkFolder
 from videogym.datasets.parquet import write_parquet
 from videogym.datasets.task_files import task_of_row, write_tasks
@@ -33,7 +34,12 @@ ExportFormat = Literal["tasks", "traces", "longvt-rl", "longvt-sft"]
 _PATH = "The Video path for this video is: "
 
 
-def export(work: WorkFolder, form: ExportFormat, out: str | os.PathLike[str]) -> int:
+def export(
+    work: WorkFolder,
+    form: ExportFormat,
+    out: str | os.PathLike[str],
+    accepted: str | os.PathLike[str] | None = None,
+) -> int:
     """Write what was kept; returns how many tasks or traces.
 
     Args:
@@ -41,6 +47,7 @@ def export(work: WorkFolder, form: ExportFormat, out: str | os.PathLike[str]) ->
         form: ``"tasks"`` a task file, ``"longvt-rl"`` LongVT's rows of questions, ``"traces"`` a file for
             `videogym.traces`, ``"longvt-sft"`` LongVT's rows of conversations.
         out: the file; it appears when it is whole.
+        accepted: file of verdicts (`videogym play --review`): only what a person accepted is written.
 
     Raises:
         ValueError: there is no such format, or traces are of another grammar than LongVT's.
@@ -50,18 +57,19 @@ def export(work: WorkFolder, form: ExportFormat, out: str | os.PathLike[str]) ->
     """
     if form not in get_args(ExportFormat):
         raise ValueError(f"a format is one of {', '.join(get_args(ExportFormat))}, got {form!r}")
+    verdicts = None if accepted is None else Verdicts(accepted)
     with FrameStore(video_root=work.video_root) as store:
         for row in work.kept("scenes"):
             open_unchanged(store, row)
         path = Path(out)
         if form in ("tasks", "longvt-rl"):
-            tasks = kept_tasks(work)
+            tasks = [task for task in kept_tasks(work) if _is_wanted(task, verdicts)]
             if form == "tasks":
                 write_tasks(path, tasks)
             else:
                 _write_rows(path, [rl_row(task, i, work.video_root) for i, task in enumerate(tasks)])
             return len(tasks)
-        traces = kept_traces(work)
+        traces = [trace for trace in kept_traces(work) if _is_wanted(trace.task, verdicts)]
         if form == "traces":
             with appearing(path) as partial, partial.open("wb") as file:
                 file.writelines(map(to_line, traces))
@@ -69,6 +77,10 @@ def export(work: WorkFolder, form: ExportFormat, out: str | os.PathLike[str]) ->
             frames = _Frames(path.with_name(f"{path.stem}_frames"), store)
             _write_rows(path, [sft_row(trace, work.video_root, frames.path) for trace in traces])
         return len(traces)
+
+
+def _is_wanted(task: Task, verdicts: Verdicts | None) -> bool:
+    return verdicts is None or verdicts.of(task) is True
 
 
 def kept_tasks(work: WorkFolder) -> list[Task]:

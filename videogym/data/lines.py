@@ -13,7 +13,7 @@ import stat
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from videogym.writing import naming
 
@@ -88,3 +88,25 @@ class Lines:
         if not isinstance(row, dict) or not isinstance(row.get("key"), str):
             raise DataError(f"{self.path}, line {number}: no line of a pipeline, it has no key")
         return row
+
+
+def hold(path: Path, refusal: str) -> BinaryIO:
+    """Keep others from doing the same until the file is closed, or the process ends.
+
+    Args:
+        path: a file that stands for what is held.
+        refusal: what who comes second is told.
+
+    Raises:
+        DataError: another process holds it.
+        OSError: the file cannot be made.
+    """
+    import fcntl  # POSIX only
+
+    file = path.open("a+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise DataError(refusal) from None
+    return file

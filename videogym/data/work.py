@@ -28,7 +28,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from videogym.data.lines import DataError, Lines
+from videogym.data.lines import DataError, Lines, hold
 from videogym.judging import NoReply
 from videogym.video import DecodeTimeout, UnfitVideo, VideoChanged, VideoError, VideoNotFound
 from videogym.writing import appearing
@@ -123,7 +123,9 @@ class WorkFolder:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._held: BinaryIO | None = _hold(self.folder / "lock")
+        self._held: BinaryIO | None = hold(
+            self.folder / "lock", f"{self.folder}: another pipeline is at work in this folder"
+        )
         self._files: dict[str, Lines] = {}
 
     @property
@@ -197,18 +199,6 @@ class WorkFolder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _hold(path: Path) -> BinaryIO:
-    import fcntl  # POSIX only
-
-    file = path.open("a+b")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise DataError(f"{path.parent}: another pipeline is at work in this folder") from None
-    return file
 
 
 Made = Mapping[str, Any] | Dropped

@@ -2,7 +2,7 @@
 // Everything without a pointer: letters choose options, arrows the segment and the frames, Enter does it.
 (() => {
   const $ = (id) => document.getElementById(id);
-  const { now, choose, mean, zoom, show } = window.playPage;
+  const { now, choose, mean, zoom, show, decide } = window.playPage;
   const STEP = 0.01; // of the part of the video that the timeline shows
   const FIRST = 0.05; // of it, the first segment
   const GROWTH = 1.25;
@@ -99,6 +99,10 @@
       return;
     }
     if (event.ctrlKey || event.metaKey || isText(event.target)) return;
+    if (view.review && /^[yn]$/i.test(event.key)) {
+      event.preventDefault();
+      return decide(event.key.toLowerCase() === "y");
+    }
     if (event.key.length === 1 && letter(event.key)) return event.preventDefault();
     if (view.over || event.target.matches("input[type=radio]")) return; // whose arrows go among the options
     const sideways = { ArrowLeft: -1, ArrowRight: 1 }[event.key];

@@ -477,6 +477,7 @@
   function outcome() {
     $("outcome").hidden = !view.over;
     if (!view.over) return $("outcome").replaceChildren();
+    if (view.review) return review();
     const told = view.outcome;
     const [verdict, kind] = { true: ["right", "right"], false: ["wrong", "wrong"], null: ["not judged", "open"] }[told.correct];
     const list = el("dl", "");
@@ -489,6 +490,33 @@
     const texts = el("details", "", "", el("summary", "", "the episode's text, as a model would have written it"));
     for (const text of told.texts) texts.append(el("pre", "", text === null ? "(no words for this action)" : text));
     $("outcome").replaceChildren(el("p", `verdict ${kind}`, verdict), list, payments(told), texts);
+  }
+
+  // Of a review: the truth, and what a person says of it.
+  function review() {
+    const [told, said] = [view.outcome, view.review];
+    const list = el("dl", "");
+    const fact = (name, value) => list.append(el("dt", "", name), el("dd", "", value));
+    const options = Object.fromEntries(view.options.map((option) => [option.letter, option.text]));
+    fact("answer", told.right in options ? `${told.right}. ${options[told.right]}` : told.right);
+    fact("evidence", told.annotated ? told.evidence.map(([start, end]) => range(start, end)).join("; ") || "none" : "not annotated");
+    fact("task", told.task_id);
+    fact("video", told.video);
+    const button = (text, key, accepted) => {
+      const one = el("button", "", `${text} (${key})`);
+      one.type = "button";
+      one.id = text;
+      one.addEventListener("click", () => decide(accepted));
+      return one;
+    };
+    const [words, kind] = { true: ["accepted", "right"], false: ["rejected", "wrong"], null: ["no verdict yet", "open"] }[said.verdict];
+    const counts = el("p", "hint", `${said.accepted} accepted, ${said.rejected} rejected, ${said.left} left`);
+    const buttons = el("p", "", "", button("accept", "y", true), " ", button("reject", "n", false));
+    $("outcome").replaceChildren(el("p", `verdict ${kind}`, words), list, buttons, counts);
+  }
+
+  function decide(accepted) {
+    play("verdict", { episode: view.episode, accepted });
   }
 
   function payments(told) {
@@ -534,6 +562,6 @@
   });
 
   // What `keys.js` does by keys.
-  window.playPage = { now: () => ({ view, part, chosen }), choose, mean, zoom, show };
+  window.playPage = { now: () => ({ view, part, chosen }), choose, mean, zoom, show, decide };
   play("episode");
 })();

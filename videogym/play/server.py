@@ -17,6 +17,7 @@ from importlib.resources import files
 from typing import Any
 
 from videogym.play.game import Game, Refused, Stale
+from videogym.play.review import Review
 from videogym.state import Action, Invalid, Rules, action_kinds
 from videogym.video import VideoError
 
@@ -141,11 +142,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _post(self, path: str) -> None:
         game = self.server.game
-        if path not in ("act", "next"):
+        if path not in ("act", "next") and not (path == "verdict" and isinstance(game, Review)):
             raise Problem(HTTPStatus.NOT_FOUND, "there is nothing here")
         body = self._body()
         episode = _whole(body, "episode")
-        if path == "next":
+        if path == "verdict":
+            accepted = body.get("accepted")
+            if not isinstance(accepted, bool):
+                raise Problem(HTTPStatus.BAD_REQUEST, "accepted must be true or false")
+            assert isinstance(game, Review)
+            game.decide(episode, accepted)
+        elif path == "next":
             game.next_episode(episode)
         else:
             game.act(episode, _whole(body, "turn"), _action(body, game.rules), _text(body, "thought"))
