@@ -23,8 +23,8 @@ from videogym.state import Clip, Describe, State
 from videogym.video.store import FrameStore
 from videogym.video.types import VideoError
 
-log = logging.getLogger(__name__)
-Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in [0, 1]
+_log = logging.getLogger(__name__)
+Corners = tuple[float, float, float, float]  # x0, y0, x1, y1 in [0, 1]
 MAX_REPLY_CHARS = 4096
 _FORMS = {
     "choice": "Answer with the letter of one option.",
@@ -40,7 +40,7 @@ class Sight:
 
     pixels: tuple[NDArray[np.uint8], ...]  # N of (H, W, 3) RGB, at the recipe's sizes
     times_s: tuple[float, ...]  # (N,) true presentation times, seconds
-    regions: tuple[Box | None, ...]  # (N,) of each frame; None: the whole frame
+    regions: tuple[Corners | None, ...]  # (N,) of each frame; None: the whole frame
     video: str  # address, for those who resolve references themselves
     request: str  # what is asked for, in words
 
@@ -125,7 +125,7 @@ def sight_of(clips: Sequence[Clip], store: FrameStore, state: State, request: st
         VideoError: a frame cannot be decoded.
     """
     pixels: list[NDArray[np.uint8]] = []
-    regions: list[Box | None] = []
+    regions: list[Corners | None] = []
     for clip in clips:
         box = clip.region.as_tuple() if clip.region else None
         size = clip_size(clip, state.video, state.rules)
@@ -185,5 +185,5 @@ class SecondAnswer:
         try:
             return described(self.responder, sight_of(clips, store, state, question))
         except (NoDescription, VideoError) as failure:
-            log.warning("task %s: nobody answered again: %s", task.task_id, failure)
+            _log.warning("task %s: nobody answered again: %s", task.task_id, failure)
             return None
