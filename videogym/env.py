@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from videogym.actions import begin, play, play_fault
 from videogym.actions.structured import action_space, as_move
-from videogym.datasets import check_evidence, check_length
+from videogym.datasets import check_evidence, check_length, check_same_video
 from videogym.datasets.loading import Root, Source, as_tasks
 from videogym.observations import (
     Observation,
@@ -263,6 +263,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         video = self.store.open(task.video)
         if self.recipe.search is not None:
             self.recipe.search.check(video)
+        check_same_video(task, video.meta)
         try:
             check_length(video.meta, self.recipe.rules.max_duration_s)
             check_evidence(task, video.meta.duration_s)

@@ -137,7 +137,7 @@ def test_a_question_that_cannot_be_used_is_dropped(changes: dict[str, Any], code
 def test_a_sound_question_becomes_a_task_and_a_choice_the_letter_of_its_option() -> None:
     task = read_question(GROUP, "p", SOUND, 0.5)
     assert isinstance(task, Task) and task.evidence == (Segment(20.0, 30.0),)
-    assert (task.video, task.answer, task.metadata) == ("b/a film.mp4", "Ann", {"fingerprint": "f"})
+    assert (task.video, task.answer, task.metadata) == ("b/a film.mp4", "Ann", {"video_fingerprint": "f"})
     assert task.task_id.startswith("a film-")
     choice = read_question(GROUP, "p", {**SOUND, "options": ["Bob", "Ann", "Eve"]}, 0.5)
     assert isinstance(choice, Task) and (choice.kind, choice.answer) == ("choice", "B")

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from videogym import VideoQAEnv
 from videogym.cli import main
 from videogym.data import WorkFolder, kept_tasks, kept_traces
 from videogym.datasets import check_videos, load_tasks, read_longvt_traces
 from videogym.traces import read_traces
 from videogym.traces.replay import recipe_of
+from videogym.video import VideoChanged
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "agents"))
 
@@ -127,6 +129,23 @@ def test_a_video_that_has_changed_is_in_no_export(
         assert main(line) == 2
         assert "film-2.mp4: changed since its scenes were found" in capsys.readouterr().err
         assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_task_of_a_video_that_has_changed_is_played_by_nobody(
+    worked: Path, footage: Path, tmp_path: Path
+) -> None:
+    """Another film lies under its name, as long and as wide."""
+    videos = tmp_path / "videos"
+    shutil.copytree(footage, videos)
+    shutil.copy(footage / "film-2.mp4", videos / "film-1.mp4")
+    tasks = load_tasks(str(exported(worked, "tasks", tmp_path / "tasks.jsonl")))
+    (first,) = [task for task in tasks if task.video == "film-1.mp4"][:1]
+    with VideoQAEnv(tasks, video_root=str(videos)) as env:
+        with pytest.raises(VideoChanged, match=r"film-1\.mp4: changed since task 'film-1-"):
+            env.reset(options={"task_id": first.task_id})
+    check = check_videos(tasks, videos)
+    assert {problem.video for problem in check.problems} == {"film-1.mp4"}
+    assert {task.video for task in check.tasks} == {"film-2.mp4", "film-3.mp4"}
 
 
 # --- training ----------------------------------------------------------------------------------

@@ -181,7 +181,7 @@ def _task(
         answer="A" if options else answer,
         evidence=(span,),
         source=SOURCE,
-        metadata={"fingerprint": row["fingerprint"]},
+        metadata={"video_fingerprint": row["fingerprint"]},
     )
     if not options:
         return task

@@ -39,7 +39,6 @@ from videogym.recipes import Recipe, get_recipe
 from videogym.state import Task
 from videogym.tool_episode import ToolEpisode, ToolReply
 from videogym.traces import Trace, TurnTrace, looks_of, to_line, trace_of
-from videogym.video import VideoChanged
 
 _VERSION = 1
 _NEAR_S = 0.05  # of a bound that was told, by which a number repeats it
@@ -123,11 +122,6 @@ class _Stage:
         """The trace of a question, or why it does not count."""
         env = VideoQAEnv([task], self._recipe, video_root=self._root)
         try:
-            if env.store.open(task.video).meta.fingerprint != task.metadata["fingerprint"]:
-                raise VideoChanged(
-                    f"{task.video}: changed since its scenes were found; put it back, or run "
-                    "`videogym data scenes` and the steps after it again"
-                )
             found = self._played(task, ToolEpisode(env))
         finally:
             env.close()

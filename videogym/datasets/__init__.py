@@ -32,6 +32,7 @@ from videogym.datasets.tasks import (
     Tasks,
     check_evidence,
     check_length,
+    check_same_video,
 )
 from videogym.datasets.video_mme import read_video_mme
 from videogym.datasets.video_mmmu import read_video_mmmu
@@ -56,6 +57,7 @@ __all__ = [
     "VideoProblem",
     "check_evidence",
     "check_length",
+    "check_same_video",
     "check_videos",
     "evidence_share",
     "find_overlap",

@@ -12,7 +12,7 @@ from typing import overload
 import numpy as np
 
 from videogym.state import Rules, Task
-from videogym.video import VideoMeta
+from videogym.video import VideoChanged, VideoMeta
 
 # Annotations are rounded, often to whole seconds, and so may end a little after the last frame.
 EVIDENCE_SLACK_S = 1.0
@@ -157,6 +157,26 @@ def check_evidence(task: Task, duration_s: float) -> None:
                 f"task {task.task_id!r}: evidence [{segment.start_s:g}, {segment.end_s:g}) s lies outside "
                 f"its video of {duration_s:g} s"
             )
+
+
+def check_same_video(task: Task, video: VideoMeta) -> None:
+    """Refuse a task that was made of another video than the one that is under its name now.
+
+    A task that names no ``video_fingerprint`` in its metadata passes.
+
+    Args:
+        task: any task.
+        video: facts about its video.
+
+    Raises:
+        VideoChanged: names the video.
+    """
+    made_of = task.metadata.get("video_fingerprint", video.fingerprint)
+    if made_of != video.fingerprint:
+        raise VideoChanged(
+            f"{task.video}: changed since task {task.task_id!r} was made of it: its fingerprint was "
+            f"{made_of!r:.80} and is {video.fingerprint!r}"
+        )
 
 
 def check_length(video: VideoMeta, max_duration_s: float = Rules.max_duration_s) -> None:

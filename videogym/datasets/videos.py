@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
-from videogym.datasets.tasks import EvidenceError, TaskList, check_evidence, check_length
+from videogym.datasets.tasks import EvidenceError, TaskList, check_evidence, check_length, check_same_video
 from videogym.state import Task
-from videogym.video import FrameStore, VideoError, VideoNotFound
+from videogym.video import FrameStore, VideoChanged, VideoError, VideoMeta, VideoNotFound
 from videogym.video.addresses import is_address
 from videogym.video.containers import VIDEO_SUFFIXES
 
@@ -95,13 +95,13 @@ def check_videos(tasks: Iterable[Task], video_root: str | os.PathLike[str] | Non
     """
     found = VideoCheck(TaskList(tasks), ()) if video_root is None else find_videos(tasks, video_root)
     problems = list(found.problems)
-    lengths: dict[str, float] = {}
+    facts: dict[str, VideoMeta] = {}
     with FrameStore(video_root=None if video_root is None else os.fspath(video_root)) as store:
         for name, task_ids in _by_video(found.tasks).items():
             try:
                 meta = store.open(name).meta
                 check_length(meta)
-                lengths[name] = meta.duration_s
+                facts[name] = meta
             except ValueError as error:
                 problems.append(VideoProblem(name, "unusable", str(error), task_ids))
             except VideoError as error:
@@ -109,10 +109,13 @@ def check_videos(tasks: Iterable[Task], video_root: str | os.PathLike[str] | Non
                 problems.append(VideoProblem(name, cause, str(error), task_ids))
     usable = []
     for task in found.tasks:
-        if task.video in lengths:
+        if task.video in facts:
             try:
-                check_evidence(task, lengths[task.video])
+                check_same_video(task, facts[task.video])
+                check_evidence(task, facts[task.video].duration_s)
                 usable.append(task)
+            except VideoChanged as error:
+                problems.append(VideoProblem(task.video, "unusable", str(error), (task.task_id,)))
             except EvidenceError as error:
                 problems.append(VideoProblem(task.video, "evidence", str(error), (task.task_id,)))
     return VideoCheck(TaskList(usable), tuple(problems))
