@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scripted_endpoint import ADDRESSES
 
 from videogym.data import SceneOptions, WorkFolder, find_scenes, scenes_of
 from videogym.data.scenes import _divided, _joined
 from videogym.testing.coded_clips import write_clip
 from videogym.video import open_video
+from videogym.video.synthetic import open_synthetic
 
 EVENLY = SceneOptions(cuts="none")
 COLOURS = ((200, 30, 30), (20, 60, 220), (240, 240, 240), (10, 10, 10))
@@ -73,10 +75,20 @@ def test_cuts_are_the_presentation_times_of_their_first_frames(tmp_path: Path) -
         assert scenes[-1][1] == video.meta.duration_s
 
 
+def test_every_change_of_the_background_is_a_cut_also_where_frames_are_few(footage: Path) -> None:
+    """Two frames a second: 15 frames would be more than what lies between two cuts."""
+    pytest.importorskip("scenedetect")
+    for name in ("film-1.mp4", "film-3.mp4"):
+        script = open_synthetic(ADDRESSES[name]).script
+        with open_video(str(footage / name)) as video:
+            scenes = scenes_of(video, SceneOptions(min_scene_s=0.0, max_scene_s=1000.0))
+        assert {start for start, _ in scenes} >= {scene.first / 2 for scene in script.scenes}
+
+
 def test_a_video_of_many_scenes_and_one_of_none(tmp_path: Path) -> None:
     pytest.importorskip("scenedetect")
-    firsts = tuple(range(16, 16 * 60, 16))
-    cut_clip(tmp_path / "many.mp4", firsts, 16 * 60, size=(32, 32))
+    firsts = tuple(range(20, 20 * 60, 20))
+    cut_clip(tmp_path / "many.mp4", firsts, 20 * 60, size=(32, 32))
     cut_clip(tmp_path / "one.mp4", (), 300, size=(32, 32))
     every = SceneOptions(min_scene_s=0.0, max_scene_s=1000.0)
     with open_video(str(tmp_path / "many.mp4")) as many, open_video(str(tmp_path / "one.mp4")) as one:

@@ -33,7 +33,8 @@ from videogym.video.identity import fingerprint, identify
 
 _BOX = (256, 256)  # frames in which cuts are looked for; PySceneDetect's own are as small
 _CHUNK = 64  # frames decoded at a time
-_VERSION = 1
+_LEAST_S = 0.6  # between two cuts; 15 frames at 25 a second, as PySceneDetect has it
+_VERSION = 2
 CODES = {"UnreadableVideo": "unreadable", "NoVideoStream": "no_video", "TruncatedVideo": "truncated"}
 CutDetector = Literal["content", "none"]
 
@@ -86,7 +87,7 @@ def find_scenes(
         DataError: the folder holds something else.
     """
     if options.cuts == "content":
-        _detector(options.threshold)  # raises here, before any work
+        _detector(options.threshold, 1)  # raises here, before any work
     root = Path(video_root)
     by = {"version": _VERSION, **asdict(options)}
     seen: dict[str, str] = {}
@@ -144,7 +145,8 @@ def _cuts(video: Video, threshold: float) -> list[float]:
     """Times of the first frames after cuts."""
     from scenedetect import FrameTimecode
 
-    detector, pts_s = _detector(threshold), video.pts_s
+    pts_s, least = video.pts_s, max(1, round(_LEAST_S * video.meta.avg_fps))
+    detector = _detector(threshold, least)
     size = size_within(video, _BOX)
     # Frames are numbered, not timed: the detector counts them, and where they stand is known here.
     cuts: list[int] = []
@@ -167,7 +169,7 @@ def _bgr(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels[:, :, ::-1])
 
 
-def _detector(threshold: float) -> Any:
+def _detector(threshold: float, least: int) -> Any:
     try:
         from scenedetect import ContentDetector
     except ImportError as error:
@@ -175,7 +177,7 @@ def _detector(threshold: float) -> Any:
             "cuts are found by PySceneDetect, which is not installed: pip install 'videogym[data]'; "
             "without cuts, videos are divided evenly"
         ) from error
-    return ContentDetector(threshold=threshold)
+    return ContentDetector(threshold=threshold, min_scene_len=least)
 
 
 def _joined(scenes: list[tuple[float, float]], least_s: float) -> list[tuple[float, float]]:
