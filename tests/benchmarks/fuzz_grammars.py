@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from videogym.actions import Answer, Crop, Select
+from videogym.actions import Answer, Crop, Find, Select
 from videogym.grammars import Grammar, get_grammar, grammar_names
 from videogym.state import Action, Invalid, State, TaskKind
 from videogym.testing.grammar_suite import check_parsing, example_state, fuzz_texts
@@ -23,7 +23,9 @@ ACTIONS: tuple[Action, ...] = (
     *(Select(6.0, 20.0), Crop(1.5, 20.25), Crop(1.0, 2.0, (0.0, 0.0, 0.5, 1.0))),
     Crop(1.5, 20.25, fps=2),
     Crop(1.5, 20.25, frames=4, scale=0.5),
+    *(Find("a red flag"), Find("a red flag", 3)),
 )
+OFFERED = ("select", "crop", "find", "answer")
 TAGS = ("think", "answer", "retrieve", "tool_call", "tool_response", "tools", "video_zoom", "tool_code")
 HANG_S = 10  # a text of this size is read in milliseconds
 
@@ -39,7 +41,8 @@ def main() -> None:
         outcomes: Counter[str] = Counter()
         for i, kind in enumerate(KINDS):
             share = options.count // len(KINDS) + (i < options.count % len(KINDS))
-            outcomes += fuzz(get_grammar(name), example_state(kind, regions=True), share, options.seed + i)
+            state = example_state(kind, regions=True, actions=OFFERED)
+            outcomes += fuzz(get_grammar(name), state, share, options.seed + i)
         total, seconds = sum(outcomes.values()), time.perf_counter() - start
         print(f"{name}: {total} texts in {seconds:.0f} s, all read; {dict(outcomes.most_common())}")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from videogym.actions import Answer, Crop, Select
+from videogym.actions import Answer, Crop, Find, Select
 from videogym.grammars import Grammar, Message, TextPart, get_grammar, grammar_names
 from videogym.grammars.native import Native
 from videogym.state import Action, Invalid, Move, Result, State, TaskKind, Turn
@@ -41,13 +41,15 @@ def actions_of(grammar: Grammar, state: State) -> list[Action]:
     if family in ("longvt", "paravt"):
         return [answer, *crops]
     regions = [Crop(1.0, 2.0, (0.0, 0.25, 0.5, 1.0)), Crop(1.0, 2.0, (0.9, 0.9, 0.1, 0.1))]
-    return [answer, *crops, *regions, Select(6.0, 20.0), Answer(HOSTILE), Answer(" \ud800 ")]
+    finds = [Find("a red flag"), Find(HOSTILE, 3), Find("", 0), Find(" \ud800 ", -1)]
+    return [answer, *crops, *regions, *finds, Select(6.0, 20.0), Answer(HOSTILE), Answer(" \ud800 ")]
 
 
 @pytest.mark.parametrize("kind", ["choice", "open", "numeric"])
 @pytest.mark.parametrize("name", grammar_names())
 def test_contract(name: str, kind: TaskKind) -> None:
-    grammar, state = get_grammar(name), example_state(kind, regions=True)
+    offered = ("select", "crop", "find", "answer")
+    grammar, state = get_grammar(name), example_state(kind, regions=True, actions=offered)
     assert grammar.name == name
     tags = TAGS[name.split("/")[0]]
     check_grammar(grammar, state, actions_of(grammar, state), tags, count=1700)
