@@ -236,7 +236,7 @@ def test_when_all_servers_are_gone_what_was_played_stays(
 def test_two_processes_of_which_one_is_killed_report_what_one_does(
     checkpoints: dict[str, Path], tmp_path: Path, command: Callable[..., None]
 ) -> None:
-    """The second is killed inside its second line; the same command goes on with what is left."""
+    """The second is killed inside its second line; the same command plays what is left."""
     checkpoint, out = checkpoints["qwen2_5_vl"], tmp_path / "two"
     command(*arguments(checkpoint, tmp_path / "one"))
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]

@@ -11,16 +11,16 @@ except ImportError as error:
     raise ImportError("this needs OpenEnv: pip install 'videogym[openenv]'") from error
 
 from videogym.openenv.client import VideoEnv
-from videogym.openenv.models import ImagePart, TextPart, VideoAction, VideoObservation, VideoState
+from videogym.openenv.models import ImageContent, TextContent, VideoAction, VideoObservation, VideoState
 from videogym.openenv.server import VideoEnvironment, make_app
 from videogym.serving import Limits, Sessions, SharedEnvs
 
 __all__ = [
-    "ImagePart",
+    "ImageContent",
     "Limits",
     "Sessions",
     "SharedEnvs",
-    "TextPart",
+    "TextContent",
     "VideoAction",
     "VideoEnv",
     "VideoEnvironment",

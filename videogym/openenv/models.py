@@ -22,7 +22,7 @@ class VideoAction(Action):
     arguments: dict[str, Any] = Field(default_factory=dict, description="By the tool's schema")
 
 
-class TextPart(BaseModel):
+class TextContent(BaseModel):
     """A text to be read."""
 
     model_config = ConfigDict(extra="forbid")
@@ -31,7 +31,7 @@ class TextPart(BaseModel):
     text: str
 
 
-class ImagePart(BaseModel):
+class ImageContent(BaseModel):
     """A frame; its time is the text before it."""
 
     model_config = ConfigDict(extra="forbid")
@@ -48,7 +48,7 @@ class VideoObservation(Observation):
     truth is in it; ``metadata["is_success"]`` says whether the given answer was right.
     """
 
-    content: list[TextPart | ImagePart] = Field(description="Texts and frames in reading order")
+    content: list[TextContent | ImageContent] = Field(description="Texts and frames in reading order")
     tools: list[dict[str, Any]] = Field(
         default_factory=list, description="Schemas in OpenAI's function format; after a reset only"
     )
@@ -57,7 +57,7 @@ class VideoObservation(Observation):
 
     def parts(self) -> tuple[ToolPart, ...]:
         """The content with frames as pixels, (H, W, 3) uint8."""
-        return tuple(part.text if isinstance(part, TextPart) else _pixels(part) for part in self.content)
+        return tuple(part.text if isinstance(part, TextContent) else _pixels(part) for part in self.content)
 
 
 class VideoState(State):
@@ -69,17 +69,18 @@ class VideoState(State):
     ending: str = Field(default="", description="How the episode ended; empty while it runs")
 
 
-def content_of(parts: tuple[ToolPart, ...]) -> list[TextPart | ImagePart]:
+def content_of(parts: tuple[ToolPart, ...]) -> list[TextContent | ImageContent]:
     """Parts as they go over the wire."""
     return [
-        _written(part) if isinstance(part, str) else ImagePart(data=as_base64_jpeg(part)) for part in parts
+        _written(part) if isinstance(part, str) else ImageContent(data=as_base64_jpeg(part))
+        for part in parts
     ]
 
 
-def _written(text: str) -> TextPart:
+def _written(text: str) -> TextContent:
     # Half a surrogate pair, which a client's JSON can spell and no UTF-8 can hold, becomes "?".
-    return TextPart(text=text.encode("utf-8", "replace").decode("utf-8"))
+    return TextContent(text=text.encode("utf-8", "replace").decode("utf-8"))
 
 
-def _pixels(part: ImagePart) -> np.ndarray:
+def _pixels(part: ImageContent) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(part.data))).convert("RGB"))
