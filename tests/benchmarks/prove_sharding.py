@@ -2,10 +2,10 @@
 
 Trains a tiny Qwen2.5-VL and Qwen3-VL by SFT, GRPO and PPO with one, two and three ranks in every way that
 sharding has to get right (shared and plain prefixes, several backward passes a step, layers that run again,
-adapters, a frozen vision tower, more ranks than groups) and again in one process on the same records:
-weights must agree, those of PPO's critic too. Then starts GRPO and PPO by their commands with two ranks,
-kills one of them by SIGKILL at random moments, and goes on by the same command: records and weights must be
-those of a run that nobody disturbed, to the bit.
+adapters, a frozen vision tower, packs, more ranks than groups) and again in one process on the same
+records: weights must agree, those of PPO's critic too. Then starts GRPO and PPO by their commands with two
+ranks, kills one of them by SIGKILL at random moments, and goes on by the same command: records and weights
+must be those of a run that nobody disturbed, to the bit.
 Exits 1 if a difference shows. No GPU is needed; a quiet machine takes some twenty minutes.
 """
 
@@ -48,6 +48,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "frozen vision": {"freeze_vision": True, "micro_batch_size": 3},
     "adapters": {"lora_rank": 4, "learning_rate": 3e-4, "gradient_checkpointing": True},
 }
+OF_SFT: dict[str, dict[str, Any]] = {"packed": {"pack_tokens": 1500}}
 COMMANDS: dict[str, dict[str, Any]] = {  # of the runs that are killed
     "train_grpo_mllm": {"mini-batch-groups": 2},
     "train_ppo_mllm": {"mini-batch-size": 2, "recipe": "LONGVT_TINY", "window": 0},
@@ -111,7 +112,7 @@ def prove_ways(folder: Path, family: str, ranks: int) -> bool:
     shared = {"checkpoint": checkpoint, "records": str(folder / "examples.jsonl")}
     jobs: list[dict[str, Any]] = []
     for loop in sharded_run.LOOPS:
-        for way, changes in WAYS.items():
+        for way, changes in (WAYS | (OF_SFT if loop == "sft" else {})).items():
             changes = {**changes, **shared}
             if loop != "sft":
                 del changes["records"]
