@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Small tensors only: a second torch thread costs more than it brings, and starves the decoder.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo demo-seeds demo-mllm lift test test-slow test-ray test-vllm test-lmms-eval test-browser test-peers test-openenv check bench bench-mllm bench-rollouts bench-gpu bench-report fuzz study prove-resume prove-ray prove-families prove-planted prove-pipeline prove-exploits prove-traces prove-kills prove-sharding docs site pictures test-wheel setup clean
+.PHONY: demo demo-seeds demo-mllm lift test test-slow test-ray test-vllm test-lmms-eval test-browser test-peers test-openenv test-verifiers check bench bench-mllm bench-rollouts bench-gpu bench-report fuzz study prove-resume prove-ray prove-families prove-planted prove-pipeline prove-exploits prove-traces prove-kills prove-sharding docs site pictures test-wheel setup clean
 
 setup: $(STAMP)
 
@@ -107,12 +107,19 @@ $(VENV)/.peers: $(STAMP) tests/peers/moviepy.txt
 
 test-peers: $(VENV)/.peers
 	LD_LIBRARY_PATH="$$($(BIN)/python tests/peers/ffmpeg_libraries.py $(VENV)/ffmpeg)" VIDEOGYM_REQUIRE_PEERS=1 \
-	$(BIN)/python -m pytest -k "not openenv" tests/peers tests/video/test_torchcodec.py tests/video/test_exact_frames.py
+	$(BIN)/python -m pytest -k "not openenv and not verifiers" tests/peers tests/video/test_torchcodec.py tests/video/test_exact_frames.py
 
-# OpenEnv brings an older mcp: it lives in an environment of its own.
+# OpenEnv and verifiers bring older versions of mcp: each lives in an environment of its own.
 OPENENV_VENV := .venv-openenv
-$(OPENENV_VENV)/.installed: tests/peers/openenv_server/setup.sh tests/peers/openenv_server/openenv.lock pyproject.toml
-	tests/peers/openenv_server/setup.sh $(OPENENV_VENV) $(PYTHON)
+$(OPENENV_VENV)/.installed: tests/peers/setup.sh tests/peers/openenv_server/openenv.lock pyproject.toml
+	tests/peers/setup.sh $(OPENENV_VENV) tests/peers/openenv_server/openenv.lock $(PYTHON)
+
+VERIFIERS_VENV := .venv-verifiers
+$(VERIFIERS_VENV)/.installed: tests/peers/setup.sh tests/peers/verifiers_eval/verifiers.lock pyproject.toml
+	tests/peers/setup.sh $(VERIFIERS_VENV) tests/peers/verifiers_eval/verifiers.lock $(PYTHON)
+
+test-verifiers: $(VERIFIERS_VENV)/.installed
+	VIDEOGYM_REQUIRE_PEERS=1 $(VERIFIERS_VENV)/bin/python -m pytest tests/peers/verifiers_eval
 
 test-openenv: $(OPENENV_VENV)/.installed
 	VIDEOGYM_REQUIRE_PEERS=1 $(OPENENV_VENV)/bin/python -m pytest tests/peers/openenv_server "tests/peers/test_peers_page.py::test_a_documented_block_runs_and_shows_something[openenv]"
@@ -169,4 +176,4 @@ test-browser: $(STAMP)
 	VIDEOGYM_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -n 2 -m browser
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(LMMS_VENV) $(OPENENV_VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(LMMS_VENV) $(OPENENV_VENV) $(VERIFIERS_VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -34,7 +34,7 @@ LAYERS = (
     ("wrappers", "grouping", "evaluate", "rendering", "traces", "tool_episode"),
     ("serving",),
     ("testing", "isolation", "doctor", "results", "report", "play", "data"),
-    ("mcp_server", "openenv", "lmms_eval"),
+    ("mcp_server", "openenv", "verifiers", "lmms_eval"),
     ("comparison",),
     ("cli", "__main__"),
 )

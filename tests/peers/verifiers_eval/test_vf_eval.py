@@ -1,0 +1,212 @@
+"""verifiers' own ``vf-eval`` plays our tasks with a model that says what it is told to say.
+
+The model is an endpoint of chat completions in this process; taskset, environment, harness, interception
+and the file of results are verifiers' and ours, in a process of their own.
+"""
+
+# ruff: noqa: D102, D103
+
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from videogym import Answer, Crop, TextActions, VideoError, VideoQAEnv
+from videogym.grammars import get_grammar
+from videogym.traces import read_traces
+
+pytestmark = [pytest.mark.peers("verifiers"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+
+ENVIRONMENT = Path(__file__).parents[3] / "examples" / "peers"
+# One question, whose evidence of 3 s is known.
+TASKS = "procedural:brief_event?level=0&duration_s=60&event_s=3&count=1&size=64x36"
+LOOK = 0.5 * 57 / 60  # IoU 1, where the skim of 60 s had 3 / 60, at weight 0.5
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """Every rollout says the texts of a script, one a turn."""
+
+    def do_POST(self):
+        server, body = self.server, json.loads(self.rfile.read(int(self.headers["content-length"])))
+        rollout = self.headers["x-session-id"]
+        with server.lock:
+            script = server.scripts.setdefault(rollout, len(server.scripts))
+            server.requests.setdefault(script, []).append(body["messages"])
+        said = server.texts[script][sum(message["role"] == "assistant" for message in body["messages"])]
+        answer = {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": body["model"],
+            "choices": [
+                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
+            ],
+            "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+        }
+        sent = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(sent)))
+        self.end_headers()
+        self.wfile.write(sent)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def endpoint():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
+    server.lock, server.scripts, server.requests = threading.Lock(), {}, {}
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def evaluate(endpoint, folder, rollouts, *options):
+    """Run ``vf-eval``; the traces of its rollouts, by script."""
+    run = subprocess.run(
+        [
+            *(sys.executable, "-c", "from verifiers.v1.cli.eval.main import main; main()"),
+            *("videogym-verifiers", "-m", "scripted", "--client.api-key-var", "NO_KEY"),
+            *("--client.base-url", f"http://127.0.0.1:{endpoint.server_port}/v1"),
+            *("--env.taskset.tasks", TASKS, "-n", "1", "-r", str(rollouts), "--no-push", "--no-rich"),
+            *("--output-dir", str(folder), "--run.name", "run", *options),
+        ],
+        env={**os.environ, "PYTHONPATH": str(ENVIRONMENT), "HOME": str(folder), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert run.returncode == 0, run.stderr[-5000:]
+    lines = (folder / "run" / "traces.jsonl").read_text().splitlines()
+    return [trace for line in lines for trace in json.loads(line)["traces"]]
+
+
+def written():
+    """The task, its wrong answer, and what to write for a look at the evidence and for an answer."""
+    env = VideoQAEnv(TASKS)
+    env.reset(seed=0)
+    task, grammar = env.tasks[0], get_grammar("native")
+    wrong = next(letter for letter in task.letters if letter != task.answer)
+    evidence = task.evidence[0]
+
+    def write(action):
+        return grammar.write(action, env.state)
+
+    return (
+        task,
+        write(Crop(evidence.start_s, evidence.end_s)),
+        write(Answer(task.answer)),
+        write(Answer(wrong)),
+    )
+
+
+def test_rewards_metrics_and_frames_of_four_rollouts(endpoint, tmp_path):
+    """Look and answer right; answer wrong; write nonsense and answer right; never answer."""
+    _, look, right, wrong = written()
+    endpoint.texts = [[look, right], [look, wrong], ["I do not know.", right], ["Hm."] * 6]
+    traces = evaluate(
+        endpoint, tmp_path, 4, "--env.taskset.traces", str(tmp_path / "played.jsonl"), "-c", "4"
+    )
+    assert all(trace["ok"] for trace in traces)
+    paid = sorted(trace["rewards"]["episode"]["score"] for trace in traces)
+    # By hand. What a look was paid is taken back where the answer is wrong.
+    assert paid == pytest.approx(sorted([LOOK + 1.0, 0.0, 1.0, 0.0]))
+    by_reward = {round(trace["rewards"]["episode"]["score"], 3): trace["metrics"] for trace in traces}
+    best, second = by_reward[round(LOOK + 1, 3)], by_reward[1.0]
+    assert (best["turns"], best["invalid_turns"], best["is_success"], best["answer"]) == (2, 0, 1, 1)
+    assert (second["turns"], second["invalid_turns"], second["is_success"]) == (2, 1, 1)
+    assert best["frames_shown"] == second["frames_shown"] + 6  # 3 s at 2 fps
+
+    stored = read_traces(tmp_path / "played.jsonl").episodes
+    assert sorted(trace.reward for trace in stored) == pytest.approx(paid)
+
+
+def images(message):
+    parts = message["content"] if isinstance(message["content"], list) else []
+    for part in parts:
+        if part["type"] == "image_url":
+            data = part["image_url"]["url"].removeprefix("data:image/jpeg;base64,")
+            yield np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+
+
+def test_the_model_is_shown_the_frames_it_asked_for(endpoint, tmp_path):
+    """The conversation grows by what is new; its images are those of the times that stand before them."""
+    task, look, right, _ = written()
+    endpoint.texts = [[look, right]]
+    evaluate(endpoint, tmp_path, 1)
+    (first, second) = endpoint.requests[0]
+    assert [message["role"] for message in first] == ["system", "user"]
+    assert [message["role"] for message in second] == ["system", "user", "assistant", "user"]
+    assert second[:2] == first and second[2]["content"] == look
+    assert any(task.question in part.get("text", "") for part in first[1]["content"])
+    assert len(list(images(first[1]))) == 32
+
+    # The frames that a look at the evidence brings, played here.
+    env = VideoQAEnv(TASKS)
+    env.reset(seed=0)
+    env.step(Crop(task.evidence[0].start_s, task.evidence[0].end_s))
+    times_s = env.state.turns[-1].clips[0].times_s
+    told = [
+        float(part["text"].strip("[] s\n").split("[")[-1])
+        for part in second[3]["content"]
+        if part["type"] == "text" and part["text"].endswith(" s] ")
+    ]
+    assert told == pytest.approx(times_s, abs=0.006)
+    shown = list(images(second[3]))
+    size = shown[0].shape[1::-1]
+    for pixels, true in zip(shown, env.store.frames(task.video, times_s, size=size).pixels, strict=True):
+        assert np.abs(pixels.astype(int) - true).mean() < 8, "not the frame of that time"
+
+
+def test_an_agent_that_is_cut_off_is_settled_without_an_answer(endpoint, tmp_path):
+    """The look was paid when it was made; an episode that never answers gives that back."""
+    _, look, right, _ = written()
+    endpoint.texts = [[look, right]]
+    (trace,) = evaluate(endpoint, tmp_path, 1, "--env.player.max-turns", "1")
+    assert trace["rewards"]["episode"]["score"] == pytest.approx(0.0)
+    assert trace["metrics"]["is_success"] == 0.0 and trace["metrics"]["turns"] == 6
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("recipe", "LONGTV", "unknown recipe 'LONGTV'"), ("tasks", "nothing.jsonl", "nothing.jsonl")],
+)
+def test_a_wrong_option_is_refused_before_anything_is_played(option, value, said):
+    from videogym.verifiers import VideoTaskset, VideoTasksetConfig
+
+    with pytest.raises((ValueError, OSError), match=said):
+        VideoTaskset(VideoTasksetConfig(**{option: value}))
+
+
+def test_frames_that_cannot_be_shown_are_a_turn_that_brought_none(monkeypatch):
+    from videogym.verifiers import _Episode
+
+    task, look, right, _ = written()
+    env = VideoQAEnv(TASKS)
+    episode = _Episode(TextActions(env))
+    episode.begin(task.task_id)
+
+    def gone(*arguments, **options):
+        raise VideoError("the file is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(env.store, "frames", gone)
+        (reply,) = episode.play(look)
+    assert [part.type for part in reply.content] == ["text"]
+    assert env.state.turns[-1].fault == "the file is gone" and episode.reward == 0.0
+    assert episode.play(right) == [] and episode.reward == pytest.approx(1.0)
+    assert episode.metrics["turns"] == 2
