@@ -167,8 +167,8 @@ def _video_mtr(shared: dict[str, Any]) -> dict[str, Stage]:
         critic_learning_rate=1e-2,
         entropy_coef=0.0,
         kl_coef=0.0,
-        iterations=30,
-        eval_every=15,
+        iterations=20,
+        eval_every=10,
         groups=32,
         mini_batch_size=32,
         micro_batch_size=16,
@@ -193,10 +193,11 @@ def _video_mtr(shared: dict[str, Any]) -> dict[str, Stage]:
         "ppo_no_bonus": replace(ppo, bonus="none"),
         **limits,
     }
-    grpo = train_grpo_mllm.Config.of(**shared, **GRPO, window=2, credit="turn")
+    turn = train_grpo_mllm.Config.of(**shared, **GRPO, window=2, credit="turn")
+    turn = replace(turn, iterations=ppo.iterations)
     return {
         **{name: Stage("sft", train_ppo_mllm.train, config) for name, config in changed.items()},
-        "grpo_turn": Stage("sft", train_grpo_mllm.train, grpo),
+        "grpo_turn": Stage("sft", train_grpo_mllm.train, turn),
     }
 
 

@@ -63,6 +63,7 @@ def test_ablations_change_what_they_are_called_by() -> None:
     ]
     turn, ppo = video_mtr["grpo_turn"], video_mtr["ppo"]
     assert turn.groups * turn.group_size == ppo.groups * ppo.group_size and turn.credit == "turn"  # type: ignore[attr-defined]
+    assert turn.iterations == ppo.iterations
     assert turn.sampling.window == ppo.sampling.window == 2
     assert video_mtr["ppo_no_gate"].gate == "none" and video_mtr["ppo_no_bonus"].bonus == "none"  # type: ignore[attr-defined]
 
