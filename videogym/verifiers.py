@@ -99,14 +99,14 @@ class VideoHarness(vf.Harness[VideoHarnessConfig]):
         return vf.ProgramResult(exit_code=0 if answer.is_success else 1, stdout="", stderr=told)
 
 
-class VideoEnvConfig(vf.EnvConfig):
+class VerifiersEnvConfig(vf.EnvConfig):
     """One agent plays; ``--env.player.*`` says which."""
 
     player: vf.AgentConfig = vf.AgentConfig(runtime=vf.SubprocessConfig())
     """The policy; its program, `VideoHarness`, runs nothing, so it needs no container."""
 
 
-class VideoEnv(vf.Env[VideoEnvConfig]):
+class VerifiersEnv(vf.Env[VerifiersEnvConfig]):
     """An episode for each rollout: the environment asks, the agent writes, until it has answered.
 
     The trace gets the reward ``episode``, what the recipe pays for the whole of it, and metrics: one for

@@ -282,7 +282,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("records", type=Path, help="file or folder of records, or a file of traces")
-    parser.add_argument("--checkpoint", help="checkpoint whose tokenizer made the records (traces: none)")
+    parser.add_argument(
+        "--checkpoint", help="checkpoint whose tokenizer made the records (default: none, for traces)"
+    )
     parser.add_argument("--format", choices=get_args(Format), required=True, help="whose chat format")
     parser.add_argument("--out", type=Path, required=True, help="folder for data and frames")
     parser.add_argument("--video-root", help="folder below which the videos lie (default: none)")

@@ -8,6 +8,6 @@
 Needs ``pip install "videogym[verifiers]"`` in an environment of its own, see docs/peers.md.
 """
 
-from videogym.verifiers import VideoEnv, VideoHarness, VideoTaskset
+from videogym.verifiers import VerifiersEnv, VideoHarness, VideoTaskset
 
-__all__ = ["VideoEnv", "VideoHarness", "VideoTaskset"]
+__all__ = ["VerifiersEnv", "VideoHarness", "VideoTaskset"]
