@@ -7,6 +7,7 @@ lmms-eval's. What cannot be played is taken out of lmms-eval's table and counted
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import traceback
@@ -37,7 +38,7 @@ _NAMED = 5  # questions that are named
 
 
 class NotAnEpisode(ValueError):
-    """A task of lmms-eval asks what is no question about one whole video."""
+    """A task of lmms-eval asks what is no question about one whole video, or cannot read its own rows."""
 
 
 class Absent(ValueError):
@@ -99,7 +100,8 @@ class VideoGym(lmms):  # type: ignore[misc]
         was played. A request that cannot be played gives None and is taken out of its task.
 
         Raises:
-            SystemExit: a request asks about no video, about several, or about pictures.
+            SystemExit: a request asks about no video, about several, or about pictures, or a row is not
+                what its task expects.
         """
         tasks: dict[str, Task] = {}
         left_out: dict[str, str] = {}
@@ -184,22 +186,44 @@ def _task(name: str, request: Instance, documents: Mapping[str, Any]) -> Task:
     """The question of a request.
 
     Raises:
-        NotAnEpisode: it is none about one whole video.
+        NotAnEpisode: it is none about one whole video, or the task cannot read its row.
         Absent: it cannot be played.
     """
     _, doc_to_messages, _, doc_id, task_name, split = request.args
     document = documents[task_name][split][doc_id]
-    video, prompt = _asked(name, _messages(doc_to_messages, document))
+    owner = getattr(doc_to_messages, "__self__", None)
+    with _readable(name, document):
+        messages = _messages(doc_to_messages, document)
+        target = owner.doc_to_target(document) if owner is not None else None
+    video, prompt = _asked(name, messages)
     if not os.path.isfile(video):
         raise Absent(f"{video}: no such file")
-    owner = getattr(doc_to_messages, "__self__", None)
-    target = owner.doc_to_target(document) if owner is not None else None
     task = make_task(name, video, prompt, target, document, task_name)
     try:
         check_text_lengths(task)
     except (ValueError, UnfitVideo) as error:
         raise Absent(str(error)) from error
     return task
+
+
+@contextlib.contextmanager
+def _readable(name: str, document: Mapping[str, Any]) -> Iterator[None]:
+    """What a task's own code raises at a row of another version becomes a line that names the fields.
+
+    lmms-eval itself prints a traceback and ends with status 0.
+
+    Raises:
+        NotAnEpisode: the row is not what the task expects.
+    """
+    try:
+        yield
+    except Absent:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise NotAnEpisode(
+            f"{name}: the task cannot read its row ({type(error).__name__}: {error}), which has the fields "
+            f"{', '.join(map(str, document))}; is it of another version of the benchmark?"
+        ) from error
 
 
 def _messages(doc_to_messages: Any, document: Mapping[str, Any]) -> ChatMessages:

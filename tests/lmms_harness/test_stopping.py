@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from running import Run, run, run_apart
 from scripted_engine import Dying
-from small_benchmarks import Benchmarks
+from small_benchmarks import Benchmarks, store_rows, video_mme
 
 from agents.train_grpo_mllm import Config
 from agents.vlm.tiny import tiny_checkpoint
@@ -153,6 +153,21 @@ def test_arguments_that_cannot_be_meant_end_the_run(
 
 def test_an_unknown_task_is_named(benchmarks: Benchmarks, tmp_path: Path) -> None:
     assert "Tasks not found: videomm." in run(tmp_path, ("videomm",), MODEL).said
+
+
+def test_rows_of_another_version_are_told_by_their_fields(
+    benchmarks: Benchmarks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task misses the field that names the video: one line and status 1."""
+    ((name, config, split, rows, _),) = video_mme()
+    renamed = [{("video" if field == "videoID" else field): row[field] for field in row} for row in rows]
+    store_rows(tmp_path / "hub" / name, config, split, renamed)
+    monkeypatch.chdir(tmp_path / "hub")
+    done = run(tmp_path, ("videomme",), MODEL)
+    last = done.said.splitlines()[-1]
+    assert last.startswith("videogym: videomme/0: the task cannot read its row (KeyError: 'videoID'), ")
+    assert ", url, video, question_id, " in last
+    assert done.status == 1 and not done.table
 
 
 def test_another_run_has_another_folder(whole: Run) -> None:
