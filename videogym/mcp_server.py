@@ -132,7 +132,7 @@ def _begun(sessions: Sessions, asked: dict[str, Any]) -> ToolEpisode:
         seed = asked["seed"]
         if isinstance(seed, str) and not re.fullmatch("[0-9]{1,18}", seed):
             raise ValueError(f"seed is a whole number, not negative, got {seed!r:.80}")
-        episode = sessions.open()
+        episode = sessions.begin()
         episode.begin(seed=None if seed is None else int(seed), task_id=asked["task_id"])
     except (ValueError, VideoError) as error:
         raise MCPError(types.INVALID_PARAMS, f"no episode begins: {error}") from error
@@ -230,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             server = make_session_server(sessions, seed=options.seed, task_id=options.task_id)
             _serve_http(server, limits, options.host, options.port)
         else:
-            episode = sessions.open()
+            episode = sessions.begin()
             episode.begin(seed=0 if options.seed is None else options.seed, task_id=options.task_id)
             anyio.run(_serve_stdio, make_server(episode))
     except (OSError, ValueError, VideoError) as error:

@@ -108,11 +108,11 @@ class Sessions:
 
     def __init__(self, envs: SharedEnvs, grammar: str | Grammar | None = None) -> None:
         self._envs, self._grammar = envs, grammar
-        first = self.open()
+        first = self.begin()
         self.tools = first.tools
         first.close()
 
-    def open(self) -> ToolEpisode:
+    def begin(self) -> ToolEpisode:
         """A new session; `ToolEpisode.close` ends it. Thread-safe."""
         return ToolEpisode(self._envs.make(), self._grammar)
 

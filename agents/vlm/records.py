@@ -87,8 +87,9 @@ class Record:
 
     @property
     def first_frames(self) -> int:
-        """Frames that were shown with the question."""
-        return sum(len(visual.times_s) for visual in self.turns[0].visuals) if self.turns else 0
+        """Frames that were shown with the question; one that fills a video's last pair counts once."""
+        shown = self.turns[0].visuals if self.turns else ()
+        return len({time_s for visual in shown for time_s in visual.times_s})
 
     @property
     def sampled_tokens(self) -> int:

@@ -50,7 +50,7 @@ def corrupt(row, name, *where, by):
 )
 def test_a_corrupted_number_is_reported(row, name, where):
     assert check_row(corrupt(row, name, *where, by=5e-6)) == []
-    mismatches = check_row(corrupt(row, name, *where, by=2e-5))
+    mismatches = check_row(corrupt(row, name, *where, by=2e-5 * (1 + abs(row[name][where[0]][where[1]]))))
     assert len(mismatches) == 1
     assert mismatches[0].startswith(f"{name}: row {where[0]}: expected")
 

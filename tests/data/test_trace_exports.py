@@ -93,6 +93,8 @@ def test_parquet_is_read_by_datasets(
     worked: Path, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datasets = pytest.importorskip("datasets")
+    if not hasattr(datasets, "load_dataset"):  # the folder of tests by that name is found in its place
+        pytest.skip("needs Hugging Face's datasets")
     out = exported(worked, form, tmp_path / "rows.parquet")
     read = datasets.load_dataset(
         "parquet", data_files=str(out), split="train", cache_dir=str(tmp_path / "hf")

@@ -44,6 +44,7 @@ def record(trace: Trace, number: int) -> str:
         }
         for paid in trace.turns
     ]
+    turns[0]["visuals"] = [{"times_s": [time_s]} for time_s in trace.skim.times_s]
     row = {
         **{"version": 1, "recipe": trace.recipe, "tokenizer": "abc", "task_id": trace.task.task_id},
         **{"group": "g", "number": number, "kind": "rollout", "head": [0], "window": None, "turns": turns},

@@ -35,7 +35,7 @@ class VideoEnvironment(Environment[VideoAction, VideoObservation, VideoState]):
 
     def __init__(self, sessions: Sessions) -> None:
         super().__init__()
-        self._episode = sessions.open()
+        self._episode = sessions.begin()
         self._episode_id: str | None = None
         self._closed = False
 

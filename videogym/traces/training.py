@@ -217,8 +217,8 @@ def _record(row: Mapping[str, Any]) -> _Record:
 
 
 def _frames(turn: Mapping[str, Any]) -> int:
-    """Frames of a turn's observation."""
-    return sum(len(visual["times_s"]) for visual in turn["visuals"])
+    """Frames of a turn's observation; one that is shown twice, to fill a video's last pair, counts once."""
+    return len({time_s for visual in turn["visuals"] for time_s in visual["times_s"]})
 
 
 def _turn(row: Mapping[str, Any]) -> _Turn:
