@@ -30,6 +30,7 @@ from videogym.video import FrameStore
 
 IMAGE_TYPE = "image/jpeg"
 _JPEG_QUALITY = 90
+_LAST_PORT = 65535
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Options that say where a server listens, and its limits."""
     usual = Limits()
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="port (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8000, help="port (default: %(default)s)")
     parser.add_argument(
         "--sessions", type=int, default=usual.sessions, help="most sessions at once (default: %(default)s)"
     )
@@ -177,6 +178,12 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         default=usual.idle_s,
         help="seconds without a message after which a session is closed (default: %(default)s)",
     )
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and len(text) <= 5 and int(text) <= _LAST_PORT):
+        raise argparse.ArgumentTypeError(f"a port is a whole number up to {_LAST_PORT}, got {text!r:.80}")
+    return int(text)
 
 
 def limits_of(options: argparse.Namespace) -> Limits:

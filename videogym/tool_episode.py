@@ -114,8 +114,10 @@ class ToolEpisode:
 
         Raises:
             VideoError: the video cannot be used, or its first frames cannot be shown.
-            ValueError: there is no such task.
+            ValueError: there is no such task, or the seed is none.
         """
+        if seed is not None and (type(seed) is not int or seed < 0):
+            raise ValueError(f"seed is a whole number, not negative, got {seed!r:.80}")
         options = {} if task_id is None else {"task_id": task_id}
         _, self.info = self._env.reset(seed=seed, options=options)
         self.rewards = []
@@ -163,8 +165,9 @@ class ToolEpisode:
     def call(self, name: str, arguments: dict[str, Any], thought: str = "") -> ToolReply:
         """Play one turn.
 
-        Whatever is asked for, there is a reply: a tool that does not exist, arguments of the wrong type
-        and times beyond the video are refused with a reason, and spend the turn as the recipe says.
+        Whatever is asked for, there is a reply: a tool that does not exist, arguments of the wrong type,
+        nested without end or with numbers of thousands of digits, and times beyond the video are refused
+        with a reason, and spend the turn as the recipe says.
 
         Args:
             name: of a tool.
@@ -204,7 +207,11 @@ class ToolEpisode:
         return move
 
     def _thought_move(self, name: str, arguments: dict[str, Any], thought: str) -> Move:
-        call = write_call(name, arguments)
+        try:
+            call = write_call(name, arguments)
+        except (RecursionError, ValueError):  # of `json`; some of its readers take more than it writes
+            reason = "The arguments are nested too deeply, or a number in them is too long."
+            return Move((Invalid("malformed_call", reason),), write_call(name, {}), False)
         if name != ANSWER_TOOL or not self._answers_by_tag:
             # Grammars that ask for a thought get an empty one where it was thought elsewhere.
             return self._grammar.parse(f"<think>{thought}</think>{call}", self.state)

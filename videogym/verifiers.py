@@ -8,6 +8,7 @@ for each rollout. verifiers finds environments by the name of a top-level module
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -133,20 +134,29 @@ class VerifiersEnv(vf.Env[VerifiersEnvConfig]):
 
 
 class _Episode:
-    """An episode as messages that a chat model is sent."""
+    """An episode as messages that a chat model is sent.
+
+    A rollout that is cancelled leaves the thread of its turn running; `close` waits for that turn.
+    """
 
     def __init__(self, env: TextActions) -> None:
         inner = env.unwrapped
         assert isinstance(inner, VideoQAEnv)
         self._env, self._inner, self._sent = env, inner, 0
         self._turns: list[tuple[float, dict[str, Any]]] = []  # what each paid, and its info
+        self._turn = threading.RLock()  # `leave` plays
 
     def begin(self, task_id: str) -> list[Any]:
-        self._env.reset(options={"task_id": task_id})
-        return self._news()
+        with self._turn:
+            self._env.reset(options={"task_id": task_id})
+            return self._news()
 
     def play(self, text: str) -> list[Any]:
         """The messages after an output; none when the episode is over."""
+        with self._turn:
+            return self._played(text)
+
+    def _played(self, text: str) -> list[Any]:
         _, reward, _, _, info = self._env.step(text)
         self._turns.append((reward, info))
         try:
@@ -159,11 +169,13 @@ class _Episode:
 
     def leave(self) -> None:
         """Spend the turns that are left: the recipe settles an episode that has ended."""
-        while not self._inner.state.terminated:
-            self.play("")
+        with self._turn:
+            while not self._inner.state.terminated:
+                self.play("")
 
     def close(self) -> None:
-        self._env.close()
+        with self._turn:
+            self._env.close()
 
     @property
     def reward(self) -> float:

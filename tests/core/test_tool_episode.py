@@ -139,6 +139,34 @@ def test_no_call_raises_and_each_spends_a_turn(recipe):
     call()
 
 
+def nested(depth):
+    value = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "value", [nested(100_000), 10**5000, -(10**5000)], ids=["nested", "long", "long, negative"]
+)
+@pytest.mark.parametrize("tool", ["crop", "answer", "no_such_tool"])
+def test_arguments_that_json_cannot_write_are_a_turn(tool, value):
+    """Readers of protocols take deeper values and longer numbers than `json` writes."""
+    episode, _ = make()
+    key = "text" if tool == "answer" else "start_s"
+    reply = episode.call(tool, {key: value, "end_s": 1})
+    assert (reply.error_code, episode.rewards) == ("malformed_call", [0.0])
+    assert "nested too deeply" in reply.text and len(episode.state.turns) == 1
+    assert not episode.call("crop", {"start_s": 1, "end_s": 2}).error_code, "the episode goes on"
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "one", True])
+def test_a_seed_that_is_none_is_refused_by_value(seed):
+    episode, _ = make()
+    with pytest.raises(ValueError, match="seed is a whole number, not negative, got"):
+        episode.begin(seed=seed)
+
+
 @pytest.mark.parametrize(
     ("asked", "code"),
     [

@@ -229,6 +229,7 @@ def test_bad_calls_are_told_what_to_do(folder):
     [
         (["--recipe", "LONGTV"], "unknown recipe 'LONGTV'"),
         (["--task-id", "nobody"], "nobody"),
+        (["--seed", "-1"], "seed is a whole number, not negative, got -1"),
         (["--grammar", "video_mtr/strict"], "has no tools"),
         (["--traces", "no/such/folder.jsonl"], "no/such/folder.jsonl"),
     ],

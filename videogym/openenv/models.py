@@ -63,7 +63,7 @@ class VideoObservation(Observation):
 class VideoState(State):
     """Where the episode stands; no ground truth."""
 
-    task_id: str | None = Field(default=None, description="None before the first reset")
+    task_id: str | None = Field(default=None, description="None where no episode has begun")
     turns_left: int | None = Field(default=None, ge=0)
     frames_left: int | None = Field(default=None, description="None where there is no budget of frames")
     ending: str = Field(default="", description="How the episode ended; empty while it runs")

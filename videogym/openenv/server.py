@@ -46,7 +46,7 @@ class VideoEnvironment(Environment[VideoAction, VideoObservation, VideoState]):
         task_id: str | None = None,
         **unknown: Any,
     ) -> VideoObservation:
-        """Start an episode and ask its question.
+        """Start an episode and ask its question; a reset that is refused leaves no episode.
 
         Args:
             seed: of the draw of the task, not negative; a group of rollouts shares one.
@@ -59,6 +59,7 @@ class VideoEnvironment(Environment[VideoAction, VideoObservation, VideoState]):
             VideoError: the video cannot be used.
         """
         self._require_open()
+        self._episode_id = None
         if unknown:
             raise ValueError(f"unknown reset arguments {sorted(unknown)}; known: seed, episode_id, task_id")
         if episode_id is not None and not (isinstance(episode_id, str) and len(episode_id) <= _LONGEST_ID):
@@ -67,8 +68,6 @@ class VideoEnvironment(Environment[VideoAction, VideoObservation, VideoState]):
             )
         if task_id is not None and not isinstance(task_id, str):
             raise ValueError(f"task_id is text, got {task_id!r:.80}")
-        if seed is not None and (type(seed) is not int or seed < 0):
-            raise ValueError(f"seed is a whole number, not negative, got {seed!r:.80}")
         asked = self._episode.begin(seed=seed, task_id=task_id)
         self._episode_id = episode_id or str(uuid.uuid4())
         return self._observation(asked, None, self._episode.tools)
@@ -90,7 +89,7 @@ class VideoEnvironment(Environment[VideoAction, VideoObservation, VideoState]):
 
     @property
     def state(self) -> VideoState:
-        """Where the episode stands; before the first reset nothing is known."""
+        """Where the episode stands; before a reset, and after a refused one, nothing is known."""
         if self._episode_id is None:
             return VideoState()
         state = self._episode.state

@@ -267,6 +267,16 @@ def test_a_wrong_option_ends_the_server_with_one_line(options, said, capsys):
     assert out == "" and said in error and len(error.splitlines()) == 1
 
 
+@pytest.mark.parametrize("port", ["-1", "65536", "0000099999", "", "eighty", "9" * 5000])
+def test_a_port_that_is_none_is_refused(port, capsys):
+    from videogym.openenv.__main__ import main
+
+    with pytest.raises(SystemExit) as caught:
+        main([f"--port={port}"])
+    assert caught.value.code == 2
+    assert "a port is a whole number up to 65535, got" in capsys.readouterr().err
+
+
 def test_episodes_of_all_sessions_are_stored(tmp_path):
     """Whole ones as they end, left ones when their client leaves."""
     from videogym.openenv import VideoAction

@@ -214,6 +214,24 @@ def test_a_wrong_reset_is_refused_and_the_session_lives(server, arguments, said)
     assert said in told and begun.observation.content
 
 
+@pytest.mark.parametrize("arguments", [{"task_id": "nobody"}, {"seed": -1}, {"level": 3}])
+def test_a_refused_reset_leaves_no_episode(server, arguments):
+    """The one before was stored as left: played on, it would be stored twice."""
+
+    async def wrong():
+        async with client(server) as env:
+            await env.reset(seed=0, episode_id="before")
+            await env.step(call("crop", start_s=9, end_s=10))
+            with pytest.raises(RuntimeError):
+                await env.reset(**arguments)
+            with pytest.raises(RuntimeError, match="no episode yet: reset first"):
+                await env.step(call("answer", text="A"))
+            return await env.state()
+
+    state = play(wrong())
+    assert (state.episode_id, state.task_id, state.step_count) == (None, None, 0)
+
+
 def test_nothing_is_played_before_a_reset_or_after_the_end(server):
     async def early_and_late():
         async with client(server) as env:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from videogym import Answer, Crop, TextActions, VideoError, VideoQAEnv
 from videogym.grammars import get_grammar
-from videogym.traces import read_traces
+from videogym.traces import RecordTraces, read_traces
 
 pytestmark = [pytest.mark.peers("verifiers"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -210,3 +210,33 @@ def test_frames_that_cannot_be_shown_are_a_turn_that_brought_none(monkeypatch):
     assert env.state.turns[-1].fault == "the file is gone" and episode.reward == 0.0
     assert episode.play(right) == [] and episode.reward == pytest.approx(1.0)
     assert episode.metrics["turns"] == 2
+
+
+def test_a_rollout_that_is_cancelled_in_a_turn_is_stored_once(monkeypatch, tmp_path):
+    """The turn goes on in its thread; closing the episode waits for it."""
+    from videogym.verifiers import _Episode
+
+    task, look, right, _ = written()
+    inner = VideoQAEnv(TASKS)
+    episode = _Episode(TextActions(RecordTraces(inner, tmp_path / "played.jsonl")))
+    episode.begin(task.task_id)
+    episode.play(look)
+    playing, go_on, step = threading.Event(), threading.Event(), inner.step
+
+    def slow(action):
+        playing.set()
+        assert go_on.wait(60)
+        return step(action)
+
+    monkeypatch.setattr(inner, "step", slow)
+    turn = threading.Thread(target=episode.play, args=(right,))
+    turn.start()
+    assert playing.wait(60)
+    closing = threading.Thread(target=episode.close)
+    closing.start()
+    closing.join(1)  # without waiting for the turn it would be done long before
+    go_on.set()
+    turn.join(60)
+    closing.join(60)
+    (stored,) = read_traces(tmp_path / "played.jsonl").episodes
+    assert (stored.ending, stored.cut, len(stored.turns)) == ("answered", "", 2)
