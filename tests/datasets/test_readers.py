@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from videogym.datasets import READERS, TaskFileError, load_tasks
+from videogym.datasets.fields import text_of
 from videogym.geometry import Segment
 from videogym.metadata import Metadata
 from videogym.state import Task
@@ -709,7 +710,12 @@ def message(asked: Any, said: str) -> dict[str, Any]:
 ASKED = [{"type": "video_url", "video_url": {"url": "a.mp4"}}, {"type": "text", "text": "Who?"}]
 
 FAULTS = [
-    ("cg-bench", {"qid": MISSING}, "field 'qid' is missing"),
+    ("cg-bench", {"qid": MISSING}, "field 'qid' is missing; there are 'video_uid', "),
+    (
+        "cg-bench",
+        {"choices": MISSING, "options": ["a", "b"]},
+        "field 'choices' is missing; there are 'qid', ",
+    ),
     ("cg-bench", {"qid": 3}, "the id '3' is already that of row 1 (line 2)"),
     ("cg-bench", {"video_uid": None}, "field 'video_uid' must be non-empty text, got None"),
     ("cg-bench", {"choices": "['a', 'b']"}, "field 'choices' must be a list or an object, or JSON of one"),
@@ -767,6 +773,8 @@ FAULTS = [
     ("nextgqa", {"question": ""}, "field 'question' must be non-empty text, got ''"),
     ("qvhighlights", {"relevant_windows": MISSING}, "field 'relevant_windows' is missing"),
     ("qvhighlights", {"relevant_windows": [[0, 152]]}, "evidence [0, 152) s lies outside its video of 150"),
+    ("qvhighlights", {"duration": MISSING, "length": 150}, "field 'duration' is missing; there are "),
+    ("qvhighlights", {"duration": MISSING, "length": 150}, ", 'length'"),
     ("qvhighlights", {"duration": "long"}, "field 'duration' must be a positive number of seconds"),
     ("qvhighlights-choices", {"relevant_windows": [[0, 152]]}, "lies outside its video of 150"),
     ("qvhighlights-choices", {"duration": None}, "field 'duration' must be a positive number of seconds"),
@@ -787,6 +795,13 @@ def test_a_fault_is_named_by_file_place_and_field(
         load_tasks(f"{name}:{path}")
     assert str(caught.value).startswith(f"{path}: {SAMPLES[name].second}: ")
     assert says in str(caught.value)
+
+
+def test_of_many_fields_twenty_are_named_beside_a_missing_one() -> None:
+    with pytest.raises(ValueError, match=r"^field 'x' is missing; there are '0', .*, '19' and 3 more$"):
+        text_of({str(number): "" for number in range(23)}, "x")
+    with pytest.raises(ValueError, match=r"^field 'x' is missing; there are none$"):
+        text_of({}, "x")
 
 
 LEFT_OUT = [

@@ -93,7 +93,7 @@ NO_OPTIONS = {name: value for name, value in CHOICE.items() if name != "options"
         ),
         ("'answer' is missing", {k: v for k, v in CHOICE.items() if k != "answer"}),
         ("options", {k: v for k, v in CHOICE.items() if k != "options"}),
-        ("'answer' is missing; is 'anser' meant to be 'answer'?", MISSPELT),
+        ("'anser', 'evidence', 'source'; is 'anser' meant to be 'answer'?", MISSPELT),
         ("2 to 26 options, got 0; is 'option' meant to be 'options'?", NO_OPTIONS | {"option": ["x", "y"]}),
         ("metadata 'share' must be JSON", CHOICE | {"share": NAN}),
         ("metadata 'a.b[1]' must be JSON", CHOICE | {"metadata": {"a": {"b": [1, INF]}}}),

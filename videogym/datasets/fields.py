@@ -19,6 +19,7 @@ from videogym.video.containers import VIDEO_SUFFIXES
 
 Fields = dict[str, Any]
 
+_LISTED = 20  # fields that are named where one is missing
 _NUMBERS = (int, float, Decimal)
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LETTERED = re.compile(r"\s*\(?([A-Z])\s*[.):]\s*(.*)", re.DOTALL)
@@ -33,14 +34,17 @@ def text_of(row: Fields, name: str, *, empty: bool = False) -> str:
     """A text field.
 
     Raises:
-        ValueError: it is missing, not text, empty, or holds half a surrogate pair.
+        ValueError: it is missing (the message names those that there are), not text, empty, or holds half
+            a surrogate pair.
     """
     return _text(_value(row, name), name, empty)
 
 
 def _value(row: Fields, name: str) -> Any:
     if name not in row:
-        raise ValueError(f"field {name!r} is missing")
+        listed = ", ".join(repr(found) for found in list(row)[:_LISTED]) or "none"
+        more = f" and {len(row) - _LISTED} more" if len(row) > _LISTED else ""
+        raise ValueError(f"field {name!r} is missing; there are {listed}{more}")
     return row[name]
 
 
@@ -58,7 +62,7 @@ def texts_of(row: Fields, name: str) -> tuple[str, ...]:
     Raises:
         ValueError: it is missing or something else.
     """
-    values = row.get(name)
+    values = _value(row, name)
     if not isinstance(values, list):
         raise ValueError(f"field {name!r} must be a list of texts, got {short(values)}")
     return tuple(_text(value, f"{name}[{i}]") for i, value in enumerate(values))
@@ -90,9 +94,9 @@ def seconds_of(row: Fields, name: str) -> float:
     """A duration.
 
     Raises:
-        ValueError: it is no positive number.
+        ValueError: it is missing or no positive number.
     """
-    value: Any = row.get(name)
+    value = _value(row, name)
     # Comparing refuses NaN and the whole numbers that are too large for a float.
     if not _is_number(value) or not 0 < value < 1e9:
         raise ValueError(f"field {name!r} must be a positive number of seconds, got {short(value)}")
