@@ -27,13 +27,14 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torchrl.objectives.llm import GRPOLoss
 
+from videogym.grammars import get_grammar
+
 from .collectors.rollouts import RolloutCollector, RolloutKind, make_collector
 from .training.groups import group_turn_advantage
 from .training.losses import ScoredPolicy, kl_to_reference, loss_metrics
-from .training.releveling import TurnRewards
 from .training.run import TrainingRun, mean_over_ranks, mean_rows, optimizer_step
 from .vlm.actor import ChatActor
-from .vlm.batch import RolloutBatch, complete_groups, group_advantage, rewards_of_turns
+from .vlm.batch import RolloutBatch, complete_groups, group_advantage, needing_looks, turn_payments
 from .vlm.command import command_line
 from .vlm.config import ChatConfig, ConversationConfig, OptimizerConfig
 from .vlm.conversations import ConversationLog
@@ -43,6 +44,7 @@ from .vlm.records import Record, RolloutFiles
 from .vlm.scoring import MicroBatch
 
 log = logging.getLogger(__name__)
+FORMAT = "format"  # name of the term that `format_credit` is about
 ANEW = 400_009  # between the numbers of an iteration's batches, more than a run has iterations
 
 
@@ -75,6 +77,13 @@ class Config(ChatConfig):
     max_generation_batches: int = 1
     """Batches that an iteration generates at most until ``groups`` of them have contrast: dynamic sampling,
     as in DAPO. 1: no group is replaced."""
+    max_success_without_looks: float = 1.0
+    """Share of a group's rollouts that may be right without a single look; where more are, the prompt needs
+    none and is left out, and another is drawn as far as ``max_generation_batches`` allows. 1: none is left
+    out."""
+    format_credit: Literal["all", "structure"] = "all"
+    """Tokens that learn from the recipe's term ``format``: all of a rollout (all), or those of tags, of
+    brackets, quotes and keys of calls and of ends of outputs alone (structure), as in ParaVT's paper."""
     aggregation: Literal["prompt_mean", "token_mean"] = "prompt_mean"
     """How token losses are averaged: every rollout counts equally (prompt_mean), or every token does."""
     collector: RolloutKind = "local"
@@ -99,6 +108,33 @@ class Config(ChatConfig):
             raise ValueError(
                 f"group_size must be at least 2, got {self.group_size}: a rollout is compared with others"
             )
+        if not 0 <= self.max_success_without_looks <= 1:
+            raise ValueError(
+                f"max_success_without_looks must be from 0 to 1, got {self.max_success_without_looks}"
+            )
+        if self.format_credit == "structure":
+            _ = self.tags
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Names of the tags that outputs are made of.
+
+        Raises:
+            ValueError: the recipe pays nothing for the format, or its grammar does not tell its tags.
+        """
+        names = [term.name for term in self.rules.terms]
+        if FORMAT not in names:
+            raise ValueError(
+                f"format_credit 'structure' needs a recipe with a term {FORMAT!r}; {self.rules.name} has "
+                f"{', '.join(names)}"
+            )
+        grammar = get_grammar(self.rules.grammar)
+        tags = getattr(grammar, "tags", ())
+        if not tags:
+            raise ValueError(
+                f"format_credit 'structure' needs a grammar with tags; {grammar.name} has none"
+            )
+        return tuple(tags)
 
 
 def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -> TrainingRun:
@@ -192,20 +228,36 @@ def generate(
 
 
 def compared(config: Config, rollouts: Sequence[Record], actor: ChatActor) -> RolloutBatch:
-    """The complete groups of some rollouts, with advantages; frames of the others may be gone for good."""
-    batch = RolloutBatch(complete_groups(rollouts), actor.model)
-    if config.credit == "trajectory":
-        batch.set_advantage(group_advantage(batch.returns, config.group_size, config.scale_by_std))
-    elif len(batch):
-        turns = TurnRewards(config.rules.terms)(rewards_of_turns(batch.records))
-        advantage = group_turn_advantage(
-            turns["next", "reward"][..., 0],
-            ~turns["waiting"][..., 0],
-            config.group_size,
-            scale_by_std=config.scale_by_std,
-        )
-        batch.set_turn_advantage(advantage)
+    """The complete groups of some rollouts whose prompts need looks, with advantages.
+
+    Frames of the others may be gone for good.
+    """
+    records = complete_groups(rollouts)
+    records = needing_looks(records, config.group_size, config.max_success_without_looks)
+    batch = RolloutBatch(records, actor.model)
+    if not records:
+        return batch
+    compare(config, batch)
+    if config.format_credit == "structure":
+        paid = batch.get("advantage")
+        compare(config, batch, without=FORMAT)
+        structure = batch.structure(config.tags, actor.model)
+        parts = zip(structure, paid, batch.get("advantage"), strict=True)
+        batch.set("advantage", [torch.where(places, one, other) for places, one, other in parts])
     return batch
+
+
+def compare(config: Config, batch: RolloutBatch, without: str = "") -> None:
+    """Set the advantages of a batch, as if a term had paid nothing where its name is given."""
+    if config.credit == "trajectory" and not without:
+        batch.set_advantage(group_advantage(batch.returns, config.group_size, config.scale_by_std))
+        return
+    paid, played = turn_payments(config.rules.terms, batch.records, without)
+    if config.credit == "trajectory":
+        batch.set_advantage(group_advantage(paid.sum(1), config.group_size, config.scale_by_std))
+    else:
+        advantage = group_turn_advantage(paid, played, config.group_size, scale_by_std=config.scale_by_std)
+        batch.set_turn_advantage(advantage)
 
 
 def make_loss(config: Config, device: torch.device) -> GRPOLoss:

@@ -15,14 +15,17 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.objectives.llm import MCAdvantage
 
+from videogym import Term
 from videogym.rewards import finite
 
 from ..models.padding import left_padded
 from ..models.qwen_vl import QwenVL
 from ..training.losses import SCORED
+from ..training.releveling import TurnRewards
 from .actor import loss_entries
-from .records import Record
+from .records import Record, TurnRecord
 from .scoring import MicroBatch
+from .structure import structural_tokens
 
 OF_LOSS = ("tokens", "mask", "log_probs", "advantage", "reference")
 NO_CONTRAST = 1e-6  # an advantage as small as this is rounding, which `MCAdvantage` makes 1e-10 at most
@@ -97,6 +100,14 @@ class RolloutBatch:
             counts = torch.tensor([len(turn.output) for turn in record.played])
             rows.append(row[: len(counts)].repeat_interleave(counts))
         self.set("advantage", rows)
+
+    def structure(self, tags: Sequence[str], model: QwenVL) -> list[Tensor]:
+        """(T,) bool by rollout: its sampled tokens that are structure, see `agents.vlm.structure`."""
+
+        def of(turn: TurnRecord) -> Tensor:
+            return structural_tokens(turn.output, model.tokenizer, model.end_id, tags)
+
+        return [torch.cat([of(turn) for turn in record.played]) for record in self.records]
 
     def get(self, name: str) -> list[Tensor]:
         """By rollout."""
@@ -175,8 +186,51 @@ def group_advantage(returns: Tensor, group_size: int, scale_by_std: bool = True)
     return compared["advantage"][:, 0]  # type: ignore[index]  # the groups are whole: all of them are there
 
 
-def rewards_of_turns(records: Sequence[Record]) -> TensorDictBase:
+def needing_looks(records: Sequence[Record], group_size: int, most: float) -> list[Record]:
+    """Rollouts of the groups whose prompts are not answered without a look.
+
+    ParaVT names the reason: where the first frames are enough, calling and not calling are paid alike, and
+    calls die out. It shows fewer first frames instead.
+
+    Args:
+        records: rollouts of whole groups, one after the other.
+        group_size: rollouts of a group.
+        most: share of a group, from 0 to 1, that may be right without a single look; 1 leaves out none.
+    """
+    kept: list[Record] = []
+    for first in range(0, len(records), group_size):
+        group = records[first : first + group_size]
+        unseen = [one for one in group if one.success and not any(turn.looked for turn in one.played)]
+        if len(unseen) / group_size <= most:
+            kept += group
+    return kept
+
+
+def turn_payments(
+    terms: Sequence[Term], records: Sequence[Record], without: str = ""
+) -> tuple[Tensor, Tensor]:
+    """What every turn was worth in the end, (N, K) float64, and which turns there are, bool.
+
+    In float32 payments of one sum would differ by their order, and noise would be trained on.
+
+    Args:
+        terms: the recipe's.
+        records: whole rollouts, at least one.
+        without: name of a term that is left out, as if it had paid nothing.
+    """
+    turns = rewards_of_turns(records, torch.float64)
+    if without:
+        turns["next", "terms"].del_(without)
+    turns = TurnRewards([term for term in terms if term.name != without])(turns)
+    return turns["next", "reward"][..., 0], ~turns["waiting"][..., 0]
+
+
+def rewards_of_turns(records: Sequence[Record], dtype: torch.dtype = torch.float32) -> TensorDictBase:
     """Whole episodes as `agents.training.releveling` reads them, (B, K).
+
+    Args:
+        records: whole rollouts, at least one.
+        dtype: of rewards and terms.
 
     Raises:
         ValueError: an episode was cut: its gate was never settled.
@@ -188,18 +242,16 @@ def rewards_of_turns(records: Sequence[Record]) -> TensorDictBase:
 
     def table(values: Sequence[Sequence[float]], dtype: torch.dtype, missing: float) -> Tensor:
         rows = [[*row, *[missing] * (most - len(row))] for row in values]
-        return torch.tensor(rows).to(dtype)[..., None]
+        return torch.tensor(rows, dtype=dtype)[..., None]
 
     last = [[turn is row[-1] for turn in row] for row in played]
     success = [[float(bool(record.success))] * len(record.played) for record in records]
     terms = {
-        name: table(
-            [[_number(turn.terms[name]) for turn in row] for row in played], torch.float32, torch.nan
-        )
+        name: table([[_number(turn.terms[name]) for turn in row] for row in played], dtype, torch.nan)
         for name in played[0][0].terms
     }
     after = {
-        "reward": table([[turn.reward for turn in row] for row in played], torch.float32, 0.0),
+        "reward": table([[turn.reward for turn in row] for row in played], dtype, 0.0),
         "terminated": table(last, torch.bool, False),
         "is_success": table(success, torch.float32, 0.0),
         "looked": table([[turn.looked for turn in row] for row in played], torch.bool, False),
