@@ -1,7 +1,7 @@
 """GRPO on videogym: groups of episodes that start from one state, and no critic, in one file.
 
 One iteration: collect groups; put every payment at the turn that earned it; take each episode's return
-relative to its group by `MCAdvantage`; step down `ClipPPOLoss` without a critic. Any
+relative to its group; step down `ClipPPOLoss` without a critic. Any
 `agents.compact.discrete.DiscretePolicy` is trained by it.
 
 Run ``python -m agents.train_grpo --out runs/grpo``. The same command resumes a run that was stopped.
@@ -15,18 +15,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from tensordict import TensorDict, TensorDictBase
-from torch import Tensor
+from tensordict import TensorDictBase
 from torchrl.objectives import ClipPPOLoss
-from torchrl.objectives.llm import MCAdvantage
 
 from .collectors.episodes import make_collector
 from .compact.discrete import DiscretePolicy
 from .compact.env import make_actor
 from .compact.run import Evaluator, RunConfig, command_line, episode_metrics, mean_return, scalars
+from .training.groups import LEAST_STD, group_advantage
 from .training.releveling import TurnRewards
 from .training.run import TrainingRun, mean_rows, optimizer_step
 
@@ -58,6 +57,17 @@ class Config(RunConfig):
     max_grad_norm: float = 0.5
     """Clip the norm of the gradient to this value."""
 
+    def __post_init__(self) -> None:
+        """Refuse groups without comparison.
+
+        Raises:
+            ValueError: a group of one has nothing to be compared with.
+        """
+        if self.group_size < 2:
+            raise ValueError(
+                f"group_size must be at least 2, got {self.group_size}: an episode is compared with others"
+            )
+
 
 def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = False) -> TrainingRun:
     """Train a policy in place.
@@ -69,7 +79,6 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
         progress: show a progress bar.
 
     Raises:
-        ValueError: a group of one has nothing to be compared with.
         PolicyError: the policy put out what cannot be an action.
         RunDiverged: a loss is not finite.
         CheckpointMismatch: the folder belongs to another kind of run.
@@ -77,7 +86,6 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
     torch.set_num_threads(config.runtime.threads)
     actor = make_actor(policy, sum(config.windows) + config.options)
     rewards = TurnRewards(config.rules.terms)
-    compare = MCAdvantage(config.group_size, prompt_key="group", trajectory_return="sum")
     loss_module = ClipPPOLoss(
         actor,
         None,
@@ -97,7 +105,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
             metrics = episode_metrics(batch)
             with run.span("advantage"):
                 batch = rewards(batch)
-                turns, kept = advantages(config, batch, compare)
+                turns, kept = advantages(config, batch)
             metrics["trained_reward"] = mean_return(batch)
             metrics["groups_with_contrast"] = kept
             updates = []
@@ -115,7 +123,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
     return run
 
 
-def advantages(config: Config, batch: TensorDictBase, compare: MCAdvantage) -> tuple[TensorDictBase, float]:
+def advantages(config: Config, batch: TensorDictBase) -> tuple[TensorDictBase, float]:
     """(B, K) episodes with re-levelled rewards to (T,) turns with advantages relative to their groups.
 
     Groups whose episodes all return the same teach nothing and are left out; so are groups that lost an
@@ -129,16 +137,11 @@ def advantages(config: Config, batch: TensorDictBase, compare: MCAdvantage) -> t
     # A return that holds a turn whose frames could not be shown compares nothing.
     sound = ~batch["next", "fault"].flatten(1).any(1)
     members = [((group == number) & sound).nonzero()[:, 0] for number in group.unique()]
-    spreads = [(rows, returns[rows].std()) for rows in members if len(rows) == config.group_size]
-    spreads = [(rows, spread) for rows, spread in spreads if spread > 1e-6]
-    if not spreads:
+    apart = [rows for rows in members if len(rows) == config.group_size and returns[rows].std() > LEAST_STD]
+    if not apart:
         return batch.flatten(0, 1)[:0].set("advantage", returns[:0, None]), 0.0
-    rows = torch.cat([rows for rows, _ in spreads])
-    relative = _compared(returns[rows], group[rows], compare)
-    if not config.scale_by_std:
-        relative = relative * torch.stack([spread for _, spread in spreads]).repeat_interleave(
-            config.group_size
-        )
+    rows = torch.cat(apart)
+    relative = group_advantage(returns[rows], config.group_size, scale_by_std=config.scale_by_std)
     played, turns = played[rows], played[rows].sum(1)
     if config.aggregation == "episode":
         # The clipped loss is linear in the advantage: this weighs every episode alike.
@@ -146,14 +149,6 @@ def advantages(config: Config, batch: TensorDictBase, compare: MCAdvantage) -> t
     learned = batch.select(*LOSS_KEYS, strict=False)[rows][played]
     learned["advantage"] = relative.repeat_interleave(turns)[:, None]
     return learned, len(rows) / config.episodes
-
-
-def _compared(returns: Tensor, group: Tensor, compare: MCAdvantage) -> Tensor:
-    """(N,) returns of whole groups, each less its group's mean and over its deviation."""
-    ends = {"reward": returns[:, None], "done": torch.ones(len(returns), 1, dtype=torch.bool)}
-    compare.clear_queues()
-    compared: Any = compare.inv(TensorDict({"group": group, "next": ends}, returns.shape))
-    return compared["advantage"][:, 0]  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":

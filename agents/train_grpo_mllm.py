@@ -1,7 +1,7 @@
 """GRPO on a multimodal language model that calls for frames: LongVT's second stage in one file.
 
-One iteration: play groups of rollouts that start from one state; take each return relative to its group
-(`MCAdvantage`); step down `GRPOLoss` on the sampled tokens. What the rollouts of a group have in common
+One iteration: play groups of rollouts that start from one state; take each return relative to its group;
+step down `GRPOLoss` on the sampled tokens. What the rollouts of a group have in common
 goes through the model once.
 
 Run ``python -m agents.train_grpo_mllm --checkpoint runs/sft/model --out runs/grpo``. The same command
@@ -19,6 +19,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -30,11 +31,11 @@ from torchrl.objectives.llm import GRPOLoss
 from videogym.grammars import get_grammar
 
 from .collectors.rollouts import RolloutCollector, RolloutKind, make_collector
-from .training.groups import group_turn_advantage
+from .training.groups import group_advantage, group_turn_advantage
 from .training.losses import ScoredPolicy, kl_to_reference, loss_metrics
 from .training.run import TrainingRun, mean_over_ranks, mean_rows, optimizer_step
 from .vlm.actor import ChatActor
-from .vlm.batch import RolloutBatch, complete_groups, group_advantage, needing_looks, turn_payments
+from .vlm.batch import RolloutBatch, complete_groups, needing_looks, turn_payments
 from .vlm.command import command_line
 from .vlm.config import ChatConfig, ConversationConfig, OptimizerConfig
 from .vlm.conversations import ConversationLog
@@ -249,12 +250,13 @@ def compared(config: Config, rollouts: Sequence[Record], actor: ChatActor) -> Ro
 
 def compare(config: Config, batch: RolloutBatch, without: str = "") -> None:
     """Set the advantages of a batch, as if a term had paid nothing where its name is given."""
+    relative = partial(group_advantage, group_size=config.group_size, scale_by_std=config.scale_by_std)
     if config.credit == "trajectory" and not without:
-        batch.set_advantage(group_advantage(batch.returns, config.group_size, config.scale_by_std))
+        batch.set_advantage(relative(batch.returns))
         return
     paid, played = turn_payments(config.rules.terms, batch.records, without)
     if config.credit == "trajectory":
-        batch.set_advantage(group_advantage(paid.sum(1), config.group_size, config.scale_by_std))
+        batch.set_advantage(relative(paid.sum(1)))
     else:
         advantage = group_turn_advantage(paid, played, config.group_size, scale_by_std=config.scale_by_std)
         batch.set_turn_advantage(advantage)

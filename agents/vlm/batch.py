@@ -13,7 +13,6 @@ from itertools import compress
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.objectives.llm import MCAdvantage
 
 from videogym import Term
 from videogym.rewards import finite
@@ -28,7 +27,7 @@ from .scoring import MicroBatch
 from .structure import structural_tokens
 
 OF_LOSS = ("tokens", "mask", "log_probs", "advantage", "reference")
-NO_CONTRAST = 1e-6  # an advantage as small as this is rounding, which `MCAdvantage` makes 1e-10 at most
+NO_CONTRAST = 1e-6  # an advantage as small as this is rounding, which comes to 1e-10 at most in float64
 
 
 class RolloutBatch:
@@ -159,31 +158,6 @@ def complete_groups(records: Sequence[Record]) -> list[Record]:
     """Rollouts of the groups in which none was cut from outside."""
     cut = {record.group for record in records if record.abort_reason}
     return [record for record in records if record.group not in cut]
-
-
-def group_advantage(returns: Tensor, group_size: int, scale_by_std: bool = True) -> Tensor:
-    """(N,) ``(R - mean) / std`` over each group, by TorchRL's `MCAdvantage`.
-
-    Args:
-        returns: (N,) of whole groups, one after the other.
-        group_size: rollouts of a group.
-        scale_by_std: False: ``R - mean``, so that groups in which little differs weigh little.
-    """
-    if not len(returns):
-        return returns
-    if not scale_by_std:
-        groups = returns.reshape(-1, group_size)
-        return (groups - groups.mean(1, keepdim=True)).flatten()
-    episodes = TensorDict(
-        {
-            "query": torch.arange(len(returns)) // group_size,
-            "next": {"reward": returns[:, None], "done": torch.ones(len(returns), 1, dtype=torch.bool)},
-        },
-        [len(returns)],
-    )
-    compare = MCAdvantage(group_size, rewards_key=("next", "reward"), trajectory_return="sum")
-    compared = compare.inv(episodes)
-    return compared["advantage"][:, 0]  # type: ignore[index]  # the groups are whole: all of them are there
 
 
 def needing_looks(records: Sequence[Record], group_size: int, most: float) -> list[Record]:

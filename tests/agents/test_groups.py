@@ -10,10 +10,11 @@ import pytest
 import torch
 from hypothesis import given
 from rounding import assert_close
+from tensordict import TensorDict
 from torch import Tensor
+from torchrl.objectives.llm import MCAdvantage
 
-from agents.training.groups import group_turn_advantage
-from agents.vlm.batch import group_advantage
+from agents.training.groups import group_advantage, group_turn_advantage
 
 
 def by_loops(reward: Tensor, played: Tensor, size: int, scale: bool) -> Tensor:
@@ -98,3 +99,38 @@ def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], told: str) -> 
     }
     with pytest.raises(ValueError, match=told):
         group_turn_advantage(**{**usual, **changes})
+
+
+@given(st.integers(0, 10_000), st.integers(1, 5), st.integers(2, 6))
+def test_advantages_of_episodes_are_those_of_torchrl(seed: int, groups: int, size: int) -> None:
+    """`MCAdvantage` goes episode by episode; some groups return the same throughout."""
+    returns = torch.randn(groups, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    returns[::2] = returns[::2].round()
+    returns[-1] = 1.3
+    ends = {
+        "reward": returns.reshape(-1, 1),
+        "done": torch.ones(groups * size, 1, dtype=torch.bool),
+    }
+    episodes = TensorDict({"query": torch.arange(groups * size) // size, "next": ends}, groups * size)
+    compare = MCAdvantage(size, rewards_key=("next", "reward"), trajectory_return="sum")
+    expected = compare.inv(episodes)["advantage"][:, 0]
+    torch.testing.assert_close(group_advantage(returns.flatten(), size), expected)
+
+
+@pytest.mark.parametrize(
+    ("episodes", "size", "told"),
+    [
+        (4, 1, "at least 2, got 1"),
+        (4, 0, "at least 2, got 0"),
+        (5, 2, "5 episodes are no whole groups of 2"),
+    ],
+)
+def test_what_is_no_group_is_refused(episodes: int, size: int, told: str) -> None:
+    """Groups of one, and groups that are not whole."""
+    with pytest.raises(ValueError, match=told):
+        group_advantage(torch.zeros(episodes), size)
+
+
+def test_of_no_episodes_there_are_no_advantages() -> None:
+    """As after a batch whose groups were all cut from outside."""
+    assert group_advantage(torch.zeros(0), 2).shape == (0,)

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from rounding import rounded
 from small_runs import LOOKING, NAN, SMALL, Table
 from tensordict import TensorDict, TensorDictBase
-from torchrl.objectives.llm import MCAdvantage
 
 from agents import train_ppo
 from agents.compact.discrete import DiscretePolicy
@@ -63,8 +62,7 @@ def advantages_of(*groups: list[list[float]], **changes) -> tuple[dict[int, floa
     """Advantages by the place of a turn in the batch, and the share of groups that were kept."""
     size = len(groups[0])
     config = replace(CONFIG, group_size=size, episodes=len(groups) * size, **changes)
-    compare = MCAdvantage(size, prompt_key="group", trajectory_return="sum")
-    turns, kept = advantages(config, batch_of(*groups), compare)
+    turns, kept = advantages(config, batch_of(*groups))
     if turns is None:
         return {}, kept
     places = turns["inputs", "turn"].tolist()
@@ -133,8 +131,7 @@ def test_groups_that_teach_nothing_are_left_out() -> None:
 
 def test_a_group_that_lost_an_episode_is_left_out() -> None:
     batch = batch_of([[0.0], [1.0]], [[0.0], [1.0]])[:3]
-    compare = MCAdvantage(2, prompt_key="group", trajectory_return="sum")
-    turns, kept = advantages(replace(CONFIG, group_size=2, episodes=4), batch, compare)
+    turns, kept = advantages(replace(CONFIG, group_size=2, episodes=4), batch)
     assert turns is not None and turns["inputs", "turn"].tolist() == [0, 1] and kept == 0.5
 
 
@@ -153,7 +150,7 @@ def curve(out: Path, name: str) -> list[float]:
 
 
 def test_a_group_of_one_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="grpo_size=1"):
+    with pytest.raises(ValueError, match="group_size must be at least 2, got 1"):
         trained(tmp_path, group_size=1)
     assert not list(tmp_path.iterdir()), "nothing was begun"
 

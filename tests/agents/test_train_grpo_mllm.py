@@ -15,8 +15,9 @@ from torchrl.checkpoint import Checkpoint
 
 from agents import train_grpo_mllm
 from agents.train_grpo_mllm import Config, compared, generate, grpo_loss, make_loss, train
+from agents.training.groups import group_advantage
 from agents.vlm.actor import ChatActor
-from agents.vlm.batch import complete_groups, group_advantage
+from agents.vlm.batch import complete_groups
 from agents.vlm.policy import make_model, trainable_parameters
 from agents.vlm.records import Record, TurnRecord, read_records
 from agents.vlm.rollouts import make_chat_env, rollouts

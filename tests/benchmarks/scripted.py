@@ -9,9 +9,10 @@ import torch
 
 from agents.engines.base import Sampling
 from agents.train_grpo_mllm import Config, grpo_loss, make_loss
+from agents.training.groups import group_advantage
 from agents.training.run import optimizer_step
 from agents.vlm.actor import ChatActor
-from agents.vlm.batch import RolloutBatch, group_advantage
+from agents.vlm.batch import RolloutBatch
 from agents.vlm.env import ChatEnv
 from agents.vlm.policy import trainable_parameters
 from agents.vlm.records import Record
