@@ -29,7 +29,8 @@ def draw(log_probs: Tensor, uniform: Tensor) -> Tensor:
         (B,) int64. Where probabilities are not numbers, any.
     """
     # Single precision would round the last of a vocabulary of 150,000 away.
-    cumulative = log_probs.exp().cumsum(-1, dtype=torch.float64)
+    # Summed in place: another buffer of that size a step costs a CPU more than the sums.
+    cumulative = log_probs.exp().double().cumsum_(-1)
     total = cumulative[:, -1:]
     # Below the total, also where rounding would reach it: the first sum above is of a possible token.
     below = torch.nextafter(total, torch.zeros_like(total))
