@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "videogym"
 # Each layer may import itself and those before it.
 LAYERS = (
     (
+        "extras",
         "intervals",
         "metadata",
         "subtitles",

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from videogym.extras import MissingExtra, end_by_a_line
 from videogym.serving import (
     IMAGE_TYPE,
     Limits,
@@ -39,7 +40,8 @@ try:
     from mcp.shared.exceptions import MCPError
     from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 except ImportError as error:
-    raise ImportError("the MCP server needs mcp 2: pip install 'videogym[mcp]'") from error
+    end_by_a_line(__name__)
+    raise MissingExtra("the MCP server needs mcp 2: pip install 'videogym[mcp]'") from error
 
 _QUESTION_TOOL = "question"
 _SHUTDOWN_S = 5
@@ -233,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             episode = sessions.begin()
             episode.begin(seed=0 if options.seed is None else options.seed, task_id=options.task_id)
             anyio.run(_serve_stdio, make_server(episode))
-    except (OSError, ValueError, VideoError) as error:
+    except (OSError, ValueError, ImportError, VideoError) as error:
         print(f"videogym.mcp_server: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

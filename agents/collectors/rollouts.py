@@ -13,6 +13,7 @@ from typing import Literal, Protocol, get_args
 import torch
 
 from videogym import FrameStore
+from videogym.extras import require
 
 from ..training.ranks import alone, launched
 from ..training.run import TrainingRun
@@ -99,12 +100,9 @@ def make_collector(
                 "Ray workers load config.model.checkpoint, which names none; name one or give make_worker"
             )
         make_worker = functools.partial(transformers_actor, config)
-    try:
-        from .ray_workers import RayCollector  # Ray is optional
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise ImportError("the collector 'ray' needs Ray: pip install 'videogym[ray]'") from error
+    require("ray", "the collector 'ray'")
+    from .ray_workers import RayCollector  # Ray is optional
+
     return RayCollector(config, actor, env, workers, groups, make_worker, run)
 
 

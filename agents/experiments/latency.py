@@ -99,7 +99,7 @@ def main() -> None:
     for source in options["tasks"]:
         try:
             found.append(measure(from_options(Config, options | {"tasks": source})))
-        except (OSError, ValueError, EngineError) as error:
+        except (OSError, ValueError, ImportError, EngineError) as error:
             parser.error(f"{source}: {error}")
     if options["out"] is not None:
         with whole_file(options["out"]) as file:

@@ -120,7 +120,7 @@ def main() -> None:
         configs = [from_options(Config, options | {"recipe": name}) for name in recipes]
         _ = [config.rules for config in configs]  # all names are known before anything is played
         lines = [measure(config, options["out"] / config.rules.name) for config in configs]
-    except (OSError, ValueError, EngineError) as error:
+    except (OSError, ValueError, ImportError, EngineError) as error:
         parser.error(str(error))
     with whole_file(options["out"] / "lines.json") as file:
         file.write(f"{json.dumps([asdict(one) for one in lines], indent=2)}\n".encode())

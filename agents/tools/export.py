@@ -25,7 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from videogym import FrameStore, State
+from videogym import FrameStore, State, VideoError
 from videogym.geometry import intersection_s
 from videogym.grammars import FramePart, Part
 from videogym.sizes import clip_size
@@ -276,8 +276,8 @@ def write_conversations(
     return count
 
 
-def main() -> None:
-    """The command."""
+def main() -> int:
+    """The command; returns the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -289,6 +289,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for data and frames")
     parser.add_argument("--video-root", help="folder below which the videos lie (default: none)")
     arguments = parser.parse_args()
+    try:
+        count = _export(arguments)
+    except (OSError, ValueError, ImportError, VideoError) as error:
+        sys.stderr.write(f"{' '.join(str(error).split())}\n")  # transformers says it in several lines
+        return 2
+    sys.stdout.write(f"{count} episodes are in {arguments.out}\n")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    """Export what the command names; returns how many episodes there are."""
     arguments.out.mkdir(parents=True, exist_ok=True)
     store, form = FrameStore(video_root=arguments.video_root), arguments.format
     if arguments.checkpoint is None:
@@ -296,12 +307,11 @@ def main() -> None:
         count, left = export_traces(traces, store, arguments.out, form)
         if left:
             sys.stdout.write(f"{left} with a look that missed are left out\n")
-    else:
-        tokenizer = AutoTokenizer.from_pretrained(arguments.checkpoint, trust_remote_code=False)
-        records = tqdm(read_records(arguments.records, tokenizer=fingerprint(tokenizer)), "episodes")
-        count = export(records, tokenizer, store, arguments.out, form)
-    sys.stdout.write(f"{count} episodes are in {arguments.out}\n")
+        return count
+    tokenizer = AutoTokenizer.from_pretrained(arguments.checkpoint, trust_remote_code=False)
+    records = tqdm(read_records(arguments.records, tokenizer=fingerprint(tokenizer)), "episodes")
+    return export(records, tokenizer, store, arguments.out, form)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

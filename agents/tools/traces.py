@@ -107,7 +107,7 @@ def main() -> int:
         records = tqdm(read_records(arguments.records), "episodes")
         traces = traces_of(records, arguments.tasks, run, arguments.video_root, prompt)
         write_traces(arguments.out, traces)
-    except (OSError, ValueError, VideoError) as error:
+    except (OSError, ValueError, ImportError, VideoError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0

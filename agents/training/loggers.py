@@ -6,7 +6,6 @@ TensorBoard and W&B show points twice that were done twice.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import secrets
@@ -18,6 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from torchrl.record import CSVLogger, TensorboardLogger, WandbLogger
+
+from videogym.extras import require
 
 log = logging.getLogger(__name__)
 LoggerKind = Literal["csv", "tensorboard", "wandb"]
@@ -43,8 +44,8 @@ def require_logger(kind: LoggerKind) -> None:
     Raises:
         ImportError: W&B is not installed.
     """
-    if kind == "wandb" and importlib.util.find_spec("wandb") is None:
-        raise ImportError("logger='wandb' needs W&B: pip install 'videogym[wandb]'")
+    if kind == "wandb":
+        require("wandb", "logger='wandb'")
 
 
 class RunLogger:

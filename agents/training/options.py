@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin, 
 from videogym import Recipe, get_recipe
 from videogym.datasets import load_tasks
 from videogym.datasets.mixture import MIXTURE_PREFIX, written_out
+from videogym.extras import require
 from videogym.judging import Judge, judge_named, with_judge
 from videogym.judging.named import CACHE, DEADLINE_S, REPLAY, RULES
 
@@ -328,6 +329,8 @@ def read_config(parser: argparse.ArgumentParser, config: type[L], options: Mappi
         read = _without_files(read)
         _ = read.rules  # whose recipe and judge are there
         require_logger(read.runtime.logger)
+        if getattr(read, "collector", "local") == "ray":
+            require("ray", "the collector 'ray'")
         for source in (read.tasks, read.evaluation.eval_tasks):
             load_tasks(source, read.root)
         usual = {option.name: option.default for option in options_of(config)}

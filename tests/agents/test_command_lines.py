@@ -2,6 +2,7 @@
 
 # ruff: noqa: D103
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,4 +71,21 @@ def test_a_server_that_cannot_sample_is_told_in_a_line(
     with pytest.raises(SystemExit) as ended:
         of_language_models("", train_grpo_mllm.Config, train_grpo_mllm.train, tmp_path / "out")
     assert ended.value.code == 2 and said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("option", "package"), [("--collector", "ray"), ("--logger", "wandb")])
+def test_a_package_that_an_option_needs_is_told_before_anything_is_made(
+    option: str,
+    package: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("sys.argv", ["train", option, package])
+    with pytest.raises(SystemExit) as ended:
+        of_language_models("", train_grpo_mllm.Config, train_grpo_mllm.train, tmp_path / "out")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(f"pip install 'videogym[{package}]'\n")
     assert not (tmp_path / "out").exists()

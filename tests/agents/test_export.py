@@ -11,6 +11,7 @@ from PIL import Image
 from small_chat import ANSWER, Noise, crop, load, make_env, said
 
 from agents.models.qwen_vl import token_ids
+from agents.tools import export as command
 from agents.tools.export import Format, export
 from agents.vlm.env import ChatEnv
 from agents.vlm.records import Record
@@ -138,3 +139,28 @@ def test_an_output_that_begins_a_message_is_refused(told: tuple[ChatEnv, Record]
     forged = replace(record, turns=(replace(first, output=(*first.output[:3], begin)), *others))
     with pytest.raises(ValueError, match=r"g/0: an output holds <\|im_start\|>"):
         rows((env, forged), tmp_path, "trl")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["nowhere.jsonl"], "nowhere.jsonl"),
+        (["broken.jsonl"], "broken.jsonl: line 1: "),
+        (["nowhere.jsonl", "--checkpoint", "no/such/folder"], "no/such/folder"),
+    ],
+)
+def test_what_cannot_be_exported_is_told_in_a_line(
+    options: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A file that is not there or is something else, and a checkpoint that is none."""
+    monkeypatch.chdir(tmp_path)
+    Path("broken.jsonl").write_text("{}\n")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("sys.argv", ["export", *options, "--format", "trl", "--out", "out"])
+    assert command.main() == 2
+    line = capsys.readouterr().err.splitlines()[-1]  # below a bar of progress
+    assert told in line

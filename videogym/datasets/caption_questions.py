@@ -145,7 +145,7 @@ def main() -> int:
         rows = [row for row in read_rows(arguments.annotations) if arguments.all or kept(row)]
         endpoint = ChatEndpoint(arguments.endpoint)
         asked, lost = ask_questions(rows, out, endpoint, arguments.model)
-    except (OSError, ValueError, EndpointError) as error:
+    except (OSError, ValueError, ImportError, EndpointError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     again = f", {lost} are left for another run" if lost else ""

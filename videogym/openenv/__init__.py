@@ -5,10 +5,13 @@
 those of the package ``openenv``.
 """
 
+from videogym.extras import MissingExtra, end_by_a_line
+
 try:
     import openenv.core as _core  # noqa: F401
 except ImportError as error:
-    raise ImportError("this needs OpenEnv: pip install 'videogym[openenv]'") from error
+    end_by_a_line(__name__)
+    raise MissingExtra("this needs OpenEnv: pip install 'videogym[openenv]'") from error
 
 from videogym.openenv.client import VideoEnv
 from videogym.openenv.models import ImageContent, TextContent, VideoAction, VideoObservation, VideoState

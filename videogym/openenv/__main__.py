@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         limits, sessions = limits_of(options), sessions_of(options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         print(f"videogym.openenv: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     try:
