@@ -6,7 +6,8 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, get_args
+from functools import partial
+from typing import Any, Protocol, get_args
 
 from videogym.cli.options import add_command
 from videogym.cli.places import find_places
@@ -31,6 +32,7 @@ from videogym.data import (
 from videogym.data.filtering import SkimAnswers
 from videogym.data.prompts import PROMPT_PLACES
 from videogym.data.scenes import CutDetector
+from videogym.data.work import Progress
 from videogym.judging import ChatEndpoint
 from videogym.video.addresses import is_address
 
@@ -138,19 +140,9 @@ def _caption(arguments: argparse.Namespace, work: WorkFolder) -> Summary:
         raise ValueError(
             f"--fps must be above 0 and --frames at least 1, got {arguments.fps} and {arguments.frames}"
         )
-    return _asked(
-        work,
-        arguments,
-        lambda asker: caption_scenes(
-            work,
-            asker,
-            _prompts(arguments).get("caption"),
-            fps=arguments.fps,
-            max_frames=arguments.frames,
-            jobs=arguments.jobs,
-            progress=progress_bar("scenes"),
-        ),
-    )
+    prompt = _prompts(arguments).get("caption")
+    step = partial(caption_scenes, prompt=prompt, fps=arguments.fps, max_frames=arguments.frames)
+    return _asked(work, arguments, step, "scenes")
 
 
 def _add_questions(steps: Any) -> None:
@@ -169,19 +161,9 @@ def _questions(arguments: argparse.Namespace, work: WorkFolder) -> Summary:
         raise ValueError(
             f"--scenes and --count must be at least 1, got {arguments.scenes} and {arguments.count}"
         )
-    return _asked(
-        work,
-        arguments,
-        lambda asker: make_questions(
-            work,
-            asker,
-            _prompts(arguments).get("questions"),
-            scenes=arguments.scenes,
-            count=arguments.count,
-            jobs=arguments.jobs,
-            progress=progress_bar("requests"),
-        ),
-    )
+    prompt = _prompts(arguments).get("questions")
+    step = partial(make_questions, prompt=prompt, scenes=arguments.scenes, count=arguments.count)
+    return _asked(work, arguments, step, "requests")
 
 
 def _add_filter(steps: Any) -> None:
@@ -214,12 +196,8 @@ def _add_filter(steps: Any) -> None:
 
 def _filter(arguments: argparse.Namespace, work: WorkFolder) -> Summary:
     options = FilterOptions(arguments.threshold, arguments.skim, arguments.recipe, arguments.max_share)
-    bar, prompts = progress_bar("questions"), _prompts(arguments)
-    return _asked(
-        work,
-        arguments,
-        lambda asker: filter_questions(work, asker, options, prompts, jobs=arguments.jobs, progress=bar),
-    )
+    step = partial(filter_questions, options=options, prompts=_prompts(arguments))
+    return _asked(work, arguments, step, "questions")
 
 
 def _add_traces(steps: Any) -> None:
@@ -242,12 +220,8 @@ def _add_traces(steps: Any) -> None:
 
 def _traces(arguments: argparse.Namespace, work: WorkFolder) -> Summary:
     options = TraceOptions(arguments.recipe, arguments.min_iou, not arguments.no_hint)
-    bar, prompts = progress_bar("episodes"), _prompts(arguments)
-    return _asked(
-        work,
-        arguments,
-        lambda asker: play_traces(work, asker, options, prompts, jobs=arguments.jobs, progress=bar),
-    )
+    step = partial(play_traces, options=options, prompts=_prompts(arguments))
+    return _asked(work, arguments, step, "episodes")
 
 
 def _add_export(steps: Any) -> None:
@@ -355,7 +329,15 @@ def _prompts(arguments: argparse.Namespace) -> dict[str, StepPrompt]:
     return prompts
 
 
-def _asked(work: WorkFolder, arguments: argparse.Namespace, run: Callable[[Asker], Summary]) -> Summary:
+class _Step(Protocol):
+    """A step of the pipeline that asks a model."""
+
+    def __call__(
+        self, work: WorkFolder, asker: Asker, *, jobs: int, progress: Progress | None
+    ) -> Summary: ...
+
+
+def _asked(work: WorkFolder, arguments: argparse.Namespace, step: _Step, unit: str) -> Summary:
     if arguments.max_tokens < 1:
         raise ValueError(f"--max-tokens must be at least 1, got {arguments.max_tokens}")
     endpoint = ChatEndpoint(
@@ -363,7 +345,7 @@ def _asked(work: WorkFolder, arguments: argparse.Namespace, run: Callable[[Asker
     )
     asker = Asker(endpoint, arguments.model, work.file("replies"), arguments.max_tokens)
     try:
-        return run(asker)
+        return step(work, asker, jobs=arguments.jobs, progress=progress_bar(unit))
     except BaseException:  # what was paid is told however the step ends
         print(f"{asker.cost} before it ended", file=sys.stderr)
         raise

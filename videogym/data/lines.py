@@ -13,7 +13,7 @@ import stat
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from videogym.writing import naming
 
@@ -110,3 +110,26 @@ def hold(path: Path, refusal: str) -> BinaryIO:
         file.close()
         raise DataError(refusal) from None
     return file
+
+
+class Holder:
+    """A context in which this process holds what only one may.
+
+    Args:
+        held: as `hold` gives it; None: others may do the same.
+    """
+
+    def __init__(self, held: BinaryIO | None) -> None:
+        self._held = held
+
+    def close(self) -> None:
+        """Let others have it."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Self
 
-from videogym.data.lines import DataError, Lines, hold
+from videogym.data.lines import DataError, Holder, Lines, hold
 from videogym.data.work import hashed
 from videogym.state import Task
 
 _WORDS = {True: "accept", False: "reject"}
 
 
-class Verdicts:
+class Verdicts(Holder):
     """A file of verdicts.
 
     Args:
@@ -33,7 +32,7 @@ class Verdicts:
         if not writes and not self.path.exists():
             raise FileNotFoundError(2, "No such file of verdicts", os.fspath(path))
         told = f"{self.path}: another review adds to this file"
-        self._held = hold(self.path.with_name(f".{self.path.name}.lock"), told) if writes else None
+        super().__init__(hold(self.path.with_name(f".{self.path.name}.lock"), told) if writes else None)
         self._lines = Lines(self.path)
         self._said: dict[str, str] = {}  # the last word about each
         for number, row in enumerate(self._lines.rows, start=1):
@@ -59,18 +58,6 @@ class Verdicts:
         row = {"key": key, "task_id": task.task_id, "verdict": word, "question": task.question}
         self._lines.append(row)
         self._said[key] = word
-
-    def close(self) -> None:
-        """Let others add to the file."""
-        if self._held is not None:
-            self._held.close()
-            self._held = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def content_key(task: Task) -> str:

@@ -26,9 +26,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any
 
-from videogym.data.lines import DataError, Lines, hold
+from videogym.data.lines import DataError, Holder, Lines, hold
 from videogym.judging import NoReply
 from videogym.video import DecodeTimeout, UnfitVideo, VideoChanged, VideoError, VideoNotFound
 from videogym.writing import appearing
@@ -109,7 +109,7 @@ class Summary:
     cost: CallCost = field(default_factory=CallCost)
 
 
-class WorkFolder:
+class WorkFolder(Holder):
     """A folder that a pipeline works in; the files of others are refused, and so is a second pipeline.
 
     Args:
@@ -123,9 +123,8 @@ class WorkFolder:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._held: BinaryIO | None = hold(
-            self.folder / "lock", f"{self.folder}: another pipeline is at work in this folder"
-        )
+        told = f"{self.folder}: another pipeline is at work in this folder"
+        super().__init__(hold(self.folder / "lock", told))
         self._files: dict[str, Lines] = {}
 
     @property
@@ -187,18 +186,6 @@ class WorkFolder:
     def kept(self, step: str) -> list[dict[str, Any]]:
         """The lines of a step that were not dropped."""
         return [row for row in self.current(step) if "code" not in row]
-
-    def close(self) -> None:
-        """Let others work in the folder."""
-        if self._held is not None:
-            self._held.close()
-            self._held = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 Made = Mapping[str, Any] | Dropped
