@@ -83,20 +83,19 @@ def described(responder: Responder, sight: Sight) -> str:
     def ask() -> None:
         try:
             future.set_result(responder(sight))
-        except BaseException as error:
+        except BaseException as error:  # SystemExit too: nobody would hear of it before the deadline
             future.set_exception(error)
 
     threading.Thread(target=ask, daemon=True, name="responder").start()
     try:
-        text = future.result(responder.deadline_s)
-    except NoDescription:
-        raise
-    except FutureTimeout as error:
-        if future.done():  # its own, not ours
-            raise ResponderError(f"{responder} failed: {type(error).__name__}: {error}") from error
+        error = future.exception(responder.deadline_s)
+    except FutureTimeout:
         raise NoDescription(f"{responder} said nothing within {responder.deadline_s:g} s") from None
-    except Exception as error:
+    if isinstance(error, NoDescription):
+        raise error
+    if error is not None:
         raise ResponderError(f"{responder} failed: {type(error).__name__}: {error}") from error
+    text = future.result()
     if not isinstance(text, str):
         raise ResponderError(f"{responder} must give a text, got {type(text).__name__}")
     sound = text.encode("utf-8", "replace").decode("utf-8")

@@ -143,7 +143,13 @@ class TimesOut(Says):
         raise TimeoutError("a socket")
 
 
-@pytest.mark.parametrize("responder", [Raises(), TimesOut(), Says(7), Says(None), Says(("a",))])
+@dataclass(frozen=True)
+class Ends(Says):
+    def __call__(self, sight):
+        raise SystemExit(0)
+
+
+@pytest.mark.parametrize("responder", [Raises(), TimesOut(), Ends(), Says(7), Says(None), Says(("a",))])
 def test_a_responder_that_fails_stops_the_run_by_name(responder):
     with pytest.raises(ResponderError, match=type(responder).__name__):
         stepped(responder)

@@ -91,7 +91,7 @@ class DecordVideo(FileVideo):
                 frames = np.frombuffer(body, dtype=np.uint8).reshape(answer["shape"])
                 yield from frames
                 missing -= len(frames)
-        except BaseException:
+        except BaseException:  # Ctrl-C too, and a caller that wants no more frames
             self._release()  # whatever it was doing, its next answer would not be to our next question
             raise
 
