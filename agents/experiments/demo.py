@@ -78,9 +78,8 @@ def main() -> None:
     gains = [report_run(seed, run, folder, arguments.out / f"seed-{seed}") for seed, run in runs.items()]
     if not arguments.skip_grpo:
         report_grpo(arguments.out / "grpo")
-    print(
-        f"\nTook {time.monotonic() - started:.0f} s. Pictures, curves and weights are in {arguments.out}/"
-    )
+    took = f"{time.monotonic() - started:.0f} s"
+    sys.stdout.write(f"\nTook {took}. Pictures, curves and weights are in {arguments.out}/\n")
     if min(gain.mean for gain in gains) < MARGIN:
         sys.exit(f"the trained policy beats the skim by less than {MARGIN}")
 
@@ -158,9 +157,10 @@ def report_run(seed: int, run: Trained, folder: Path, out: Path) -> Estimate:
     """
     reports = compare(run, folder, seed)
     gain = beats(reports["trained"], reports["skim-only"])
-    print(f"\nSeed {seed}, {gain.count} questions about H.264 files of ten minutes")
-    print(table(reports))
-    print(f"trained beats skim-only by {gain}")
+    sys.stdout.write(
+        f"\nSeed {seed}, {gain.count} questions about H.264 files of ten minutes\n{table(reports)}\n"
+        f"trained beats skim-only by {gain}\n"
+    )
     draw_curve(run, reports, out / "learning_curve.png")
     draw_episodes(run, folder, out / "episodes.png")
     return gain
@@ -277,7 +277,9 @@ def report_grpo(out: Path) -> None:
     lines = (out / "grpo" / "log" / "scalars" / "reward.csv").read_text(encoding="utf-8").splitlines()
     rewards = [float(line.split(",")[1]) for line in lines]
     first, last = np.mean(rewards[:15]), np.mean(rewards[-15:])
-    print(f"\ntiny Qwen2.5-VL, {len(rewards)} iterations of GRPO: reward {first:.2f} -> {last:.2f}")
+    sys.stdout.write(
+        f"\ntiny Qwen2.5-VL, {len(rewards)} iterations of GRPO: reward {first:.2f} -> {last:.2f}\n"
+    )
 
 
 if __name__ == "__main__":
