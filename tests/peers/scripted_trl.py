@@ -1,8 +1,40 @@
-"""What tests of TRL share: a tiny processor, and a generation that says what it is told to say."""
+"""What tests of TRL share: an example, a tiny model with its processor, and a generation by a script."""
 
 # ruff: noqa: D103
 
+import importlib.util
 import json
+import os
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "peers"
+# Of the trainer, as all tests want them.
+TRAINING = {
+    "learning_rate": 1e-3,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "disable_tqdm": True,
+}
+
+
+def load_example(name):
+    """A file of the examples as a module."""
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def build_checkpoint(folder, system, tool):
+    """A tiny model whose tokenizer knows the words of a system prompt, of a tool and of its calls."""
+    from agents.models.tiny_qwen import build_tiny_qwen
+
+    words = [system, tool.__doc__, say("crop", start_s=1.5, end_s=20.25), "Refused."]
+    return build_tiny_qwen(folder, words * 4, vocab_size=600)
 
 
 def processor_of(folder):

@@ -6,14 +6,11 @@ replaced, and everything else (templates, reading of calls, tools, images, loss,
 
 # ruff: noqa: D103
 
-import importlib.util
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from scripted_trl import Script, processor_of, say
+from scripted_trl import TRAINING, Script, build_checkpoint, load_example, processor_of, say
 
 from videogym import VideoQAEnv, get_recipe
 
@@ -23,7 +20,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
 ]
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "peers" / "trl_grpo.py"
 # One question, whose evidence of 3 s is known.
 TASKS = "procedural:brief_event?level=0&duration_s=60&event_s=3&count=1&size=64x36"
 DEFAULT = get_recipe("DEFAULT")
@@ -34,24 +30,12 @@ RECIPE = replace(
 
 @pytest.fixture(scope="module")
 def example():
-    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
-    spec = importlib.util.spec_from_file_location("trl_grpo", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_example("trl_grpo")
 
 
 @pytest.fixture(scope="module")
 def checkpoint(example, tmp_path_factory):
-    from agents.models.tiny_qwen import build_tiny_qwen
-
-    words = [
-        example.SYSTEM,
-        example.VideoEpisode.crop.__doc__,
-        say("crop", start_s=1.5, end_s=20.25),
-        "Refused.",
-    ]
-    return build_tiny_qwen(tmp_path_factory.mktemp("tiny"), words * 4, vocab_size=600)
+    return build_checkpoint(tmp_path_factory.mktemp("tiny"), example.SYSTEM, example.VideoEpisode.crop)
 
 
 def train_once(example, checkpoint, folder, rollouts):
@@ -70,13 +54,7 @@ def train_once(example, checkpoint, folder, rollouts):
         num_generations=len(rollouts),
         per_device_train_batch_size=len(rollouts),
         max_steps=1,
-        learning_rate=1e-3,
-        logging_steps=1,
-        save_strategy="no",
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        disable_tqdm=True,
+        **TRAINING,
     )
     script = Script(processor.tokenizer, rollouts)
     trainer.model.generate = script

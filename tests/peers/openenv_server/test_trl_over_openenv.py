@@ -6,13 +6,11 @@ loss and steps are those of OpenEnv, TRL and videogym.
 
 # ruff: noqa: D103
 
-import importlib.util
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scripted_trl import Script, processor_of, say
+from scripted_trl import TRAINING, Script, build_checkpoint, load_example, processor_of, say
 from server_process import serving
 
 pytestmark = [
@@ -22,18 +20,13 @@ pytestmark = [
 ]
 
 HERE = Path(__file__).parent
-EXAMPLE = HERE.parents[2] / "examples" / "peers" / "trl_openenv.py"
 STEPS = 3
 LOOK = 0.5 * 57 / 60  # IoU 1, where the skim of 60 s had 3 / 60, at weight 0.5
 
 
 @pytest.fixture(scope="module")
 def example():
-    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
-    spec = importlib.util.spec_from_file_location("trl_openenv", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_example("trl_openenv")
 
 
 @pytest.fixture(scope="module")
@@ -78,15 +71,7 @@ def rollouts():
 def test_a_tiny_model_is_trained_for_a_few_steps(example, server, tmp_path):
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    from agents.models.tiny_qwen import build_tiny_qwen
-
-    words = [
-        example.SYSTEM,
-        example.RemoteEpisode.crop.__doc__,
-        say("crop", start_s=1.5, end_s=20.25),
-        "Refused.",
-    ]
-    checkpoint = build_tiny_qwen(tmp_path / "tiny", words * 4, vocab_size=600)
+    checkpoint = build_checkpoint(tmp_path / "tiny", example.SYSTEM, example.RemoteEpisode.crop)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(checkpoint)
     processor = processor_of(checkpoint)
     trainer = example.make_trainer(
@@ -98,13 +83,7 @@ def test_a_tiny_model_is_trained_for_a_few_steps(example, server, tmp_path):
         num_generations=4,
         per_device_train_batch_size=4,
         max_steps=STEPS,
-        learning_rate=1e-3,
-        logging_steps=1,
-        save_strategy="no",
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        disable_tqdm=True,
+        **TRAINING,
     )
     scripts = [Script(processor.tokenizer, rollouts()) for _ in range(STEPS)]
     trainer.model.generate = Rounds(scripts)
