@@ -23,16 +23,12 @@ of all, and no stage worse than the one before by more than is likely.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import multiprocessing
-import os
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, wait
 from contextlib import redirect_stderr
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,79 +38,44 @@ import torch
 from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
-from videogym import FrameStore, VideoQAEnv
+from videogym import FrameStore
 from videogym.comparison.compare import LEVEL, p_value
 from videogym.comparison.paired import mcnemar
 from videogym.datasets import load_tasks
 from videogym.evaluate import hits as met
 from videogym.evaluate import proportion
-from videogym.state import Clip
-from videogym.video import FrameBatch
 
 from .. import train_grpo_mllm, train_ppo_mllm, train_rft, train_sft
-from ..demonstrations.scenes import WORDS
 from ..models.visuals import FrameReader
-from ..training.options import RENAMED, options_of, quiet_libraries
-from ..training.run import TrainingRun, end_with_parent
-from ..training.staging import whole_file
-from ..vlm.actor import ChatActor
+from ..training.options import quiet_libraries
 from ..vlm.config import ChatConfig
 from ..vlm.evaluation import greedy, hits, rollout_metrics
 from ..vlm.policy import make_actor, make_model
 from ..vlm.records import Record
 from ..vlm.rollouts import make_chat_env, play_tasks
 from ..vlm.tiny import tiny_checkpoint
-
-TASKS = (
-    "procedural:brief_event?level=0&duration_s=256&fps=4&size=32x32"
-    "&event_s={event_s}&count={count}&split={split}"
+from .runs import add_run_options, runs_at_once
+from .stages import (
+    SIZES,
+    Grey,
+    Stage,
+    add_recipes_option,
+    begun,
+    described,
+    result,
+    selection,
+    shared_options,
+    skim,
 )
-SIZES: dict[str, Any] = {"vocab_size": 1200, "hidden_size": 128, "layers": 2, "words": WORDS}
-EVENT_S = {"LONGVT_TINY": 3, "VIDEO_MTR_TINY": 6}
+
 GOAL = 0.85  # of the oracle, which answers everything
 SIGHT = 0.1  # more right answers than blind or by guessing, of a model that sees
 TESTED = 200  # held-out tasks
-GREY = np.uint8(128)
-
-
-# Of the options in the first results, which are known by their text.
-FIRST_ORDER = (
-    *("recipe", "video_root", "seed", "iterations", "eval_every", "checkpoint_every", "logger", "threads"),
-    *("tasks", "eval_tasks", "eval_episodes", "checkpoint", "dtype", "device", "lora_rank"),
-    *("freeze_vision", "video_form", "window", "temperature", "max_new_tokens", "max_context"),
-    *("max_concurrent_rollouts", "share_prefixes", "gradient_checkpointing"),
-    # Of supervised fine-tuning, and of the selection before it.
-    *("records", "script", "glances", "demonstrated_tasks", "per_task", "wrong_looks", "refused_calls"),
-    *("look_again",),
-    # Of all, where a loop has them.
-    *("groups", "group_size", "mini_batch_size", "mini_batch_groups", "micro_batch_size", "learning_rate"),
-    *("vision_lr_mult", "warmup", "critic_learning_rate", "vf_coef", "weight_decay", "beta2"),
-    *("max_grad_norm", "clip_epsilon", "value_clip", "entropy_coef", "clip_low", "clip_high", "kl_coef"),
-    *("aggregation", "gate", "bonus", "gamma_turn", "gamma_token", "lmbda", "collector", "workers"),
-    *("rollouts", "overlap_term", "min_overlap", "per_question"),
-)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One way from one model to another."""
-
-    parent: str
-    train: Callable[[Any, ChatActor, Path, bool], TrainingRun]
-    config: ChatConfig
 
 
 def stages(recipe: str, seed: int) -> dict[str, Stage]:
     """What is trained under a recipe, by name, parents first."""
-    event_s = EVENT_S[recipe]
-    shared: dict[str, Any] = {
-        "recipe": recipe,
-        "seed": seed,
-        "tasks": TASKS.format(event_s=event_s, count=40_000, split="train"),
-        "eval_tasks": TASKS.format(event_s=event_s, count=2_000, split="val"),
-        "eval_episodes": 64,
-        "max_new_tokens": 176,
-    }
+    shared = shared_options(recipe, seed)
     lesson: dict[str, Any] = {
         "learning_rate": 2e-3,
         "warmup": 0.05,
@@ -156,20 +117,10 @@ def stages(recipe: str, seed: int) -> dict[str, Stage]:
         mini_batch_groups=4,
     )
     alone = replace(grpo, groups=8, iterations=10)
-    # Evidence of three seconds in looks of 27: an IoU of 0.3 is out of reach, one above 0 has seen it.
-    rft = train_rft.Config.of(
-        **shared,
-        learning_rate=1e-4,
-        min_overlap=0.05,
-        groups=8,
-        micro_batch_size=64,
-        iterations=150,
-        eval_every=150,
-    )
     return {
         "sft": Stage("base", train_sft.train, sft),
         "grpo": Stage("sft", train_grpo_mllm.train, grpo),
-        "rft": Stage("grpo", train_rft.train, rft),
+        "rft": Stage("grpo", train_rft.train, selection(shared)),
         "grpo_alone": Stage("base", train_grpo_mllm.train, alone),
     }
 
@@ -204,46 +155,12 @@ def run_seed(recipe: str, seed: int, out: Path) -> dict[str, dict[str, Any]]:
     return results
 
 
-def described(config: ChatConfig) -> str:
-    """A config in the words of the first results, so that these are still known for what they are."""
-    first = {new: old for old, new in RENAMED.items()}
-    options = {option.name: option for option in options_of(type(config))}
-    order = [name for name in FIRST_ORDER if name in options]
-    # What came later counts where it is not as it was without it.
-    later = [name for name in options if name not in FIRST_ORDER]
-    order += [name for name in later if options[name].of(config) != options[name].default]
-    return f"Config({', '.join(f'{first.get(name, name)}={options[name].of(config)!r}' for name in order)})"
-
-
 def run_stage(name: str, stage: Stage, folder: Path) -> dict[str, Any]:
     """Train and measure one stage."""
-    config = stage.config.with_options(checkpoint=str(folder / stage.parent))
-    if isinstance(config, train_rft.Config):
-        config = replace(config, rollouts=str(folder / "runs" / stage.parent / "records"))
-    actor = make_actor(config, make_model(config, FrameStore(open_videos=64)))
+    config, actor = begun(stage, folder, folder / stage.parent)
     run = stage.train(config, actor, folder / "runs" / name, True)
     actor.model.save(str(folder / name))
     return measure(config, folder / name) | {"seconds": run.seconds}
-
-
-def result(path: Path, made_by: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a file holds, made first if it is not there.
-
-    Raises:
-        ValueError: it was made by something else, such as another config of this stage or of one before.
-    """
-    identity = hashlib.sha256(made_by.encode()).hexdigest()[:16]
-    if not path.exists():
-        values = make() | {"made_by": identity}
-        with whole_file(path) as file:
-            file.write((json.dumps(values, indent=1) + "\n").encode())
-    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if read["made_by"] != identity:
-        raise ValueError(
-            f"{path} was made by {read['made_by']}, which is not what this program would do now "
-            f"({identity}); choose another folder"
-        )
-    return read
 
 
 def measure(config: ChatConfig, checkpoint: Path) -> dict[str, Any]:
@@ -285,14 +202,6 @@ def measure(config: ChatConfig, checkpoint: Path) -> dict[str, Any]:
     }
 
 
-def skim(config: ChatConfig, task_id: str) -> Clip:
-    """What an episode begins with."""
-    env = VideoQAEnv(config.evaluation.eval_tasks, config.rules)
-    env.reset(options={"task_id": task_id})
-    env.close()
-    return env.state.clips[0]
-
-
 def tested(config: ChatConfig) -> str:
     """Source of the tasks that models are measured on, the first `TESTED`; no run evaluates on them."""
     return config.evaluation.eval_tasks.replace("split=val", "split=test")
@@ -302,31 +211,6 @@ def guessed(recipe: str) -> float:
     """Share of the tested tasks that a guess among their options gets right."""
     tasks = load_tasks(tested(stages(recipe, seed=0)["sft"].config))[:TESTED]
     return float(np.mean([1 / len(task.options) for task in tasks]))
-
-
-class Grey(FrameReader):
-    """Every frame is the same grey, save those of given times.
-
-    Args:
-        store: has the others.
-        shown: their times, by video.
-    """
-
-    def __init__(self, store: FrameReader, shown: Mapping[str, Collection[float]]) -> None:
-        self._store, self._shown = store, shown
-
-    def frames(
-        self,
-        source: str,
-        times_s: Sequence[float],
-        *,
-        size: tuple[int, int] | None,
-        region: tuple[float, float, float, float] | None,
-    ) -> FrameBatch:
-        """See `agents.models.visuals.FrameReader`."""
-        batch = self._store.frames(source, times_s, size=size, region=region)
-        seen = [time_s in self._shown.get(source, ()) for time_s in times_s]
-        return replace(batch, pixels=np.where(np.array(seen)[:, None, None, None], batch.pixels, GREY))
 
 
 def table(results: Sequence[dict[str, dict[str, Any]]]) -> str:
@@ -381,25 +265,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/demo-mllm"), help="folder of all runs (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seeds", nargs="+", type=int, default=[0, 1, 2], help="one run each (default: 0 1 2)"
-    )
-    parser.add_argument(
-        "--recipes",
-        nargs="+",
-        choices=tuple(EVENT_S),
-        default=list(EVENT_S),
-        help="recipes to train under (default: all)",
-    )
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=os.cpu_count(),
-        help="parallel runs, one core each (default: %(default)s)",
-    )
+    add_run_options(parser, "runs/demo-mllm", seeds=(0, 1, 2))
+    add_recipes_option(parser)
     arguments = parser.parse_args()
     pairs = list(dict.fromkeys((recipe, seed) for seed in arguments.seeds for recipe in arguments.recipes))
     cells = [
@@ -407,9 +274,7 @@ def main() -> None:
         for recipe, seed in pairs
         for name in ("base", *stages(recipe, seed))
     ]
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(arguments.jobs, context, initializer=end_with_parent)
-    try:
+    with runs_at_once(arguments.jobs) as pool:
         runs = {pair: pool.submit(run_seed, *pair, arguments.out) for pair in pairs}
         with tqdm(total=len(cells), desc="stages") as bar:
             waiting = True
@@ -419,8 +284,6 @@ def main() -> None:
                     run.result()  # raises what a stage has raised
                 waiting = bool(done.not_done)
                 bar.update(sum(cell.exists() for cell in cells) - bar.n)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
     results = {pair: run.result() for pair, run in runs.items()}
     short = []
     for recipe in arguments.recipes:

@@ -28,12 +28,9 @@ was stopped goes on; ``--stages`` names some, with those that they start from.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr
 from dataclasses import replace
 from functools import partial
@@ -51,7 +48,6 @@ from .. import train_grpo_mllm, train_ppo_mllm, train_rft, train_sft
 from ..models.tiny_qwen import build_tiny_qwen
 from ..models.visuals import FrameReader
 from ..training.options import quiet_libraries
-from ..training.run import end_with_parent
 from ..training.staging import whole_folder
 from ..vlm.config import ChatConfig
 from ..vlm.evaluation import greedy
@@ -59,9 +55,22 @@ from ..vlm.policy import make_actor, make_model
 from ..vlm.records import Record, fingerprint
 from ..vlm.rollouts import make_chat_env, play_tasks
 from ..vlm.tiny import corpus
-from .demo_mllm import EVENT_S, SIZES, TASKS, Grey, Stage, described, result, skim
 from .episodes import course, curves, metrics
 from .lift_report import draw, table
+from .runs import add_run_options, runs_at_once
+from .stages import (
+    EVENT_S,
+    SIZES,
+    Grey,
+    Stage,
+    add_recipes_option,
+    begun,
+    described,
+    result,
+    selection,
+    shared_options,
+    skim,
+)
 
 TESTED = 500  # held-out questions
 WIDE = SIZES | {"vocab_size": 1400}  # the words of two recipes' prompts
@@ -83,7 +92,7 @@ GRPO: dict[str, Any] = {
 def stages(recipe: str, seed: int) -> dict[str, Stage]:
     """What is trained under a recipe, by name, parents first."""
     lesson = train_sft.Config.of(
-        **_shared("LONGVT_TINY", seed),
+        **shared_options("LONGVT_TINY", seed),
         learning_rate=2e-3,
         warmup=0.05,
         beta2=0.98,
@@ -96,7 +105,7 @@ def stages(recipe: str, seed: int) -> dict[str, Stage]:
         eval_every=500,
     )
     first, last = {"lesson": Stage("base", train_sft.train, lesson)}, "lesson"
-    shared = _shared(recipe, seed)
+    shared = shared_options(recipe, seed)
     if recipe == "VIDEO_MTR_TINY":
         # Seeing is learnt; what is left are indices of a pool in place of seconds, and another grammar.
         lesson = lesson.with_options(**shared, learning_rate=1e-3, iterations=700, window=2)
@@ -116,33 +125,11 @@ def stages(recipe: str, seed: int) -> dict[str, Stage]:
     return first | (_longvt(shared) if recipe == "LONGVT_TINY" else _video_mtr(shared))
 
 
-def _shared(recipe: str, seed: int) -> dict[str, Any]:
-    """What all stages under a recipe have in common."""
-    return {
-        "recipe": recipe,
-        "seed": seed,
-        "tasks": TASKS.format(event_s=EVENT_S[recipe], count=40_000, split="train"),
-        "eval_tasks": TASKS.format(event_s=EVENT_S[recipe], count=2_000, split="val"),
-        "eval_episodes": 64,
-        "max_new_tokens": 176,
-    }
-
-
 def _longvt(shared: dict[str, Any]) -> dict[str, Stage]:
     grpo = train_grpo_mllm.Config.of(**shared, **GRPO)
     recipe = get_recipe(shared["recipe"])
     plain = tuple(term for term in recipe.terms if term.name != "time")
     recall = (*plain, Term("time", "trajectory", CropOverlap("recall")))
-    # Evidence of three seconds in looks of 27: an IoU of 0.3 is out of reach, one above 0 has seen it.
-    rft = train_rft.Config.of(
-        **shared,
-        learning_rate=1e-4,
-        min_overlap=0.05,
-        groups=8,
-        micro_batch_size=64,
-        iterations=150,
-        eval_every=150,
-    )
     changed: dict[str, train_grpo_mllm.Config] = {
         "grpo_no_time": grpo.with_options(recipe=_paying(recipe, "no time", plain)),
         "grpo_recall": grpo.with_options(recipe=_paying(recipe, "recall", recall)),
@@ -154,7 +141,7 @@ def _longvt(shared: dict[str, Any]) -> dict[str, Stage]:
     }
     return {
         "grpo": Stage("sft", train_grpo_mllm.train, grpo),
-        "rft": Stage("grpo", train_rft.train, rft),
+        "rft": Stage("grpo", train_rft.train, selection(shared)),
         **{name: Stage("sft", train_grpo_mllm.train, config) for name, config in changed.items()},
     }
 
@@ -285,10 +272,7 @@ def needed(every: dict[str, Stage], names: Sequence[str]) -> dict[str, Stage]:
 
 def run_stage(name: str, stage: Stage, folder: Path, start: Path) -> dict[str, Any]:
     """Train a stage from a checkpoint, and measure what it made."""
-    config = stage.config.with_options(checkpoint=str(start))
-    if isinstance(config, train_rft.Config):
-        config = replace(config, rollouts=str(folder / "runs" / stage.parent / "records"))
-    actor = make_actor(config, make_model(config, FrameStore(open_videos=64)))
+    config, actor = begun(stage, folder, start)
     started = time.process_time()
     run = stage.train(config, actor, folder / "runs" / name, True)
     seconds = {"seconds": run.seconds, "cpu_seconds": time.process_time() - started}
@@ -344,30 +328,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/lift"), help="folder of all runs (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seeds",
-        nargs="+",
-        type=int,
-        default=[0, 1, 2, 3, 4],
-        help="one run each (default: 0 1 2 3 4)",
-    )
-    parser.add_argument(
-        "--recipes",
-        nargs="+",
-        choices=tuple(EVENT_S),
-        default=list(EVENT_S),
-        help="recipes to train under (default: all)",
-    )
+    add_run_options(parser, "runs/lift", seeds=(0, 1, 2, 3, 4))
+    add_recipes_option(parser)
     parser.add_argument("--stages", nargs="+", default=[], help="stages, with their parents (default: all)")
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=os.cpu_count(),
-        help="parallel runs, one core each (default: %(default)s)",
-    )
     arguments = parser.parse_args()
     try:
         for recipe in arguments.recipes:
@@ -375,16 +338,12 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     seeds = list(dict.fromkeys(arguments.seeds))
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(arguments.jobs, context, initializer=end_with_parent)
-    try:
+    with runs_at_once(arguments.jobs) as pool:
         runs = {
             seed: pool.submit(run_recipes, arguments.recipes, seed, arguments.out, arguments.stages)
             for seed in seeds
         }
         results = {seed: run.result() for seed, run in runs.items()}
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
     for recipe in arguments.recipes:
         found = [results[seed][recipe] for seed in seeds]
         text = table(found)

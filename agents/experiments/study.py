@@ -16,12 +16,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,8 +35,8 @@ from ..compact.network import CompactPolicy
 from ..compact.run import RunConfig, make_compact, make_env
 from ..training.archive import load_archive, write_archive
 from ..training.options import quiet_libraries
-from ..training.run import end_with_parent
 from ..training.staging import whole_file
+from .runs import add_run_options, runs_at_once
 from .study_cells import _PAPER, _TINY, CONDITIONS, CURVES, Cell, cell_path, read_cell
 from .study_report import report
 
@@ -181,9 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/study"), help="folder of all runs (default: %(default)s)"
-    )
+    add_run_options(parser, "runs/study", seeds=(0, 1, 2, 3, 4))
     parser.add_argument(
         "--conditions",
         nargs="+",
@@ -192,16 +188,10 @@ def main() -> None:
         help="ablations (default: all)",
     )
     parser.add_argument(
-        "--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="one run each (default: 0 to 4)"
-    )
-    parser.add_argument(
         "--confidence",
         type=float,
         default=0.0,
         help="confidence in looks at the start; 1: as taught (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count(), help="parallel runs (default: %(default)s)"
     )
     parser.add_argument("--report", action="store_true", help="print the report; run nothing")
     arguments = parser.parse_args()
@@ -225,8 +215,7 @@ def run_missing(
             raise ValueError(
                 f"{path} started from confidence {found}, not {confidence}; choose another folder"
             )
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=end_with_parent) as pool:
+    with runs_at_once(jobs) as pool:
         done = [pool.submit(run_cell, name, seed, out, confidence) for name, seed in missing]
         for future in (bar := tqdm(as_completed(done), total=len(done), desc="cells")):
             cell = future.result()

@@ -13,18 +13,9 @@ import pytest
 
 from agents import train_grpo_mllm, train_rft, train_sft
 from agents.experiments import demo_mllm
-from agents.experiments.demo_mllm import (
-    EVENT_S,
-    Grey,
-    Stage,
-    guessed,
-    missed,
-    result,
-    run_seed,
-    skim,
-    stages,
-    table,
-)
+from agents.experiments import stages as shared
+from agents.experiments.demo_mllm import guessed, missed, run_seed, stages, table
+from agents.experiments.stages import EVENT_S, Grey, Stage, result, skim
 from videogym import FrameStore
 from videogym.datasets import load_tasks
 from videogym.evaluate import hits as met
@@ -98,8 +89,8 @@ def test_rft_selects_from_the_rollouts_of_grpo(tmp_path: Path, monkeypatch: pyte
         seen.append(config)
         raise Told
 
-    monkeypatch.setattr(demo_mllm, "make_actor", lambda *_: None)
-    monkeypatch.setattr(demo_mllm, "make_model", lambda *_: None)
+    monkeypatch.setattr(shared, "make_actor", lambda *_: None)
+    monkeypatch.setattr(shared, "make_model", lambda *_: None)
     with pytest.raises(Told):
         demo_mllm.run_stage("rft", replace(stages("LONGVT_TINY", 0)["rft"], train=train), tmp_path)  # type: ignore[arg-type]
     assert seen[0].rollouts == str(tmp_path / "runs" / "grpo" / "records")

@@ -11,9 +11,9 @@ from transformers import AutoTokenizer
 
 from agents import train_grpo_mllm, train_sft
 from agents.experiments import lift
-from agents.experiments.demo_mllm import EVENT_S, Stage
 from agents.experiments.lift import HASTY, SEEING, WAYS, needed, run_recipes, run_seed, stages
 from agents.experiments.lift_report import draw, table
+from agents.experiments.stages import EVENT_S, Stage
 from videogym import VideoQAEnv
 
 GRPO = ("grpo", "grpo_no_time", "grpo_recall", "grpo_4", "grpo_16")

@@ -15,6 +15,7 @@ COMMANDS = (
     *("train_sft", "train_grpo_mllm", "train_rft", "train_ppo_mllm", "train_ppo", "train_grpo"),
     *("evaluate", "tools.export", "tools.traces", "engines.vllm_server"),
     *("experiments.demo", "experiments.demo_mllm", "experiments.needle", "experiments.study"),
+    *("experiments.lift", "experiments.latency", "experiments.other_grammars"),
 )
 
 

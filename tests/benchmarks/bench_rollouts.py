@@ -26,7 +26,8 @@ from agents import train_sft
 from agents.engines import lockstep
 from agents.engines.base import Context, Engine, Output, Sampling
 from agents.engines.transformers_engine import TransformersEngine
-from agents.experiments.demo_mllm import SIZES, stages
+from agents.experiments.demo_mllm import stages
+from agents.experiments.stages import SIZES
 from agents.models.qwen_vl import QwenVL
 from agents.vlm.actor import context_of
 from agents.vlm.policy import make_model

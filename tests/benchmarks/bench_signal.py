@@ -25,7 +25,8 @@ from tqdm import tqdm
 
 from agents import train_grpo_mllm
 from agents.collectors.rollouts import make_collector
-from agents.experiments.demo_mllm import EVENT_S, stages
+from agents.experiments.demo_mllm import stages
+from agents.experiments.stages import EVENT_S
 from agents.training.options import quiet_libraries
 from agents.vlm.actor import ChatActor
 from agents.vlm.policy import make_actor, make_model, trainable_parameters
