@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from videogym.extras import EXTRA_OF, MissingExtra, end_by_a_line, require
+from videogym.testing.coded_clips import write_clip
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -111,7 +112,7 @@ def test_nothing_is_changed_outside_of_programs(monkeypatch):
     [
         ("videogym report", ["traces.jsonl", "--out", "report.html"], "report"),
         ("videogym doctor", ["longvt-rl:rows.parquet"], "data"),
-        ("videogym eval", ["--judge", "http://127.0.0.1:9/v1", "--judge-model", "m"], "judge"),
+        ("videogym eval", ["random", "--judge", "http://127.0.0.1:9/v1", "--judge-model", "m"], "judge"),
         ("videogym data scenes", [".", "--work", "work"], "data"),
         (
             "videogym.datasets.caption_questions",
@@ -123,6 +124,7 @@ def test_nothing_is_changed_outside_of_programs(monkeypatch):
 def test_an_option_that_needs_a_package_says_so_in_one_line(program, options, extra, tmp_path):
     for name in ("traces.jsonl", "rows.jsonl", "rows.parquet"):
         (tmp_path / name).touch()
+    write_clip(tmp_path / "a.mp4", count=20)
     module, *steps = program.split()
     done = run_without(tmp_path, "-m", module, *steps, *options)
     (line,) = done.stderr.splitlines()

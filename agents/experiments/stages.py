@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from videogym import FrameStore, VideoQAEnv
+from videogym import FrameStore, Recipe, VideoQAEnv
 from videogym.state import Clip
 from videogym.video import FrameBatch
 
@@ -113,7 +113,10 @@ def described(config: ChatConfig) -> str:
     # What came later counts where it is not as it was without it.
     later = [name for name in options if name not in FIRST_ORDER]
     order += [name for name in later if options[name].of(config) != options[name].default]
-    return f"Config({', '.join(f'{first.get(name, name)}={options[name].of(config)!r}' for name in order)})"
+    values = {name: options[name].of(config) for name in order}
+    if isinstance(recipe := values["recipe"], Recipe):  # whose text has addresses of functions in it
+        values["recipe"] = recipe.identity
+    return f"Config({', '.join(f'{first.get(name, name)}={value!r}' for name, value in values.items())})"
 
 
 def result(path: Path, made_by: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

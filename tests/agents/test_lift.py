@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +12,13 @@ import pytest
 from transformers import AutoTokenizer
 
 from agents import train_grpo_mllm, train_sft
-from agents.experiments import lift
+from agents.experiments import demo_mllm, lift
 from agents.experiments.lift import HASTY, SEEING, WAYS, needed, run_recipes, run_seed, stages
 from agents.experiments.lift_report import draw, table
-from agents.experiments.stages import EVENT_S, Stage
+from agents.experiments.stages import EVENT_S, SIZES, Stage, described
 from videogym import VideoQAEnv
 
+RESULTS = Path(__file__).parents[2] / "docs" / "results" / "language_models"
 GRPO = ("grpo", "grpo_no_time", "grpo_recall", "grpo_4", "grpo_16")
 SIGNAL = ("grpo_no_std", "grpo_clip_higher", "grpo_dynamic")
 PPO = ("ppo", "ppo_trajectory", "ppo_no_gate", "ppo_no_bonus", "ppo_turns_1", "ppo_turns_2")
@@ -66,6 +69,36 @@ def test_ablations_change_what_they_are_called_by() -> None:
     assert turn.iterations == ppo.iterations
     assert turn.sampling.window == ppo.sampling.window == 2
     assert video_mtr["ppo_no_gate"].gate == "none" and video_mtr["ppo_no_bonus"].bonus == "none"  # type: ignore[attr-defined]
+
+
+def made_by(every: dict[str, Stage], base: str) -> dict[str, str]:
+    """What each stage and all before it are known by."""
+    told = {"base": base}
+    for name, stage in every.items():
+        told[name] = f"{told[stage.parent]} {described(stage.config)}"
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in told.items()}
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*_TINY-?-*.json")), ids=lambda path: path.stem)
+def test_stored_results_are_those_of_the_stages_as_they_are(path: Path) -> None:
+    """Of lesson, cold start and all that starts from it: a stage by another name is trained again."""
+    stored = json.loads(path.read_text(encoding="utf-8")).get("made_by")
+    experiment, recipe, seed, name = re.fullmatch(r"(lift-)?(\w+)-(\d)-(\w+)", path.stem).groups()  # type: ignore[union-attr]
+    if experiment:
+        known = made_by(stages(recipe, int(seed)), f"{lift.WIDE} {lift.TESTED}")
+        assert stored in (None, known[name])  # parts of cells are stored without
+        return
+    every = demo_mllm.stages(recipe, int(seed))
+    lesson = every["sft"].config
+    base = f"{SIZES} {demo_mllm.TESTED} {lesson.rules.identity} {lesson.evaluation.eval_tasks}"
+    assert stored == made_by(every, base)[name]
+
+
+@pytest.mark.parametrize("recipe", EVENT_S)
+def test_a_stage_is_known_by_the_same_words_in_every_process(recipe: str) -> None:
+    """Where functions stand in a recipe, its text holds their addresses."""
+    for name, stage in stages(recipe, 0).items():
+        assert " at 0x" not in described(stage.config), name
 
 
 def test_a_stage_brings_those_that_it_starts_from() -> None:
