@@ -9,9 +9,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from ..engines.base import EngineError
 from ..training.ranks import map_across_ranks, rank
 from ..training.run import TrainingRun, untimed
-from ..training.sharding import unsharded_params
 from ..vlm.actor import ChatActor
 from ..vlm.config import ChatConfig
 from ..vlm.env import ChatEnv, Episode
@@ -58,7 +58,8 @@ class LocalCollector:
 class RankCollector(LocalCollector):
     """Plays every group in one of the ranks, in lockstep there; all ranks get the records of all.
 
-    The weights are gathered for as long as it takes: ranks sample without waiting for each other.
+    Where the model itself samples, its weights are gathered for as long as it takes: ranks sample without
+    waiting for each other. An engine that fails one rank ends all.
 
     Args:
         config: of the run.
@@ -86,8 +87,8 @@ class RankCollector(LocalCollector):
             groups = self._groups(episodes)
             seed = np.random.SeedSequence((self._config.seed, iteration, rank())).generate_state(1)
             torch.manual_seed(int(seed[0]))
-            with unsharded_params(self._actor.model):
-                played = map_across_ranks(groups, self._play)
+            with self._actor.gathered():
+                played = map_across_ranks(groups, self._play, (EngineError,))
         return [record for group in played for record in group]
 
     def _play(self, groups: Sequence[Sequence[Episode]]) -> list[Sequence[Record]]:

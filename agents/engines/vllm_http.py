@@ -13,10 +13,8 @@ import http.client
 import io
 import json
 import secrets
-import shutil
 import socket
 import ssl
-import tempfile
 import threading
 import time
 import urllib.parse
@@ -29,14 +27,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import save_file
 from torch import nn
 
 from videogym.judging import masked
 
-from ..models.checkpoints import named_weights
+from ..models.checkpoints import full_weights
 from ..models.visuals import FrameReader, PatchLayout, Visual
-from ..training.staging import locked, remove, whole_folder
 from .base import Context, EngineError, Output, Sampling
 from .vllm_common import (
     Prompt,
@@ -48,16 +44,16 @@ from .vllm_common import (
     span_versions,
 )
 from .vllm_server import Server
+from .weight_files import WeightFiles
 
 T = TypeVar("T")
 
 WATCH_S = 1.0  # between looks at the server's process while answers are awaited
 HEALTH_S = 5.0  # between questions for its health
 CONNECT_S = 10.0  # for a server to take a connection
+REFUSED_S = 5.0  # that a server which has answered before may refuse connections: nobody is there
 MESSAGE_LENGTH = 600  # of a server's error that is passed on
 MAX_ANSWER_BYTES = 64 << 20  # ids and log-probs of the longest context have a tenth
-FOLDER = "videogym-weights-"  # and what `tempfile` adds
-WEIGHTS_FILE = "weights.safetensors"
 DEVELOPMENT = "; start it with VLLM_SERVER_DEV_MODE=1 in its environment"
 HINTS = {
     "/inference/v1/generate": "; start it with --enable-scale-out",
@@ -74,7 +70,7 @@ class HTTPEngine:
     Args:
         server: what `serve` gave, or the URL of a server that something else started with the same
             arguments. The end of a server that `serve` started is noticed within a second, that of
-            another by its silence.
+            another within `REFUSED_S` where its machine refuses connections, else by its silence.
         store: resolves frames.
         layout: how the model's family cuts frames.
         transfer_folder: where pushed weights are written, readable by the server under the same path;
@@ -84,6 +80,9 @@ class HTTPEngine:
         concurrency: requests that are in flight at once.
         api_key: sent along, for servers that ask for one.
         allow_untested: accept a vLLM of a version that is not in `TESTED_VERSIONS`.
+        sender: stands before versions in the server's label; None: one of our own. Engines of several
+            processes that share a server have the same.
+        watch: called every `WATCH_S` while answers are awaited; what it raises ends them.
 
     Raises:
         EngineError: the server is out of reach for ``deadline_s``, or its version is untested.
@@ -102,6 +101,8 @@ class HTTPEngine:
         concurrency: int = 64,
         api_key: str | None = None,
         allow_untested: bool = False,
+        sender: str | None = None,
+        watch: Callable[[], None] = lambda: None,
     ) -> None:
         self._server = server if isinstance(server, Server) else None
         self.url = server.url if isinstance(server, Server) else server.rstrip("/")
@@ -111,9 +112,7 @@ class HTTPEngine:
         if "@" in self._address.netloc or self._address.query or self._address.fragment:
             raise ValueError("a server's URL ends with its path and holds no password: use api_key")
         self._store, self._layout = store, layout
-        self._own_folder = transfer_folder is None
-        self._held = contextlib.ExitStack()
-        self._folder = Path(transfer_folder).absolute() if transfer_folder else None
+        self._files, self._watch = WeightFiles(transfer_folder), watch
         self._transfer_dtype, self._deadline_s = transfer_dtype, deadline_s
         self._key = api_key or ""
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -122,8 +121,9 @@ class HTTPEngine:
         self._open: set[socket.socket] = set()
         self._stopping = threading.Event()
         self._pushed: int | None = None
-        self._sender = f"{secrets.token_hex(4)}-"  # before versions: two trainers count alike
-        self._probed = False
+        # Before versions: two trainers count alike.
+        self._sender = f"{secrets.token_hex(4)}-" if sender is None else sender
+        self._probed = self._answered = False
         self._unusable: str | None = None
         try:
             answer = self._run([lambda: self._call("GET", "/version")])[0]
@@ -164,44 +164,43 @@ class HTTPEngine:
         """
         if version < 0:
             raise ValueError(f"a version is not negative, got {version}")
+        with self._files.written(full_weights(model, self._transfer_dtype)) as path:
+            self.load_weights(path, version)
+
+    def load_weights(self, path: Path, version: int) -> None:
+        """Have the server read new weights from a file; see `update_weights`.
+
+        Raises:
+            EngineError: the server did not take them; it samples nothing until it has.
+        """
         with self._lock:
-            path = (self._folder or self._own()) / "weights" / WEIGHTS_FILE
-            try:
-                weights = named_weights(model, self._transfer_dtype)
-                with whole_folder(path.parent) as staged:
-                    named = {name: tensor.cpu().contiguous() for name, tensor in weights}
-                    save_file(named, staged / path.name)
-                self._unusable = (
-                    f"the weights of version {version} did not reach {self.url}; push them again"
-                )
-                # Empties every cache, of prefixes as of images; until it is resumed, nothing is sampled.
-                self._control("/pause?mode=abort&clear_cache=true")
-                self._start_update()
-                self._control("/update_weights", {"update_info": {"path": str(path)}})
-                self._control("/finish_weight_update", {"weight_version": f"{self._sender}{version}"})
-                self._control("/resume")
-            finally:
-                shutil.rmtree(path.parent, ignore_errors=True)
+            self._unusable = f"the weights of version {version} did not reach {self.url}; push them again"
+            # Empties every cache, of prefixes as of images; until it is resumed, nothing is sampled.
+            self._control("/pause?mode=abort&clear_cache=true")
+            self._start_update()
+            self._control("/update_weights", {"update_info": {"path": str(path)}})
+            self._control("/finish_weight_update", {"weight_version": f"{self._sender}{version}"})
+            self._control("/resume")
             self._pushed, self._unusable = version, None
+
+    def expect(self, version: int) -> None:
+        """Another process has given the server the weights of this version, with our sender's name."""
+        self._pushed, self._unusable = version, None
+
+    def served_checkpoint(self) -> str:
+        """The folder or name that the server was started with.
+
+        Raises:
+            EngineError: it does not say.
+        """
+        answer = self._run([lambda: self._call("GET", "/v1/models")])[0]
+        with self._understood("/v1/models"):
+            return str(answer["data"][0]["root"])
 
     def close(self) -> None:
         """Give back threads and the weights' folder; the server stays."""
         self._pool.shutdown(cancel_futures=True)
-        if self._own_folder and self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        self._held.close()
-
-    def _own(self) -> Path:
-        """A folder for this engine, locked as long as it lives; those of dead ones are removed."""
-        parent = Path(tempfile.gettempdir())
-        for left in parent.glob(f"{FOLDER}*"):
-            with contextlib.suppress(OSError):  # locked: its engine lives; or somebody else's
-                with locked(left):
-                    remove(left)
-        self._folder = Path(tempfile.mkdtemp(prefix=FOLDER))
-        with contextlib.suppress(OSError):  # where nothing can be locked, nothing is removed either
-            self._held.enter_context(locked(self._folder))
-        return self._folder
+        self._files.close()
 
     # --- requests ----------------------------------------------------------------------------
 
@@ -298,6 +297,7 @@ class HTTPEngine:
                 for future in done:
                     future.result()
                 self._raise_if_dead()
+                self._watch()
                 if pending and time.monotonic() - asked > HEALTH_S:
                     silent_since = None if self._answers() else silent_since or asked
                     asked = time.monotonic()
@@ -320,12 +320,15 @@ class HTTPEngine:
         while True:
             try:
                 status, text = self._once(method, path, payload)
+                self._answered = True
                 break
             except (OSError, http.client.HTTPException) as error:
                 now = time.monotonic()
                 failed_at = failed_at or now
                 self._raise_if_dead()
-                if self._stopping.is_set() or not repeat or now - failed_at >= self._deadline_s:
+                gone = self._answered and isinstance(error, ConnectionRefusedError)
+                limit_s = min(REFUSED_S, self._deadline_s) if gone else self._deadline_s
+                if self._stopping.is_set() or not repeat or now - failed_at >= limit_s:
                     why = f"{type(error).__name__}: {self._said(str(error))}"
                     raise EngineError(
                         f"{method} {self.url}{path} failed for {now - failed_at:.0f} s ({why}); "

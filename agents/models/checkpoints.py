@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..training.ranks import is_first
 from ..training.sharding import full_tensor
 from .family import family_of
 from .visuals import PatchLayout
@@ -46,6 +47,15 @@ def named_weights(model: nn.Module, dtype: torch.dtype | None = None) -> Iterato
             if inner == "base_layer.weight":
                 weight = _with_adapters(adapted[owner], weight)
         yield name, weight.to(dtype or parameter.dtype)
+
+
+def full_weights(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """All of `named_weights`, on the CPU; of several ranks the first has them, and all must ask.
+
+    Raises:
+        ValueError: as `named_weights`.
+    """
+    return {name: weight.cpu().contiguous() for name, weight in named_weights(model, dtype) if is_first()}
 
 
 @torch.no_grad()

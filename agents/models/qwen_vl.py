@@ -26,7 +26,7 @@ from ..training.ranks import is_first
 from ..training.sharding import Shardable
 from ..training.staging import whole_folder
 from . import frame_attention, qwen2_5_vl, qwen3_vl  # noqa: F401  # families that are registered
-from .checkpoints import named_weights, save_processor
+from .checkpoints import full_weights, save_processor
 from .family import WrongCheckpoint, family_of
 from .padding import runs
 from .visuals import ChatForm, FrameReader, PatchLayout, Visual, resolve
@@ -380,7 +380,7 @@ class QwenVL(Shardable):
         Raises:
             OSError: it cannot be written, as on a full disk; an earlier one in the folder is as it was.
         """
-        weights = {name: weight.cpu() for name, weight in named_weights(self.model) if is_first()}
+        weights = full_weights(self.model)
         if not is_first():
             return
         with whole_folder(folder) as unfinished:

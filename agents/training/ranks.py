@@ -7,11 +7,13 @@ nothing here does anything: one process does all and tells nobody. Models are no
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise, zip_longest
-from typing import ParamSpec, TypeVar, cast
+from typing import NoReturn, ParamSpec, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -21,6 +23,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 P = ParamSpec("P")
 PATIENCE = timedelta(hours=6)  # ranks wait for the longest episode; who has died torchrun tells at once
+
+
+class RankDied(RuntimeError):
+    """Another rank is no more."""
 
 
 def launched() -> bool:
@@ -98,11 +104,102 @@ def broadcast_from_rank0(make: Callable[[], T]) -> T:
     return found[0]
 
 
-def map_across_ranks(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R]:
-    """What some work makes of items, one result each, in order; of N ranks each does every Nth item."""
+def together(work: Callable[[], T], told: tuple[type[Exception], ...] = ()) -> list[T]:
+    """What some work makes in every rank, by rank.
+
+    Args:
+        work: is done by all, each by itself.
+        told: errors of it that all ranks raise when one of them has one. Any other ends its process, and
+            by torchrun all.
+    """
+    made: T | None = None
+    own: Exception | None = None
+    try:
+        made = work()
+    except told as error:
+        own = error
+    found = all_gather_object((made, own))
+    for _, failed in found:
+        if failed is not None:
+            raise own or failed
+    return [cast(T, value) for value, _ in found]
+
+
+def exit_together(status: int, message: str) -> NoReturn:
+    """End all ranks, by one message of the first on standard error; all call it."""
+    if is_first():
+        sys.stderr.write(f"{message}\n")
+        sys.stderr.flush()
+    all_gather_object(None)  # torchrun ends all as soon as one has ended
+    sys.exit(status)
+
+
+def map_across_ranks(
+    items: Sequence[T],
+    work: Callable[[Sequence[T]], Sequence[R]],
+    told: tuple[type[Exception], ...] = (),
+) -> list[R]:
+    """What some work makes of items, one result each, in order; of N ranks each does every Nth item.
+
+    Args:
+        items: the same on all ranks.
+        work: is given the items of a rank, if it has any.
+        told: as in `together`.
+    """
     mine = items[rank() :: size()]
-    parts = all_gather_object(work(mine) if mine else [])
+    parts = together(lambda: work(mine) if mine else [], told)
     return [parts[place % size()][place // size()] for place in range(len(items))]
+
+
+class Alarm:
+    """Tells all ranks within seconds what ends them, while each is busy by itself; all make it together.
+
+    Ranks that wait for each other notice a broken connection. Those that wait for something else, as for a
+    server, ask `heard` now and then.
+    """
+
+    _KEY = "alarm"
+
+    def __init__(self) -> None:
+        self._told = ""
+        self._pids: dict[int, int] = {}  # by rank, of the others that the same torchrun has started
+        self._store: dist.TCPStore | None = None
+        if not launched():
+            return
+        host = os.environ["MASTER_ADDR"]  # where the first rank is
+        if is_first():
+            self._store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False)
+        port = broadcast_from_rank0(lambda: cast(dist.TCPStore, self._store).port)
+        self._store = self._store or dist.TCPStore(host, port, is_master=False)
+        launcher = os.environ["GROUP_RANK"]
+        for number, (theirs, pid) in enumerate(all_gather_object((launcher, os.getpid()))):
+            if theirs == launcher and number != rank():
+                self._pids[number] = pid
+
+    def tell(self, why: str) -> None:
+        """Give the alarm."""
+        self._told = why
+        if self._store is not None:
+            with suppress(dist.DistError):  # the first rank is no more, which all notice
+                self._store.set(self._KEY, why)
+
+    def heard(self) -> str:
+        """Why the alarm was given; "" if it was not.
+
+        Raises:
+            RankDied: a rank of this machine, or the first, is no more.
+        """
+        for number, pid in self._pids.items():
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                raise RankDied(f"rank {number} has died") from None
+        if self._told or self._store is None:
+            return self._told
+        try:
+            return self._store.get(self._KEY).decode() if self._store.check([self._KEY]) else ""
+        except dist.DistError as error:
+            raise RankDied("rank 0 has died") from error
 
 
 @dataclass(frozen=True, slots=True)

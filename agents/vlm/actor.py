@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -17,8 +18,10 @@ from torch import Tensor
 from videogym.video import VideoError
 
 from ..engines.base import Context, Engine, Output, Sampling
+from ..engines.shared_servers import SharedServers
 from ..models.qwen_vl import QwenVL
 from ..models.visuals import Visual, resolve
+from ..training.sharding import unsharded_params
 from .records import Record
 from .scoring import Scorer
 
@@ -57,6 +60,10 @@ class ChatActor(TensorDictModuleBase):
         """Let the engine sample with the present weights."""
         self.version += 1
         self.engine.update_weights(self.model.model, self.version)
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """All weights in every rank, for as long as the model itself samples."""
+        return nullcontext() if isinstance(self.engine, SharedServers) else unsharded_params(self.model)
 
     # --- acting ------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,16 +14,19 @@ from videogym import FrameStore
 from videogym.judging import EndpointError
 
 from ..engines.base import EngineError
+from ..models.qwen_vl import QwenVL
 from ..training.command import interruptible, one_line, saved_so_far
 from ..training.config_file import parse_with_config
 from ..training.options import add_options, options_of, quiet_libraries, read_config
 from ..training.provenance import files_of
 from ..training.ranks import (
+    RankDied,
+    all_gather_object,
     broadcast_from_rank0,
     destroy_process_group,
+    exit_together,
     init_distributed,
     is_first,
-    launched,
     reported,
 )
 from ..training.run import TrainingRun
@@ -52,11 +56,30 @@ def training_parser(
     )
     if "collector" in {option.name for option in options_of(config_class)}:
         about_server = (
-            "vLLM server that samples, see agents.engines.vllm_server (default: the model samples)"
+            "vLLM server that samples, see agents.engines.vllm_server, or several with commas between "
+            "(default: the model samples)"
         )
         parser.add_argument("--server", metavar="URL", default="", help=about_server)
     add_options(parser, config_class)
     return parser
+
+
+def require_alike(config: ChatConfig, server: str, model: QwenVL) -> None:
+    """Refuse ranks that would not do the same; all ask.
+
+    Raises:
+        ValueError: they were given different options, or have loaded different weights.
+    """
+    digest = hashlib.sha256()
+    for weight in model.parameters():  # how each begins: other checkpoints differ there, too
+        digest.update(weight.detach().flatten()[:64].cpu().float().numpy().tobytes())
+    told = {option.name: str(option.of(config)) for option in options_of(type(config))}
+    first, *others = all_gather_object(told | {"server": server, "weights": digest.hexdigest()[:12]})
+    for number, theirs in enumerate(others, 1):
+        for name, value in theirs.items():
+            if value != first[name]:
+                both = f"rank 0 has {first[name]:.200}, rank {number} {value:.200}"
+                raise ValueError(f"ranks disagree about {name}: {both}")
 
 
 @reported
@@ -78,10 +101,8 @@ def command_line(
     arguments = parse_with_config(parser)
     config = read_config(parser, config_class, vars(arguments))
     server: str = getattr(arguments, "server", "")
-    if server and (launched() or getattr(config, "collector", "local") == "ray"):
-        parser.error(
-            "--server is for one process that trains: without torchrun and without --collector ray"
-        )
+    if server and getattr(config, "collector", "local") == "ray":
+        parser.error("--server is for --collector local and async: Ray's workers would all send weights")
     if arguments.push_to_hub:
         try:
             require_pushable(arguments.push_to_hub)
@@ -118,17 +139,24 @@ def _run(
         why = " ".join(str(error).split())  # transformers says it in several lines
         parser.error(f"--checkpoint {config.model.checkpoint} is no model that can be loaded: {why}")
     try:
+        require_alike(config, server, model)
+    except ValueError as error:  # on all ranks, as what follows
+        exit_together(2, f"{parser.prog}: error: {error}")
+    try:
         actor = make_actor(config, model, server)
     except (EngineError, ValueError) as error:
-        parser.error(f"--server: {error}")
+        exit_together(2, f"{parser.prog}: error: --server: {error}")
     try:
         run = train(config, actor, arguments.out, is_first())
         run.evaluated = run.evaluated or run.evaluate()
         values = run.evaluated
-    except (EngineError, EndpointError) as error:
+    except (EngineError, EndpointError, RankDied) as error:
         if isinstance(error, EngineError) and not server:
             raise
-        sys.exit(f"{error}\nThe same command resumes the run in {arguments.out}")
+        said = f"{error}\nThe same command resumes the run in {arguments.out}"
+        if isinstance(error, EngineError):  # on all ranks
+            exit_together(1, said)
+        sys.exit(said)
     finally:
         actor.engine.close()
     actor.model.save(str(arguments.out / "model"), files_of(run.provenance(config.iterations)))

@@ -13,10 +13,8 @@ from videogym.datasets import load_tasks, require_unseen
 from videogym.evaluate import hits as evidence_shown
 from videogym.state import Clip
 
-from ..training.ranks import (
-    map_across_ranks,
-)
-from ..training.sharding import unsharded_params
+from ..engines.base import EngineError
+from ..training.ranks import map_across_ranks
 from .actor import ChatActor
 from .config import EVALUATED_AT_ONCE, ChatConfig
 from .records import Record
@@ -43,8 +41,8 @@ def make_evaluator(config: ChatConfig, actor: ChatActor) -> Callable[[], dict[st
         return records
 
     def evaluate() -> dict[str, float]:
-        with unsharded_params(actor.model):
-            records = map_across_ranks([task.task_id for task in tasks], play_some)
+        with actor.gathered():
+            records = map_across_ranks([task.task_id for task in tasks], play_some, (EngineError,))
         values = {**rollout_metrics(records), **hits(records, tasks)}
         return {f"eval_{name}": value for name, value in values.items()}
 

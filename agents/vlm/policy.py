@@ -12,6 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from ..engines.base import Engine, Sampling
+from ..engines.shared_servers import SharedServers
 from ..engines.transformers_engine import TransformersEngine
 from ..engines.vllm_common import MIN_TEMPERATURE
 from ..engines.vllm_http import HTTPEngine
@@ -124,11 +125,12 @@ def make_actor(config: ChatConfig, model: QwenVL, server: str = "") -> ChatActor
     Args:
         config: of the run.
         model: that is trained.
-        server: URL of a vLLM, see `agents.engines.vllm_server`, to which weights are pushed; "": none.
+        server: URL of a vLLM, see `agents.engines.vllm_server`, to which weights are pushed, or several
+            with commas between, which ranks share; "": none.
 
     Raises:
-        EngineError: the server is out of reach, or of an untested version.
-        ValueError: the URL is not one of HTTP, or a server cannot sample as configured.
+        EngineError: a server is out of reach, of an untested version, or of another checkpoint.
+        ValueError: a URL is not one of HTTP, or a server cannot sample as configured.
     """
     told = config.sampling
     if server and (told.video_form or told.temperature < MIN_TEMPERATURE):
@@ -144,8 +146,11 @@ def make_actor(config: ChatConfig, model: QwenVL, server: str = "") -> ChatActor
         told.max_context,
     )
     engine: Engine = TransformersEngine(model)
-    if server:
-        engine = HTTPEngine(server, model.store, model.layout)
+    urls = [url.strip() for url in server.split(",") if url.strip()]
+    if urls and (launched() or len(urls) > 1):
+        engine = SharedServers(urls, model.store, model.layout)
+    elif urls:
+        engine = HTTPEngine(urls[0], model.store, model.layout)
     return ChatActor(model, engine, sampling, config.memory.share_prefixes)
 
 

@@ -1,19 +1,23 @@
 """A server that speaks as much of vLLM's HTTP as an engine asks for, and answers every context alike.
 
-``python stub_vllm.py FOLDER ANSWER_IDS IMAGE_ID [--dies-after N]``, ids as JSON. Its port is in
-``FOLDER/port`` when it listens, and every answer adds a line to ``FOLDER/answered``. It keeps its answers
-back until ``FOLDER/go`` is there; with ``--dies-after`` it kills itself where it is asked for more than N.
+``python stub_vllm.py FOLDER ANSWERS IMAGE_ID``, answers as JSON: ids, or several lists of ids that take
+turns. Its port is in ``FOLDER/port`` when it listens; a question adds a line to ``FOLDER/asked``, and its
+answer one to ``FOLDER/answered``. It keeps its answers back while ``FOLDER/go`` is not there; with
+``--dies-after`` it kills itself where it is asked for more. Weights that it is given are kept as
+``FOLDER/LABEL.safetensors``.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
+import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import struct
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,25 +30,31 @@ PATCH = 28  # pixels of one token's side
 class Stub:
     """What it was started with, and the name of the weights that it was given last."""
 
-    def __init__(self, folder: Path, answer: list[int], image_id: int, most: float) -> None:
-        self.folder, self.answer, self.image_id, self.left = folder, answer, image_id, most
+    def __init__(self, told: argparse.Namespace) -> None:
+        self.folder, self.image_id, self.left = told.folder, told.image_id, told.dies_after
+        several = told.answers if isinstance(told.answers[0], list) else [told.answers]
+        self.answers, self.log_prob, self.root = itertools.cycle(several), told.log_prob, told.root
         self.version, self.lock = "default", threading.Lock()
 
     def say(self, path: str, body: Any) -> dict[str, Any]:
         """The answer to a request."""
         if path == "/inference/v1/generate":
             return self.generate(body)
+        if path == "/v1/models":
+            return {"data": [{"id": "served", "root": self.root}]}
+        if path == "/update_weights":
+            shutil.copy(body["update_info"]["path"], self.folder / "read")
         if path == "/finish_weight_update":
             self.version = body["weight_version"]
+            (self.folder / "read").rename(self.folder / f"{self.version}.safetensors")
         return {"version": "0.32.0", "is_paused": False}
 
     def generate(self, body: dict[str, Any]) -> dict[str, Any]:
         """A probe's one token, or the answer."""
         asked, probe = body["token_ids"], len(body["token_ids"]) == 1
-        if not probe:
-            self.await_turn()
-        ids = asked if probe else self.answer
-        content = [{"token_id": token, "logprob": 0.0} for token in ids]
+        ids = asked if probe else self.await_turn()
+        log_prob = 0.0 if probe else self.log_prob
+        content = [{"token_id": token, "logprob": log_prob} for token in ids]
         shown, ranges = self.expanded(asked, body["content_parts"] or [])
         versions = [{"version": self.version, "start": 0, "end": len(ids)}]
         choice = {"token_ids": ids, "logprobs": {"content": content}, "weight_versions": versions}
@@ -54,8 +64,10 @@ class Stub:
             "choices": [{**choice, "finish_reason": "stop"}],
         }
 
-    def await_turn(self) -> None:
-        """Die, or wait until it may answer."""
+    def await_turn(self) -> list[int]:
+        """An answer, when it may be given; or the end."""
+        with (self.folder / "asked").open("a") as file:
+            file.write("1\n")
         with self.lock:
             if not self.left:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -64,6 +76,7 @@ class Stub:
                 time.sleep(0.01)
             with (self.folder / "answered").open("a") as file:
                 file.write("1\n")
+            return next(self.answers)
 
     def expanded(self, asked: list[int], parts: list[Any]) -> tuple[list[int], list[dict[str, int]]]:
         """Ids with as many placeholders of every image as it has tokens, and where these are."""
@@ -106,5 +119,11 @@ def serve(stub: Stub) -> None:
 
 
 if __name__ == "__main__":
-    folder, answer, image_id, *more = sys.argv[1:]
-    serve(Stub(Path(folder), json.loads(answer), int(image_id), float(more[1]) if more else math.inf))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("answers", type=json.loads)
+    parser.add_argument("image_id", type=int)
+    parser.add_argument("--dies-after", type=int, default=math.inf)
+    parser.add_argument("--log-prob", type=float, default=0.0, help="of every token")
+    parser.add_argument("--root", default="", help="the checkpoint that it says it has")
+    serve(Stub(parser.parse_args()))

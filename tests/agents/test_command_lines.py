@@ -53,7 +53,7 @@ def test_what_cannot_be_used_is_told_in_a_line(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--server", "http://localhost:8000", "--collector", "ray"], "without --collector ray"),
+        (["--server", "http://localhost:8000", "--collector", "ray"], "--collector local and async"),
         (["--server", "localhost:8000"], "a server's URL starts with http:// or https://, got 'localhost"),
         (["--server", "http://localhost:8000", "--video-form"], "frames as images, got temperature 1.0"),
         (["--server", "http://localhost:8000", "--temperature", "0.001"], "at least 0.01"),

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,30 +30,41 @@ COUNT = 5
 class Stub:
     """A running `stub_vllm`."""
 
-    def __init__(self, folder: Path, checkpoint: Path, *more: str) -> None:
+    def __init__(
+        self, folder: Path, checkpoint: Path, *more: str, texts: Sequence[str] = (ANSWER,)
+    ) -> None:
         folder.mkdir()
         tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-        answer = [
-            *tokenizer.encode(ANSWER, add_special_tokens=False),
-            tokenizer.convert_tokens_to_ids("<|im_end|>"),
-        ]
-        image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-        command = [sys.executable, str(STUB), str(folder), json.dumps(answer), str(image), *more]
+        end, image = (tokenizer.convert_tokens_to_ids(name) for name in ("<|im_end|>", "<|image_pad|>"))
+        answers = [[*tokenizer.encode(text, add_special_tokens=False), end] for text in texts]
+        command = [sys.executable, str(STUB), str(folder), json.dumps(answers), str(image), *more]
         self.folder, self.process = folder, subprocess.Popen(command)
         while not (folder / "port").exists():
             assert self.process.poll() is None, "the stub has ended"
             time.sleep(0.02)
         self.url = f"http://127.0.0.1:{(folder / 'port').read_text()}"
 
+    def _lines(self, name: str) -> int:
+        file = self.folder / name
+        return len(file.read_text().splitlines()) if file.exists() else 0
+
     @property
     def answered(self) -> int:
         """Questions that it has answered, of one turn each."""
-        file = self.folder / "answered"
-        return len(file.read_text().splitlines()) if file.exists() else 0
+        return self._lines("answered")
+
+    @property
+    def waiting(self) -> bool:
+        """Whether somebody waits for an answer."""
+        return self._lines("asked") > self.answered
 
     def go(self) -> None:
         """Let it answer."""
         (self.folder / "go").touch()
+
+    def hold(self) -> None:
+        """Let it keep its answers back."""
+        (self.folder / "go").unlink()
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from agents.engines.base import Context, EngineError, Sampling
 from agents.engines.vllm_common import prepare, span_versions
 from agents.engines.vllm_http import HTTPEngine, png_uri
 from agents.engines.vllm_server import serve
+from agents.engines.weight_files import WeightFiles
 from agents.models.checkpoints import named_weights, save_processor
 from agents.models.visuals import PatchLayout, Visual
 from videogym.video import FrameBatch
@@ -489,6 +490,19 @@ def test_an_unreachable_server_is_given_up_after_the_deadline() -> None:
     assert 1.0 <= time.monotonic() - began < 5.0
 
 
+def test_a_server_that_has_gone_is_given_up_before_the_deadline(
+    start: Callable[[Handler], Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has answered before, and now its machine says that nobody listens."""
+    monkeypatch.setattr("agents.engines.vllm_http.REFUSED_S", 0.5)
+    served = start(Replay())
+    engine = engine_of(served.url, deadline_s=600.0)
+    served.close()
+    with pytest.raises(EngineError, match=r"failed for [01] s \(ConnectionRefusedError"):
+        engine.generate([TEXT], SAMPLING)
+    engine.close()
+
+
 def test_a_url_that_is_none_is_refused() -> None:
     """With what is allowed."""
     with pytest.raises(ValueError, match="http:// or https://, got 'localhost:8000'"):
@@ -854,19 +868,15 @@ def test_a_url_with_a_secret_is_refused_without_showing_it(url: str) -> None:
 # --- the folder of pushed weights --------------------------------------------------------------
 
 LEFT = """
-import os, signal, sys, tempfile
-from agents.engines.vllm_http import HTTPEngine
-import contextlib
-engine = HTTPEngine.__new__(HTTPEngine)
-engine._held = contextlib.ExitStack()
-print(engine._own(), flush=True)
-(engine._folder / "weights.safetensors").write_bytes(b"half")
+import os, signal
+from agents.engines.weight_files import WeightFiles
+(WeightFiles().own_folder() / "weights.safetensors").write_bytes(b"half")
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 def test_weights_of_a_killed_trainer_go_with_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[[Handler], Served]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of a live one, and what only looks alike, stay."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -876,8 +886,8 @@ def test_weights_of_a_killed_trainer_go_with_the_next(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("precious")
     (tmp_path / "videogym-weights-link").symlink_to(tmp_path / "mine")
-    one, other = engine_of(start(version_only).url), engine_of(start(version_only).url)
-    first, second = one._own(), other._own()
+    one, other = WeightFiles(), WeightFiles()
+    first, second = one.own_folder(), other.own_folder()
     assert not left.exists() and first.exists() and second.exists()
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "precious"
     one.close()
@@ -893,7 +903,7 @@ def test_a_full_disk_stops_a_push_with_a_typed_error(
     def full(*_: Any) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("agents.engines.vllm_http.save_file", full)
+    monkeypatch.setattr("agents.engines.weight_files.save_file", full)
     engine = engine_of(start(version_only).url, transfer_folder=tmp_path)
     with pytest.raises(OSError, match="No space left"):
         engine.update_weights(torch.nn.Linear(1, 1), 1)
