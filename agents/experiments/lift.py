@@ -2,7 +2,8 @@
 
 The tasks and the model are those of `agents.experiments.demo_mllm`. There the demonstrations are perfect, a
 model that imitates them is right nearly always, and nothing is left to reinforcement learning. Here it is
-first taught to see, to search and to speak (``lesson``, under LONGVT_TINY; ``second_lesson`` goes on from
+first taught to see, to search and to speak (``lesson``, under LONGVT_TINY, and ``practice``, more of the
+same, without which some seeds have not learnt to read what a look shows; ``second_lesson`` goes on from
 there under VIDEO_MTR_TINY), and then imitates demonstrations of mixed quality (``sft``): `HASTY` of them
 look before they have searched and answer by what they saw. What is missing after that was made to be
 missing, by demonstrations that are no better than those of people and of large models are. From ``sft``
@@ -56,7 +57,7 @@ from ..vlm.records import Record, fingerprint
 from ..vlm.rollouts import make_chat_env, play_tasks
 from ..vlm.tiny import corpus
 from .episodes import course, curves, metrics
-from .lift_report import draw, table
+from .lift_report import LESSONS, draw, table
 from .runs import add_run_options, runs_at_once
 from .stages import (
     EVENT_S,
@@ -74,7 +75,7 @@ from .stages import (
 
 TESTED = 500  # held-out questions
 WIDE = SIZES | {"vocab_size": 1400}  # the words of two recipes' prompts
-SHARED = ("base", "lesson")  # by both recipes
+SHARED = ("base", "lesson", "practice")  # by both recipes
 WAYS = {"greedy": TESTED, "sampled": TESTED, "blind": 200, "skim": 200}  # of answering: questions
 SEEING = ("greedy", "sampled")
 HASTY = 0.6  # share of the demonstrations of the cold start
@@ -104,7 +105,12 @@ def stages(recipe: str, seed: int) -> dict[str, Stage]:
         iterations=1000,
         eval_every=500,
     )
-    first, last = {"lesson": Stage("base", train_sft.train, lesson)}, "lesson"
+    practice = lesson.with_options(seed=seed + 2000, learning_rate=1.5e-3, iterations=700, eval_every=350)
+    first = {
+        "lesson": Stage("base", train_sft.train, lesson),
+        "practice": Stage("lesson", train_sft.train, practice),
+    }
+    last = "practice"
     shared = shared_options(recipe, seed)
     if recipe == "VIDEO_MTR_TINY":
         # Seeing is learnt; what is left are indices of a pool in place of seconds, and another grammar.
@@ -248,7 +254,9 @@ def make_base(folder: Path, seed: int) -> None:
     texts = []
     for recipe in EVENT_S:
         every = stages(recipe, seed)
-        lesson = every[every["sft"].parent].config  # in the recipe's own grammar
+        lesson = every[
+            "second_lesson" if "second_lesson" in every else "lesson"
+        ].config  # in its own grammar
         assert isinstance(lesson, train_sft.Config)
         texts += corpus(VideoQAEnv(lesson.tasks, lesson.rules), train_sft.demonstrator(lesson))
     with whole_folder(folder) as unfinished:
@@ -277,7 +285,7 @@ def run_stage(name: str, stage: Stage, folder: Path, start: Path) -> dict[str, A
     run = stage.train(config, actor, folder / "runs" / name, True)
     seconds = {"seconds": run.seconds, "cpu_seconds": time.process_time() - started}
     actor.model.save(str(folder / name))
-    found = measure(config, folder / name, ways=SEEING if "lesson" in name else tuple(WAYS)) | seconds
+    found = measure(config, folder / name, ways=SEEING if name in LESSONS else tuple(WAYS)) | seconds
     records = folder / "runs" / name / "records"
     if records.is_dir():
         tokenizer = fingerprint(actor.model.tokenizer)
@@ -301,26 +309,39 @@ def measure(
         By way of answering, whether each task was answered ``right``, and
         `agents.experiments.episodes.metrics`.
     """
-    tasks_of = config.evaluation.eval_tasks.replace("split=val", f"split={split}")
-    config = config.with_options(checkpoint=str(checkpoint), eval_tasks=tasks_of)
-    store = FrameStore(open_videos=64)
-    tasks = load_tasks(tasks_of)[:TESTED]
-    skims = {task.video: frozenset(skim(config, task.task_id).times_s) for task in tasks}
-    eyes: dict[str, FrameReader] = {"blind": Grey(store, {}), "skim": Grey(store, skims)}
+    tasks = config.evaluation.eval_tasks.replace("split=val", f"split={split}")
     found: dict[str, Any] = {}
-    for name in ways:
-        actor = make_actor(config, make_model(config, eyes.get(name, store)))
-        env = make_chat_env(config, actor.model, tasks_of)
-        answer: Callable[[Sequence[Record]], list[Record]] = greedy(actor)
-        if name == "sampled":
-            answer = actor.answer
-        torch.manual_seed(config.seed)
-        some = tasks[: WAYS[name]]
-        records = list(play_tasks(env, answer, [task.task_id for task in some], at_once=100))
-        env.env.close()
-        rows = [course(*pair) for pair in zip(records, some, strict=True) if not pair[0].abort_reason]
-        found[name] = {"right": [bool(record.success) for record in records], **metrics(rows)}
+    for way in ways:
+        records = answered(config, checkpoint, tasks, way, WAYS[way])
+        task = load_tasks(tasks).by_id
+        rows = [course(one, task(one.task_id)) for one in records if not one.abort_reason]
+        found[way] = {"right": [bool(record.success) for record in records], **metrics(rows)}
     return found
+
+
+def answered(config: ChatConfig, checkpoint: Path, tasks: str, way: str, questions: int) -> list[Record]:
+    """Episodes of a model on the first tasks of a source.
+
+    Args:
+        config: whose episodes are played.
+        checkpoint: of the model.
+        tasks: the source.
+        way: of answering, of `WAYS`.
+        questions: how many.
+    """
+    config = config.with_options(checkpoint=str(checkpoint), eval_tasks=tasks)
+    some, store = load_tasks(tasks)[:questions], FrameStore(open_videos=64)
+    reader: FrameReader = store
+    if way not in SEEING:
+        skims = {task.video: frozenset(skim(config, task.task_id).times_s) for task in some}
+        reader = Grey(store, skims if way == "skim" else {})
+    actor = make_actor(config, make_model(config, reader))
+    env = make_chat_env(config, actor.model, tasks)
+    answer: Callable[[Sequence[Record]], list[Record]] = actor.answer if way == "sampled" else greedy(actor)
+    torch.manual_seed(config.seed)
+    records = list(play_tasks(env, answer, [task.task_id for task in some], at_once=100))
+    env.env.close()
+    return records
 
 
 def main() -> None:

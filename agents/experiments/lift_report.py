@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from videogym.comparison.paired import share_difference
 from videogym.evaluate import proportion
 
-BEFORE = ("lesson", "second_lesson", "sft")  # what is not compared with the cold start
+LESSONS = ("lesson", "practice", "second_lesson")  # what the cold start begins from
 
 
 def table(results: Sequence[dict[str, dict[str, Any]]]) -> str:
@@ -27,7 +27,7 @@ def table(results: Sequence[dict[str, dict[str, Any]]]) -> str:
     for name in names:
         rows = [(seed[name], seed.get("sft")) for seed in results if name in seed]
         right = {way: [x for row, _ in rows for x in row[way]["right"]] for way in ("sampled", "greedy")}
-        later = [(row, start) for row, start in rows if start is not None and name not in BEFORE]
+        later = [(row, start) for row, start in rows if start is not None and name not in (*LESSONS, "sft")]
         gained = [
             "; ".join(
                 _signed(share_difference(start[way]["right"], row[way]["right"])) for row, start in later

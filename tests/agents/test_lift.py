@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from agents import train_grpo_mllm, train_sft
 from agents.experiments import demo_mllm, lift
 from agents.experiments.lift import HASTY, SEEING, WAYS, needed, run_recipes, run_seed, stages
-from agents.experiments.lift_report import draw, table
+from agents.experiments.lift_report import LESSONS, draw, table
 from agents.experiments.stages import EVENT_S, SIZES, Stage, described
 from videogym import VideoQAEnv
 
@@ -30,15 +30,15 @@ PPO = ("ppo", "ppo_trajectory", "ppo_no_gate", "ppo_no_bonus", "ppo_turns_1", "p
 def test_everything_starts_from_one_cold_start(recipe: str, ways: tuple[str, ...]) -> None:
     """The mixture after the good demonstrations; the control on the same mixture; the rest from there."""
     parents = {name: stage.parent for name, stage in stages(recipe, 3).items()}
-    last = "second_lesson" if recipe == "VIDEO_MTR_TINY" else "lesson"
+    last = "second_lesson" if recipe == "VIDEO_MTR_TINY" else "practice"
     assert parents.pop("lesson") == "base" and parents.pop("sft") == last
-    assert parents.pop("second_lesson", "lesson") == "lesson"
+    assert parents.pop("practice") == "lesson" and parents.pop("second_lesson", "practice") == "practice"
     assert parents.pop("longer") == "sft" and parents.pop("rft", "grpo") == "grpo"
     assert set(parents.values()) == {"sft"} and set(parents) == set(ways)
     for name, stage in stages(recipe, 3).items():
-        spoken = "LONGVT_TINY" if name == "lesson" else recipe
+        spoken = "LONGVT_TINY" if name in ("lesson", "practice") else recipe
         assert "split=train" in stage.config.tasks and stage.config.rules.name.startswith(spoken), name
-    for name, share in (("lesson", 0.0), ("sft", HASTY), ("longer", HASTY)):
+    for name, share in (("lesson", 0.0), ("practice", 0.0), ("sft", HASTY), ("longer", HASTY)):
         config = stages(recipe, 3)[name].config
         assert isinstance(config, train_sft.Config)
         assert (config.demonstrations.hasty, config.demonstrations.gives_up) == (share, float(share > 0))
@@ -104,10 +104,10 @@ def test_a_stage_is_known_by_the_same_words_in_every_process(recipe: str) -> Non
 def test_a_stage_brings_those_that_it_starts_from() -> None:
     """In their order; what does not exist is refused by its name."""
     every = stages("LONGVT_TINY", 0)
-    assert list(needed(every, ["rft"])) == ["lesson", "sft", "grpo", "rft"]
-    assert list(needed(every, ["longer", "grpo"])) == ["lesson", "sft", "longer", "grpo"]
+    assert list(needed(every, ["rft"])) == ["lesson", "practice", "sft", "grpo", "rft"]
+    assert list(needed(every, ["longer", "grpo"])) == ["lesson", "practice", "sft", "longer", "grpo"]
     assert list(needed(every, [])) == list(every)
-    with pytest.raises(ValueError, match="unknown stage 'gpro'; known: lesson, sft"):
+    with pytest.raises(ValueError, match="unknown stage 'gpro'; known: lesson, practice, sft"):
         needed(every, ["gpro"])
 
 
@@ -115,7 +115,7 @@ def short(recipe: str, seed: int) -> dict[str, Stage]:
     """Stages of one iteration each."""
     whole, few = stages(recipe, seed), {"eval_episodes": 2, "max_new_tokens": 12, "iterations": 1}
     lesson = {"demonstrated_tasks": 2, "groups": 1, **few}
-    changed = {"lesson": lesson, "second_lesson": lesson, "sft": lesson}
+    changed = dict.fromkeys(("lesson", "practice", "second_lesson", "sft"), lesson)
     changed["grpo"] = {"groups": 1, "group_size": 2, **few}
     return {
         name: replace(whole[name], config=whole[name].config.with_options(**options))
@@ -134,16 +134,16 @@ def test_cells_are_made_once_and_hold_figures_and_curves(
     monkeypatch.setattr(lift, "SIZES", {"vocab_size": 700})
     first = run_seed("LONGVT_TINY", 0, tmp_path)
     folder = tmp_path / "LONGVT_TINY" / "seed-0"
-    assert list(first) == ["lesson", "sft", "grpo"]
+    assert list(first) == ["lesson", "practice", "sft", "grpo"]
     for name, row in first.items():
-        for way in SEEING if name == "lesson" else WAYS:
+        for way in SEEING if name in LESSONS else WAYS:
             assert len(row[way]["right"]) == 2 and 0 <= row[way]["guessed"] <= 1
         assert row["cpu_seconds"] > 0
     assert len(first["grpo"]["curves"]["looked_never"]) == 1 and "curves" not in first["sft"]
     monkeypatch.setattr(lift, "run_stage", again)
     assert run_seed("LONGVT_TINY", 0, tmp_path) == first
     text = table([first])
-    assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == ["| lesson", "| sft", "| grpo"]
+    assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == [f"| {name}" for name in first]
     stored = json.loads((folder / "grpo.json").read_text())
     (folder / "grpo.json").write_text(json.dumps({**stored, "made_by": "another"}))
     with pytest.raises(ValueError, match="choose another folder"):
@@ -192,12 +192,13 @@ def test_both_recipes_start_from_one_lesson(tmp_path: Path, monkeypatch: pytest.
     longvt, video_mtr = "LONGVT_TINY/seed-3", "VIDEO_MTR_TINY/seed-3"
     assert made == [
         ("lesson", "shared/seed-3", "shared/seed-3/base"),
-        ("sft", longvt, "shared/seed-3/lesson"),
+        ("practice", "shared/seed-3", "shared/seed-3/lesson"),
+        ("sft", longvt, "shared/seed-3/practice"),
         ("grpo", longvt, f"{longvt}/sft"),
-        ("second_lesson", video_mtr, "shared/seed-3/lesson"),
+        ("second_lesson", video_mtr, "shared/seed-3/practice"),
         ("sft", video_mtr, f"{video_mtr}/second_lesson"),
     ]
-    assert list(found["VIDEO_MTR_TINY"]) == ["lesson", "second_lesson", "sft"]
+    assert list(found["VIDEO_MTR_TINY"]) == ["lesson", "practice", "second_lesson", "sft"]
 
 
 def test_prompts_of_both_recipes_are_few_tokens(tmp_path: Path) -> None:
