@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from gymnasium.spaces import Dict, Discrete
+import numpy as np
+from gymnasium.spaces import Dict, Discrete, Text
 
 from videogym.state import Action, Invalid, Move, Rules, State, action_kinds
 
@@ -23,7 +25,8 @@ def as_move(action: Any, state: State) -> Move:
     Values a policy can get wrong become `Invalid`; a shape no policy should send raises.
 
     Raises:
-        ValueError: not an action, or a structured action without a key it needs.
+        ValueError: not an action, or a structured action without a key it needs, or with a value of another
+            shape than its space has.
     """
     if isinstance(action, Move):
         return action
@@ -40,6 +43,26 @@ def as_move(action: Any, state: State) -> Move:
         return Move((_structured_action(action, state),))
     except KeyError as error:
         raise ValueError(f"the structured action lacks the key {error}; it has {sorted(action)}") from error
+    except (TypeError, ValueError, OverflowError, IndexError) as error:
+        told = "; ".join(_misfits(action, action_space(state.rules)))
+        if not told:
+            raise  # of an action of the user's
+        raise ValueError(f"the structured action does not fit its space: {told}") from error
+
+
+def _misfits(action: dict[str, Any], space: Dict) -> Iterator[str]:
+    """What is wrong with values that no space of their names has."""
+    for name in sorted(action.keys() & space.keys()):
+        due, value = space[name], action[name]
+        try:
+            given = np.asarray(value, np.float64)
+            # One number may stand for a row of one.
+            fits = given.shape == due.shape or (value is not None and given.ndim == 0 and due.shape == (1,))
+            fits &= not isinstance(due, Discrete) or bool(np.isfinite(given).all())
+        except (TypeError, ValueError, OverflowError):
+            fits = isinstance(value, str) and isinstance(due, Text)
+        if not fits:
+            yield f"{name} must be in {due}, got {' '.join(repr(value).split())[:60]}"
 
 
 def _structured_action(action: dict[str, Any], state: State) -> Action:
