@@ -1,7 +1,8 @@
 """Limits on what clients send and how long they are silent.
 
-OpenEnv counts sessions; the rest is ASGI and knows neither episodes nor tools. Sessions over HTTP, which
-a second client may join by their id, are refused: a session is one connection.
+OpenEnv counts sessions that are connections; the rest is ASGI and knows neither episodes nor tools. Plain
+requests that play are sessions for as long as they take, and counted here. Sessions over HTTP, which a
+second client may join by their id, are refused: a session is one connection.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from videogym.serving import Limits
 
 _POLICY_VIOLATION, _TOO_BIG = 1008, 1009  # close codes of RFC 6455
+_PLAYING = ("/reset", "/step", "/state")  # for each of these OpenEnv makes an environment and closes it
 
 
 class Limited:
@@ -29,13 +31,22 @@ class Limited:
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app, self._limits = app, limits
+        self._taken = 0  # sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or one connection."""
-        if scope["type"] == "http":
+        if scope["type"] == "http" and scope["path"] not in _PLAYING:
             await self._request(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await self._connection(scope, receive, send)
+        elif scope["type"] == "http" and self._taken >= self._limits.sessions:
+            told = {"detail": f"all {self._limits.sessions} sessions are taken; ask again later"}
+            await JSONResponse(told, 503)(scope, receive, send)
+        elif scope["type"] in ("http", "websocket"):
+            serve = self._request if scope["type"] == "http" else self._connection
+            self._taken += 1
+            try:
+                await serve(scope, receive, send)
+            finally:
+                self._taken -= 1
         else:
             await self._app(scope, receive, send)
 

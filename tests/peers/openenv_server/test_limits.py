@@ -183,6 +183,20 @@ def test_one_too_many_is_told_so_and_may_come_later(server):
     play(one_too_many())
 
 
+def test_a_plain_request_that_plays_is_a_session_too(server):
+    """Where all are taken it is refused, and what is served is told all the same."""
+
+    async def all_taken():
+        async with contextlib.AsyncExitStack() as stack:
+            for seed in range(SESSIONS):
+                await (await stack.enter_async_context(client(server))).reset(seed=seed)
+            return [await asyncio.to_thread(post, server, path, "{}") for path in ("/reset", "/step")]
+
+    assert play(all_taken()) == [503, 503]
+    play(fill(server, SESSIONS))
+    assert post(server, "/reset", "{}") == 200
+
+
 @pytest.mark.parametrize(
     "path", ["/ws?session_id=00000000-0000-0000-0000-000000000000", "/ws?a=1&session_id=x", "/mcp"]
 )
