@@ -84,7 +84,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
         CheckpointMismatch: the folder belongs to another kind of run.
     """
     torch.set_num_threads(config.runtime.threads)
-    actor = make_actor(policy, sum(config.windows) + config.options)
+    actor = make_actor(policy, config.looks + config.options)
     rewards = TurnRewards(config.rules.terms)
     loss_module = ClipPPOLoss(
         actor,

@@ -80,7 +80,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
         CheckpointMismatch: the folder belongs to another kind of run.
     """
     torch.set_num_threads(config.runtime.threads)
-    actions = sum(config.windows) + config.options
+    actions = config.looks + config.options
     actor = make_actor(policy, actions)
     critic = TensorDictModule(Checked(policy, actions), in_keys=["inputs"], out_keys=["_", "state_value"])
     shaping, estimate = make_shaping(config), make_estimator(config, critic)

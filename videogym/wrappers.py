@@ -8,7 +8,7 @@ rows of numbers and a picture to read.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -16,13 +16,14 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, Text
 from numpy.typing import NDArray
 
-from videogym.actions import Answer, Crop, Select
+from videogym.actions import Answer, Crop, Find, Select
+from videogym.actions.find import MAX_QUERY_CHARS
 from videogym.datasets import TaskList
 from videogym.env import VideoQAEnv
 from videogym.grammars import Grammar, Message, get_grammar, prompted, with_subtitles
 from videogym.observations import Observation, observation_space
 from videogym.spaces import UnicodeText
-from videogym.state import Action, State, Task
+from videogym.state import Action, Rules, State, Task
 
 MAX_PROMPT_CHARS = 65_536
 
@@ -90,26 +91,42 @@ class DiscreteActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Rec
     actions after the looks answer, with option 0 first. With a pool, windows hold equally many pool
     frames, as far as these divide.
 
+    With ``arguments=({}, {"fps": 8})`` all windows come twice: looked at as the recipe does, and then at 8
+    frames a second. With ``moments=2`` the last action before the answers searches for the question and is
+    shown two moments.
+
     Args:
         env: a videogym environment whose tasks are choices.
         windows: number of windows, at least 1; several numbers give windows of several sizes.
         options: number of options the policy can choose from.
+        arguments: further arguments of a `Crop` by which every window can be looked at.
+        moments: that a search brings, ``k`` of `Find`; 0: the policy cannot search.
 
     Raises:
-        ValueError: a number is below 1, or a task is no choice or has more options: it could not be
-            answered. Of tasks that are made on demand, the one that is played tells.
+        ValueError: a number is below 1, the recipe does not open an argument or offers no search, or a task
+            is no choice or has more options: it could not be answered. Of tasks that are made on demand,
+            the one that is played tells.
     """
 
     def __init__(
-        self, env: gymnasium.Env[Any, Any], windows: int | Sequence[int] = 16, options: int = 4
+        self,
+        env: gymnasium.Env[Any, Any],
+        windows: int | Sequence[int] = 16,
+        options: int = 4,
+        arguments: Sequence[Mapping[str, Any]] = ({},),
+        moments: int = 0,
     ) -> None:
         scales = (windows,) if isinstance(windows, int) else tuple(windows)
         if not scales or min(scales) < 1 or options < 1:
             raise ValueError(f"windows and options must be at least 1, got {windows} and {options}")
-        gymnasium.utils.RecordConstructorArgs.__init__(self, windows=windows, options=options)
+        _check_looks(_inner(env).recipe.rules, arguments, moments)
+        gymnasium.utils.RecordConstructorArgs.__init__(
+            self, windows=windows, options=options, arguments=arguments, moments=moments
+        )
         super().__init__(env)
         self.windows, self.options = scales, options
-        self.looks = sum(scales)
+        self.arguments, self.moments = tuple(arguments), moments
+        self.looks = sum(scales) * len(self.arguments) + (moments > 0)
         self.action_space = Discrete(self.looks + options)
         tasks = _inner(env).tasks
         for task in tasks if isinstance(tasks, TaskList) else ():
@@ -159,6 +176,9 @@ class DiscreteActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Rec
             option = index - self.looks
             letters = state.task.letters
             return Answer(letters[option] if option < len(letters) else f"option {option}")
+        variant, index = divmod(index, sum(self.windows))
+        if variant == len(self.arguments):
+            return Find(state.task.question[:MAX_QUERY_CHARS], self.moments)
         for windows in self.windows:
             if index < windows:
                 break
@@ -166,7 +186,22 @@ class DiscreteActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Rec
         start_s, end_s = window_bounds_s(state, index, windows)
         if "select" in state.rules.actions:
             return Select(start_s, end_s)
-        return Crop(start_s, end_s)
+        return Crop(start_s, end_s, **self.arguments[variant])
+
+
+def _check_looks(rules: Rules, arguments: Sequence[Mapping[str, Any]], moments: int) -> None:
+    """Refuse arguments of looks, or a search, that the rules do not open."""
+    regions = ("region",) if rules.regions else ()
+    opened = (*regions, *rules.crop_arguments) if "crop" in rules.actions else ()
+    if not arguments:
+        raise ValueError("arguments must hold at least one set, {} for looks as the recipe makes them")
+    for name in sorted({name for some in arguments for name in some}):
+        if name not in opened:
+            raise ValueError(f"the recipe opens no argument {name!r} of looks; open are {list(opened)}")
+    if moments < 0:
+        raise ValueError(f"moments must not be negative, got {moments}")
+    if moments and "find" not in rules.actions:
+        raise ValueError(f"moments must be 0 where the recipe offers no search, got {moments}")
 
 
 class ArrayObservations(gymnasium.ObservationWrapper[Any, Any, Any], gymnasium.utils.RecordConstructorArgs):

@@ -168,22 +168,25 @@ def imitate(
         on_round(done * len(envs), float(np.mean(losses)), float(np.mean(learnt)))
 
 
-def oracle_action(state: State, windows: Sequence[int]) -> int:
+def oracle_action(state: State, windows: Sequence[int], variants: int = 1, searches: bool = False) -> int:
     """What the oracle does: look at the smallest window with most unseen evidence, or answer right.
 
-    It answers when all evidence was shown, and in the last turn in any case.
+    It answers when all evidence was shown, and in the last turn in any case. It looks by the last set of
+    arguments and never searches.
 
     Args:
         state: of a choice task with evidence.
         windows: as of `videogym.DiscreteActions`.
+        variants: number of its sets of arguments.
+        searches: whether it has a search.
     """
-    finest = max(windows)
-    first = sum(windows[: tuple(windows).index(finest)])
+    finest, count = max(windows), sum(windows)
+    first = (variants - 1) * count + sum(windows[: tuple(windows).index(finest)])
     shown = {t for clip in state.clips for t in clip.times_s}
     unseen = [s for s in state.task.evidence or () if not any(s.contains(t) for t in shown)]
     if state.turns_left > 1 and unseen:
         return first + int(_evidence_in_windows(state, unseen, finest).argmax())
-    return sum(windows) + right_option(state)
+    return variants * count + searches + right_option(state)
 
 
 def right_option(state: State) -> int:
@@ -225,7 +228,8 @@ def demonstrate(
     live = list(range(len(envs)))
     while live:
         for i in live:
-            label = oracle_action(_state(envs[i]), policy.reader.windows)
+            reader = policy.reader
+            label = oracle_action(_state(envs[i]), reader.windows, reader.variants, reader.searches)
             _record(demonstrations[i], policy.reader, observations[i], label)
         chosen = _choose(policy, [demonstrations[i] for i in live], generator)
         over = set()
@@ -273,7 +277,7 @@ def answer_loss(policy: CompactPolicy, batch: Sequence[Demonstration]) -> Tensor
 
     So a policy learns to answer about evidence that it is shown, and not where to look for it.
     """
-    looks = sum(policy.reader.windows)
+    looks = policy.reader.looks
     labels = torch.tensor([label for d in batch for label in d.labels])
     # The oracle answers when all evidence was shown, or at last: then the option is its label.
     shown = labels >= looks

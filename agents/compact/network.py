@@ -81,6 +81,13 @@ class CompactReader:
     windows: tuple[int, ...]  # as the environment's
     options: int  # as the environment's
     size: tuple[int, int] = (32, 24)  # (width, height) at which frames are resolved; the aspect is not kept
+    variants: int = 1  # sets of arguments that every window can be looked at with
+    searches: bool = False  # whether a search is the last action before the answers
+
+    @property
+    def looks(self) -> int:
+        """Number of actions before the answers."""
+        return sum(self.windows) * self.variants + self.searches
 
     @property
     def cells(self) -> int:
@@ -154,8 +161,8 @@ class FrameEncoder(nn.Module):
 class CompactPolicy(DiscretePolicy):
     """From shown frames, words and turns to logits of all actions and a value.
 
-    B is any batch shape, N the most frames an episode can show, L words, C cells, W looks, O options and
-    D the width. Frames that are masked out have no influence.
+    B is any batch shape, N the most frames an episode can show, L words, C cells, W looks (a search among
+    them), O options and D the width. Frames that are masked out have no influence.
 
     Args:
         reader: reads observations, through a frame store that knows the videos.
@@ -180,15 +187,18 @@ class CompactPolicy(DiscretePolicy):
             nn.Conv1d(width, width, 3, padding=1),
             nn.ReLU(),
         )
-        self.look = nn.ModuleList(nn.Conv1d(2 * width, 1, 1) for _ in reader.windows)
+        self.look = nn.ModuleList(nn.Conv1d(2 * width, reader.variants, 1) for _ in reader.windows)
         self.answer_now = nn.Sequential(nn.Linear(2 * width + 2, width), nn.ReLU(), nn.Linear(width, 1))
         self.value = nn.Sequential(nn.Linear(2 * width + 4, width), nn.ReLU(), nn.Linear(width, 1))
+        if reader.searches:
+            self.search = nn.Sequential(nn.Linear(2 * width + 2, width), nn.ReLU(), nn.Linear(width, 1))
 
     @torch.no_grad()
     def described(self) -> dict[str, Any]:
         """What `of` makes it from, without its weights, in JSON values."""
         reader = self.reader
         shape = {"windows": list(reader.windows), "options": reader.options, "size": list(reader.size)}
+        shape |= {"variants": reader.variants, "searches": reader.searches}
         return {"kind": "compact", "words": list(reader.vocabulary.words), "width": self.width, **shape}
 
     @classmethod
@@ -197,7 +207,10 @@ class CompactPolicy(DiscretePolicy):
         vocabulary = Vocabulary(tuple(described["words"]))
         width, height = described["size"]
         windows = tuple(described["windows"])
-        reader = CompactReader(store, vocabulary, windows, described["options"], (width, height))
+        of_looks = {name: described[name] for name in ("variants", "searches") if name in described}
+        reader = CompactReader(
+            store, vocabulary, windows, described["options"], (width, height), **of_looks
+        )
         return cls(reader, described["width"])
 
     def read(self, observation: Mapping[str, Any], earlier: TensorDictBase | None = None) -> TensorDict:
@@ -251,10 +264,13 @@ class CompactPolicy(DiscretePolicy):
         looks = self._look_scores(matched, relevance, shown, cell, looked)
         read = self.reading(seen).unsqueeze(-1) / math.sqrt(self.width)
         answers = (self._meaning(options) @ read).squeeze(-1)
-        answers = answers + self.answer_now(torch.cat((seen, found, turns_left), -1))
+        now = torch.cat((seen, found, turns_left), -1)
+        answers = answers + self.answer_now(now)
+        if self.reader.searches:
+            looks = torch.cat((looks, self.search(now)), -1)
         # The critic reads what the actor found, and does not shape it.
         best = torch.stack((looks.amax(-1), answers.amax(-1)), -1)
-        value = self.value(torch.cat((seen, found, turns_left, best), -1).detach())
+        value = self.value(torch.cat((now, best), -1).detach())
         return torch.cat((looks, answers), -1), value
 
     def _meaning(self, words: Tensor) -> Tensor:
@@ -267,7 +283,10 @@ class CompactPolicy(DiscretePolicy):
     def _look_scores(
         self, matched: Tensor, relevance: Tensor, shown: Tensor, cell: Tensor, looked: Tensor
     ) -> Tensor:
-        """(B, W): every cell summarised by its frames, seen beside its neighbours, pooled to windows."""
+        """(B, W): every cell summarised by its frames, seen beside its neighbours, pooled to windows.
+
+        All windows for the first set of arguments, then all for the second.
+        """
         member = F.one_hot(cell, self.reader.cells).float() * shown
         count = member.sum(-2)
         mean = member.transpose(-1, -2) @ matched / count.clamp(min=1.0).unsqueeze(-1)
@@ -279,7 +298,7 @@ class CompactPolicy(DiscretePolicy):
         scores = []
         for windows, head in zip(self.reader.windows, self.look, strict=True):
             pools = (F.adaptive_max_pool1d(cells, windows), F.adaptive_avg_pool1d(cells, windows))
-            scores.append(head(torch.cat(pools, 1)).squeeze(1))
+            scores.append(head(torch.cat(pools, 1)))
         return torch.cat(scores, -1).reshape(*count.shape[:-1], -1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,40 @@ TASKS = "procedural:brief_event?level=0&duration_s=600&fps=4&size=320x180&count=
 
 
 @dataclass(frozen=True)
+class LookingConfig:
+    """How a policy may look beside the recipe's own way, see `videogym.DiscreteActions`."""
+
+    look_arguments: tuple[str, ...] = ("{}",)
+    """Sets of further arguments that every window can be looked at with, in JSON, such as {"fps": 8}; {}:
+    none."""
+    moments: int = 0
+    """Number of moments that a search for the question brings; 0: the policy cannot search."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            ValueError: arguments are no objects of JSON.
+        """
+        _ = self.arguments
+
+    @property
+    def arguments(self) -> list[dict[str, Any]]:
+        """As `videogym.DiscreteActions` takes them."""
+        return [_json_object(text) for text in self.look_arguments]
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        read = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"look_arguments must be JSON, got {text!r}: {error}") from error
+    if not isinstance(read, dict):
+        raise ValueError(f'look_arguments must be objects such as {{"fps": 8}}, got {text!r}')
+    return read
+
+
+@dataclass(frozen=True)
 class RunConfig(LoopConfig):
     """What the loops of compact policies need to know."""
 
@@ -41,6 +76,8 @@ class RunConfig(LoopConfig):
     """Numbers of windows a policy can look at, see `videogym.DiscreteActions`."""
     options: int = 4
     """Number of answer options that the policy can choose from."""
+    looking: LookingConfig = LookingConfig()
+    """How a policy may look beside the recipe's own way."""
     episodes: int = 128
     """Episodes per batch."""
     collector: Literal["single", "parallel", "async"] = "single"
@@ -49,6 +86,11 @@ class RunConfig(LoopConfig):
     workers: int = 2
     """Worker processes of the parallel collector."""
 
+    @property
+    def looks(self) -> int:
+        """Number of actions before the answers."""
+        return sum(self.windows) * len(self.looking.arguments) + (self.looking.moments > 0)
+
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -56,7 +98,8 @@ C = TypeVar("C", bound=RunConfig)
 def make_env(config: RunConfig, tasks: str, open_videos: int = 8) -> DiscreteActions:
     """An environment of the configured recipe."""
     env = VideoQAEnv(tasks, config.rules, video_root=config.root, open_videos=open_videos)
-    return DiscreteActions(env, config.windows, config.options)
+    looking = config.looking
+    return DiscreteActions(env, config.windows, config.options, looking.arguments, looking.moments)
 
 
 def make_episode_env(
@@ -73,7 +116,11 @@ def make_compact(config: RunConfig) -> CompactPolicy:
     vocabulary = Vocabulary.of(text for task in tasks for text in (task.question, *task.options))
     store = FrameStore(video_root=config.root, open_videos=config.episodes)
     torch.manual_seed(config.seed)
-    return CompactPolicy(CompactReader(store, vocabulary, config.windows, config.options))
+    variants, searches = len(config.looking.arguments), config.looking.moments > 0
+    reader = CompactReader(
+        store, vocabulary, config.windows, config.options, variants=variants, searches=searches
+    )
+    return CompactPolicy(reader)
 
 
 class Evaluator:

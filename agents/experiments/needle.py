@@ -112,7 +112,7 @@ class AnswerOnly:
     """The likeliest answer of a policy, whatever it thinks of looking."""
 
     def __init__(self, policy: CompactPolicy) -> None:
-        self.policy, self.looks = policy, sum(policy.reader.windows)
+        self.policy, self.looks = policy, policy.reader.looks
 
     @torch.no_grad()
     def __call__(self, observation: Mapping[str, Any], info: Mapping[str, Any]) -> int:

@@ -119,7 +119,7 @@ def prefer_answers(policy: CompactPolicy, config: RunConfig, share: float) -> No
     env = make_env(config, config.tasks)
     inputs = torch.stack([policy.read(env.reset(seed=seed)[0]) for seed in range(64)])
     logits, _ = policy(inputs)
-    looks = sum(config.windows)
+    looks = config.looks
     low, high = -50.0, 50.0
     for _ in range(50):
         shift = (low + high) / 2

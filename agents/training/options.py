@@ -286,7 +286,8 @@ def _add_option(parser: Any, option: Option, doc: str) -> None:
     if get_origin(kind) is Literal:
         reads["choices"] = get_args(kind)
     elif get_origin(kind) is tuple:
-        reads |= {"type": int, "nargs": "+", "metavar": "N"}
+        of = get_args(kind)[0]
+        reads |= {"type": of, "nargs": "+", "metavar": _METAVARS[of]}
     elif kind is bool:
         reads["action"] = argparse.BooleanOptionalAction
     else:

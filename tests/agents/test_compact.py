@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from rounding import assert_close
 from agents.compact.discrete import Acting
 from agents.compact.network import MAX_WORDS, CompactPolicy, CompactReader, Vocabulary, stack_contexts
 from videogym import DiscreteActions, FrameStore, VideoQAEnv
+from videogym.recipes import FIND
 from videogym.video import FrameBatch
 
 TASKS = "procedural:brief_event?level=0&duration_s=600&count=20"
@@ -123,6 +125,27 @@ def test_cells_of_several_scales_follow_the_smallest_windows(recipe: str) -> Non
         due = range(4 * action, 4 * action + 4) if action < 2 else range(2 * action - 4, 2 * action - 2)
         # A crop also brings the frame at its end, where the next cell begins.
         assert set(cells[:-1]) == set(due) and cells == sorted(cells), f"look {action} brought {cells}"
+
+
+def test_logits_of_looks_are_in_the_order_of_the_actions() -> None:
+    """Windows by the first arguments, windows by the second, the search, the options."""
+    rules = replace(FIND.rules, crop_arguments=("fps",))
+    recipe = replace(FIND, name="ASKED", rules=rules)
+    env = DiscreteActions(VideoQAEnv(TASKS, recipe), (2, 3), 4, ({}, {"fps": 8}), moments=1)
+    observation, _ = env.reset(seed=2)
+    policy = make_policy(replace(make_reader(env), windows=(2, 3), variants=2, searches=True))
+    with torch.no_grad():
+        for number, head in enumerate((*policy.look, policy.search[-1], policy.answer_now[-1])):
+            head.weight.zero_()
+            head.bias.copy_(torch.arange(len(head.bias)) * 10.0 + number * 100.0)
+        policy.words.weight.zero_()  # options are alike
+        logits, _ = policy(policy.read(observation).unsqueeze(0))
+    looks = [0, 0, 100, 100, 100, 10, 10, 110, 110, 110, 200]
+    assert logits[0].tolist() == [float(value) for value in (*looks, *[300] * 4)]
+    assert len(looks) == env.looks and [env.decode(at).fps for at in (4, 5)] == [None, 8]  # type: ignore[attr-defined]
+    again = CompactPolicy.of(json.loads(json.dumps(policy.described())), FrameStore())
+    again.load_state_dict(policy.state_dict())
+    assert torch.equal(again(again.read(observation).unsqueeze(0))[0], logits)
 
 
 def test_a_policy_of_several_scales_scores_every_window_and_option() -> None:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from small_runs import SMALL
 from agents.compact.imitation import ImitationConfig, demonstrate, oracle_action, teach
 from agents.compact.run import RunConfig, make_compact, make_env
 from videogym import DiscreteActions, State, VideoQAEnv
+from videogym.recipes import FIND
 
 CONFIG = RunConfig.of()
 SHORT = ImitationConfig(rounds=2, updates=1, batch=4)
@@ -68,6 +71,20 @@ def test_of_several_scales_the_oracle_takes_the_finest(recipe: str, windows: tup
         while not terminated:
             *_, terminated, _, info = env.step(oracle_action(state_of(env), windows))
         assert info["is_success"]
+
+
+def test_the_oracle_looks_by_the_last_arguments_and_never_searches() -> None:
+    """Of 4 windows, looked at in two ways, and a search: looks 4 to 7, answers from 9."""
+    recipe = replace(FIND, name="ASKED", rules=replace(FIND.rules, crop_arguments=("fps",)))
+    env = DiscreteActions(VideoQAEnv(CONFIG.tasks, recipe), 4, 4, ({}, {"fps": 8}), moments=1)
+    for seed in range(5):
+        env.reset(seed=seed)
+        plain = oracle_action(state_of(env), (4,))
+        terminated, played = False, []
+        while not terminated:
+            played.append(oracle_action(state_of(env), (4,), variants=2, searches=True))
+            *_, terminated, _, info = env.step(played[-1])
+        assert plain < 4 and played[0] == plain + 4 and 9 <= played[-1] < 13 and info["is_success"]
 
 
 def test_demonstrations_hold_what_was_shown() -> None:

@@ -32,7 +32,7 @@ from videogym.testing.pixel_reader import read_answer
 from videogym.testing.policies import Oracle, random_answer
 from videogym.video.synthetic import open_synthetic
 
-sys.path += [str(Path(__file__).parents[1] / room) for room in ("core", "datasets")]
+sys.path += [str(Path(__file__).parents[1] / room) for room in ("", "datasets")]
 import needed_arguments as needs
 from guessing import right_by_text
 

@@ -2,14 +2,17 @@
 
 # ruff: noqa: D103
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hand_episodes import Hand
 from pytest import approx
 
-from videogym import Answer, Crop, DiscreteActions, Segment, Select, Task, VideoQAEnv, get_recipe
+from videogym import Answer, Crop, DiscreteActions, Find, Segment, Select, Task, VideoQAEnv, get_recipe
+from videogym.actions.find import MAX_QUERY_CHARS
 from videogym.datasets import TaskList
+from videogym.recipes import FIND
 from videogym.wrappers import window_bounds_s
 
 ADDRESS = "synthetic:brief_event?level=0&duration_s=64&seed=1&size=64x36"
@@ -91,6 +94,61 @@ def test_an_option_the_task_does_not_have_spends_the_turn():
 def test_a_number_outside_the_space_is_a_mistake_of_the_caller(action):
     with pytest.raises(ValueError, match="0 to 11"):
         make("DEFAULT", windows=8, options=4).step(action)
+
+
+SEARCHED = replace(
+    FIND, name="SEARCHED", rules=replace(FIND.rules, crop_arguments=("fps", "frames", "scale"))
+)
+
+
+def test_every_window_comes_once_for_each_set_of_arguments_then_a_search_then_the_answers():
+    """Of 64 seconds: halves, and quarters at two further rates."""
+    sets = ({}, {"fps": 4}, {"frames": 3, "scale": 0.5, "region": (0.0, 0.0, 0.5, 1.0)})
+    env = make(SEARCHED, windows=(2, 1), options=4, arguments=sets, moments=2)
+    assert env.action_space.n == 3 * 3 + 1 + 4 and env.looks == 10
+    segments = [(0, 32), (32, 64), (0, 64)]
+    looks = [Crop(start, end, **some) for some in sets for start, end in segments]
+    assert [env.decode(index) for index in range(9)] == looks
+    assert env.decode(9) == Find("Which?", 2) and env.decode(11) == Answer("B")
+    assert env.step(5)[4]["frames_shown"] > 0 and env.unwrapped.state.turns[-1].valid
+    assert env.step(9)[4]["frames_shown"] > 0 and env.unwrapped.state.turns[-1].looked
+    assert env.step(11)[4]["is_success"]
+
+
+def test_a_search_is_offered_with_one_window_too():
+    env = make(SEARCHED, windows=1, options=2, moments=1)
+    assert [env.decode(index) for index in range(4)] == [
+        *(Crop(0.0, 64.0), Find("Which?", 1)),
+        *(Answer("A"), Answer("B")),
+    ]
+
+
+def test_a_long_question_is_searched_for_by_its_beginning():
+    task = replace(TASK, question="w" * 8000)
+    env = DiscreteActions(VideoQAEnv([task], SEARCHED), moments=1)
+    env.reset(seed=0)
+    assert env.decode(16).query == "w" * MAX_QUERY_CHARS and env.step(16)[4]["error_code"] == ""
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arguments", "complaint"),
+    [
+        ("DEFAULT", {"arguments": ({}, {"fps": 8})}, r"no argument 'fps' of looks; open are \['region'\]"),
+        (
+            "LONGVT/paper",
+            {"arguments": ({"region": (0, 0, 1, 1)},)},
+            r"no argument 'region' .* open are \[\]",
+        ),
+        ("VIDEO_MTR/paper", {"arguments": ({"fps": 8},)}, r"no argument 'fps' .* open are \[\]"),
+        (SEARCHED, {"arguments": ({"speed": 2},)}, r"no argument 'speed'"),
+        (SEARCHED, {"arguments": ()}, "at least one set"),
+        (SEARCHED, {"moments": -1}, "moments must not be negative, got -1"),
+        ("DEFAULT", {"moments": 2}, "offers no search, got 2"),
+    ],
+)
+def test_looks_that_the_recipe_does_not_open_are_refused(recipe, arguments, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        make(recipe, **arguments)
 
 
 @pytest.mark.parametrize("windows", [0, (), (4, 0), [-1]])
