@@ -1,18 +1,17 @@
 """PPO on a multimodal language model that retrieves frames: Video-MTR's training in one file.
 
 One iteration: play episodes; put every payment at the turn that earned it (gate) and pay for looking while
-the policy does not look (bonus); let a critic on the model's hidden states estimate advantages in two
-levels, over turns and over the tokens of each; step down the clipped loss of the sampled tokens and the
-critic's error.
+the policy does not look (bonus); let a critic estimate advantages in two levels, over turns and over the
+tokens of each; step down the clipped loss of the sampled tokens and the critic's error.
 
 Run ``python -m agents.train_ppo_mllm --checkpoint runs/sft/model --out runs/ppo``. The same command
 resumes a run that was stopped.
 
 Defaults are Video-MTR's: 16 tasks twice, mini-batches of 8, a window of two turns, the paper's discount of
 0.95 from turn to turn, a KL penalty against the reference policy inside the reward. Deviations: the
-critic is a linear head that reads the policy's own hidden states and does not change them, not a second
-model of 7 billion weights; no nucleus of 0.95 in sampling, so that the trained distribution is the sampled
-one.
+critic is a linear head that reads the policy's own hidden states and does not change them, and Video-MTR's
+second model of 7 billion weights with ``--critic-model copy``; no nucleus of 0.95 in sampling, so that the
+trained distribution is the sampled one.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ from .training.advantage import bilevel_gae, whiten
 from .training.losses import ScoredPolicy, clipped_value_loss, loss_metrics
 from .training.releveling import CodeGate, ExplorationBonus, TurnRewards
 from .training.run import TrainingRun, mean_over_ranks, mean_rows, optimizer_step
-from .training.sharding import fully_shard_head, unsharded_params
 from .vlm.actor import ChatActor
 from .vlm.batch import RolloutBatch, rewards_of_turns
 from .vlm.command import command_line
 from .vlm.config import ChatConfig, ConversationConfig, MemoryConfig, OptimizerConfig, SamplingConfig
 from .vlm.conversations import ConversationLog
+from .vlm.critic import Critic, make_critic
 from .vlm.evaluation import make_evaluator, rollout_metrics
 from .vlm.policy import reference_policy, shard_model, trainable_parameters
 from .vlm.records import RolloutFiles
@@ -62,7 +61,10 @@ class Config(ChatConfig):
     learning_rate: float = 1e-6
     """Learning rate of the policy."""
     critic_learning_rate: float = 1e-5
-    """Learning rate of the critic's head."""
+    """Learning rate of the critic."""
+    critic_model: str = ""
+    """Model of the critic: a copy of the policy that is trained beside it (copy), or a folder or name of a
+    checkpoint; empty: none of its own, a head reads the policy's hidden states."""
     vf_coef: float = 1.0
     """Coefficient of the value loss."""
     clip_epsilon: float = 0.2
@@ -114,15 +116,17 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     """
     torch.set_num_threads(config.runtime.threads)
     reference = reference_policy(config, actor) if config.kl_coef else None
-    shard_model(config, actor.model)
-    critic = make_critic(config, actor)
-    parameters = [*trainable_parameters(actor.model), *critic.parameters()]
-    groups: list[dict[str, Any]] = [{"params": trainable_parameters(actor.model)}]
-    groups.append({"params": [*critic.parameters()], "lr": config.critic_learning_rate})
+    critic = make_critic(config, actor, config.critic_model)
+    policy = trainable_parameters(shard_model(config, actor.model))
+    groups: list[dict[str, Any]] = [{"params": policy}]
+    groups.append({"params": critic.parameters(), "lr": config.critic_learning_rate})
+    # Clipped together with a head; a second model's gradients are clipped by themselves.
+    own = critic.parameters() if critic.model else []
+    clipped = policy if own else [*policy, *critic.parameters()]
     memory, adamw = config.memory, config.optimizer
     optimizer = torch.optim.AdamW(groups, config.learning_rate, weight_decay=adamw.weight_decay)
     shaping = make_shaping(config)
-    lasting = nn.ModuleDict({"shaping": shaping, "critic": critic})
+    lasting = nn.ModuleDict({"shaping": shaping, **critic.modules()})
     run = TrainingRun(config, out, actor.model, optimizer, lasting, make_evaluator(config, actor))
     files = RolloutFiles(out / "records", run.first_iteration)
     conversations = ConversationLog(config.shown, run, actor.model)
@@ -151,7 +155,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
                         batch.set("reference", reference.log_probs(batch.records, memory.micro_batch_size))
                     rewards = shaping(rewards_of_turns(batch.records))["next", "reward"]
                     values["trained_reward"] = float(rewards.sum()) / len(batch)
-                    estimate(config, batch, rewards, actor, critic)
+                    estimate(config, batch, rewards, critic)
             # Neighbours began alike; an order of their own would compute their prefixes twice.
             for minibatch in batch.split(config.mini_batch_size):
                 total, parts = 0.0, []
@@ -161,22 +165,18 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
                         loss.backward()
                         total += loss.item()
                         parts += [metrics] if micro.active else []
-                    step = optimizer_step(parameters, optimizer, total, adamw.max_grad_norm)
+                    for micro in critic.micro_batches(minibatch.records, memory.micro_batch_size):
+                        loss, metrics = value_loss(config, critic, minibatch, micro)
+                        loss.backward()
+                        total += loss.item()
+                        parts += [metrics] if micro.active else []
+                    step = optimizer_step(clipped, optimizer, total, adamw.max_grad_norm, own)
                 updates.append(step | mean_over_ranks(parts))
             if len(batch):
                 collector.update_policy_weights_()
             turns = sum(len(record.played) for record in rollouts)
             run.end_iteration(iteration, turns, values | mean_rows(updates))
     return run
-
-
-def make_critic(config: Config, actor: ChatActor) -> nn.Linear:
-    """A head on the model's hidden states, (T, H) to (T, 1), that says 0 at first; sharded over ranks."""
-    critic = nn.Linear(actor.model.model.config.text_config.hidden_size, 1, device=actor.model.device)
-    nn.init.zeros_(critic.weight)  # the first advantages are returns, not noise
-    nn.init.zeros_(critic.bias)
-    fully_shard_head(critic, config.model.device)
-    return critic
 
 
 def make_loss(config: Config, device: torch.device) -> GRPOLoss:
@@ -193,24 +193,32 @@ def make_loss(config: Config, device: torch.device) -> GRPOLoss:
 
 
 def ppo_loss(
-    config: Config, loss_module: GRPOLoss, critic: nn.Module, minibatch: RolloutBatch, micro: MicroBatch
+    config: Config, loss_module: GRPOLoss, critic: Critic, minibatch: RolloutBatch, micro: MicroBatch
 ) -> tuple[Tensor, dict[str, float]]:
     """What a micro-batch adds to the loss of its gradient step, and its metrics.
 
-    The critic only reads: its error shapes no weight of the actor. A head that begins at zero is wrong by
-    whole returns at first, and errors of that size let into the actor make it forget in a few steps what it
-    knew; Video-MTR's critic has a model of its own.
+    A critic that reads the policy's hidden states has its error in it; see `value_loss` for others.
     """
     tensors = minibatch.tensors(micro)
     losses = loss_module(tensors)
-    now = critic(micro.scored.hidden.detach().float())[:, 0]
+    loss = (losses.loss_objective + losses.loss_entropy) * micro.token_share
+    metrics = loss_metrics(losses, tensors)
+    if critic.model:
+        return loss, metrics
+    error, of_critic = value_loss(config, critic, minibatch, micro)
+    return loss + error, metrics | of_critic
+
+
+def value_loss(
+    config: Config, critic: Critic, minibatch: RolloutBatch, micro: MicroBatch
+) -> tuple[Tensor, dict[str, float]]:
+    """The critic's error in what a micro-batch adds to the loss, and its metrics."""
+    now = critic(micro.scored)
     old, target = (
         torch.cat(minibatch.get(name)[micro.place]).to(now.device) for name in ("value", "target")
     )
-    value_loss = clipped_value_loss(now, old.to(now.device), target.to(now.device), config.value_clip)
-    loss = losses.loss_objective + losses.loss_entropy + config.vf_coef * value_loss
-    metrics = loss_metrics(losses, tensors) | {"loss_critic": float(value_loss.detach())}
-    return loss * micro.token_share, metrics
+    error = clipped_value_loss(now, old, target, config.value_clip)
+    return config.vf_coef * error * micro.token_share, {"loss_critic": float(error.detach())}
 
 
 def make_shaping(config: Config) -> Compose:
@@ -223,24 +231,16 @@ def make_shaping(config: Config) -> Compose:
     return Compose(*steps)
 
 
-def estimate(
-    config: Config, batch: RolloutBatch, rewards: Tensor, actor: ChatActor, critic: nn.Module
-) -> None:
+def estimate(config: Config, batch: RolloutBatch, rewards: Tensor, critic: Critic) -> None:
     """Estimate advantages and value targets of every sampled token: bi-level GAE, standardised.
 
     Args:
         config: discounts.
         batch: N rollouts; gets ``advantage``, ``value`` and ``target``, (T,) of the T sampled tokens each.
         rewards: (N, K, 1) of their turns.
-        actor: reads the records.
-        critic: values their hidden states.
+        critic: values their tokens.
     """
-    with unsharded_params(critic):
-        values = actor.scorer.of_tokens(
-            batch.records,
-            config.memory.micro_batch_size,
-            lambda scored: critic(scored.hidden.float())[:, 0],
-        )
+    values = critic.values(batch.records, config.memory.micro_batch_size)
     reward, turn_end = [], []
     for row, record, paid in zip(batch.rows, batch.records, rewards[..., 0], strict=True):
         ends = torch.tensor([len(turn.output) for turn in record.played]).cumsum(0) - 1

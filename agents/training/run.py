@@ -342,7 +342,11 @@ def _forget_after(scalars: Path, iteration: int) -> None:
 
 
 def optimizer_step(
-    parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, loss: float, max_grad_norm: float
+    parameters: Sequence[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    loss: float,
+    max_grad_norm: float,
+    critic: Sequence[nn.Parameter] = (),
 ) -> dict[str, float]:
     """Step with the gradients that are there, and drop them.
 
@@ -351,20 +355,26 @@ def optimizer_step(
         optimizer: of the parameters.
         loss: whose gradients they are; of several ranks, this one's part of it.
         max_grad_norm: the norm.
+        critic: parameters of a second model, whose gradients are scaled down by themselves.
 
     Returns:
-        ``loss`` of all ranks, and ``grad_norm`` before it was scaled.
+        ``loss`` of all ranks, and ``grad_norm`` before it was scaled, with a critic ``grad_norm_critic``.
 
     Raises:
         RunDiverged: the loss or a gradient is not finite; weights are as before.
     """
     total = sum(all_gather_object(loss))
-    norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)))
-    if not (math.isfinite(total) and math.isfinite(norm)):
-        raise RunDiverged(f"the loss is {total} and its gradient's norm {norm}")
+    together = {"grad_norm": parameters} | ({"grad_norm_critic": critic} if critic else {})
+    norms = {
+        name: float(full_tensor(torch.nn.utils.clip_grad_norm_(some, max_grad_norm)))
+        for name, some in together.items()
+    }
+    for norm in norms.values():
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            raise RunDiverged(f"the loss is {total} and its gradient's norm {norm}")
     optimizer.step()
     optimizer.zero_grad()
-    return {"loss": total, "grad_norm": norm}
+    return {"loss": total, **norms}
 
 
 def end_with_parent() -> None:

@@ -66,10 +66,14 @@ class Scorer:
         model: with its tokenizer and store.
         temperature: of sampling.
         share: whether equal prefixes go through the model once; False is the plain way, to compare.
+        outputs: whether log-probabilities and entropies are asked for; without, they are 0 throughout, and
+            the model needs no output layer.
     """
 
-    def __init__(self, model: QwenVL, temperature: float = 1.0, share: bool = True) -> None:
-        self.model, self.temperature, self.share = model, temperature, share
+    def __init__(
+        self, model: QwenVL, temperature: float = 1.0, share: bool = True, outputs: bool = True
+    ) -> None:
+        self.model, self.temperature, self.share, self.outputs = model, temperature, share, outputs
         self._held: tuple[dict[Visual, Tensor], _Prefixes | None] | None = None
 
     def __call__(self, records: Sequence[Record]) -> Scored:
@@ -107,10 +111,13 @@ class Scorer:
                 row.append(torch.full((length,), index))
                 ids.append(torch.tensor(records[number].turns[turn].output))
         chosen = hidden[torch.cat(row).to(hidden.device), torch.cat(place).to(hidden.device)]
+        counts = tuple(record.sampled_tokens for record in records)
+        if not self.outputs:
+            nothing = torch.zeros(len(chosen), device=chosen.device)
+            return Scored(nothing, nothing, chosen, counts)
         log_probs, entropies = self.model.log_probs(
             chosen, torch.cat(ids).to(chosen.device), self.temperature
         )
-        counts = tuple(record.sampled_tokens for record in records)
         return Scored(log_probs, entropies, chosen, counts)
 
     def micro_batches(self, records: Sequence[Record], size: int) -> Iterator[MicroBatch]:

@@ -167,7 +167,7 @@ def stored_rollouts(module: Any, folder: Path | None) -> Iterator[None]:
 
 
 def critic_of(out: Path) -> dict[str, Tensor]:
-    """Weights of the critic in a run's checkpoint; {} where there is none."""
+    """Weights of the critic in a run's checkpoint, with its own model; {} where there is none."""
 
     class Memory:
         def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -175,7 +175,7 @@ def critic_of(out: Path) -> dict[str, Tensor]:
 
     memory = Memory()
     load_archive(out / "checkpoint", {"memory": memory})
-    return {name: value for name, value in memory.state.items() if name.startswith("critic.")}
+    return {name: value for name, value in memory.state.items() if name.startswith("critic")}
 
 
 # --- what a rank can say about itself ----------------------------------------------------------

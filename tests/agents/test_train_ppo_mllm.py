@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from rounding import assert_close, rounded
-from small_chat import ODD, TASKS, load, make_actor, record
+from rounding import GRADIENT, assert_close, rounded
+from small_chat import ODD, TASKS, build, load, make_actor, record
 from torch import nn
 from torchrl.checkpoint import Checkpoint
 
-from agents.train_ppo_mllm import Config, estimate, make_shaping, train
+from agents.train_ppo_mllm import Config, estimate, make_shaping, train, value_loss
 from agents.vlm.actor import ChatActor
 from agents.vlm.batch import RolloutBatch, rewards_of_turns
+from agents.vlm.critic import Critic, make_critic
 from agents.vlm.records import Record, TurnRecord
 from agents.vlm.rollouts import make_chat_env, rollouts
 from agents.vlm.scoring import Scorer
@@ -46,12 +47,14 @@ def make(checkpoints: dict[str, Path]) -> Callable[[], ChatActor]:
     return lambda: make_actor(load(checkpoints["qwen2_5_vl"]))
 
 
-def head(actor: ChatActor, bias: float = 0.0) -> nn.Linear:
-    """A critic that says the same of everything."""
-    linear = nn.Linear(actor.model.model.config.text_config.hidden_size, 1)
-    nn.init.zeros_(linear.weight)
-    nn.init.constant_(linear.bias, bias)
-    return linear
+OWN = ("", "copy")  # a critic's model: the policy's, or one of its own
+
+
+def critic(actor: ChatActor, bias: float = 0.0, model: str = "") -> Critic:
+    """One that says the same of everything."""
+    made = make_critic(Config.of(**SMALL), actor, model)
+    nn.init.constant_(made.head.bias, bias)
+    return made
 
 
 def played(make: Callable[[], ChatActor], config: Config) -> tuple[ChatActor, list[Record]]:
@@ -86,15 +89,16 @@ def test_a_cut_episode_is_never_scored() -> None:
         rewards_of_turns([record(TurnRecord((), (), output=(1,), terms={}), abort_reason="context")])
 
 
+@pytest.mark.parametrize("model", OWN)
 @pytest.mark.parametrize("bias", [0.0, 3.0])
 def test_every_token_is_worth_what_its_turn_and_later_ones_pay(
-    make: Callable[[], ChatActor], bias: float
+    make: Callable[[], ChatActor], bias: float, model: str
 ) -> None:
     """With lambda 1: r1 + 0.5 r2 in the first turn, r2 in the last, whatever the critic says."""
     config = Config.of(**SMALL | {"gamma_turn": 0.5})
     actor, records = played(make, config)
     batch, rewards = RolloutBatch(records, actor.model), make_shaping(config)(rewards_of_turns(records))
-    estimate(config, batch, rewards["next", "reward"], actor, head(actor, bias))
+    estimate(config, batch, rewards["next", "reward"], critic(actor, bias, model))
     for row, one in zip(batch.rows, records, strict=True):
         r1, r2 = (turn.reward for turn in one.played)
         lengths = [len(turn.output) for turn in one.played]
@@ -120,7 +124,7 @@ def test_divergence_is_paid_for_token_by_token(
     batch = RolloutBatch(records, actor.model)
     batch.set("reference", reference.log_probs(records, 16))
     rewards = make_shaping(config)(rewards_of_turns(records))["next", "reward"]
-    estimate(config, batch, rewards, actor, head(actor))
+    estimate(config, batch, rewards, critic(actor))
     with torch.no_grad():
         first = reference(records[:1]).log_probs.tolist()
     row, (one, two) = batch.rows[0], records[0].played
@@ -134,20 +138,21 @@ def test_divergence_is_paid_for_token_by_token(
         assert row["target"][place].item() == rounded(paid - 0.5 * sum(ahead), of=-sum(first))
 
 
+@pytest.mark.parametrize("model", OWN)
 def test_a_run_that_was_stopped_ends_with_the_same_bits(
-    make: Callable[[], ChatActor], tmp_path: Path
+    make: Callable[[], ChatActor], tmp_path: Path, model: str
 ) -> None:
     """Weights, critic, optimizer and records of 4 iterations are those of 2 and then 2 more."""
-    config = Config.of(**SMALL | {"kl_coef": 0.01})
+    config = Config.of(**SMALL | {"kl_coef": 0.01, "critic_model": model})
     train(config, make(), tmp_path / "whole")
     train(replace(config, iterations=2), make(), tmp_path / "parts")
     train(config, make(), tmp_path / "parts")
     states = []
     for name in ("whole", "parts"):
         actor = make()
-        critic = head(actor)
-        memory = nn.ModuleDict({"shaping": make_shaping(config), "critic": critic})
-        groups = [{"params": [*actor.model.parameters()]}, {"params": [*critic.parameters()]}]
+        trained = critic(actor, model=model)
+        memory = nn.ModuleDict({"shaping": make_shaping(config), **trained.modules()})
+        groups = [{"params": [*actor.model.parameters()]}, {"params": trained.parameters()}]
         optimizer = torch.optim.AdamW(groups)  # type: ignore[arg-type]
         Checkpoint(policy=actor.model, optimizer=optimizer, memory=memory).load(
             tmp_path / name / "checkpoint"
@@ -159,6 +164,65 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(
     for number in range(4):
         texts = [(tmp_path / n / "records" / f"{number:06d}.jsonl").read_text() for n in ("whole", "parts")]
         assert texts[0] == texts[1]
+
+
+def test_a_model_of_its_own_values_what_a_plain_pass_makes_of_it(
+    make: Callable[[], ChatActor], checkpoints: dict[str, Path]
+) -> None:
+    """Values of another checkpoint, and the gradient that the error gives every weight of it."""
+    config = Config.of(**SMALL | {"value_clip": 1e9})
+    actor, records = played(make, config)
+    other = load(checkpoints["qwen2_5_vl"])
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.add_(0.02 * torch.randn_like(weight))
+    made, plain = critic(actor, model="copy"), nn.Linear(other.model.config.text_config.hidden_size, 1)
+    assert made.model is not None and not hasattr(made.model.model.lm_head, "weight")
+    made.model.load_state_dict(other.state_dict(), strict=False)  # all but the output layer
+    made.head.load_state_dict(plain.state_dict())
+    scored = Scorer(other, share=False)(records)
+    expected = plain(scored.hidden)[:, 0]
+    assert_close(torch.cat(made.values(records, 1)), expected.detach())
+
+    batch = RolloutBatch(records, actor.model)
+    targets = [torch.randn(one.sampled_tokens) for one in records]
+    batch.set("value", [torch.zeros_like(one) for one in targets])
+    batch.set("target", targets)
+    (0.5 * ((expected - torch.cat(targets)) ** 2).mean()).backward()
+    for micro in made.micro_batches(records, 1):
+        value_loss(config, made, batch, micro)[0].backward()
+    mine, theirs = (dict(model.model.model.named_parameters()) for model in (made.model, other))
+    assert mine.keys() == theirs.keys() and all(theirs[name].grad is not None for name in mine)
+    largest = max(float(weight.grad.abs().max()) for weight in theirs.values() if weight.grad is not None)
+    for name, weight in mine.items():
+        assert weight.grad is not None and largest > 1e-4
+        assert (weight.grad - theirs[name].grad).abs().max() < GRADIENT * largest, name
+    assert made.head.weight.grad is not None and plain.weight.grad is not None
+    assert_close(made.head.weight.grad, plain.weight.grad)
+    assert all(weight.grad is None for weight in actor.model.parameters())
+
+
+def test_a_critic_shapes_no_weight_of_the_policy(
+    make: Callable[[], ChatActor], checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """One iteration, whose advantages are returns, ends alike with a head and with a second model."""
+    actors = []
+    for number, model in enumerate(("", "copy", str(checkpoints["qwen2_5_vl"]))):
+        config = Config.of(**SMALL | {"iterations": 1, "max_grad_norm": 1e9, "critic_model": model})
+        actors.append(make())
+        train(config, actors[-1], tmp_path / str(number))
+    for other in actors[1:]:
+        for mine, theirs in zip(actors[0].model.parameters(), other.model.parameters(), strict=True):
+            assert (mine - theirs).abs().max() < 1e-6
+    norms = tmp_path / "1" / "log" / "scalars" / "grad_norm_critic.csv"
+    assert float(norms.read_text().split(",")[1]) > 0.01
+
+
+def test_a_critic_of_another_tokenizer_is_refused(make: Callable[[], ChatActor], tmp_path: Path) -> None:
+    """What it would read is not what the policy wrote."""
+    small = str(build(tmp_path / "small", "qwen2_5_vl", vocab_size=500))
+    with pytest.raises(ValueError, match=r"the critic .*small has another tokenizer"):
+        critic(make(), model=small)
 
 
 def test_reward_rises(make: Callable[[], ChatActor], tmp_path: Path) -> None:

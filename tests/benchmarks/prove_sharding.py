@@ -48,7 +48,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "frozen vision": {"freeze_vision": True, "micro_batch_size": 3},
     "adapters": {"lora_rank": 4, "learning_rate": 3e-4, "gradient_checkpointing": True},
 }
-OF_SFT: dict[str, dict[str, Any]] = {"packed": {"pack_tokens": 1500}}
+OF_LOOP: dict[str, dict[str, dict[str, Any]]] = {
+    "sft": {"packed": {"pack_tokens": 1500}},
+    "ppo": {"a critic of its own": {"critic_model": "copy"}},
+}
 COMMANDS: dict[str, dict[str, Any]] = {  # of the runs that are killed
     "train_grpo_mllm": {"mini-batch-groups": 2},
     "train_ppo_mllm": {"mini-batch-size": 2, "recipe": "LONGVT_TINY", "window": 0},
@@ -112,7 +115,7 @@ def prove_ways(folder: Path, family: str, ranks: int) -> bool:
     shared = {"checkpoint": checkpoint, "records": str(folder / "examples.jsonl")}
     jobs: list[dict[str, Any]] = []
     for loop in sharded_run.LOOPS:
-        for way, changes in (WAYS | (OF_SFT if loop == "sft" else {})).items():
+        for way, changes in (WAYS | OF_LOOP.get(loop, {})).items():
             changes = {**changes, **shared}
             if loop != "sft":
                 del changes["records"]
