@@ -58,6 +58,22 @@ def test_every_id_keeps_the_contract(env_id, wrapper):
     check_environment(lambda: wrapper(gymnasium.make(f"videogym:{env_id}", tasks=SOURCE)))
 
 
+@pytest.mark.parametrize(
+    ("env_id", "arguments", "moments"),
+    [
+        ("videogym/Find-v0", ({}, {"region": (0.0, 0.0, 0.5, 0.5)}), 2),
+        ("videogym/VideoZoomer-v0", ({}, {"fps": 2}), 0),
+        ("videogym/EVA-v0", ({"frames": 4}, {"frames": 2, "scale": 0.5}), 0),
+    ],
+)
+def test_integers_for_arguments_and_a_search_keep_the_contract(env_id, arguments, moments):
+    def make():
+        env = gymnasium.make(f"videogym:{env_id}", tasks=SOURCE)
+        return DiscreteActions(env, 4, arguments=arguments, moments=moments)
+
+    check_environment(make)
+
+
 @pytest.mark.parametrize("env_id", ["videogym/VideoQA-v0", "videogym/VideoMTR-v0"])
 def test_pixels_keep_the_contract(env_id):
     # The prefix imports videogym, and so registers the id, in worker processes that were spawned.

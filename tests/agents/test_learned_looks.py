@@ -24,6 +24,7 @@ from agents.compact import run
 from agents.compact.discrete import Acting
 from agents.compact.network import CompactPolicy
 from agents.compact.run import make_compact, make_env
+from agents.policies import load_policy
 from agents.train_grpo import Config, train
 from videogym import Answer, Crop, DiscreteActions, Term, evaluate
 from videogym.rewards import AnswerTerm
@@ -135,3 +136,29 @@ def test_arguments_that_the_recipe_does_not_open_are_refused_when_a_run_begins(t
         ValueError, match=r"the recipe opens no argument 'fps' of looks; open are \['region'\]"
     ):
         make_compact(config)
+
+
+def test_a_checkpoint_knows_how_its_policy_may_look(tmp_path: Path) -> None:
+    """Loaded by its path it acts in an environment with the same actions, and answers the same."""
+    tasks = "procedural:brief_event?level=0&duration_s=60&count=20&split="
+    region = [0.0, 0.0, 0.5, 0.5]
+    config = Config.of(
+        recipe="FIND",
+        tasks=f"{tasks}train",
+        eval_tasks=f"{tasks}val",
+        windows=(2,),
+        look_arguments=("{}", json.dumps({"region": region})),
+        moments=1,
+        episodes=4,
+        group_size=2,
+        iterations=1,
+        eval_episodes=2,
+    )
+    policy = make_compact(config)
+    train(config, policy, tmp_path)
+    loaded = load_policy(tmp_path)
+    env = loaded.make_env()
+    assert env.action_space.n == 2 * 2 + 1 + 4  # type: ignore[attr-defined]
+    assert env.get_wrapper_attr("arguments") == ({}, {"region": region})
+    reports = [evaluate(acting, env, episodes=4) for acting in (loaded, Acting(policy))]
+    assert reports[0].accuracy == reports[1].accuracy and reports[0].turns == reports[1].turns
