@@ -211,3 +211,41 @@ def test_whatever_a_tool_is_called_with_the_turn_is_spent(arguments):
     reply = episode.call("crop", arguments)
     turn = check_spent(episode.state)
     assert bool(reply.error_code) == (turn.error is not None) and (turn.error is None) == bool(turn.clips)
+
+
+# --- searches ----------------------------------------------------------------------------------
+
+QUERIES = {
+    "empty": {"query": ""},
+    "white": {"query": " \n\u2003"},
+    "long": {"query": "x" * 100_000},
+    "number": {"query": 7},
+    "list": {"query": ["a"]},
+    "none": {"query": None},
+    "missing": {},
+    "no moments": {"query": "a flag", "k": 0},
+    "fewer": {"query": "a flag", "k": -1},
+    "half": {"query": "a flag", "k": 1.5},
+    "text": {"query": "a flag", "k": "2"},
+    "nan": {"query": "a flag", "k": math.nan},
+    "infinite": {"query": "a flag", "k": math.inf},
+    "more": {"query": "a flag", "of": 2},
+}
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_a_wrong_search_is_refused_by_text_and_by_tool(name):
+    """With a reason that does not repeat a long query; nothing is searched for."""
+    call = json.dumps({"name": "find", "arguments": QUERIES[name]})
+    state, info = by_text(get_recipe("FIND"), f"<tool_call>{call}</tool_call>")
+    assert check_spent(state).error is not None and info["invalid"] and not state.turns[0].clips
+    episode = ToolEpisode(VideoQAEnv(TASKS, "FIND"))
+    episode.begin(seed=0)
+    reply = episode.call("find", QUERIES[name])
+    assert reply.error_code and check_spent(episode.state).error is not None
+
+
+def test_a_search_for_more_moments_than_may_be_shown_shows_as_many_as_may():
+    call = json.dumps({"name": "find", "arguments": {"query": "a flag", "k": 10**12}})
+    turn = check_spent(by_text(get_recipe("FIND"), f"<tool_call>{call}</tool_call>")[0])
+    assert turn.error is None and turn.clips
