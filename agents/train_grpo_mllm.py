@@ -30,6 +30,7 @@ from torchrl.objectives.llm import GRPOLoss
 
 from videogym.grammars import get_grammar
 
+from .collectors.local import ANEW
 from .collectors.rollouts import RolloutCollector, RolloutKind, make_collector
 from .training.groups import group_advantage, group_turn_advantage
 from .training.losses import ScoredPolicy, kl_to_reference, loss_metrics
@@ -46,7 +47,6 @@ from .vlm.scoring import MicroBatch
 
 log = logging.getLogger(__name__)
 FORMAT = "format"  # name of the term that `format_credit` is about
-ANEW = 400_009  # between the numbers of an iteration's batches, more than a run has iterations
 
 
 @dataclass(frozen=True)

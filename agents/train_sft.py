@@ -151,7 +151,7 @@ class Config(ChatConfig):
         if script == "scenes":
             demonstrator(self)  # refuses shares that do not add up
         if script == "traces" and not all(
-            part.tasks.startswith(CONVERSATIONS) for part in weighted_sources(self.tasks)
+            part.tasks.startswith(CONVERSATIONS) for part, _ in weighted_sources(self.tasks)
         ):
             raise ValueError(f"script='traces' needs tasks='{CONVERSATIONS}FILE', got {self.tasks!r}")
         if not 0 <= self.demonstrations.images_share < 1:
@@ -270,34 +270,35 @@ def own_pools(config: Config, actor: ChatActor, progress: bool) -> list[tuple[Po
         examples = load_examples(config, actor, progress)
         return [(Stored(by_task(some)), share) for some, share in examples]
     env = make_chat_env(config, actor.model, config.tasks)
-    sources = weighted_sources(config.tasks)
-    weights = sum(part.weight for part in sources)
     pools: list[tuple[Pool, float]] = []
-    for part in sources:
+    for part, share in weighted_sources(config.tasks):
         traces = read_longvt_traces(part.tasks.removeprefix(CONVERSATIONS))
         traces = [trace for trace in traces if part.takes(trace.task)]
-        pools.append((Replayed(env, traces[: lesson.demonstrated_tasks or None]), part.weight / weights))
+        pools.append((Replayed(env, traces[: lesson.demonstrated_tasks or None]), share))
     return pools
 
 
 def image_pools(config: Config, actor: ChatActor) -> list[tuple[Pool, float]]:
     """Conversations about images, with their shares."""
     env = make_chat_env(config, actor.model, config.evaluation.eval_tasks)  # its tasks are of no matter
-    sources = weighted_sources(config.demonstrations.images)
-    weights = sum(part.weight for part in sources)
     most = config.demonstrations.image_max_pixels
     return [
-        (
-            AboutImages(env, read_longvt_images(part.tasks), part.video_root or config.root, most),
-            part.weight / weights,
-        )
-        for part in sources
+        (AboutImages(env, read_longvt_images(part.tasks), part.video_root or config.root, most), share)
+        for part, share in weighted_sources(config.demonstrations.images)
     ]
 
 
-def weighted_sources(source: str) -> list[MixturePart]:
-    """The parts of a mixture, or one source as the only part."""
-    return read_parts(source) if source.startswith(MIXTURE_PREFIX) else [MixturePart(source)]
+def weighted_sources(source: str) -> list[tuple[MixturePart, float]]:
+    """The parts of a mixture with their shares, or one source as the only part.
+
+    Raises:
+        ValueError: as `read_parts`, or weights change with the iteration, which is for loops that play.
+    """
+    parts = read_parts(source) if source.startswith(MIXTURE_PREFIX) else [MixturePart(source)]
+    weights = [part.weight for part in parts if not isinstance(part.weight, tuple)]
+    if len(weights) < len(parts):
+        raise ValueError("fine-tuning takes weights that stay: a weight by iteration is for GRPO and PPO")
+    return [(part, weight / sum(weights)) for part, weight in zip(parts, weights, strict=True)]
 
 
 def load_examples(config: Config, actor: ChatActor, progress: bool) -> list[tuple[list[Record], float]]:
@@ -307,6 +308,7 @@ def load_examples(config: Config, actor: ChatActor, progress: bool) -> list[tupl
         return [(list(read_records(Path(config.records), identity, tokenizer)), 1.0)]
     env, lesson = make_chat_env(config, actor.model, config.tasks), config.demonstrations
     examples = []
+    _ = weighted_sources(config.tasks)  # refused here, where weights do not stay
     for tasks, share in parts_of(env.env.tasks):
         ids = [task.task_id for task in tasks[: math.ceil(lesson.demonstrated_tasks * share)]]
         examples.append((demonstrations(config, env, ids, progress), share))

@@ -215,7 +215,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         Args:
             seed: seeds the generator that draws tasks.
             options: ``{"task_id": ...}`` pins the task, ``{"skim_frames": 8}`` shows fewer first frames
-                than the recipe.
+                than the recipe, ``{"iteration": 9}`` draws by the weights of a mixture at that iteration.
 
         Raises:
             ValueError: an option is unknown or out of range, or the task is unknown or unfit for its video.
@@ -223,22 +223,22 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         """
         super().reset(seed=seed)
         options = options or {}
-        if unknown := set(options) - {"task_id", "skim_frames"}:
-            raise ValueError(f"unknown reset options {sorted(unknown)}; known: task_id, skim_frames")
+        if unknown := set(options).difference(known := ("task_id", "skim_frames", "iteration")):
+            raise ValueError(f"unknown reset options {sorted(unknown)}; known: {', '.join(known)}")
         skim_frames = options.get("skim_frames")
         self.recipe.rules.skimming(skim_frames)  # refused here and now, whatever the task
         if "task_id" in options:
             self._begin(self.tasks.by_id(options["task_id"]), skim_frames)
         else:
-            self._begin_any(skim_frames)
+            self._begin_any(skim_frames, options.get("iteration", 0))
         self._show()
         return self._observation(), self._info(None)
 
-    def _begin_any(self, skim_frames: int | None) -> None:
+    def _begin_any(self, skim_frames: int | None, iteration: int) -> None:
         """Draw tasks until one can be shown; a bad video raises or is counted."""
         bad: set[int] = set()
         while len(bad) < len(self.tasks):
-            position = self.tasks.draw(self.np_random)
+            position = self.tasks.draw(self.np_random, iteration)
             if position in bad:
                 continue
             try:

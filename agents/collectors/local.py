@@ -19,17 +19,19 @@ from ..vlm.records import Record
 from ..vlm.rollouts import opened, play_in_parts, rollouts
 
 T = TypeVar("T")
+ANEW = 400_009  # between the numbers of an iteration's batches, more than a run has iterations
 
 
 def open_episodes(config: ChatConfig, env: ChatEnv, iteration: int) -> list[Episode]:
     """The episodes of an iteration as `LocalCollector` begins them, groups in order."""
-    env.set_seed(batch_seed(config, iteration))
+    set_iteration(config, env, iteration)
     return opened(env)
 
 
-def batch_seed(config: ChatConfig, iteration: int) -> int:
-    """Of the tasks of an iteration."""
-    return config.seed * 1_000_003 + iteration
+def set_iteration(config: ChatConfig, env: ChatEnv, iteration: int) -> None:
+    """Let an environment draw the tasks of an iteration next, or of a further batch of it."""
+    env.set_seed(config.seed * 1_000_003 + iteration)
+    env.iteration = iteration % ANEW
 
 
 class LocalCollector:
@@ -42,7 +44,7 @@ class LocalCollector:
 
     def collect(self, iteration: int) -> list[Record]:
         """See `RolloutCollector`."""
-        self._env.set_seed(batch_seed(self._config, iteration))
+        set_iteration(self._config, self._env, iteration)
         span = self._run.span if self._run else untimed
         return rollouts(self._env, self._actor, self._config.memory.max_concurrent_rollouts, span)
 

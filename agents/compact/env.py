@@ -178,7 +178,9 @@ class EpisodeEnv(EnvBase):
         """Start an episode whose skim can be read; tasks with bad videos are passed over and logged."""
         for _ in range(MAX_BAD_VIDEOS):
             try:
-                observation, _ = self._env.reset(seed=int(rng.integers(2**31)))
+                # A batch is an iteration where one process plays.
+                now = {"iteration": self.next_batch}
+                observation, _ = self._env.reset(seed=int(rng.integers(2**31)), options=now)
                 return self._policy.read(observation)
             except VideoError as error:
                 log.warning("passed over: %s", error)

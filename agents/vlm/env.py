@@ -91,6 +91,7 @@ class ChatEnv(EnvBase):
             env.recipe.rules.skimming(number)
         self._first_frames = tuple(first_frames)
         self._make_specs()
+        self.iteration = 0  # of the run: what a mixture draws may depend on it
         self.set_seed(seed)
 
     def _make_specs(self) -> None:
@@ -134,9 +135,10 @@ class ChatEnv(EnvBase):
         return int(torch.randint(bound, (), generator=self._generator))
 
     def _drawn_options(self) -> dict[str, int]:
-        """How many first frames an episode has, where that is drawn."""
+        """The iteration, and how many first frames an episode has, where that is drawn."""
         numbers = self._first_frames
-        return {"skim_frames": numbers[self._below(len(numbers))]} if numbers else {}
+        drawn = {"skim_frames": numbers[self._below(len(numbers))]} if numbers else {}
+        return {"iteration": self.iteration, **drawn}
 
     def open_task(self, task_id: str) -> Record:
         """The record of a task's episode in which nothing has been said; cut, if it cannot be played."""

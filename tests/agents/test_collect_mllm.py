@@ -1,5 +1,6 @@
 """Collectors of rollouts: who plays makes no difference to what is played, nor to what may be learned."""
 
+import json
 import os
 import signal
 import sys
@@ -15,11 +16,13 @@ import pytest
 import torch
 from small_chat import RECIPE, TASKS, Noise, assert_agrees, load, sampling
 
+from agents.collectors.local import ANEW, open_episodes
 from agents.collectors.rollouts import RolloutCollector, make_collector, transformers_actor
 from agents.engines.transformers_engine import TransformersEngine
 from agents.train_grpo_mllm import Config, train
 from agents.vlm.actor import ChatActor
 from agents.vlm.records import Record, read_records
+from agents.vlm.rollouts import make_chat_env
 from videogym import State, Term
 
 FLAGS = "VIDEOGYM_TEST_FLAGS"  # names a folder whose files make things fail, in any process
@@ -197,6 +200,18 @@ def test_the_seed_and_the_iteration_decide_what_is_played(
     for iteration in (7, 4):
         assert opened(collector.collect(iteration)) == opened(local.collect(iteration))
     assert opened(local.collect(7)) != opened(local.collect(4))
+
+
+def test_a_curriculum_is_that_of_the_iteration(checkpoints: dict[str, Path]) -> None:
+    """Far from the change each part alone is drawn, in further batches of an iteration as well."""
+    long = TASKS.replace("duration_s=60", "duration_s=90")
+    parts = [{"tasks": TASKS, "weight": [[2, 1], [3, 0]]}, {"tasks": long, "weight": [[2, 0], [3, 1]]}]
+    config = Config.of(recipe=RECIPE, tasks=f"mixture:{json.dumps(parts)}")
+    env = make_chat_env(config, load(checkpoints["qwen2_5_vl"]), config.tasks, groups=6)
+    for iteration, seconds in ((0, "60"), (2, "60"), (3, "90"), (ANEW, "60"), (3 + 2 * ANEW, "90")):
+        opened_tasks = [episode.record.task_id for episode in open_episodes(config, env, iteration)]
+        lengths = {env.env.tasks.by_id(task_id).video for task_id in opened_tasks}
+        assert all(f"duration_s={seconds}" in video for video in lengths)
 
 
 @pytest.mark.parametrize(

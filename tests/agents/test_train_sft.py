@@ -363,3 +363,15 @@ def test_demonstrations_of_mixed_quality_are_imitated_whole(make: Callable[[], C
     ):
         with pytest.raises(ValueError, match=told):
             Config.of(**changes)
+
+
+def test_fine_tuning_refuses_a_curriculum() -> None:
+    """Its steps draw by shares that stay."""
+    parts = '[{"tasks": "a.jsonl", "weight": [[0, 1], [9, 2]]}, {"tasks": "b.jsonl"}]'
+    with pytest.raises(ValueError, match="a weight by iteration is for GRPO and PPO"):
+        train_sft.weighted_sources(f"mixture:{parts}")
+    shares = [
+        share
+        for _, share in train_sft.weighted_sources(f"mixture:{parts.replace('[[0, 1], [9, 2]]', '3')}")
+    ]
+    assert shares == [0.75, 0.25]

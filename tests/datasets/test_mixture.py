@@ -43,6 +43,35 @@ def test_parts_are_drawn_by_weight_whatever_their_size() -> None:
     assert abs(of_events - 900) < 75  # five standard deviations
 
 
+CURRICULUM = mixture(
+    {"tasks": EVENTS, "weight": [[10, 4], [20, 0]]},
+    {"tasks": DIGITS, "weight": [[0, 0], [20, 2]]},
+)
+
+
+def test_a_weight_by_iteration_is_on_the_line_between_its_points() -> None:
+    """Weights 4 and 1 at iteration 10, by hand; 2 and 1.5 at 15; before and behind, what is at the ends."""
+    tasks = load_tasks(CURRICULUM)
+    assert isinstance(tasks, Mixture) and tasks.shares == (1.0, 0.0)
+    expected = {0: (4, 0), 5: (4, 0.5), 10: (4, 1), 15: (2, 1.5), 20: (0, 2), 999: (0, 2)}
+    for iteration, (first, second) in expected.items():
+        shares = (first / (first + second), second / (first + second))
+        assert tasks.shares_at(iteration) == pytest.approx(shares)
+    assert load_tasks(written_out(CURRICULUM)).draw(np.random.default_rng(0), 999) >= 3
+
+
+def test_an_environment_draws_as_at_the_iteration_it_is_told() -> None:
+    env = VideoQAEnv(CURRICULUM)
+    drawn: dict[int, set[str]] = {}
+    for iteration in (0, 20):
+        told = [env.reset(seed=seed, options={"iteration": iteration})[1] for seed in range(12)]
+        drawn[iteration] = {str(info["task_id"]).split("-")[0] for info in told}
+    assert len(drawn[0]) == len(drawn[20]) == 1 and drawn[0] != drawn[20]
+    for wrong in (-1, 1.5, True, "3"):
+        with pytest.raises(ValueError, match=r"iteration must be a whole number of at least 0, got"):
+            env.reset(options={"iteration": wrong})
+
+
 def test_every_task_of_a_part_is_drawn_alike() -> None:
     tasks = load_tasks(mixture({"tasks": EVENTS, "weight": 0.25}, {"tasks": DIGITS, "weight": 0.75}))
     generator = np.random.default_rng(0)
@@ -115,6 +144,16 @@ def test_a_part_of_weight_0_is_not_even_read(tmp_path: Path) -> None:
             [{"tasks": EVENTS}, {"weight": 1}],
             "part 2: tasks must name a source that is no mixture, got None",
         ),
+        (
+            [{"tasks": EVENTS, "weight": [[0, 1], [9, 0]]}, {"tasks": DIGITS, "weight": [[9, 0], [10, 1]]}],
+            "2 parts sum to 0 at iteration 9; one must be above 0",
+        ),
+        ([{"tasks": EVENTS, "weight": []}], r"part 1: a weight by iteration is a list of .* got \[\]"),
+        ([{"tasks": EVENTS, "weight": [[5, 1], [5, 2]]}], r"that rise from at least 0, got \[\[5, 1"),
+        ([{"tasks": EVENTS, "weight": [[-1, 1]]}], r"that rise from at least 0, got \[\[-1, 1"),
+        ([{"tasks": EVENTS, "weight": [[0.5, 1]]}], r"whole numbers .* got \[\[0.5, 1"),
+        ([{"tasks": EVENTS, "weight": [3, 1]}], r"a list of \[iteration, weight\] .* got \[3, 1\]"),
+        ([{"tasks": EVENTS, "weight": [[0, -1]]}], "weight must be a number from 0 to 1e[+]09, got -1"),
         ([{"tasks": "mixture:[]"}], "part 1: tasks must name a source that is no mixture"),
         ([{"tasks": EVENTS, "weights": 1}], "part 1: there is no field 'weights'; there are tasks, weight"),
         ([{"tasks": EVENTS, "video_root": "gone/"}], "part 1: video_root must be a folder, got 'gone/'"),

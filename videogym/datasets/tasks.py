@@ -69,6 +69,16 @@ class LeftOut:
         return f"{self.place}: {self.why}"
 
 
+def check_iteration(iteration: int) -> None:
+    """Refuse what is no number of an iteration.
+
+    Raises:
+        ValueError: it is no whole number of at least 0.
+    """
+    if type(iteration) is not int or iteration < 0:
+        raise ValueError(f"iteration must be a whole number of at least 0, got {iteration!r}")
+
+
 class Tasks(Sequence[Task]):
     """A sequence of tasks with unique ids."""
 
@@ -87,8 +97,13 @@ class Tasks(Sequence[Task]):
     def _task(self, position: int) -> Task:
         """The task at a position in ``[0, len)``."""
 
-    def draw(self, generator: np.random.Generator) -> int:
-        """The position of a task to play, any with equal chance."""
+    def draw(self, generator: np.random.Generator, iteration: int = 0) -> int:
+        """The position of a task to play, any with equal chance, at every iteration of a training run.
+
+        Raises:
+            ValueError: the iteration is no whole number of at least 0.
+        """
+        check_iteration(iteration)
         return int(generator.integers(len(self)))
 
     @abstractmethod
