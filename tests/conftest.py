@@ -14,9 +14,6 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# Holds no tests: collected as a module, one of several of this name would stand for all.
-collect_ignore_glob = ["conftest.py", "*/conftest.py"]
-
 # The same examples in every run, on every machine; `make fuzz` looks for others, by a seed that it prints.
 # A shared machine can stall any single example; the whole run has its own limit.
 settings.register_profile("videogym", deadline=None, derandomize=True)

@@ -30,13 +30,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / done.stdout.split()[-1]
 
 
+def installed(wheel: Path, folder: Path) -> Path:
+    """Make an environment of the wheel alone; its site-packages."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    zipfile.ZipFile(wheel).extractall(site)
+    return site
+
+
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An interpreter that finds the wheel and what it depends on, and no checkout."""
     folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=False, symlinks=True)
-    (site,) = folder.glob("lib/python*/site-packages")
-    zipfile.ZipFile(wheel).extractall(site)
+    site = installed(wheel, folder)
     # A path in a .pth file is searched, but its own .pth files (an editable install's) are not read.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "bin" / "python"
@@ -88,8 +94,11 @@ def test_training_starts_without_a_checkout(python: Path, tmp_path: Path) -> Non
     assert "--out" in said
 
 
-def test_a_type_checker_finds_the_types(python: Path, tmp_path: Path) -> None:
+def test_a_type_checker_finds_the_types(wheel: Path, tmp_path: Path) -> None:
+    """Of the wheel; it is given no dependencies, whose types take it half a minute."""
     pytest.importorskip("mypy")
+    installed(wheel, tmp_path / "environment")
+    python = tmp_path / "environment" / "bin" / "python"
     script = tmp_path / "script.py"
     script.write_text(
         "import videogym\n"

@@ -84,8 +84,9 @@ class Spread:
 def spread(values: Sequence[float]) -> Spread:
     """The spread of at least one value.
 
-    >>> spread([1.0, 2.0, 3.0, 4.0, 10.0])
-    Spread(mean=4.0, median=3.0, p95=8.8, count=5)
+    >>> found = spread([1.0, 2.0, 3.0, 4.0, 10.0])
+    >>> found.mean, found.median, round(found.p95, 3), found.count
+    (4.0, 3.0, 8.8, 5)
     """
     median, p95 = np.percentile(values, [50, 95])
     return Spread(float(np.mean(values)), float(median), float(p95), len(values))

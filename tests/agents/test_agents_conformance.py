@@ -4,7 +4,7 @@
 
 import copy
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -94,15 +94,12 @@ def test_the_exit_status_of_a_failure(tmp_path, capsys):
     assert capsys.readouterr().out == "usage: python -m agents.tools.conformance FILE.jsonl ...\n"
 
 
-def test_the_command():
-    done = subprocess.run(
-        [sys.executable, "-m", "agents.tools.conformance", *map(str, FILES)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert (done.returncode, done.stdout) == (
+def test_the_command(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["conformance", *map(str, FILES)])
+    monkeypatch.delitem(sys.modules, "agents.tools.conformance")  # it is run, not found again
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("agents.tools.conformance", run_name="__main__")
+    assert (ended.value.code, capsys.readouterr().out) == (
         0,
         "video_mtr_gae_probe.jsonl: 3 passed, 0 failed\n"
         "video_mtr_shaping_probe.jsonl: 10 passed, 0 failed\n",

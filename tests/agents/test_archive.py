@@ -7,10 +7,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import resource
 import shutil
 import signal
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +17,12 @@ from typing import Any
 
 import pytest
 import torch
+from forks import fork, in_fork, status
 from tensordict import NonTensorData, TensorDict
 from torch import nn
 from torchrl.checkpoint import Checkpoint, StateDictCheckpointAdapter
 
+from agents.training import archive
 from agents.training.archive import UnreadableCheckpoint, load_archive, read_metadata, write_archive
 
 ABOUT = {"iteration": 3, "config": {"seed": "0"}}
@@ -253,56 +254,40 @@ def test_a_compressed_entry_is_refused(tmp_path: Path) -> None:
 
 # --- full disks and kills ----------------------------------------------------------------------
 
-FULL = """
-import resource, sys
-from pathlib import Path
-import torch
-from agents.training.archive import write_archive
 
-path, limit = Path(sys.argv[1]), int(sys.argv[2])
-write_archive(path, {"policy": {"a": torch.zeros(100_000)}}, {"iteration": 1})
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-try:
-    write_archive(path, {"policy": {"a": torch.ones(100_000)}}, {"iteration": 2})
-except OSError as error:
-    sys.exit(0 if str(path) in str(error) else f"does not name the file: {error}")
-sys.exit("written")
-"""
+def refuses(path: Path, limit: int) -> bool:
+    """Whether a second checkpoint, where no file may be longer, is an error that names the file."""
+    write_archive(path, {"policy": {"a": torch.zeros(100_000)}}, {"iteration": 1})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    try:
+        write_archive(path, {"policy": {"a": torch.ones(100_000)}}, {"iteration": 2})
+    except OSError as error:
+        return str(path) in str(error)
+    return False
 
 
 @pytest.mark.parametrize("limit", [0, 10, 1000, 300_000, 400_000])
 def test_a_file_that_may_not_grow_leaves_the_earlier_one(limit: int, tmp_path: Path) -> None:
     """At every place where a disk can be full: a typed error, and nothing beside what was there."""
     path = tmp_path / "checkpoint"
-    command = [sys.executable, "-c", FULL, str(path), str(limit)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
+    assert in_fork(lambda: refuses(path, limit))
     again = {"policy": Kept()}
     load_archive(path, again)
     assert read_metadata(path) == {"iteration": 1} and not again["policy"].state["a"].any()
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from agents.training import archive
-
-real = archive._bytes
-def killed(tensor):
-    os.kill(os.getpid(), signal.SIGKILL)
-archive._bytes = killed
-archive.write_archive(Path(sys.argv[1]), {"policy": {"a": torch.ones(10)}}, {})
-"""
+def killed_in_writing(path: Path) -> None:
+    """Write a checkpoint, and be killed at its first tensor."""
+    archive._bytes = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+    write_archive(path, {"policy": {"a": torch.ones(10)}}, {})
 
 
 def test_what_a_killed_run_left_goes_with_the_next(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint"
     write_archive(path, {"policy": {"a": torch.zeros(10)}}, {"iteration": 1})
     for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", KILLED, str(path)], timeout=100)
-        assert done.returncode == -signal.SIGKILL
+        assert status(fork(lambda: killed_in_writing(path))) == -signal.SIGKILL
         assert len(list(tmp_path.iterdir())) == 2, "the second has swept what the first left"
     assert read_metadata(path) == {"iteration": 1}
     write_archive(path, {"policy": {"a": torch.ones(10)}}, {"iteration": 2})

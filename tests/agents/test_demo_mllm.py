@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 
 from agents import train_grpo_mllm, train_rft, train_sft
-from agents.experiments import demo_mllm
+from agents.experiments import demo_mllm, runs
 from agents.experiments import stages as shared
 from agents.experiments.demo_mllm import guessed, missed, run_seed, stages, table
+from agents.experiments.runs import runs_at_once
 from agents.experiments.stages import EVENT_S, Grey, Stage, result, skim
 from videogym import FrameStore
 from videogym.datasets import load_tasks
@@ -113,15 +115,34 @@ def test_a_result_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         result(path, "another way", fail)
 
 
-def test_a_stage_that_fails_ends_the_command(tmp_path: Path) -> None:
+def in_threads(jobs: int, *_: object, **options: object) -> ThreadPoolExecutor:
+    """In place of processes, each of which would load torch anew."""
+    return ThreadPoolExecutor(jobs)
+
+
+def test_a_run_that_fails_lets_none_that_waits_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the one that has begun meanwhile are cancelled, and nobody waits for that one."""
+    monkeypatch.setattr(runs, "ProcessPoolExecutor", in_threads)
+    held = Event()
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        with runs_at_once(1) as pool:
+            failing = pool.submit(os.listdir, "nowhere")
+            waiting = [pool.submit(held.wait, 60) for _ in range(9)]
+            failing.result()
+    assert sum(one.cancelled() for one in waiting) >= 8
+    held.set()
+
+
+def test_a_stage_that_fails_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its message, though more runs are waiting than are in play."""
-    folders = [tmp_path / recipe / f"seed-{seed}" for recipe in EVENT_S for seed in range(3)]
-    for folder in folders:
+    for folder in (tmp_path / recipe / f"seed-{seed}" for recipe in EVENT_S for seed in range(3)):
         (folder / "base").mkdir(parents=True)
         (folder / "base" / "config.json").write_text("no model")
-    command = [sys.executable, "-m", "agents.experiments.demo_mllm", "--jobs", "1", "--out", str(tmp_path)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert ended.returncode == 1 and "config.json" in ended.stderr
+    monkeypatch.setattr(demo_mllm, "TESTED", 2)
+    monkeypatch.setattr(runs, "ProcessPoolExecutor", in_threads)
+    monkeypatch.setattr("sys.argv", ["demo_mllm", "--jobs", "1", "--out", str(tmp_path)])
+    with pytest.raises(OSError, match=r"config\.json"):
+        demo_mllm.main()
 
 
 def test_grey_eyes_see_what_they_are_left() -> None:

@@ -23,6 +23,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from forks import fork, status
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
@@ -660,18 +661,20 @@ def test_a_missing_executable_is_named(tmp_path: Path) -> None:
 def test_a_server_ends_with_a_killed_trainer(tmp_path: Path) -> None:
     """SIGKILL leaves no time for cleaning up, and still nothing keeps running."""
     vllm = fake_vllm(tmp_path, "time.sleep(600)")
-    code = (
-        "from agents.engines.vllm_server import serve\n"
-        f"with serve('c', log_path={str(tmp_path / 'log')!r}, vllm={str(vllm)!r}, **{SETTINGS!r}): pass"
-    )
-    trainer = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+
+    def train() -> None:
+        with serve("c", log_path=tmp_path / "log", vllm=vllm, **SETTINGS):
+            pass
+
+    trainer = fork(train)
     log, end = tmp_path / "log", time.monotonic() + 60.0
     while not (log.exists() and "loading" in log.read_text()):
-        assert time.monotonic() < end and trainer.poll() is None, "the trainer did not start a server"
+        ended, _ = os.waitpid(trainer, os.WNOHANG)
+        assert time.monotonic() < end and not ended, "the trainer did not start a server"
         time.sleep(0.1)
-    assert len(alive(tmp_path)) >= 3  # the trainer, a supervisor, a server and its worker
-    trainer.send_signal(signal.SIGKILL)
-    trainer.wait()
+    assert len(alive(tmp_path)) >= 3  # a supervisor, a server and its worker
+    os.kill(trainer, signal.SIGKILL)
+    assert status(trainer) == -signal.SIGKILL
     wait_until_gone(tmp_path, 5.0)
 
 
@@ -867,12 +870,11 @@ def test_a_url_with_a_secret_is_refused_without_showing_it(url: str) -> None:
 
 # --- the folder of pushed weights --------------------------------------------------------------
 
-LEFT = """
-import os, signal
-from agents.engines.weight_files import WeightFiles
-(WeightFiles().own_folder() / "weights.safetensors").write_bytes(b"half")
-os.kill(os.getpid(), signal.SIGKILL)
-"""
+
+def killed_in_a_push() -> None:
+    """Leave half of the weights behind."""
+    (WeightFiles().own_folder() / "weights.safetensors").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_weights_of_a_killed_trainer_go_with_the_next(
@@ -881,7 +883,7 @@ def test_weights_of_a_killed_trainer_go_with_the_next(
     """Those of a live one, and what only looks alike, stay."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    subprocess.run([sys.executable, "-c", LEFT], check=False, timeout=100)
+    assert status(fork(killed_in_a_push)) == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("precious")

@@ -5,9 +5,6 @@ import os
 
 import pytest
 
-# Not tests, and not to be imported to be searched for doctests: a shim acts on import.
-collect_ignore = ["shims", "record_answers.py"]
-
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip where vLLM is not installed, or fail where it is required."""

@@ -1,6 +1,10 @@
-"""Work in forked children, as vector environments and data loaders start them."""
+"""Work in forked children, as vector environments and data loaders start them.
+
+A child has loaded what its parent has: one that is killed or given limits costs no second start of torch.
+"""
 
 import os
+import traceback
 import warnings
 from collections.abc import Callable
 
@@ -14,14 +18,15 @@ def fork(work: Callable[[], object]) -> int:
         try:
             failed = work() is False
         except BaseException:
+            traceback.print_exc()
             failed = True
         os._exit(failed)
     return pid
 
 
 def status(pid: int) -> int:
-    """Wait for a child; 0 when it went well."""
-    return os.waitpid(pid, 0)[1]
+    """Wait for a child; 0 when it went well, and the number of a signal with a minus."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def in_fork(check: Callable[[], object]) -> bool:
