@@ -2,14 +2,14 @@
 
 | code | dropped because |
 |---|---|
-| `malformed` | a field is missing or of another type, or a verdict cannot be read |
+| `malformed` | a field is missing or of another type, or an answer or a verdict cannot be read |
 | `span` | the evidence is not in the part of the video that the question was made of, or too long |
 | `timestamp` | the question tells a time |
 | `duplicate` | another question of the video asks the same about the same moment |
 | `text_only` | a model that sees nothing answers it |
 | `skim` | a model that sees the first frames of an episode answers it; kept and marked, if asked to |
 | `unverified` | a model that sees the evidence is less sure than the threshold that the answer is right |
-| `refusal`, `cut` | the verdict of a model is none |
+| `refusal`, `cut` | the verdict of a model is none; who refuses to answer blind has not answered |
 | `unreadable`, `unfit` | the video cannot be shown there, or no episode of the recipe begins with it |
 
 What costs nothing comes first, and nobody is asked about what was dropped. Source: VideoSIAH's filters by
@@ -43,7 +43,7 @@ from videogym.video import FrameStore, UnfitVideo, Video
 
 SOURCE = "videogym-data"
 RECIPE = "LONGVT/paper-64"
-_VERSION = 1
+_VERSION = 2
 _SAME_QUESTION = 0.9  # F1 of words from which on two questions of one moment are the same
 _SAME_MOMENT = 0.5  # IoU
 _TIME = re.compile(
@@ -246,11 +246,16 @@ class _Gate:
             assert question.fault is not None
             return question.fault
         video = open_unchanged(self._store, question.group)
-        if self._answers(task, "blind", None):
+        blind = self._answers(task, "blind", None)
+        if isinstance(blind, Dropped) and blind.code != "refusal":
+            return blind
+        if blind is True:
             return Dropped("text_only", f"{task.question!r} is answered without the video")
         metadata = dict(task.metadata)
         if self._options.skim != "keep":
             skimmed = self._answers(task, "skim", video)
+            if isinstance(skimmed, Dropped):
+                return skimmed
             if skimmed and self._options.skim == "drop":
                 return Dropped("skim", f"{task.question!r} is answered by the first frames of an episode")
             metadata["skim_suffices"] = skimmed
@@ -259,12 +264,20 @@ class _Gate:
             return score
         return {"task": task_row(replace(task, metadata={**metadata, "verification": score}))}
 
-    def _answers(self, task: Task, prompt: str, video: Video | None) -> bool:
+    def _answers(self, task: Task, prompt: str, video: Video | None) -> bool | Dropped:
+        """Whether a model answers that sees the skim, or nothing; or why that is not known."""
         told = text_part(self._prompts[prompt].fill(question=question_of(task)))
         frames = [] if video is None else self._skim(task, video)
         found = object_in(self._asker.ask(f"filter: {prompt}", [user(told, *frames)]))
         answer = found if isinstance(found, Dropped) else text_in(found, "answer")
-        return isinstance(answer, str) and is_right(self._asker, self._prompts["judge"], task, answer)
+        right: bool | Dropped
+        if isinstance(answer, Dropped):
+            right = answer
+        else:
+            right = is_right(self._asker, self._prompts["judge"], task, answer)
+        if isinstance(right, Dropped):
+            return Dropped(right.code, f"{task.question!r}, {prompt}: {right.reason}")
+        return right
 
     def _skim(self, task: Task, video: Video) -> list[dict[str, Any]]:
         rules = self._recipe.rules
@@ -304,24 +317,28 @@ class _Gate:
         return float(score)
 
 
-def is_right(asker: Asker, prompt: StepPrompt, task: Task, answer: str) -> bool:
-    """Whether an answer says what the true one says, by rules or else by a model.
+def is_right(asker: Asker, prompt: StepPrompt, task: Task, answer: str) -> bool | Dropped:
+    """Whether an answer says what the true one says, by rules or a model; or why there is no verdict.
 
     Args:
         asker: who judges an open answer that is put otherwise.
         prompt: the prompt ``judge``.
         task: the question.
-        answer: of a model; "unknown" and its like are none.
+        answer: of a model; "unknown" and its like are none, unless the true one says so too.
     """
-    if folded(answer).strip(" .") in _NO_ANSWER:
-        return False
     if judge_lenient(task, answer) == 1.0:
         return True
-    if task.kind != "open":
+    said = folded(answer).strip(" .")
+    if task.kind != "open" or (said in _NO_ANSWER and said not in folded(task.answer)):
         return False
     told = prompt.fill(question=task.question, reference=task.answer, answer=answer)
     reply = asker.ask("judge", [user(text_part(told))])
-    return reply.complete and parse_verdict_strict(reply.text) == 1.0
+    if not reply.complete:
+        return Dropped("cut", "the reply of the judge stopped before its end")
+    verdict = parse_verdict_strict(reply.text)
+    if verdict is None:
+        return Dropped("malformed", f"no verdict of the judge in {shown(reply.text)}")
+    return verdict == 1.0
 
 
 def question_of(task: Task) -> str:

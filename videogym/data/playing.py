@@ -12,7 +12,7 @@ teacher's conversation and of nothing else, and a trace that repeats it is dropp
 | `iou` | the last look overlaps the evidence less than it must |
 | `refused_call` | the environment refused a call, which nobody should imitate |
 | `leak` | it tells what only the note tells, or speaks of the note |
-| `malformed`, `refusal`, `cut` | a reply of the teacher is no thought and call |
+| `malformed`, `refusal`, `cut` | a reply is no thought and call, or one of the judge no verdict |
 | `fault`, `unreadable`, `unfit` | the video cannot be shown |
 
 Source: VideoSIAH's iMCoTT, whose teacher is told answer and window, and whose frames are not those of the
@@ -40,7 +40,7 @@ from videogym.state import Task
 from videogym.tool_episode import ToolEpisode, ToolReply
 from videogym.traces import Trace, TurnTrace, looks_of, to_line, trace_of
 
-_VERSION = 1
+_VERSION = 2
 _NEAR_S = 0.05  # of a bound that was told, by which a number repeats it
 _SPOKEN = re.compile(
     r"\b(?:hint|the note|a note|this note|(?:was|were|been|am) told|told me|reference answer|ground truth|"
@@ -177,7 +177,10 @@ class _Stage:
         iou = max(segment_iou(trace.looks[-1], segment) for segment in task.evidence or ())
         if iou < self._options.min_iou:
             return Dropped("iou", f"the last look has an IoU of {iou:.2f} with the evidence")
-        if not is_right(self._asker, self._prompts["judge"], task, trace.answer):
+        right = is_right(self._asker, self._prompts["judge"], task, trace.answer)
+        if isinstance(right, Dropped):
+            return right
+        if not right:
             return Dropped("wrong_answer", f"{trace.answer!r} is not {task.answer!r}")
         return None
 
@@ -220,8 +223,10 @@ def _paid(episode: ToolEpisode) -> TurnTrace:
 
 
 def _missed(task: Task, paid: TurnTrace, episode: ToolEpisode) -> bool:
-    """Whether a turn's look shows nothing of the evidence."""
+    """Whether a turn looked and saw nothing of the evidence, and another turn can mend it."""
     looks = looks_of(paid.turn, episode.state.video.duration_s)
+    if not looks or episode.state.terminated:
+        return False
     pairs = [(look, segment) for look in looks for segment in task.evidence or ()]
     return all(segment_iou(look, segment) == 0.0 for look, segment in pairs)
 
