@@ -59,8 +59,10 @@ class Grammar(Protocol):
     A grammar may have an attribute ``block_end``, what a model reads between a message's end token and the
     next message, and between the role and the text of tool replies; without it that is a newline, as in
     Qwen's own layout. It may have ``frame_line(rules)``, how it shows a frame, as `Prompt.frame` would have
-    it; without it that is the frame, after its time where the rules tell times. One whose ``shows_replies``
-    is true has words for looks that a text answers (`Result.reply`), which it renders as given text.
+    it; without it that is the frame, after its time where the rules tell times. It may have ``tags``, the
+    names of its tags, by which training tells the structure of an output from what it says. One whose
+    ``shows_replies`` is true has words for looks that a text answers (`Result.reply`), which it renders as
+    given text.
     """
 
     @property
