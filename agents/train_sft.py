@@ -157,7 +157,9 @@ class Config(ChatConfig):
         if not 0 <= self.demonstrations.images_share < 1:
             raise ValueError(f"images_share must be in [0, 1), got {self.demonstrations.images_share}")
         self._require_at_least(784, "image_max_pixels")
-        self._require_at_least(0, "pack_tokens", "demonstrated_tasks")
+        self._require_at_least(0, "pack_tokens")
+        # Conversations come to an end, and 0 takes all of them; what a script plays need not.
+        self._require_at_least(0 if script == "traces" else 1, "demonstrated_tasks")
 
 
 def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -> TrainingRun:
@@ -281,10 +283,17 @@ def own_pools(config: Config, actor: ChatActor, progress: bool) -> list[tuple[Po
 def image_pools(config: Config, actor: ChatActor) -> list[tuple[Pool, float]]:
     """Conversations about images, with their shares."""
     env = make_chat_env(config, actor.model, config.evaluation.eval_tasks)  # its tasks are of no matter
+    sources = weighted_sources(config.demonstrations.images)
+    for part, _ in sources:
+        if part.where:
+            raise ValueError(
+                f"rows of images have no metadata to choose by: leave where={part.where.to_json()} out of "
+                f"the part {part.tasks!r}"
+            )
     most = config.demonstrations.image_max_pixels
     return [
         (AboutImages(env, read_longvt_images(part.tasks), part.video_root or config.root, most), share)
-        for part, share in weighted_sources(config.demonstrations.images)
+        for part, share in sources
     ]
 
 

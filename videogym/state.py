@@ -368,7 +368,8 @@ class Turn:
 
 def told_bounds(rules: Rules, turn: Turn) -> str:
     """What bounds took of a turn's looks, if the rules tell that; else ""."""
-    return " ".join(clip.note for clip in turn.clips if clip.note) if rules.tell_bound else ""
+    notes = (result.clip.note for result in turn.results if result.clip is not None)
+    return " ".join(note for note in notes if note) if rules.tell_bound else ""
 
 
 @dataclass(frozen=True)

@@ -290,7 +290,7 @@ def _figures(before: State, after: State, info: dict[str, Any]) -> dict[str, Any
     looks, evidence = turn_segments(after, turn), after.task.evidence or ()
     overlaps = [segment_iou(look, segment) for look in looks for segment in evidence]
     return {
-        "looked": bool(turn.clips),
+        "looked": turn.looked,
         "repeated": bool(turn.clips) and _times(turn.clips) <= _times(before.clips),
         "invalid": bool(info["invalid"]),
         "fault": bool(info["fault"]),

@@ -104,8 +104,9 @@ class EmbeddingIndex:
         }
         folder = Path(vars(self)["cache_dir"] or cache_root()) / "embeddings"
         path = folder / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.npz"
-        if (kept := _MEMORY.get(path)) is not None:
-            _MEMORY.move_to_end(path)
+        # In one step each: sessions of a server search at the same time.
+        if (kept := _MEMORY.pop(path, None)) is not None:
+            _MEMORY[path] = kept
             return kept
         if path.exists():
             found = _read(path, facts)
@@ -159,6 +160,11 @@ class _Encoder:
         self._tokenizer = AutoTokenizer.from_pretrained(name, **plain)
         self._images = AutoImageProcessor.from_pretrained(name, backend="pil", **plain)
         config = model.config
+        if not hasattr(config.vision_config, "image_size"):
+            raise WrongCheckpoint(
+                f"{name} is a {type(model).__name__} without a fixed image size; take a checkpoint of "
+                "CLIP, SigLIP or SigLIP 2 that has one"
+            )
         self._side = int(config.vision_config.image_size)
         self._length = int(config.text_config.max_position_embeddings)
         # SigLIP is trained on texts that fill its context, padding and all, and must read no mask.

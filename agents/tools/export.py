@@ -16,7 +16,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,13 +25,14 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from videogym import FrameStore, State, VideoError
+from videogym import FrameStore, Recipe, State, VideoError
 from videogym.geometry import intersection_s
 from videogym.grammars import FramePart, Part
 from videogym.sizes import clip_size
 from videogym.state import Clip, Turn
 from videogym.traces import Trace, TraceFiles, looks_of
 from videogym.traces.replay import recipe_of, state_of
+from videogym.video import VideoChanged
 
 from ..models.qwen_vl import token_ids
 from ..models.visuals import WHOLE_FRAME, FrameReader, Visual, resolve
@@ -111,10 +112,12 @@ def trace_conversation(trace: Trace) -> list[ChatMessage]:
     """The messages of a trace in the words of its recipe; a look that missed all evidence is no example.
 
     Raises:
-        ValueError: the recipe is none of the named ones, or has a pool.
+        ValueError: the recipe is none of the named ones, or has a pool, or the episode was played in
+            another grammar than the recipe's, whose prompt would speak of other calls.
     """
     recipe = recipe_of(trace)
     state = state_of(trace, recipe)
+    _require_own_grammar(recipe, state)
     hits = iter([_is_example(trace, paid.turn) for paid in trace.turns])
     return [
         ChatMessage(
@@ -124,6 +127,19 @@ def trace_conversation(trace: Trace) -> list[ChatMessage]:
         )
         for message in recipe.language.messages(state)
     ]
+
+
+def _require_own_grammar(recipe: Recipe, state: State) -> None:
+    last = state.turns[-1] if state.turns else None
+    if last is None or last.text is None:
+        return
+    before = replace(state, turns=state.turns[:-1], ending="")
+    done = tuple(result.action for result in last.results)
+    if last.error is None and recipe.language.parse(last.text, before).actions != done:
+        raise ValueError(
+            f"the episode of task {state.task.task_id!r} was not played in {recipe.language.name}, the "
+            f"grammar of {recipe.name}: {last.text!r:.80}"
+        )
 
 
 def _is_example(trace: Trace, turn: Turn) -> bool:
@@ -223,21 +239,35 @@ def export(
     return write_conversations(talks, store, out, form)
 
 
-def export_traces(traces: Iterable[Trace], store: FrameReader, out: Path, form: Format) -> tuple[int, int]:
+def export_traces(traces: Iterable[Trace], store: FrameStore, out: Path, form: Format) -> tuple[int, int]:
     """Write traces that ended with the right answer; returns the rows, and how many others were right.
 
     LLaMA-Factory cannot be told that a wrong look is no example: traces with one are left out for it.
+
+    Raises:
+        ValueError: as for `trace_conversation`.
+        VideoChanged: a video is not the one that was played.
     """
     talks, left = [], 0
     for trace in traces:
         if not trace.correct or trace.cut:
             continue
+        _require_unchanged(trace, store)
         said = trace_conversation(trace)
         if form == "llama_factory" and any(one.role == "assistant" and not one.trainable for one in said):
             left += 1
             continue
         talks.append((f"the episode of task {trace.task.task_id!r}", said))
     return write_conversations(talks, store, out, form), left
+
+
+def _require_unchanged(trace: Trace, store: FrameStore) -> None:
+    found, played = store.open(trace.task.video).meta.fingerprint, trace.video.fingerprint
+    if found != played:
+        raise VideoChanged(
+            f"task {trace.task.task_id!r}: {trace.task.video} is not the video that was played: its "
+            f"fingerprint is {found!r}, then it was {played!r}"
+        )
 
 
 def write_conversations(

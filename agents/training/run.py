@@ -287,8 +287,11 @@ class TrainingRun:
 
 
 def _contents(memory: nn.Module) -> str:
-    """All that a memory holds, which is a few numbers; of ranks nobody asks."""
-    return "" if launched() else repr(memory.state_dict())
+    """The buffers of a memory, a few numbers; weights change by counted steps, and of ranks nobody asks."""
+    if launched():
+        return ""
+    weights = dict(memory.named_parameters())
+    return repr({name: value for name, value in memory.state_dict().items() if name not in weights})
 
 
 def untimed(name: str) -> AbstractContextManager[None]:

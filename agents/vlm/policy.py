@@ -25,6 +25,7 @@ from ..training.sharding import fully_shard_model
 from .actor import ChatActor
 from .config import ChatConfig
 from .records import Record
+from .responder import asks_itself
 from .scoring import Scored, Scorer
 
 
@@ -130,13 +131,19 @@ def make_actor(config: ChatConfig, model: QwenVL, server: str = "") -> ChatActor
 
     Raises:
         EngineError: a server is out of reach, of an untested version, or of another checkpoint.
-        ValueError: a URL is not one of HTTP, or a server cannot sample as configured.
+        ValueError: a URL is not one of HTTP, or a server cannot sample as configured, or under torchrun the
+            recipe asks the policy's own weights, which no rank has whole while servers sample.
     """
     told = config.sampling
     if server and (told.video_form or told.temperature < MIN_TEMPERATURE):
         raise ValueError(
             f"a server samples at temperatures of at least {MIN_TEMPERATURE} behind frames as images, got "
             f"temperature {told.temperature} and video_form {told.video_form}"
+        )
+    if server and launched() and asks_itself(config.rules):
+        raise ValueError(
+            f"under torchrun no rank has the weights that {config.rules.name} asks while servers sample: "
+            "leave the servers out, or train in one process"
         )
     sampling = Sampling(
         told.temperature,

@@ -51,7 +51,7 @@ class TurnRecord:
     trainable: bool = True  # whether it is an example to follow; a demonstrated mistake is not
     reward: float = 0.0  # paid by the environment
     terms: Mapping[str, float | None] = field(default_factory=dict)  # reward terms, None where absent
-    looked: bool = False  # whether frames were brought
+    looked: bool = False  # whether a look was executed, answered by frames or by a text
     error: str = ""  # code of the environment's first refusal
 
 

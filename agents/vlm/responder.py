@@ -94,6 +94,13 @@ def context_of_sight(model: QwenVL, sight: Sight) -> Context:
     return Context("sub-agent", tuple(ids), visuals)
 
 
+def asks_itself(recipe: Recipe) -> bool:
+    """Whether the policy's own weights describe looks or answer again."""
+    second = recipe.second
+    asked = (recipe.responder, second.responder if second else None)
+    return any(isinstance(responder, SameWeights) for responder in asked)
+
+
 def with_model(recipe: Recipe, model: QwenVL) -> Recipe:
     """The recipe, this model asked wherever it says that the policy's own weights are."""
     if isinstance(recipe.responder, SameWeights):

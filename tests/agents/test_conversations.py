@@ -154,6 +154,6 @@ def test_a_logger_that_is_not_installed_is_told_in_a_line(
         command_line("", train_grpo_mllm.Config, train_grpo_mllm.train, tmp_path / "out")
     told = capsys.readouterr().err.splitlines()[-1]
     assert ended.value.code == 2 and told.endswith(
-        "logger='wandb' needs W&B: pip install 'videogym[wandb]'"
+        "logger='wandb' needs wandb: pip install 'videogym[wandb]'"
     )
     assert not (tmp_path / "out").exists()

@@ -16,6 +16,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Siglip2Config,
+    Siglip2Model,
     SiglipConfig,
     SiglipImageProcessorPil,
     SiglipModel,
@@ -162,3 +164,15 @@ def test_where_it_runs_and_where_embeddings_lie_is_no_part_of_the_identity(tmp_p
     for fps in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="fps must be a finite number above 0"):
             EmbeddingIndex("m", fps=fps)
+
+
+def test_a_model_without_a_fixed_image_size_is_refused(tmp_path):
+    """SigLIP 2 of native resolution says how many patches it takes, and not of which pictures."""
+    text = TOWER | {"vocab_size": len(WORDS), "max_position_embeddings": 12}
+    vision = TOWER | {"num_patches": 9, "patch_size": 8}
+    Siglip2Model(Siglip2Config(text_config=text, vision_config=vision)).save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    SiglipImageProcessorPil(size={"height": 24, "width": 24}).save_pretrained(tmp_path)
+    embedding_index._encoder.cache_clear()
+    with pytest.raises(WrongCheckpoint, match="Siglip2Model without a fixed image size"):
+        embedding_index._encoder(str(tmp_path), "cpu")

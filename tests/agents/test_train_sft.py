@@ -1,5 +1,6 @@
 """Supervised fine-tuning: the loss falls, mistakes are not imitated, and a stopped run loses nothing."""
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ from torchrl.checkpoint import Checkpoint
 from agents import train_sft
 from agents.train_sft import (
     Config,
+    image_pools,
     learned,
     load_examples,
     nll,
@@ -375,3 +377,21 @@ def test_fine_tuning_refuses_a_curriculum() -> None:
         for _, share in train_sft.weighted_sources(f"mixture:{parts.replace('[[0, 1], [9, 2]]', '3')}")
     ]
     assert shares == [0.75, 0.25]
+
+
+def test_a_script_plays_at_least_one_task() -> None:
+    """Conversations come to an end, so that there 0 means all."""
+    with pytest.raises(ValueError, match="demonstrated_tasks must be at least 1, got 0"):
+        Config.of(**{**SMALL, "demonstrated_tasks": 0})
+
+
+def test_rows_of_images_are_not_chosen_by_metadata_that_they_lack(
+    make: Callable[[], ChatActor], tmp_path: Path
+) -> None:
+    """A part of a mixture that chooses would otherwise be taken whole, without a word."""
+    source = tmp_path / "images.json"
+    part = {"tasks": "longvt-images:rows.jsonl", "weight": 1, "where": {"kind": "chart"}}
+    source.write_text(json.dumps([part]), encoding="utf-8")
+    config = Config.of(**SMALL, images=f"mixture:{source}")
+    with pytest.raises(ValueError, match=r"leave where=.*chart.* out of the part"):
+        image_pools(config, make())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from videogym import Crop, TextActions, VideoQAEnv
-from videogym.grammars import FramePart, TextPart, get_grammar
+from videogym.grammars import FramePart, Prompt, TextPart, get_grammar
 from videogym.play import Game
 from videogym.recipes import DEFAULT, FIND, LONGVT, PARAVT
 from videogym.responding import MAX_REPLY_CHARS, NoDescription, ResponderError, Sight
@@ -219,3 +219,20 @@ def test_traces_tools_and_the_page_tell_what_was_said(tmp_path):
 def test_the_environment_keeps_its_contract():
     recipe = answered_by(Numbers())
     check_environment(lambda: VideoQAEnv(TASKS, recipe), episodes=1)
+
+
+def test_a_text_is_read_beside_the_refusal_of_another_look():
+    """In one reply to all calls of a turn, though the prompt has words for refusals alone."""
+    recipe = replace(DEFAULT, prompt=Prompt(refusal="No: {reason}"))
+    env, _ = stepped(Says(), Crop(10.0, 20.0), Crop(90.0, 95.0), recipe=recipe)
+    assert [result.reply is None for result in env.state.turns[0].results] == [False, True]
+    said = env.recipe.language.messages(env.state)[-1].text
+    reason = env.state.turns[0].error.reason
+    assert "A red flag is raised." in said and reason in said
+
+
+def test_what_a_bound_took_of_a_look_is_told_where_a_text_answers_it():
+    opened = {"crop_arguments": ("frames",), "clip_frames": 8, "over_bound": "clamp", "tell_bound": True}
+    rules = replace(DEFAULT.rules, **opened)
+    _, (observation, *_) = stepped(Says(), Crop(0.0, 60.0, frames=20), recipe=replace(DEFAULT, rules=rules))
+    assert "8 of 20 frames" in observation["message"] and "A red flag is raised." in observation["message"]

@@ -16,7 +16,8 @@ from videogym import VideoQAEnv
 from videogym.cli import main
 from videogym.data import WorkFolder, kept_tasks, kept_traces
 from videogym.datasets import check_videos, load_tasks, read_longvt_traces
-from videogym.traces import read_traces
+from videogym.tool_episode import ToolEpisode
+from videogym.traces import RecordTraces, read_traces
 from videogym.traces.replay import recipe_of
 from videogym.video import VideoChanged
 
@@ -181,6 +182,51 @@ def test_chats_of_traces_have_their_frames_and_no_wrong_look_to_imitate(
     assert rules.max_pixels >= seen.shape[0] * seen.shape[1] and len(clip.times_s) > 6
     true = store.frames(traces[0].task.video, [clip.times_s[6]], size=seen.shape[1::-1]).pixels[0]
     assert np.array_equal(seen, true)
+
+
+def test_chats_of_a_video_that_was_replaced_are_refused(
+    worked: Path, footage: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers")
+    from agents.tools.export import export_traces
+    from videogym import FrameStore
+
+    traces = read_traces(exported(worked, "traces", tmp_path / "traces.jsonl")).episodes[:1]
+    videos = tmp_path / "videos"
+    shutil.copytree(footage, videos)
+    played = traces[0].task.video
+    (other,) = [path for path in sorted(footage.glob("*.mp4")) if path.name != Path(played).name][:1]
+    shutil.copy(other, videos / Path(played).name)
+    with pytest.raises(VideoChanged, match="is not the video that was played"):
+        export_traces(traces, FrameStore(video_root=str(videos)), tmp_path / "chats", "trl")
+    assert not (tmp_path / "chats" / "data.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [("EVA/code", False), ("VIDEO_ZOOMER/paper", False), ("LONGVT/paper", True), ("DEFAULT", True)],
+)
+def test_chats_are_of_episodes_that_were_played_in_the_recipes_grammar(
+    tmp_path: Path, name: str, own: bool
+) -> None:
+    """Tools play recipes whose grammar has none in another one, of which their prompt does not speak."""
+    pytest.importorskip("transformers")
+    from agents.tools.export import trace_conversation
+
+    tasks = "procedural:brief_event?duration_s=60&count=1&size=64x36"
+    episode = ToolEpisode(RecordTraces(VideoQAEnv(tasks, name), tmp_path / "t.jsonl"))
+    episode.begin(seed=0)
+    (tool,) = [one["function"] for one in episode.tools if one["function"]["name"] == "answer"]
+    (argument,) = tool["parameters"]["properties"]
+    episode.call("answer", {argument: episode.state.task.answer})
+    episode.close()
+    (trace,) = read_traces(tmp_path / "t.jsonl").episodes
+    assert trace.correct
+    if own:
+        assert [said.role for said in trace_conversation(trace)] == ["system", "user", "assistant"]
+    else:
+        with pytest.raises(ValueError, match=f"was not played in .*, the grammar of {name}"):
+            trace_conversation(trace)
 
 
 def test_traces_train_by_supervised_fine_tuning_as_it_is(

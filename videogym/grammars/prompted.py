@@ -78,7 +78,9 @@ class Prompted(GrammarWrapper):
         empty = (
             bool(errors) and errors[0].code == "no_frames" and getattr(self.grammar, "empty_reply", False)
         )
-        if clips or empty:
+        if any(result.reply is not None for result in results):
+            text = None  # what another policy said stands in the grammar's own words, as does all else
+        elif clips or empty:
             text, values = prompt.reply, values | self._frames(state, clips) | _asked(results)
         elif errors:
             unread = not state.turns[turn].well_formed and prompt.unreadable is not None

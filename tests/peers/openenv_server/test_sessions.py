@@ -8,6 +8,7 @@ worked out by hand.
 
 import asyncio
 import json
+import re
 import urllib.error
 import urllib.request
 
@@ -263,8 +264,14 @@ def test_no_ground_truth_goes_over_the_wire(server, tasks):
         *("episode_id", "step_count", "task_id", "turns_left", "frames_left"),
     }
     assert sent["metadata"] == {"is_success": False}
-    texts = [part.text for part in observation.content if part.type == "text"]
-    assert not any(f"{tasks[0].evidence[0].start_s:.2f}" in text for text in texts[-1:])
+    said = "\n".join(part.text for part in observation.content if part.type == "text")
+    assert tasks[0].question in said  # the options stand in it, the letter that is right alone nowhere
+    shown = set(re.findall(r"^\[(\d+\.\d\d) s\]$", said, re.MULTILINE))
+    segment = tasks[0].evidence[0]
+    for time_s in (segment.start_s, segment.end_s):
+        assert f"{time_s:.2f}" in shown or not re.search(rf"\b{time_s:.2f}\b", said)
+    told = json.dumps({**sent, "tools": None}, default=str)
+    assert not re.search(rf'"{tasks[0].answer}"', told) and "evidence" not in told
 
 
 def ask_http(server, path, body=None):
