@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import LAYOUTS
 
 from agents import train_grpo_mllm
 from agents.engines.vllm_http import HTTPEngine
+from agents.training.archive import load_archive
 from agents.vlm.policy import make_actor, make_model
 from agents.vlm.records import read_records
 from agents.vlm.tiny import tiny_checkpoint
@@ -88,6 +90,38 @@ def test_a_trainer_takes_a_server_by_its_address(
     sampled = [value for record in first for turn in record.turns for value in turn.log_probs]
     # Two engines in float32: some hundred roundings of numbers as great as the greatest.
     assert (scored - torch.tensor(sampled)).abs().max() < 2e-5 * scored.abs().max()
+
+
+def test_two_ranks_share_a_server(checkpoint: Path, url: str, tmp_path: Path) -> None:
+    """What the server sampled for either rank, the weights of the run at that version score alike."""
+    sizes = ("--iterations", "3", "--groups", "2", "--group-size", "2", "--mini-batch-groups", "1")
+    tasks = ("--tasks", CONFIG.tasks, "--eval-tasks", CONFIG.evaluation.eval_tasks, "--eval-episodes", "2")
+    bounds = ("--max-new-tokens", "16", "--max-context", "4096", "--learning-rate", "0.01")
+    kept = ("--checkpoint-every", "1", "--keep-checkpoints", "3", "--server", url)
+    launch = ("torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m")
+    what = ("agents.train_grpo_mllm", "--checkpoint", str(checkpoint), "--out", str(tmp_path))
+    assert "eval_accuracy" in run(*launch, *what, *sizes, *tasks, *bounds, *kept)
+    engine = HTTPEngine(url, FrameStore(), LAYOUTS["qwen2_5_vl"])
+    assert engine.served_checkpoint() == str(checkpoint)  # whatever name it is served under
+    engine.close()
+    gaps = []
+    for iteration in range(3):
+        records = list(read_records(tmp_path / "records" / f"{iteration:06d}.jsonl"))
+        names = [f"{record.group}/{record.sample_index}" for record in records]
+        assert names == [f"{iteration}.0.{group}/{number}" for group in range(2) for number in range(2)]
+        assert {v for one in records for turn in one.turns for v in turn.versions} == {iteration + 1}
+        config = CONFIG.with_options(checkpoint=str(checkpoint))
+        actor = make_actor(config, make_model(config, FrameStore()))
+        sampled = torch.tensor([p for one in records for turn in one.turns for p in turn.log_probs])
+        with torch.no_grad():
+            before = actor.scorer(records).log_probs
+            if iteration:
+                path = tmp_path / "checkpoints" / f"{iteration:06d}"
+                load_archive(path, {"policy": actor.model})
+            scored = actor.scorer(records).log_probs
+        assert (scored - sampled).abs().max() < 2e-5 * scored.abs().max()
+        gaps.append(float((before - sampled).abs().max()))
+    assert gaps[1] > 0.01 and gaps[2] > 0.01  # of the first weights, which have moved
 
 
 def test_an_evaluation_says_what_the_model_itself_would(checkpoint: Path, url: str, tmp_path: Path) -> None:
