@@ -78,10 +78,31 @@ def test_options_are_the_first_that_fit(plan: object, monkeypatch: pytest.Monkey
     assert plan.fitting(memory, gpu_gb=1e-6).startswith("does not fit: at least ")  # type: ignore[attr-defined]
 
 
+LINE = "torchrun --nproc-per-node 8 -m agents.train_grpo_mllm "
+CONFIG = "--config examples/configs/longvt_grpo_7b.yaml --out runs/longvt_grpo_7b"
+
+
+def test_the_commands_are_those_that_are_shown(plan: object) -> None:
+    """Of the eight examples, and that of the page, with all their words."""
+    shown = plan.documented()  # type: ignore[attr-defined]
+    assert len(shown) == 9 and LINE + CONFIG in shown
+    assert shown[-1].startswith(f"{LINE}--checkpoint Qwen/Qwen2.5-VL-7B-Instruct --recipe LONGVT/paper ")
+    assert shown[-1].endswith(" --max-context 52384")
+
+
 @pytest.mark.slow
-def test_a_documented_command_reaches_its_first_forward(plan: object) -> None:
+@pytest.mark.parametrize("place", [-1, "longvt_grpo_7b"])
+def test_a_documented_command_reaches_its_first_forward(plan: object, place: int | str) -> None:
     """LongVT's GRPO at 7B on eight GPUs: 512 frames, and two rollouts behind them."""
-    path = plan.EXAMPLES / "longvt_grpo_7b.yaml"  # type: ignore[attr-defined]
-    (told,) = plan.plan_of_commands([path])  # type: ignore[attr-defined]
-    assert told.startswith("longvt_grpo_7b.yaml: 512 frames and the question are 32,")
-    assert "2 rollouts of" in told and "each of 8 GPUs holds" in told
+    shown = plan.documented()  # type: ignore[attr-defined]
+    command = shown[place] if isinstance(place, int) else next(one for one in shown if place in one)
+    (told,) = plan.plan_of_commands([command])  # type: ignore[attr-defined]
+    said, answer = told.split("\n")
+    assert said == command and answer.strip().startswith("512 frames and the question are 32,")
+    assert "2 rollouts of" in answer and "each of 8 GPUs holds" in answer
+
+
+def test_an_option_that_there_is_not_ends_a_rehearsal(plan: object) -> None:
+    """Words are read, not thrown away."""
+    with pytest.raises(SystemExit):
+        plan.rehearsed(f"{LINE}{CONFIG} --rolouts 3")  # type: ignore[attr-defined]

@@ -1,9 +1,10 @@
 """What fits on GPUs, from the real shapes on meta tensors: memory that is computed, never measured.
 
 `plan` tells what follows from a shape alone, `plan_of_sizes` which options fit for a size of model and a
-number of GPUs. `plan_of_commands` reads the configs of `examples/configs` as their programs do, plays an
-episode of their recipe, and sends its first micro-batch through a model of the real shape whose tensors
-have no memory.
+number of GPUs. `plan_of_commands` takes the commands for eight GPUs as the documentation and the examples
+of configs show them, word by word, reads them as their programs do, plays an episode of their recipe, and
+sends its first micro-batch through a model of the real shape whose tensors have no memory. Weights and
+data that are not here are all that it replaces.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -330,7 +332,7 @@ def fitting(memory: Memory, gpu_gb: float = GPU_GB) -> str:
 # --- the documented commands -------------------------------------------------------------------
 
 NAME = "shape_only"
-EXAMPLES = Path(__file__).parents[2] / "examples" / "configs"
+ROOT = Path(__file__).parents[2]
 TASKS = "procedural:brief_event?level=0&duration_s=512&size=640x360&count=4"
 
 
@@ -343,36 +345,48 @@ def _shape_only(module: Any, query: torch.Tensor, key: Any, value: Any, *_: Any,
 AttentionInterface.register(NAME, _shape_only)
 
 
-def plan_of_commands(paths: Sequence[Path] = ()) -> Iterator[str]:
-    """The first forward of every example of a config with eight ranks, by its shapes; a line each."""
-    for path in paths or sorted(EXAMPLES.glob("*.yaml")):
+def documented() -> list[str]:
+    """The commands that start eight ranks: first lines of the examples, and what the page shows."""
+    examples = sorted((ROOT / "examples" / "configs").glob("*.yaml"))
+    lines = [path.read_text(encoding="utf-8").partition("\n")[0].partition(": ")[2] for path in examples]
+    page = (ROOT / "docs" / "language_models.md").read_text(encoding="utf-8")
+    return lines + re.findall(r"^torchrun --nproc-per-node 8 (?!.*\.\.\.).*$", page, re.MULTILINE)
+
+
+def plan_of_commands(commands: Sequence[str] = ()) -> Iterator[str]:
+    """The first forward of every documented command, by its shapes; its answer stands a line below."""
+    for command in commands or documented():
         with patch.dict(os.environ, {"TORCHELASTIC_RUN_ID": "plan"}):  # as under torchrun
-            told = rehearsed(path)
-        yield f"{path.name}: {told}"
+            yield f"{command}\n    {rehearsed(command)}"
 
 
-def rehearsed(path: Path, ranks: int = 8) -> str:
-    """What a config's first micro-batch is, after a forward pass of the real shape on meta tensors.
+def rehearsed(command: str) -> str:
+    """What a command's first micro-batch is, after a forward pass of the real shape on meta tensors.
 
     Raises:
+        SystemExit: its program would refuse the options.
         Exception: what the program itself would raise on the way there.
     """
-    words = path.read_text(encoding="utf-8").partition("\n")[0].split()
-    module = importlib.import_module(words[words.index("-m") + 1])
+    words = shlex.split(command)
+    assert words[0] == "torchrun"
+    ranks, own = int(words[words.index("--nproc-per-node") + 1]), words.index("-m")
+    module = importlib.import_module(words[own + 1])
     parser = training_parser(None, module.Config, Path("runs"))
-    config = from_options(module.Config, vars(parse_with_config(parser, ["--config", str(path)])))
-    own = {"tasks": TASKS, "eval_tasks": f"{TASKS}&split=val", "video_root": "", "checkpoint": ""}
+    # Commands are given in the root of the repository.
+    told = [str(ROOT / word) if word.startswith("examples/") else word for word in words[own + 2 :]]
+    config = from_options(module.Config, vars(parse_with_config(parser, told)))
+    (shape,) = (shape for shape in SHAPES if shape in config.model.checkpoint.lower())
+    here = {"tasks": TASKS, "eval_tasks": f"{TASKS}&split=val", "video_root": "", "checkpoint": ""}
     if hasattr(config, "demonstrations"):
-        own["script"] = "evidence"
-    shape = "3b" if path.stem.endswith("3b") else "7b"
-    played = config.with_options(**own)
+        here["script"] = "evidence"
+    played = config.with_options(**here)
     env = VideoQAEnv(TASKS, played.rules)
     model = apply_adapters(played, on_meta(shape, env))
     chat = make_chat_env(played, model, TASKS)
     script = Demonstrator(get_grammar(played.rules.grammar), seed=0, look_again=True)
     record = next(demonstrate(chat, script, [chat.env.tasks[0].task_id]))
     if record.abort_reason:
-        raise ValueError(f"{path}: its episode was cut: {record.abort_reason}")
+        raise ValueError(f"its episode was cut: {record.abort_reason}")
     part = passages(record)[0]
     prefix = model.length(part.ids[: part.outputs[0][1]], record.turns[0].visuals)
     behind = max(1, model.length(part.ids, part.visuals) - prefix)
