@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,13 @@ def _counting(count: int, name: str, stand: Any) -> Any:
     return counted
 
 
-if __name__ == "__main__":
-    moment, marker, *options = sys.argv[1:]
+def main(moment: str, marker: Path, options: Sequence[str]) -> None:
+    """Evaluate, and stand still at a moment."""
     if os.environ.get("RANK", "1") == "1":
-        hold(moment, Path(marker))
+        hold(moment, marker)
     sys.argv = ["agents.evaluate", *options]
     evaluate.main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])

@@ -17,8 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import held_evaluation
 import psutil
 import pytest
+from forks import fork, status
 from small_chat import ANSWER, TASKS, said
 
 from agents import evaluate
@@ -111,13 +113,14 @@ def await_sign(sign: Callable[[], bool], process: subprocess.Popen[str], out: Pa
 
 def kill_at(moment: str, out: Path, options: Sequence[str]) -> None:
     """Start an evaluation, and kill it where it stands still."""
-    held = [sys.executable, str(HELD), moment, str(out.with_suffix(".held")), *options]
-    process, marker = start(out, *held)
-    try:
-        await_sign(marker.exists, process, out)
-    finally:
-        process.kill()
-    assert process.wait() == -signal.SIGKILL
+    marker = out.with_suffix(".held")
+    marker.unlink(missing_ok=True)
+    child = fork(lambda: held_evaluation.main(moment, marker, options))
+    while not marker.exists():
+        assert os.waitpid(child, os.WNOHANG)[0] == 0, "it has ended"
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    assert status(child) == -signal.SIGKILL
 
 
 def test_a_killed_evaluation_resumes_task_by_task(
