@@ -171,6 +171,7 @@ def test_an_endpoint_that_is_gone_ends_the_step_and_a_wrong_key_at_once(
 def test_the_command_says_so_in_one_line(
     footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "new").mkdir()
     assert main(command("caption", tmp_path / "new", footage, "http://127.0.0.1:9/v1")) == 2
     assert "no scenes were found here yet: run `videogym data scenes` first" in capsys.readouterr().err
     assert main(command("scenes", tmp_path, footage, "")) == 0

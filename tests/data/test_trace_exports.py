@@ -3,6 +3,7 @@
 # ruff: noqa: D103
 
 import json
+import os
 import shutil
 import sys
 from collections import Counter
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scripted_endpoint import command
 
 from videogym import VideoQAEnv
 from videogym.cli import main
@@ -72,6 +74,22 @@ def test_rows_for_fine_tuning_say_what_the_teacher_said_and_show_what_it_saw(
         with Image.open(picture) as image:
             sizes.add(image.size)
     assert sizes == {(168, 84)}  # of 160 x 90 pixels, in multiples of 28
+
+
+def test_rows_are_read_where_folders_were_named_by_a_parent(
+    worked: Path, footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path of a row holds no "..", which readers refuse."""
+    work, here = tmp_path / "work", tmp_path / "here"
+    shutil.copytree(worked, work)
+    here.mkdir()
+    monkeypatch.chdir(here)
+    videos = Path(os.path.relpath(footage))
+    assert videos.parts[0] == ".." and main(command("scenes", work, videos, "")) == 0
+    tasks = load_tasks(f"longvt-rl:{exported(work, 'longvt-rl', Path('../rl.jsonl'))}")
+    assert {Path(task.video).parent for task in tasks} == {footage}
+    out = exported(work, "longvt-sft", Path("../sft.jsonl"))
+    assert len(read_longvt_traces(out)) == 5 and ".." not in out.read_text().replace("...", "")
 
 
 def test_parquet_has_the_published_columns(worked: Path, tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def _add_export(steps: Any) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    with WorkFolder(arguments.work) as work:
+    with WorkFolder(arguments.work, make=False) as work:
         count = export(work, arguments.format, arguments.out, arguments.accepted)
     print(f"{count} are in {printable(arguments.out)}")
     return 0
@@ -275,7 +275,8 @@ def _add_step(
     parser: argparse.ArgumentParser = steps.add_parser(
         name, help=about, description=f"{about.capitalize()}."
     )
-    parser.add_argument("--work", required=True, metavar="DIR", help="folder of work, made when missing")
+    made = ", made when missing" if name == "scenes" else ""
+    parser.add_argument("--work", required=True, metavar="DIR", help=f"folder of work{made}")
     parser.add_argument(
         "--jobs", type=int, default=4, metavar="N", help="how much is done at once (default: %(default)s)"
     )
@@ -352,7 +353,7 @@ def _asked(work: WorkFolder, arguments: argparse.Namespace, step: _Step, unit: s
 
 
 def _run(arguments: argparse.Namespace, run: Callable[[argparse.Namespace, WorkFolder], Summary]) -> int:
-    with WorkFolder(arguments.work) as work:
+    with WorkFolder(arguments.work, make=arguments.step == "scenes") as work:
         summary = run(arguments, work)
     for line in _some(summary.reasons):
         print(f"dropped: {printable(line)}")

@@ -46,12 +46,14 @@ class Asker:
         max_tokens: of a reply.
 
     Attributes:
+        model: how the endpoint knows its model.
+        max_tokens: of a reply.
         cost: what was asked and how much of it was stored.
     """
 
     def __init__(self, endpoint: Endpoint, model: str, replies: Lines, max_tokens: int = 2048) -> None:
-        self.model, self.cost = model, CallCost()
-        self._endpoint, self._replies, self._max_tokens = endpoint, replies, max_tokens
+        self.model, self.max_tokens, self.cost = model, max_tokens, CallCost()
+        self._endpoint, self._replies = endpoint, replies
         self._known = {row["key"]: _reply(row) for row in replies.rows}
         self._lock = threading.Lock()
         self._asking: dict[str, threading.Lock] = {}  # by key: of two who ask the same, one waits
@@ -73,7 +75,7 @@ class Asker:
             "messages": list(messages),
             "temperature": 0.0,
             "seed": 0,
-            "max_tokens": self._max_tokens,
+            "max_tokens": self.max_tokens,
         }
         key = hashed(request)
         with self._lock:

@@ -68,7 +68,16 @@ def caption_scenes(
             for row in work.kept("scenes")
             for i, scene in enumerate(row["scenes"])
         ]
-        return run_step(work, "captions", items, make, jobs=jobs, progress=progress, cost=asker.cost)
+        return run_step(
+            work,
+            "captions",
+            items,
+            make,
+            jobs=jobs,
+            progress=progress,
+            cost=asker.cost,
+            max_tokens=asker.max_tokens,
+        )
 
 
 def segment_frames(

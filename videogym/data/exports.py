@@ -167,7 +167,7 @@ class _Frames:
     """Writes frames as they are asked for, each once."""
 
     def __init__(self, folder: Path, store: FrameStore) -> None:
-        self._folder, self._store = folder.absolute(), store
+        self._folder, self._store = Path(os.path.abspath(folder)), store
 
     def path(self, trace: Trace, part: FramePart) -> str:
         """Where a frame of an episode is."""

@@ -108,7 +108,16 @@ def filter_questions(
     with FrameStore(video_root=work.video_root) as store:
         gate = _Gate(asker, store, options, prompts or {})
         items = list(_items(work, gate.by))
-        return run_step(work, "filter", items, gate.decide, jobs=jobs, progress=progress, cost=asker.cost)
+        return run_step(
+            work,
+            "filter",
+            items,
+            gate.decide,
+            jobs=jobs,
+            progress=progress,
+            cost=asker.cost,
+            max_tokens=asker.max_tokens,
+        )
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,16 @@ def play_traces(
     items = [
         Item(row["place"], (row["key"],), stage.by, task_of_row(row["task"])) for row in work.kept("filter")
     ]
-    return run_step(work, "traces", items, stage.play, jobs=jobs, progress=progress, cost=asker.cost)
+    return run_step(
+        work,
+        "traces",
+        items,
+        stage.play,
+        jobs=jobs,
+        progress=progress,
+        cost=asker.cost,
+        max_tokens=asker.max_tokens,
+    )
 
 
 class _Stage:

@@ -71,7 +71,14 @@ def make_questions(
         return {**facts, "questions": found["questions"]}
 
     return run_step(
-        work, "questions", _items(work, by, scenes), make, jobs=jobs, progress=progress, cost=asker.cost
+        work,
+        "questions",
+        _items(work, by, scenes),
+        make,
+        jobs=jobs,
+        progress=progress,
+        cost=asker.cost,
+        max_tokens=asker.max_tokens,
     )
 
 

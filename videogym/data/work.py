@@ -2,7 +2,8 @@
 
 Every line of a step has a ``key``, the hash of all that decides it, a ``place`` that a newer line takes
 from it, and the keys of what it was made from as ``parents``. So a step that is run again makes what is
-missing and nothing else, and what was made of something that has changed since is passed over.
+missing and nothing else, and what was made of something that has changed since is passed over, as is what
+its last run was not asked for any more.
 
 | file | a line for each |
 |---|---|
@@ -12,6 +13,8 @@ missing and nothing else, and what was made of something that has changed since 
 | `filter.jsonl` | question |
 | `traces.jsonl` | question that was kept |
 | `replies.jsonl` | reply of the endpoint |
+
+Beside the lines of a step, `STEP.places.json` lists the places of its last run.
 """
 
 from __future__ import annotations
@@ -113,15 +116,18 @@ class WorkFolder(Holder):
     """A folder that a pipeline works in; the files of others are refused, and so is a second pipeline.
 
     Args:
-        folder: made when missing.
+        folder: where.
+        make: whether it is made when missing.
 
     Raises:
-        DataError: another process is at work in it.
+        DataError: another process is at work in it, or it is missing.
         OSError: it cannot be made.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, make: bool = True) -> None:
         self.folder = Path(folder)
+        if not make and not self.folder.is_dir():
+            raise DataError(f"{self.folder}: no such folder: `videogym data scenes` makes one")
         self.folder.mkdir(parents=True, exist_ok=True)
         told = f"{self.folder}: another pipeline is at work in this folder"
         super().__init__(hold(self.folder / "lock", told))
@@ -143,8 +149,9 @@ class WorkFolder(Holder):
 
     @video_root.setter
     def video_root(self, root: Path) -> None:
+        # Rows for trainers hold paths below it, and their readers refuse "..".
         with appearing(self.folder / "video_root") as partial:
-            partial.write_text(str(root.absolute()), encoding="utf-8", errors="surrogateescape")
+            partial.write_text(os.path.abspath(root), encoding="utf-8", errors="surrogateescape")
 
     def file(self, name: str) -> Lines:
         """The lines of a step, or ``"replies"``.
@@ -157,12 +164,16 @@ class WorkFolder(Holder):
         return self._files[name]
 
     def current(self, step: str) -> list[dict[str, Any]]:
-        """The lines of a step that count, dropped ones too: the newest of each parent that counts itself.
+        """The lines of a step that count, dropped ones too, in their order.
+
+        They are the newest of each place of the step's last run, made from lines that count themselves.
 
         Raises:
-            DataError: the step before has not been run, or lines were made by different settings.
+            DataError: lines were made by different settings, or a file holds something else.
         """
         newest = self.newest(step)
+        if (places := self._places(step)) is not None:
+            newest = {place: row for place, row in newest.items() if place in places}
         if step == STEPS[0]:
             rows = list(newest.values())
         else:
@@ -174,6 +185,28 @@ class WorkFolder(Holder):
                 "run that step to its end first"
             )
         return rows
+
+    def _places(self, step: str) -> frozenset[str] | None:
+        """The places of a step's last run; None: not written, so all count."""
+        path = self.folder / f"{step}.places.json"
+        try:
+            places = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise DataError(f"{path}: not JSON: {error}") from error
+        if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
+            raise DataError(f"{path}: no list of places")
+        return frozenset(places)
+
+    def set_places(self, step: str, places: Sequence[str]) -> None:
+        """Tell which lines a step should have; others count no more.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with appearing(self.folder / f"{step}.places.json") as partial:
+            partial.write_text(json.dumps(places), encoding="utf-8")
 
     def newest(self, step: str) -> dict[str, dict[str, Any]]:
         """The newest line of each place, in their order."""
@@ -200,8 +233,9 @@ def run_step(
     jobs: int = 1,
     progress: Progress | None = None,
     cost: CallCost | None = None,
+    max_tokens: int | None = None,
 ) -> Summary:
-    """Make the lines of a step that are missing, in the order of the items.
+    """Make the lines of a step that are missing, in the order of the items; other places count no more.
 
     What gets no reply, raises `Later` or is not decoded in time is left for another run; where a video
     cannot be shown the line is dropped, as ``unreadable`` or ``unfit``. Lines are written in the order of
@@ -216,8 +250,10 @@ def run_step(
         jobs: how many are made at once.
         progress: called with (done, total) after each.
         cost: where whoever is asked counts.
+        max_tokens: of a reply. What was dropped because a reply was cut at another number is made again.
 
     Raises:
+        DataError: the file of the step holds something else.
         EndpointError: the endpoint cannot be used; what was made before is kept.
         VideoError: a video has changed or is gone.
         OSError: a line cannot be written.
@@ -225,8 +261,9 @@ def run_step(
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     lines, summary = work.file(step), Summary(step, cost=cost or CallCost())
+    work.set_places(step, [item.place for item in items])
     newest = work.newest(step)
-    missing = [item for item in items if newest.get(item.place, {}).get("key") != item.key]
+    missing = [item for item in items if not _is_made(item, newest.get(item.place), max_tokens)]
     with contextlib.closing(_in_order(missing, make, jobs)) as begun:
         for done, (item, future) in enumerate(begun, start=1):
             try:
@@ -235,17 +272,28 @@ def run_step(
                 summary.left.append(f"{item.place}: {failure}")
             else:
                 summary.made += 1
-                lines.append(_line(item, made))
+                lines.append(_line(item, made, max_tokens))
                 if isinstance(made, Dropped):
                     summary.reasons.append(f"{made.code}: {made.reason}")
             if progress is not None:
                 progress(done, len(missing))
-    for row in work.current(step):
+    newest = work.newest(step)
+    for item in items:
+        row = newest.get(item.place)
+        if row is None or not _is_made(item, row, max_tokens):
+            continue  # it is left
         if "code" in row:
             summary.dropped[row["code"]] += 1
         else:
             summary.kept += 1
     return summary
+
+
+def _is_made(item: Item, row: Mapping[str, Any] | None, max_tokens: int | None) -> bool:
+    """Whether a line is that of an item; one of a reply that was cut, only at the same number of tokens."""
+    if row is None or row["key"] != item.key:
+        return False
+    return row.get("code") != "cut" or row.get("max_tokens") == max_tokens
 
 
 def _in_order(
@@ -284,8 +332,9 @@ def _outcome(item: Item, future: Future[Made]) -> Made:
         return Dropped(code, f"{item.place}: {error}")
 
 
-def _line(item: Item, made: Made) -> dict[str, Any]:
+def _line(item: Item, made: Made, max_tokens: int | None) -> dict[str, Any]:
     head = {"key": item.key, "place": item.place, "parents": item.parents, "by": dict(item.by)}
     if isinstance(made, Dropped):
-        return {**head, "code": made.code, "reason": made.reason, **made.facts}
+        limit = {"max_tokens": max_tokens} if made.code == "cut" else {}
+        return {**head, "code": made.code, "reason": made.reason, **limit, **made.facts}
     return {**head, **made}
