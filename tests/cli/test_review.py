@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,7 +23,8 @@ from videogym.cli import main
 from videogym.data import DataError, WorkFolder, export, kept_tasks
 from videogym.data.verdicts import Verdicts
 from videogym.play import PlayServer, Refused, Review, Stale
-from videogym.video import open_video
+from videogym.testing.coded_clips import write_clip
+from videogym.video import VideoError, open_video
 
 ADDRESS = "synthetic:brief_event?level=0&duration_s=600&seed=1"
 TASKS = [
@@ -84,6 +86,61 @@ def test_a_review_goes_on_with_what_has_no_verdict(path: Path) -> None:
         review.next_episode(1)
         assert review.view()["outcome"]["task_id"] == "bare"
         assert lines(path) == [("flag", "accept")], "going on is no verdict"
+
+
+@pytest.fixture
+def torn(tmp_path: Path) -> Path:
+    """60 s at 4 frames a second; from 29 to 30 s, between two first frames, none can be decoded."""
+    path = tmp_path / "torn.mp4"
+    write_clip(path, 240, rate=4, codec_options={"g": "5", "bf": "0"})
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    for begin, size in packets[116:120]:
+        content[begin : begin + size] = bytes(size)
+    path.write_bytes(content)
+    return path
+
+
+def of_torn(torn: Path) -> list[Task]:
+    """Four questions; the evidence of the second cannot be shown."""
+    return [
+        Task(name, torn.name, f"{name}?", "open", answer="Ann", evidence=(Segment(*span),))
+        for name, span in (("a", (1.0, 3.0)), ("b", (29.0, 30.0)), ("c", (40.0, 41.0)), ("d", (50.0, 51.0)))
+    ]
+
+
+def test_a_task_whose_evidence_cannot_be_shown_is_passed_over_alone(torn: Path, path: Path) -> None:
+    with (
+        VideoQAEnv(of_torn(torn), video_root=str(torn.parent)) as env,
+        Verdicts(path, writes=True) as verdicts,
+    ):
+        review = Review(env, verdicts)
+        shown = []
+        for episode in (1, 2, 3):
+            shown.append(review.view()["outcome"]["task_id"])
+            review.decide(episode, True)
+        assert shown == ["a", "c", "d"]
+        told = review.view()
+        assert told["outcome"]["task_id"] == "a", "all that can be shown have a verdict"
+        assert told["review"] == {"verdict": True, "accepted": 3, "rejected": 0, "left": 1}
+        (why,) = told["skipped"]
+        assert "torn.mp4: the frame at" in why and "cannot be decoded" in why
+
+
+def test_where_nothing_can_be_shown_any_more_the_task_that_is_shown_stays(torn: Path, path: Path) -> None:
+    tasks = of_torn(torn)
+    with Verdicts(path, writes=True) as verdicts:
+        verdicts.add(tasks[1], False)
+        verdicts.add(tasks[2], False)
+    with VideoQAEnv(tasks, video_root=str(torn.parent)) as env, Verdicts(path, writes=True) as verdicts:
+        review = Review(env, verdicts)
+        torn.unlink()
+        with pytest.raises(VideoError, match="none of the 4 tasks has a usable video"):
+            review.decide(1, True)
+        told = review.view()
+        assert (told["question"], told["outcome"]["task_id"], told["episode"]) == ("a?", "a", 1)
+        assert told["review"]["verdict"] is True and len(told["clips"]) == 2
 
 
 def test_a_verdict_says_nothing_of_a_task_that_has_changed(path: Path) -> None:

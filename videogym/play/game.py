@@ -54,6 +54,7 @@ class Game:
         self._grammar = get_grammar(inner.recipe.grammar)
         self._lock = threading.RLock()
         self._episode = 0  # number of the episode that is played, from 1
+        self._opening: list[Clip] = []  # what it began with
         self._pictures: list[list[bytes]] = []  # JPEG, by clip
         self._paid: list[tuple[float, dict[str, float | None]]] = []  # reward and terms, by turn
         self._position = -1  # of the task
@@ -180,29 +181,43 @@ class Game:
     # --- the episode -----------------------------------------------------------------------------
 
     def _begin_next(self) -> None:
-        tasks = self._inner.tasks
         skipped: list[str] = []
-        for step in range(1, len(tasks) + 1):
+        for position in self._ahead():
             try:
-                self._begin((self._position + step) % len(tasks))
+                self._begin(position)
             except VideoError as error:
                 skipped.append(str(error))
             else:
                 self._skipped = skipped
                 return
-        raise VideoError(f"none of the {len(tasks)} tasks has a usable video: {skipped[0]}")
+        raise VideoError(f"none of the {len(skipped)} tasks has a usable video: {skipped[0]}")
+
+    def _ahead(self) -> list[int]:
+        """Positions of all tasks in the order in which they are tried, the one that is shown last."""
+        count = len(self._inner.tasks)
+        return [(self._position + step) % count for step in range(1, count + 1)]
+
+    def _opened(self, state: State) -> list[Clip]:
+        """What an episode begins with.
+
+        Raises:
+            VideoError: the video cannot be used.
+        """
+        return [state.skim]
 
     def _begin(self, position: int) -> None:
-        """Begin an episode; where its first frames cannot be shown, the one before it goes on."""
+        """Begin an episode; where what it begins with cannot be shown, the one before it goes on."""
         inner, task = self._inner, self._inner.tasks[position]
         video = inner.store.open(task.video)
         try:
             state = begin(task, video.meta, video.pts_s, inner.recipe.rules, inner.recipe.identity)
         except ValueError as error:
             raise UnfitVideo(f"{task.video}: {error}") from error
-        pictures = [self._drawn(state, state.skim)]
+        opening = self._opened(state)
+        pictures = [self._drawn(state, clip) for clip in opening]
         self._env.reset(options={"task_id": task.task_id})
-        self._position, self._pictures, self._paid, self._skipped = position, pictures, [], []
+        self._opening, self._pictures = opening, pictures
+        self._position, self._paid, self._skipped = position, [], []
         self._episode += 1
 
     def _step(self, state: State, move: Move) -> None:

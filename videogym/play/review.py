@@ -36,7 +36,6 @@ class Review(Game):
 
     def __init__(self, env: gymnasium.Env[Any, Any], verdicts: Verdicts, first: str | None = None) -> None:
         self._verdicts = verdicts
-        self._evidence: list[Clip] = []
         super().__init__(env, first)
 
     def act(self, episode: int, turn: int, action: Action, thought: str = "") -> None:
@@ -79,7 +78,7 @@ class Review(Game):
                     "size": told["clips"][0]["size"],
                     "pictures": len(clip.times_s),
                 }
-                for clip in self._evidence
+                for clip in self._opening[1:]
             ]
             told["over"], told["outcome"] = True, _truth(self._task)
             told["review"] = {
@@ -94,20 +93,14 @@ class Review(Game):
     def _task(self) -> Task:
         return self._inner.tasks[self._position]
 
-    def _begin_next(self) -> None:
-        """Go to the next task without a verdict; where all have one, to the next."""
-        count = len(self._inner.tasks)
-        ahead = [(self._position + step) % count for step in range(1, count + 1)]
-        left = [place for place in ahead if self._verdicts.of(self._inner.tasks[place]) is None]
-        if left:
-            self._position = (left[0] - 1) % count
-        super()._begin_next()
+    def _ahead(self) -> list[int]:
+        """Tasks without a verdict come first."""
+        tasks = self._inner.tasks
+        return sorted(super()._ahead(), key=lambda place: self._verdicts.of(tasks[place]) is not None)
 
-    def _begin(self, position: int) -> None:
-        super()._begin(position)
-        state = self._inner.state
-        self._evidence = [self._clip(state, segment) for segment in state.task.evidence or ()]
-        self._pictures += [self._drawn(state, clip) for clip in self._evidence]
+    def _opened(self, state: State) -> list[Clip]:
+        evidence = [self._clip(state, segment) for segment in state.task.evidence or ()]
+        return [*super()._opened(state), *evidence]
 
     def _clip(self, state: State, segment: Segment) -> Clip:
         pts_s = self._inner.store.open(state.task.video).pts_s
