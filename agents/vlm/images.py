@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from videogym.datasets import ImageConversation
+from videogym.datasets.longvt import is_image
 from videogym.video import FrameBatch, VideoError
 from videogym.video.sampling import smart_resize
 
@@ -22,7 +23,6 @@ from ..models.visuals import WHOLE_FRAME, FrameReader, Visual
 from .env import ChatEnv
 from .records import Record, TurnRecord
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MIN_PIXELS = 56 * 56  # Qwen2.5-VL's own
 _KEPT = 64  # images that are kept at their size
 
@@ -51,7 +51,7 @@ class ImageFiles:
         Raises:
             VideoError: it cannot be read.
         """
-        if not source.lower().endswith(SUFFIXES) or size is None or region is not None:
+        if not is_image(source) or size is None or region is not None:
             return self._store.frames(source, times_s, size=size, region=region)
         if (source, size) not in self._kept:
             self._kept[source, size] = np.asarray(_opened(source).resize(size, Image.Resampling.BICUBIC))
@@ -150,7 +150,8 @@ def located(name: str, root: str | None) -> str:
     parts = [part for part in Path(name).parts if part != "/"]
     below = Path(root).resolve()
     for first in range(len(parts)):
-        path = below.joinpath(*parts[first:]).resolve()
-        if path.is_relative_to(below) and path.is_file():
+        path = below.joinpath(*parts[first:])
+        # Where a link leads may have another name, which would make it a video.
+        if path.is_file() and path.resolve().is_relative_to(below):
             return str(path)
     raise VideoError(f"{name}: no such image below {root}")

@@ -305,6 +305,24 @@ def test_transparent_is_white_and_large_images_are_made_smaller(
     assert pixels[:, 28, 100].tolist() == [[255, 255, 255]] * 2
 
 
+def test_an_image_behind_a_link_is_shown_whatever_the_file_is_called(
+    tmp_path: Path, pictures: Path, checkpoints: dict[str, Path]
+) -> None:
+    """As in caches of downloads, whose files have hashes for names."""
+    (pictures / "half.png").rename(pictures / "d2f1")
+    (pictures / "half.PNG").symlink_to(pictures / "d2f1")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(image_row("half.PNG", "Half."))
+    model = load(checkpoints["qwen2_5_vl"])
+    model.store = store = ImageFiles(model.store)
+    env = make_chat_env(ChatConfig.of(recipe=RECIPE, tasks=TASKS), model, TASKS)
+    (record,) = AboutImages(env, read_longvt_images(rows), str(pictures), 10**6).at(0)
+    assert isinstance(record, Record)
+    (visual,) = record.turns[0].visuals
+    pixels = store.frames(visual.video, (0.0,), size=(112, 56), region=None).pixels
+    assert pixels[0, 28, 10].tolist() == [255, 0, 0]
+
+
 def test_images_that_cannot_be_shown_are_passed_over_and_counted(
     tmp_path: Path, pictures: Path, videos: Path, checkpoints: dict[str, Path]
 ) -> None:
@@ -338,6 +356,11 @@ def test_images_that_cannot_be_shown_are_passed_over_and_counted(
             "local",
         ),
         ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "../a.png"}}]}, "local"),
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a.tiff"}}]},
+            r"must be an image that ends in \.png, .*, got 'a\.tiff'",
+        ),
+        ({"role": "user", "content": [{"type": "image", "image": "/mnt/photo"}]}, "ends in .*'/mnt/photo'"),
         ({"role": "user", "content": [{"type": "audio"}]}, "a message of the user cannot show 'audio'"),
         ({"role": "tool", "content": "x"}, "field 'role' must be system, user or assistant, got 'tool'"),
         ({"role": "user", "content": "x"}, "must end with the assistant"),

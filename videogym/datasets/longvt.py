@@ -50,6 +50,7 @@ from videogym.datasets.tasks import TaskFileError, TaskList
 from videogym.state import Task
 
 RL_FIELDS = ("data_source", "videos", "reward_model", "extra_info")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # of files that are shown as images
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 # What LongVT's prompts put after the question: how to answer, and where the video is.
 _AFTER_QUESTION = (
@@ -116,7 +117,8 @@ def read_longvt_images(path: str | os.PathLike[str]) -> list[ImageConversation]:
     """Read LongVT's rows for fine-tuning that show images and no video; all others are passed over.
 
     Raises:
-        TaskFileError: the file cannot be read, a row is invalid or none shows an image.
+        TaskFileError: the file cannot be read, a row is invalid, or shows an image whose name ends in none
+            of `IMAGE_SUFFIXES`, or none shows an image.
     """
     found = []
     for row in read_rows(path, ("messages",)):
@@ -233,12 +235,26 @@ def _message(row: Fields) -> ImageMessage:
         elif kind in ("image_url", "image") and role == "user":
             inner = part.get(kind)
             address = object_of(part, kind) if isinstance(inner, dict) else {"url": inner}
-            parts.append(("image", file_of(address, "url")))
+            parts.append(("image", _image_of(address)))
         else:
             raise ValueError(f"field 'content': a message of the {role} cannot show {short(kind)}")
     if role == "assistant" and not "".join(text for _, text in parts).strip():
         raise ValueError("field 'content': the assistant says nothing")
     return ImageMessage(role, tuple(parts))
+
+
+def is_image(path: str) -> bool:
+    """Whether a file is shown as an image, by its name; all others are videos."""
+    return path.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _image_of(address: Fields) -> str:
+    path = file_of(address, "url")
+    if not is_image(path):
+        raise ValueError(
+            f"field 'url' must be an image that ends in {', '.join(IMAGE_SUFFIXES)}, got {short(path)}"
+        )
+    return path
 
 
 def _question(text: str) -> str:
