@@ -103,9 +103,10 @@ class DiscreteActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Rec
         moments: that a search brings, ``k`` of `Find`; 0: the policy cannot search.
 
     Raises:
-        ValueError: a number is below 1, the recipe does not open an argument or offers no search, or a task
-            is no choice or has more options: it could not be answered. Of tasks that are made on demand,
-            the one that is played tells.
+        ValueError: a number is below 1; the recipe does not open an argument, refuses its value or offers
+            no search; more frames are asked for than one look can show; or a task is no choice or has more
+            options: it could not be answered. Of tasks that are made on demand, the one that is played
+            tells.
     """
 
     def __init__(
@@ -198,10 +199,19 @@ def _check_looks(rules: Rules, arguments: Sequence[Mapping[str, Any]], moments: 
     for name in sorted({name for some in arguments for name in some}):
         if name not in opened:
             raise ValueError(f"the recipe opens no argument {name!r} of looks; open are {list(opened)}")
+    most = min(rules.clip_frames, rules.max_turn_frames)
+    for some in arguments:
+        look = Crop(0.0, 1.0, **some)
+        if refused := look.judge_arguments(rules):
+            raise ValueError(f"no look can have the arguments {dict(some)}: {refused.reason}")
+        if look.frames is not None and look.frames > most:
+            raise ValueError(f"frames must be 1 to {most}, which one look can show, got {look.frames}")
     if moments < 0:
         raise ValueError(f"moments must not be negative, got {moments}")
     if moments and "find" not in rules.actions:
         raise ValueError(f"moments must be 0 where the recipe offers no search, got {moments}")
+    if moments > most:
+        raise ValueError(f"moments must be 0 to {most}, which one search can show, got {moments}")
 
 
 class ArrayObservations(gymnasium.ObservationWrapper[Any, Any, Any], gymnasium.utils.RecordConstructorArgs):

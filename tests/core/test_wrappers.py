@@ -151,6 +151,47 @@ def test_looks_that_the_recipe_does_not_open_are_refused(recipe, arguments, comp
         make(recipe, **arguments)
 
 
+DEFAULT = get_recipe("DEFAULT")
+RATES = replace(
+    DEFAULT, rules=replace(DEFAULT.rules, clip_frames=8, max_fps=30.0, crop_arguments=("fps", "frames"))
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"fps": -1}, r"arguments \{'fps': -1\}: fps must be above 0 and at most 30, got -1"),
+        ({"fps": 0}, "fps must be above 0 and at most 30, got 0"),
+        ({"fps": 1e9}, r"fps must be above 0 and at most 30, got 1e\+09"),
+        ({"fps": "fast"}, r"arguments \{'fps': 'fast'\}: fps must be a finite number"),
+        ({"fps": [1]}, r"arguments \{'fps': \[1\]\}: fps must be a finite number"),
+        ({"fps": True}, r"arguments \{'fps': True\}: fps must be a finite number"),
+        ({"fps": 1, "frames": 2}, "fps or frames, not both"),
+        ({"frames": 0}, "frames must be at least 1, got 0"),
+        ({"frames": 1.5}, r"frames must be a whole number, got 1\.5"),
+        ({"frames": 9}, "frames must be 1 to 8, which one look can show, got 9"),
+        ({"region": (0.5, 0.0, 0.2, 1.0)}, r"arguments \{'region': \(0\.5, 0\.0, 0\.2, 1\.0\)\}"),
+        ({"region": "left"}, r"arguments \{'region': 'left'\}"),
+    ],
+)
+def test_a_value_that_every_look_would_be_refused_for_is_refused_at_once(arguments, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        make(RATES, windows=4, arguments=({}, arguments))
+
+
+def test_what_rules_clamp_is_a_value():
+    clamped = replace(RATES, rules=replace(RATES.rules, crop_range="clamp"))
+    env = make(clamped, windows=1, arguments=({"fps": 1e9},))
+    assert env.step(0)[4]["error_code"] == "" and env.unwrapped.state.turns[-1].valid
+
+
+def test_a_search_brings_no_more_moments_than_one_look_shows():
+    most = FIND.rules.clip_frames
+    assert make(SEARCHED, moments=most).moments == most
+    with pytest.raises(ValueError, match=f"moments must be 0 to {most}, .* got {most + 1}"):
+        make(SEARCHED, moments=most + 1)
+
+
 @pytest.mark.parametrize("windows", [0, (), (4, 0), [-1]])
 def test_no_windows_is_refused(windows):
     with pytest.raises(ValueError, match="at least 1"):

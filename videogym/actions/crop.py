@@ -83,12 +83,11 @@ class Crop(Look):
 
     def clip(self, state: State, turn: Turn, pts_s: NDArray[np.float64]) -> Clip | Invalid:
         """See `Action.clip`: at the rate, count and scale asked for, or less as the rules say."""
-        region, scale = self._read_region(state.rules), self._read_scale(state.rules)
-        if isinstance(region, Invalid):
-            return region
-        if isinstance(scale, Invalid):
-            return scale
-        count = self._read_count(state, pts_s)
+        read = self._read(state.rules)
+        if isinstance(read, Invalid):
+            return read
+        region, scale, rate = read
+        count = self._count(state, pts_s, rate)
         if isinstance(count, Invalid):
             return count
         chosen = not self.fps == self.frames == self.scale == None  # noqa: E711
@@ -102,6 +101,20 @@ class Crop(Look):
         if isinstance(times, Invalid):
             return times
         return Clip(times, region, shown.scale, note_of(asked, shown) if chosen else "")
+
+    def judge_arguments(self, rules: Rules) -> Invalid | None:
+        """What is wrong with all but the times, whatever the video; None: nothing."""
+        read = self._read(rules)
+        return read if isinstance(read, Invalid) else None
+
+    def _read(self, rules: Rules) -> tuple[Region | None, float | None, float] | Invalid:
+        """Region, scale, and how many frames or how many a second."""
+        region, scale, rate = self._read_region(rules), self._read_scale(rules), self._read_rate(rules)
+        if isinstance(region, Invalid):
+            return region
+        if isinstance(scale, Invalid):
+            return scale
+        return rate if isinstance(rate, Invalid) else (region, scale, rate)
 
     def _read_region(self, rules: Rules) -> Region | Invalid | None:
         if self.region is None:
@@ -120,22 +133,25 @@ class Crop(Look):
         refused = _closed("scale", rules) or judge_number("scale", self.scale, rules.max_scale, rules)
         return refused or min(float(self.scale), rules.max_scale)
 
-    def _read_count(self, state: State, pts_s: NDArray[np.float64]) -> int | Invalid:
-        """Frames that are asked for, before any bound."""
-        rules = state.rules
+    def _read_rate(self, rules: Rules) -> float | Invalid:
+        """Frames that are asked for, before any bound; without a number of them, frames a second."""
         if self.fps is not None and self.frames is not None:
             return Invalid("both", "Give fps or frames, not both.")
         if self.frames is not None:
             return _closed("frames", rules) or judge_count("frames", self.frames, rules)
-        sampler, fps = SAMPLERS[rules.crop_sampling], rules.crop_fps
-        if self.fps is not None:
-            signed = sampler.signed_rate and rules.crop_range == "clamp"
-            refused = _closed("fps", rules)
-            refused = refused or (None if signed else judge_number("fps", self.fps, rules.max_fps, rules))
-            if refused:
-                return refused
-            fps = float(self.fps) if signed else min(float(self.fps), rules.max_fps)
-        return sampler.count(state.video, pts_s, float(self.start_s), float(self.end_s), fps)
+        if self.fps is None:
+            return rules.crop_fps
+        signed = SAMPLERS[rules.crop_sampling].signed_rate and rules.crop_range == "clamp"
+        refused = _closed("fps", rules)
+        refused = refused or (None if signed else judge_number("fps", self.fps, rules.max_fps, rules))
+        return refused or (float(self.fps) if signed else min(float(self.fps), rules.max_fps))
+
+    def _count(self, state: State, pts_s: NDArray[np.float64], rate: float) -> int | Invalid:
+        """Frames that are asked for, before any bound."""
+        if self.frames is not None:
+            return int(rate)
+        sampler = SAMPLERS[state.rules.crop_sampling]
+        return sampler.count(state.video, pts_s, float(self.start_s), float(self.end_s), rate)
 
     def label(self) -> str:
         """Times and whatever else was asked for."""
