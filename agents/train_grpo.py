@@ -61,8 +61,9 @@ class Config(RunConfig):
         """Refuse groups without comparison.
 
         Raises:
-            ValueError: a group of one has nothing to be compared with.
+            ValueError: as in `RunConfig`, or a group of one, which has nothing to be compared with.
         """
+        super().__post_init__()
         if self.group_size < 2:
             raise ValueError(
                 f"group_size must be at least 2, got {self.group_size}: an episode is compared with others"

@@ -221,9 +221,11 @@ def generate(
         batch = batch + compared(config, more, actor).with_contrast(config.group_size)
     if most > 1 and len(batch) < enough:
         log.warning(
-            "iteration %d: %d of %d groups have contrast after %d batches, all that "
+            "iteration %d: %d of %d groups have contrast%s after %d batches, all that "
             "max_generation_batches allows; the update is made with these",
-            *(iteration, len(batch) // config.group_size, config.groups, most),
+            *(iteration, len(batch) // config.group_size, config.groups),
+            "" if config.max_success_without_looks >= 1 else " and need a look",
+            most,
         )
     return rollouts, batch.first(enough)
 

@@ -16,6 +16,7 @@ from tensordict import TensorDictBase
 
 from videogym import DiscreteActions, FrameStore, VideoQAEnv, evaluate
 from videogym.datasets import Tasks, load_tasks, require_unseen
+from videogym.datasets.mixture import MIXTURE_PREFIX, read_parts
 from videogym.evaluate import Estimate, Report
 
 from ..training.command import interruptible, one_line, saved_so_far
@@ -90,6 +91,21 @@ class RunConfig(LoopConfig):
     def looks(self) -> int:
         """Number of actions before the answers."""
         return sum(self.windows) * len(self.looking.arguments) + (self.looking.moments > 0)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            ValueError: weights of tasks change with the iteration, which collectors of several processes
+                or threads do not know.
+        """
+        if self.collector == "single" or not self.tasks.startswith(MIXTURE_PREFIX):
+            return
+        if any(isinstance(part.weight, tuple) for part in read_parts(self.tasks)):
+            raise ValueError(
+                f"weights by iteration need collector='single', got {self.collector!r}: others do not "
+                "know the iteration"
+            )
 
 
 C = TypeVar("C", bound=RunConfig)

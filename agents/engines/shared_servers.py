@@ -8,6 +8,7 @@ sample without waiting for each other. What goes wrong in one of them all learn 
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -87,8 +88,11 @@ class SharedServers:
         """
         self._listen()
         new = [context.key for context in contexts if context.key not in self._home]
-        for place, key in enumerate(new):  # neighbours begin alike
-            self._home[key] = place * len(self._mine) // len(new)
+        # Neighbours begin alike; those that come one by one go to whom has the fewest.
+        held = Counter(self._home.values())
+        order = sorted(range(len(self._mine)), key=lambda number: held[number])
+        for place, key in enumerate(new):
+            self._home[key] = order[place * len(order) // len(new)]
         places = [self._home[context.key] for context in contexts]
         shares = [
             [context for context, place in zip(contexts, places, strict=True) if place == number]
@@ -121,7 +125,8 @@ class SharedServers:
         """Give all servers these weights under this version; all ranks call it, with nothing in flight.
 
         Raises:
-            EngineError: a server did not take them; nothing is sampled until all have.
+            EngineError: a server did not take them, or a rank had failed before; this engine is of no use
+                afterwards.
             OSError: they cannot be written, as on a full disk; servers have the ones before.
             ValueError: the model is wrapped.
         """

@@ -154,6 +154,8 @@ def make_actor(config: ChatConfig, model: QwenVL, server: str = "") -> ChatActor
     )
     engine: Engine = TransformersEngine(model)
     urls = [url.strip() for url in server.split(",") if url.strip()]
+    if server and not urls:
+        raise ValueError(f"server must be a URL, or several with commas between, got {server!r}")
     if urls and (launched() or len(urls) > 1):
         engine = SharedServers(urls, model.store, model.layout)
     elif urls:

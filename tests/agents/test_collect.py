@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -466,3 +467,15 @@ def test_tasks_whose_skim_cannot_be_read_are_passed_over() -> None:
     with pytest.raises(VideoError, match="100 tasks in a row"):
         # Making the specs reads one observation too.
         make_episode_env(only, Breaking(load_tasks(only.tasks)[0].video), rows=1)
+
+
+@pytest.mark.parametrize("kind", ["parallel", "async"])
+def test_a_weight_by_iteration_needs_a_collector_that_knows_it(kind: str) -> None:
+    """Others count batches or episodes of their own, and would follow the curriculum at another pace."""
+    parts = [{"tasks": "a.jsonl", "weight": [[0, 1], [9, 2]]}, {"tasks": "b.jsonl"}]
+    tasks = f"mixture:{json.dumps(parts)}"
+    assert RunConfig(tasks=tasks).collector == "single"
+    with pytest.raises(ValueError, match=f"need collector='single', got '{kind}'"):
+        RunConfig(tasks=tasks, collector=kind)
+    parts[0]["weight"] = 3
+    assert RunConfig(tasks=f"mixture:{json.dumps(parts)}", collector=kind).collector == kind

@@ -131,6 +131,16 @@ def test_outputs_are_in_order_and_conversations_stay(start: Callable[[Handler], 
     engine.close()
 
 
+def test_conversations_that_come_one_by_one_are_divided(start: Callable[[Handler], Served]) -> None:
+    """As a collector asks that begins an episode where another has ended."""
+    servers = [Told(start), Told(start)]
+    engine = engine_of(servers)
+    for number in range(6):
+        engine.generate(contexts(number), SAMPLING)
+    assert [one.keys for one in servers] == [[0, 2, 4], [1, 3, 5]]
+    engine.close()
+
+
 def test_all_servers_get_one_version(start: Callable[[Handler], Served], tmp_path: Path) -> None:
     """Under one name; outputs of both are stamped with it, and the file is gone afterwards."""
     servers = [Told(start), Told(start)]
@@ -276,7 +286,7 @@ def test_a_run_outlives_its_servers_and_its_ranks(
 
     said = interrupted(1, lambda run: servers[1].process.kill())
     assert said.count(f"{AGAIN} {out}") == 1 and said.count("Traceback") <= 1  # that of torchrun itself
-    assert re.search(rf"POST {servers[1].url}/\S+ failed for \d s", said)
+    assert re.search(rf"POST {servers[1].url}/\S+ failed for \d+ s", said)
     servers[1] = serve("c")
     for number in (1, 0):
         said = interrupted(3 - number, lambda run, number=number: run.rank(number).kill())

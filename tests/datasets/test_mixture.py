@@ -123,8 +123,9 @@ def test_a_part_can_ask_for_metadata_and_have_a_folder(tmp_path: Path) -> None:
         load_tasks(written_out(mixture(elsewhere)), tmp_path / "one")
 
 
-def test_a_part_of_weight_0_is_not_even_read(tmp_path: Path) -> None:
-    tasks = load_tasks(mixture({"tasks": "gone.jsonl", "weight": 0}, {"tasks": EVENTS}))
+@pytest.mark.parametrize("weight", [0, [[0, 0]], [[0, 0], [5, 0]]])
+def test_a_part_of_weight_0_is_not_even_read(weight: Any) -> None:
+    tasks = load_tasks(mixture({"tasks": "gone.jsonl", "weight": weight}, {"tasks": EVENTS}))
     assert len(tasks) == 3 and all(tasks.draw(np.random.default_rng(seed)) < 3 for seed in range(20))
 
 

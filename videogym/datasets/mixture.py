@@ -47,6 +47,11 @@ class MixturePart:
         default=Metadata()
     )  # by name the values, a tuple, of which a task's metadata must have one
 
+    @property
+    def peak(self) -> float:
+        """The highest weight at any iteration; a part of 0 is not read."""
+        return max(at for _, at in self.weight) if isinstance(self.weight, tuple) else self.weight
+
     def takes(self, task: Task) -> bool:
         """Whether a task has the metadata that is asked for."""
         return all(
@@ -117,7 +122,7 @@ def read_parts(source: str) -> list[MixturePart]:
             raise ValueError(
                 f"{name}: the weights of its {len(parts)} parts sum to 0{when}; one must be above 0"
             )
-    return [part for part in parts if np.any(part.weight)]
+    return [part for part in parts if part.peak]
 
 
 def written_out(source: str) -> str:
