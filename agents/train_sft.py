@@ -140,7 +140,8 @@ class Config(ChatConfig):
 
         Raises:
             ValueError: as in `ChatConfig`, another script is asked for what the scenes script does, its
-                shares cannot be meant, or the tasks have no conversations.
+                shares cannot be meant, the tasks have no conversations, or a mixture is one that
+                fine-tuning cannot take.
         """
         super().__post_init__()
         script = self.demonstrations.script
@@ -151,9 +152,13 @@ class Config(ChatConfig):
         if script == "scenes":
             demonstrator(self)  # refuses shares that do not add up
         if script == "traces" and not all(
-            part.tasks.startswith(CONVERSATIONS) for part, _ in weighted_sources(self.tasks)
+            part.tasks.startswith(CONVERSATIONS) for part, _ in weighted_sources(self.tasks, "tasks")
         ):
             raise ValueError(f"script='traces' needs tasks='{CONVERSATIONS}FILE', got {self.tasks!r}")
+        if not self.records:
+            _ = weighted_sources(self.tasks, "tasks")
+        if self.demonstrations.images:
+            _ = image_sources(self)
         if not 0 <= self.demonstrations.images_share < 1:
             raise ValueError(f"images_share must be in [0, 1), got {self.demonstrations.images_share}")
         self._require_at_least(784, "image_max_pixels")
@@ -273,7 +278,7 @@ def own_pools(config: Config, actor: ChatActor, progress: bool) -> list[tuple[Po
         return [(Stored(by_task(some)), share) for some, share in examples]
     env = make_chat_env(config, actor.model, config.tasks)
     pools: list[tuple[Pool, float]] = []
-    for part, share in weighted_sources(config.tasks):
+    for part, share in weighted_sources(config.tasks, "tasks"):
         traces = read_longvt_traces(part.tasks.removeprefix(CONVERSATIONS))
         traces = [trace for trace in traces if part.takes(trace.task)]
         pools.append((Replayed(env, traces[: lesson.demonstrated_tasks or None]), share))
@@ -283,22 +288,35 @@ def own_pools(config: Config, actor: ChatActor, progress: bool) -> list[tuple[Po
 def image_pools(config: Config, actor: ChatActor) -> list[tuple[Pool, float]]:
     """Conversations about images, with their shares."""
     env = make_chat_env(config, actor.model, config.evaluation.eval_tasks)  # its tasks are of no matter
-    sources = weighted_sources(config.demonstrations.images)
-    for part, _ in sources:
-        if part.where:
-            raise ValueError(
-                f"rows of images have no metadata to choose by: leave where={part.where.to_json()} out of "
-                f"the part {part.tasks!r}"
-            )
     most = config.demonstrations.image_max_pixels
     return [
         (AboutImages(env, read_longvt_images(part.tasks), part.video_root or config.root, most), share)
-        for part, share in sources
+        for part, share in image_sources(config)
     ]
 
 
-def weighted_sources(source: str) -> list[tuple[MixturePart, float]]:
+def image_sources(config: Config) -> list[tuple[MixturePart, float]]:
+    """The files of images with their shares.
+
+    Raises:
+        ValueError: as `weighted_sources`, or a part chooses by metadata, which rows of images lack.
+    """
+    sources = weighted_sources(config.demonstrations.images, "images")
+    for part, _ in sources:
+        if part.where:
+            raise ValueError(
+                f"images: rows of images have no metadata to choose by: leave where={part.where.to_json()} "
+                f"out of the part {part.tasks!r}"
+            )
+    return sources
+
+
+def weighted_sources(source: str, option: str) -> list[tuple[MixturePart, float]]:
     """The parts of a mixture with their shares, or one source as the only part.
+
+    Args:
+        source: of tasks or images.
+        option: that it was given by.
 
     Raises:
         ValueError: as `read_parts`, or weights change with the iteration, which is for loops that play.
@@ -306,7 +324,9 @@ def weighted_sources(source: str) -> list[tuple[MixturePart, float]]:
     parts = read_parts(source) if source.startswith(MIXTURE_PREFIX) else [MixturePart(source)]
     weights = [part.weight for part in parts if not isinstance(part.weight, tuple)]
     if len(weights) < len(parts):
-        raise ValueError("fine-tuning takes weights that stay: a weight by iteration is for GRPO and PPO")
+        raise ValueError(
+            f"{option}: fine-tuning takes weights that stay: a weight by iteration is for GRPO and PPO"
+        )
     return [(part, weight / sum(weights)) for part, weight in zip(parts, weights, strict=True)]
 
 
@@ -317,7 +337,6 @@ def load_examples(config: Config, actor: ChatActor, progress: bool) -> list[tupl
         return [(list(read_records(Path(config.records), identity, tokenizer)), 1.0)]
     env, lesson = make_chat_env(config, actor.model, config.tasks), config.demonstrations
     examples = []
-    _ = weighted_sources(config.tasks)  # refused here, where weights do not stay
     for tasks, share in parts_of(env.env.tasks):
         ids = [task.task_id for task in tasks[: math.ceil(lesson.demonstrated_tasks * share)]]
         examples.append((demonstrations(config, env, ids, progress), share))

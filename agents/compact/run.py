@@ -251,6 +251,7 @@ def command_line(about: str, config_class: type[C], train: Callable[..., Trainin
     add_options(parser, config_class)
     arguments = parse_with_config(parser)
     config = read_config(parser, config_class, vars(arguments))
+    require_playable(parser, config)
     quiet_libraries()
     torch.set_num_threads(config.runtime.threads)
     with interruptible(lambda: saved_so_far(arguments.out)), one_line(parser, PolicyError):
@@ -263,6 +264,15 @@ def command_line(about: str, config_class: type[C], train: Callable[..., Trainin
     sys.stdout.write(
         f"held-out accuracy {report.accuracy}, hit rate {report.hit_rate}, turns {report.turns}\n"
     )
+
+
+def require_playable(parser: argparse.ArgumentParser, config: RunConfig) -> None:
+    """End the program with one line and status 2 where the actions do not fit the recipe or the tasks."""
+    try:
+        for source in (config.tasks, config.evaluation.eval_tasks):
+            make_env(config, source).close()
+    except ValueError as error:
+        parser.error(f"--windows, --options, --look-arguments or --moments: {error}")
 
 
 def begin(policy: CompactPolicy, config: RunConfig, start: str, saved: Path) -> None:

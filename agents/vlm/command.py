@@ -32,6 +32,7 @@ from ..training.ranks import (
 from ..training.run import TrainingRun
 from .actor import ChatActor
 from .config import ChatConfig, M, tell_prompt
+from .critic import CriticError
 from .hub import PushError, push_to_hub, require_pushable
 from .policy import make_actor, make_model, require_device
 from .tiny import tiny_checkpoint
@@ -109,7 +110,7 @@ def command_line(
         except ValueError as error:
             parser.error(f"--push-to-hub: {error}")
     quiet_libraries()
-    with interruptible(lambda: saved_so_far(arguments.out)), one_line(parser):
+    with interruptible(lambda: saved_so_far(arguments.out)), one_line(parser, CriticError):
         _run(parser, arguments, config, train)
 
 

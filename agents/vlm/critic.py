@@ -22,6 +22,10 @@ from .records import Record
 from .scoring import MicroBatch, Scored, Scorer
 
 
+class CriticError(ValueError):
+    """The model of ``--critic-model`` cannot be loaded, or cannot read what the policy reads."""
+
+
 @dataclass(frozen=True)
 class Critic:
     """Values the sampled tokens of records.
@@ -69,8 +73,7 @@ def make_critic(config: ChatConfig, actor: ChatActor, model: str = "") -> Critic
             its head reads the policy's hidden states.
 
     Raises:
-        ValueError: the checkpoint reads other ids or frames than the policy.
-        OSError: there is no such checkpoint.
+        CriticError: there is no such checkpoint, or it reads other ids or frames than the policy.
     """
     own = None if not model else _own_model(config, actor, model)
     reads = own or actor.model
@@ -89,9 +92,14 @@ def _own_model(config: ChatConfig, actor: ChatActor, model: str) -> QwenVL:
     if model == "copy":
         own = copy.deepcopy(actor.model)
     else:
-        own = make_model(config.with_options(checkpoint=model), actor.model.store)
+        try:
+            own = make_model(config.with_options(checkpoint=model), actor.model.store)
+        except (OSError, ValueError) as error:
+            raise CriticError(f"--critic-model {model} is no model that can be loaded: {error}") from error
     ours, theirs = actor.model, own
     if theirs.tokenizer.get_vocab() != ours.tokenizer.get_vocab() or theirs.layout != ours.layout:
-        raise ValueError(f"the critic {model} has another tokenizer, or other patches, than the policy")
+        raise CriticError(
+            f"--critic-model: the critic {model} has another tokenizer, or other patches, than the policy"
+        )
     own.model.lm_head = nn.Identity()
     return own

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small_chat import build
 
-from agents import train_grpo_mllm, train_ppo, train_sft
+from agents import train_grpo, train_grpo_mllm, train_ppo, train_ppo_mllm, train_sft
 from agents.compact.run import command_line as of_compact_policies
 from agents.vlm.command import command_line as of_language_models
 
@@ -47,6 +48,89 @@ def test_what_cannot_be_used_is_told_in_a_line(
     with pytest.raises(SystemExit) as ended:
         command(tmp_path / "out")
     assert ended.value.code == 2 and said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            ["--look-arguments", '{"fps": 8}'],
+            "--look-arguments or --moments: the recipe opens no argument 'fps'",
+        ),
+        (["--moments", "2"], "--moments: moments must be 0 where the recipe offers no search, got 2"),
+        (["--options", "0"], "windows and options must be at least 1, got (16,) and 0"),
+        (["--windows", "0"], "windows and options must be at least 1"),
+    ],
+)
+def test_actions_that_do_not_fit_the_recipe_or_the_tasks_are_told_in_a_line(
+    more: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train", *more])
+    with pytest.raises(SystemExit) as ended:
+        of_compact_policies("", train_grpo.Config, train_grpo.train, tmp_path / "out")
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+CURRICULUM = (
+    'mixture:[{"tasks": "procedural:brief_event?count=3", "weight": [[0, 1], [9, 2]]}, '
+    '{"tasks": "procedural:digits?count=3"}]'
+)
+CHOSEN = 'mixture:[{"tasks": "longvt-images:rows.jsonl", "where": {"kind": "chart"}}]'
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            ["--tasks", CURRICULUM, "--eval-tasks", "procedural:counting?count=3"],
+            "tasks: fine-tuning takes",
+        ),
+        (["--images", CHOSEN], "images: rows of images have no metadata"),
+    ],
+)
+def test_mixtures_that_fine_tuning_cannot_take_are_told_in_a_line(
+    more: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train", "--script", "scenes", *more])
+    with pytest.raises(SystemExit) as ended:
+        of_language_models("", train_sft.Config, train_sft.train, tmp_path / "out")
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("nowhere", "error: --critic-model nowhere is no model that can be loaded: "),
+        ("small", "error: --critic-model: the critic small has another tokenizer"),
+    ],
+)
+def test_a_critic_that_cannot_be_used_is_told_in_a_line(
+    model: str,
+    said: str,
+    checkpoints: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    build(Path("small"), "qwen2_5_vl", vocab_size=500)
+    policy = str(checkpoints["qwen2_5_vl"])
+    monkeypatch.setattr("sys.argv", ["train", "--checkpoint", policy, "--critic-model", model])
+    with pytest.raises(SystemExit) as ended:
+        of_language_models("", train_ppo_mllm.Config, train_ppo_mllm.train, tmp_path / "out")
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 2 and said in last
     assert not (tmp_path / "out").exists()
 
 

@@ -17,7 +17,6 @@ from torchrl.checkpoint import Checkpoint
 from agents import train_sft
 from agents.train_sft import (
     Config,
-    image_pools,
     learned,
     load_examples,
     nll,
@@ -370,12 +369,11 @@ def test_demonstrations_of_mixed_quality_are_imitated_whole(make: Callable[[], C
 def test_fine_tuning_refuses_a_curriculum() -> None:
     """Its steps draw by shares that stay."""
     parts = '[{"tasks": "a.jsonl", "weight": [[0, 1], [9, 2]]}, {"tasks": "b.jsonl"}]'
-    with pytest.raises(ValueError, match="a weight by iteration is for GRPO and PPO"):
-        train_sft.weighted_sources(f"mixture:{parts}")
-    shares = [
-        share
-        for _, share in train_sft.weighted_sources(f"mixture:{parts.replace('[[0, 1], [9, 2]]', '3')}")
-    ]
+    for script in ("evidence", "scenes"):
+        with pytest.raises(ValueError, match=r"tasks: .*a weight by iteration is for GRPO and PPO"):
+            Config.of(tasks=f"mixture:{parts}", script=script)
+    stays = f"mixture:{parts.replace('[[0, 1], [9, 2]]', '3')}"
+    shares = [share for _, share in train_sft.weighted_sources(stays, "tasks")]
     assert shares == [0.75, 0.25]
 
 
@@ -386,12 +384,11 @@ def test_a_script_plays_at_least_one_task() -> None:
 
 
 def test_rows_of_images_are_not_chosen_by_metadata_that_they_lack(
-    make: Callable[[], ChatActor], tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     """A part of a mixture that chooses would otherwise be taken whole, without a word."""
     source = tmp_path / "images.json"
     part = {"tasks": "longvt-images:rows.jsonl", "weight": 1, "where": {"kind": "chart"}}
     source.write_text(json.dumps([part]), encoding="utf-8")
-    config = Config.of(**SMALL, images=f"mixture:{source}")
-    with pytest.raises(ValueError, match=r"leave where=.*chart.* out of the part"):
-        image_pools(config, make())
+    with pytest.raises(ValueError, match=r"images: .*leave where=.*chart.* out of the part"):
+        Config.of(**SMALL, images=f"mixture:{source}")
