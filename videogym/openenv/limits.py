@@ -1,13 +1,15 @@
 """Limits on what clients send and how long they are silent.
 
-OpenEnv counts sessions that are connections; the rest is ASGI and knows neither episodes nor tools. Plain
-requests that play are sessions for as long as they take, and counted here. Sessions over HTTP, which a
-second client may join by their id, are refused: a session is one connection.
+This is ASGI and knows neither episodes nor tools. Sessions are connections, and plain requests that play
+for as long as they take; both are counted here, since OpenEnv counts connections alone. Sessions over
+HTTP, which a second client may join by their id, are refused: a session is one connection.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -18,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from videogym.serving import Limits
 
 _POLICY_VIOLATION, _TOO_BIG = 1008, 1009  # close codes of RFC 6455
+_TRY_AGAIN_LATER = 1013  # of IANA's registry of close codes
 _PLAYING = ("/reset", "/step", "/state")  # for each of these OpenEnv makes an environment and closes it
 
 
@@ -37,9 +40,11 @@ class Limited:
         """Serve one request or one connection."""
         if scope["type"] == "http" and scope["path"] not in _PLAYING:
             await self._request(scope, receive, send)
-        elif scope["type"] == "http" and self._taken >= self._limits.sessions:
-            told = {"detail": f"all {self._limits.sessions} sessions are taken; ask again later"}
-            await JSONResponse(told, 503)(scope, receive, send)
+        elif scope["type"] == "websocket" and not _is_session(scope):
+            await receive()  # the client's wish to connect
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})  # refused with status 403
+        elif scope["type"] in ("http", "websocket") and self._taken >= self._limits.sessions:
+            await self._refuse(scope, receive, send)
         elif scope["type"] in ("http", "websocket"):
             serve = self._request if scope["type"] == "http" else self._connection
             self._taken += 1
@@ -49,6 +54,19 @@ class Limited:
                 self._taken -= 1
         else:
             await self._app(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Tell one too many; a connection as OpenEnv's client understands it."""
+        told = f"all {self._limits.sessions} sessions are taken; ask again later"
+        if scope["type"] == "http":
+            await JSONResponse({"detail": told}, 503)(scope, receive, send)
+            return
+        error = {"type": "error", "data": {"message": told, "code": "CAPACITY_REACHED"}}
+        await receive()  # the client's wish to connect
+        with contextlib.suppress(OSError):  # the client is gone
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": json.dumps(error)})
+            await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/mcp":
@@ -76,10 +94,6 @@ class Limited:
         await self._app(scope, limited, send)
 
     async def _connection(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] != "/ws" or "session_id" in parse_qs(scope["query_string"].decode("latin-1")):
-            await receive()  # the client's wish to connect
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})  # refused with status 403
-            return
         limits, closed = self._limits, False
 
         async def close(code: int, reason: str) -> Message:
@@ -107,6 +121,11 @@ class Limited:
                 closed = True
 
         await self._app(scope, limited, unless_closed)
+
+
+def _is_session(scope: Scope) -> bool:
+    """Whether a connection is a session of its own."""
+    return scope["path"] == "/ws" and "session_id" not in parse_qs(scope["query_string"].decode("latin-1"))
 
 
 def _length(message: Any) -> int:

@@ -197,6 +197,45 @@ def test_a_plain_request_that_plays_is_a_session_too(server):
     assert post(server, "/reset", "{}") == 200
 
 
+def test_a_connection_is_one_too_many_where_plain_requests_have_all_places():
+    """It is told as OpenEnv tells it, nothing is played for it, and it may come later."""
+    from videogym.openenv.limits import Limited
+    from videogym.serving import Limits
+
+    played, sent, over = [], [], asyncio.Event()
+
+    async def app(scope, receive, send):
+        played.append(scope["type"])
+        if scope["type"] == "http":
+            await over.wait()
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(message):
+        sent.append(message)
+
+    async def both():
+        limited = Limited(app, Limits(sessions=1))
+        socket = {"type": "websocket", "path": "/ws", "query_string": b""}
+        plain = {"type": "http", "path": "/reset", "headers": []}
+        resetting = asyncio.create_task(limited(plain, receive, send))
+        await asyncio.sleep(0)
+        await limited(socket, receive, send)
+        assert played == ["http"]
+        over.set()
+        await resetting
+        await limited(socket, receive, send)
+        assert played == ["http", "websocket"]
+
+    play(both())
+    assert [message["type"] for message in sent] == [
+        f"websocket.{it}" for it in ("accept", "send", "close")
+    ]
+    told = json.loads(sent[1]["text"])
+    assert told["type"] == "error" and told["data"]["code"] == "CAPACITY_REACHED"
+
+
 @pytest.mark.parametrize(
     "path", ["/ws?session_id=00000000-0000-0000-0000-000000000000", "/ws?a=1&session_id=x", "/mcp"]
 )
