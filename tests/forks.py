@@ -4,9 +4,15 @@ A child has loaded what its parent has: one that is killed or given limits costs
 """
 
 import os
+import signal
+import time
 import traceback
 import warnings
 from collections.abc import Callable
+
+import pytest
+
+DEADLINE_S = 120.0  # of a child: a lock that another thread held at the fork is never released in it
 
 
 def fork(work: Callable[[], object]) -> int:
@@ -24,9 +30,19 @@ def fork(work: Callable[[], object]) -> int:
     return pid
 
 
-def status(pid: int) -> int:
-    """Wait for a child; 0 when it went well, and the number of a signal with a minus."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def status(pid: int, within_s: float = DEADLINE_S) -> int:
+    """Wait for a child; 0 when it went well, and the number of a signal with a minus.
+
+    One that does not end is killed, and the test fails.
+    """
+    end = time.monotonic() + within_s
+    while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0:
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            pytest.fail(f"a forked child did not end within {within_s:g} s")
+        time.sleep(0.01)
+    return os.waitstatus_to_exitcode(ended[1])
 
 
 def in_fork(check: Callable[[], object]) -> bool:

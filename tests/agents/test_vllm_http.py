@@ -3,6 +3,7 @@
 # ruff: noqa: D103
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -666,16 +667,25 @@ def test_a_server_ends_with_a_killed_trainer(tmp_path: Path) -> None:
         with serve("c", log_path=tmp_path / "log", vllm=vllm, **SETTINGS):
             pass
 
-    trainer = fork(train)
+    trainer, ended = fork(train), False
     log, end = tmp_path / "log", time.monotonic() + 60.0
-    while not (log.exists() and "loading" in log.read_text()):
-        ended, _ = os.waitpid(trainer, os.WNOHANG)
-        assert time.monotonic() < end and not ended, "the trainer did not start a server"
-        time.sleep(0.1)
-    assert len(alive(tmp_path)) >= 3  # a supervisor, a server and its worker
-    os.kill(trainer, signal.SIGKILL)
-    assert status(trainer) == -signal.SIGKILL
-    wait_until_gone(tmp_path, 5.0)
+    try:
+        while not (log.exists() and "loading" in log.read_text()):
+            ended = os.waitpid(trainer, os.WNOHANG)[0] == trainer
+            assert time.monotonic() < end and not ended, "the trainer did not start a server"
+            time.sleep(0.1)
+        assert len(alive(tmp_path)) >= 3  # a supervisor, a server and its worker
+        os.kill(trainer, signal.SIGKILL)
+        ended = True
+        assert status(trainer) == -signal.SIGKILL
+        wait_until_gone(tmp_path, 5.0)
+    finally:
+        if not ended:
+            os.kill(trainer, signal.SIGKILL)
+            status(trainer)
+        for left in alive(tmp_path):
+            with contextlib.suppress(psutil.Error):
+                left.kill()
 
 
 def test_a_server_that_is_killed_is_noticed_before_the_deadline(
