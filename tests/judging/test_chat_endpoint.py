@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from chat_server import Act, chat_server, hangs_up, says, sends, trickles, waits
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from videogym.judging import ChatEndpoint, EndpointError, NoReply, Reply, masked
@@ -306,6 +306,7 @@ def test_without_httpx2_the_extra_is_named() -> None:
 
 
 @given(st.text(max_size=40) | st.text(alphabet="0123456789.-eE+ ", max_size=400))
+@example("0\x1f")
 def test_any_retry_after_is_read_or_passed_over(value: str) -> None:
     wait_s = retry_after_s(value)
     assert wait_s is None or 0.0 <= wait_s < float("inf")

@@ -328,8 +328,9 @@ def retry_after_s(value: str) -> float | None:
     >>> retry_after_s("2"), retry_after_s("soon")
     (2.0, None)
     """
-    if value.strip().isdecimal() and len(value) < 10:
-        return float(value)
+    digits = value.strip()
+    if digits.isdecimal() and len(digits) < 10:
+        return float(digits)  # which takes fewer characters for space than `strip` does
     try:
         date = email.utils.parsedate_to_datetime(value)
     except (ValueError, TypeError, IndexError, OverflowError):
