@@ -45,6 +45,17 @@ from .vlm.scoring import MicroBatch
 
 
 @dataclass(frozen=True)
+class CriticConfig:
+    """Who values the sampled tokens."""
+
+    critic_learning_rate: float = 1e-5
+    """Learning rate of the critic."""
+    critic_model: str = ""
+    """Model of the critic: a copy of the policy that is trained beside it (copy), or a folder or name of a
+    checkpoint; empty: none of its own, a head reads the policy's hidden states."""
+
+
+@dataclass(frozen=True)
 class Config(ChatConfig):
     """Everything a run depends on, beside the weights it starts from."""
 
@@ -60,11 +71,6 @@ class Config(ChatConfig):
     """Episodes per gradient step."""
     learning_rate: float = 1e-6
     """Learning rate of the policy."""
-    critic_learning_rate: float = 1e-5
-    """Learning rate of the critic."""
-    critic_model: str = ""
-    """Model of the critic: a copy of the policy that is trained beside it (copy), or a folder or name of a
-    checkpoint; empty: none of its own, a head reads the policy's hidden states."""
     vf_coef: float = 1.0
     """Coefficient of the value loss."""
     clip_epsilon: float = 0.2
@@ -94,6 +100,8 @@ class Config(ChatConfig):
     """What the model reads of a conversation, and how its outputs are sampled."""
     memory: MemoryConfig = MemoryConfig(micro_batch_size=8)
     """Memory against time."""
+    valuing: CriticConfig = CriticConfig()
+    """Who values the sampled tokens."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """AdamW, beside the learning rate."""
     shown: ConversationConfig = ConversationConfig()
@@ -116,10 +124,10 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     """
     torch.set_num_threads(config.runtime.threads)
     reference = reference_policy(config, actor) if config.kl_coef else None
-    critic = make_critic(config, actor, config.critic_model)
+    critic = make_critic(config, actor, config.valuing.critic_model)
     policy = trainable_parameters(shard_model(config, actor.model))
     groups: list[dict[str, Any]] = [{"params": policy}]
-    groups.append({"params": critic.parameters(), "lr": config.critic_learning_rate})
+    groups.append({"params": critic.parameters(), "lr": config.valuing.critic_learning_rate})
     # Clipped together with a head; a second model's gradients are clipped by themselves.
     own = critic.parameters() if critic.model else []
     clipped = policy if own else [*policy, *critic.parameters()]

@@ -98,7 +98,11 @@ def accuracy(policy: CompactPolicy, config: Config, needed: Needed, measured: in
     return evaluate(Acting(policy, generator), env, episodes=measured).accuracy.mean
 
 
-@pytest.mark.parametrize("needed", NEEDED, ids=lambda needed: needed.name)
+@pytest.mark.parametrize(
+    "needed",
+    # Three of them take a minute; the others are run by `make test-slow`.
+    [pytest.param(one, id=one.name, marks=[pytest.mark.slow] * (one.name != "search")) for one in NEEDED],
+)
 def test_a_policy_learns_to_use_what_is_needed(
     needed: Needed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,8 @@ def test_it_leaves_a_table_a_model_and_a_picture(
     for name in ("cold start", "after GRPO", "blind", "skim only"):
         assert told.count(f"\n{name}") == 1
     assert (tmp_path / "out" / "model" / "model.safetensors").is_file()
-    assert Image.open(tmp_path / "out" / "looking.png").size == (960, 720)
+    with Image.open(tmp_path / "out" / "looking.png") as image:
+        assert image.size == (960, 720)
 
 
 def test_the_picture_shows_a_task_that_was_learnt(tmp_path: Path) -> None:
@@ -64,5 +65,6 @@ def test_the_picture_shows_a_task_that_was_learnt(tmp_path: Path) -> None:
     for turn in records[1].played:
         replayed.step(turn.text)
     expected = render_rgb(env.state, env.store, evidence=True)
-    picture = np.asarray(Image.open(tmp_path / "picture.png"))
+    with Image.open(tmp_path / "picture.png") as image:
+        picture = np.asarray(image)
     assert (picture[:360] == expected).all() and (picture[360:] == expected).all()

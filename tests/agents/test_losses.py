@@ -28,6 +28,7 @@ from agents import train_ppo_mllm
 from agents.train_grpo_mllm import Config, make_loss
 from agents.training.losses import KL_BOUND, ScoredPolicy, clipped_value_loss, kl_to_reference, loss_metrics
 from agents.vlm.actor import ChatActor
+from agents.vlm.critic import Critic
 from agents.vlm.records import Record
 from agents.vlm.scoring import Scorer
 
@@ -193,13 +194,14 @@ def test_the_critic_does_not_shape_the_actor(played: tuple[ChatActor, list[Recor
     """Its error gives gradients to the head, and to no weight of the actor."""
     actor, records = played
     head = nn.Linear(actor.model.model.config.text_config.hidden_size, 1)
+    critic = Critic(head, actor.scorer)
     config = train_ppo_mllm.Config.of(entropy_coef=0.0)
     batch = batch_of(actor, records, torch.zeros(6))
     for name, value in (("value", 0.0), ("target", 1.0)):
         batch.set(name, [torch.full((record.sampled_tokens,), value) for record in records])
     (micro,) = actor.scorer.micro_batches(records, len(records))
     loss, _ = train_ppo_mllm.ppo_loss(
-        config, train_ppo_mllm.make_loss(config, actor.model.device), head, batch, micro
+        config, train_ppo_mllm.make_loss(config, actor.model.device), critic, batch, micro
     )
     actor.model.zero_grad()
     loss.backward()
