@@ -236,6 +236,7 @@ def test_when_all_servers_are_gone_what_was_played_stays(
     )
 
 
+@pytest.mark.slow  # 40 s: ranks that start anew at three moments
 def test_two_processes_of_which_one_is_killed_report_what_one_does(
     checkpoints: dict[str, Path], tmp_path: Path, command: Callable[..., None]
 ) -> None:
