@@ -17,6 +17,7 @@ from videogym.observations import fitted_size
 from videogym.rewards import turn_segments
 from videogym.state import Clip, Invalid, Result, State, Turn
 from videogym.video import FrameStore, VideoError, letterbox
+from videogym.video.times import ordinals_at
 
 WIDTH, HEIGHT = 960, 360
 _MARGIN = 16
@@ -27,6 +28,7 @@ _THUMB = (112, 63)  # width and height of a thumbnail, pixels
 _THUMBS = 8
 _THUMB_TOP = 272
 _COLUMNS = 64  # of a text timeline
+_EVIDENCE_FPS, _EVIDENCE_FRAMES = 2.0, 16  # at which evidence is shown to a person, and at most
 
 _PAPER, _INK, _FAINT, _BAR = "#ffffff", "#1d2433", "#8a93a3", "#e8ebf0"
 _EVIDENCE, _SKIM = "#2e9e5b", "#5b6577"
@@ -158,6 +160,18 @@ def _wrapped(text: str, size: int, lines: int) -> list[str]:
     # Half the size is the width of an average letter of the default font.
     columns = round((WIDTH - 2 * _MARGIN) / (size * 0.48))
     return textwrap.wrap(_printable(text), columns, max_lines=lines, placeholder=" …") or [""]
+
+
+def evidence_times(pts_s: NDArray[np.float64], segment: Segment) -> tuple[float, ...]:
+    """Times of the frames that show a person some evidence: two a second, 1 to 16, evenly spread.
+
+    Args:
+        pts_s: (num_frames,) presentation times of the video.
+        segment: of it.
+    """
+    count = int(np.clip(round(segment.length_s * _EVIDENCE_FPS), 1, _EVIDENCE_FRAMES))
+    middles = segment.start_s + segment.length_s * (np.arange(count) + 0.5) / count
+    return tuple(np.unique(pts_s[ordinals_at(pts_s, middles)]).tolist())
 
 
 # --- text --------------------------------------------------------------------------------------

@@ -40,6 +40,34 @@ def test_a_task_file_holds_the_tasks_and_finds_their_videos(
     assert not check_videos(tasks, footage).problems
 
 
+def test_its_evidence_is_looked_at_and_reported(
+    worked: Path, footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a task on a contact sheet, and of every trace on the timeline of the report."""
+    tasks, sheet = exported(worked, "tasks", tmp_path / "tasks.jsonl"), tmp_path / "sheet.png"
+    task = load_tasks(str(tasks))[1]
+    source = ("--tasks", str(tasks), "--task-id", task.task_id, "--video-root", str(footage))
+    assert main(["look", *source, "--out", str(sheet)]) == 0
+    (segment,), told = task.evidence or (), capsys.readouterr().out
+    assert f"answer: {task.answer}\n" in told and task.question in told
+    assert f"evidence from {segment.start_s:.3f} to {segment.end_s:.3f} s" in told
+    with Image.open(sheet) as image:
+        edges = (np.asarray(image.convert("RGB")) == (46, 158, 91)).all(axis=2)
+    # 24 frames are spread, and about four seconds shown at two a second; an edge is 3 pixels wide.
+    around = 2 * 3 * (240 + 6) + 2 * 3 * 135
+    assert round(edges.sum() / around) == round(2 * segment.length_s)
+    traces, page = exported(worked, "traces", tmp_path / "traces.jsonl"), tmp_path / "report.html"
+    assert main(["report", str(traces), "--video-root", str(footage), "--out", str(page)]) == 0
+    written = page.read_text()
+    for trace in read_traces(traces).episodes:
+        (segment,) = trace.task.evidence or ()
+        assert (
+            f"evidence: {segment.start_s:.2f}".rstrip("0").rstrip(".") in written
+            and trace.task.question in written
+        )
+    assert "data:image/jpeg" in written  # the files were found
+
+
 @pytest.mark.parametrize("name", ["rl.parquet", "rl.jsonl"])
 def test_rows_for_reinforcement_learning_are_those_of_longvt(
     worked: Path, tmp_path: Path, name: str

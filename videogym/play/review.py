@@ -9,16 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium
-import numpy as np
 
 from videogym.data.verdicts import Verdicts
-from videogym.geometry import Segment
 from videogym.play.game import Game, Refused, Stale
+from videogym.rendering import evidence_times
 from videogym.state import Action, Clip, State, Task
-from videogym.video.times import ordinals_at
-
-_FPS = 2.0  # at which evidence is shown
-_MOST = 16  # frames of a segment
 
 
 class Review(Game):
@@ -99,14 +94,9 @@ class Review(Game):
         return sorted(super()._ahead(), key=lambda place: self._verdicts.of(tasks[place]) is not None)
 
     def _opened(self, state: State) -> list[Clip]:
-        evidence = [self._clip(state, segment) for segment in state.task.evidence or ()]
-        return [*super()._opened(state), *evidence]
-
-    def _clip(self, state: State, segment: Segment) -> Clip:
         pts_s = self._inner.store.open(state.task.video).pts_s
-        count = int(np.clip(round(segment.length_s * _FPS), 1, _MOST))
-        middles = segment.start_s + segment.length_s * (np.arange(count) + 0.5) / count
-        return Clip(tuple(np.unique(pts_s[ordinals_at(pts_s, middles)]).tolist()))
+        evidence = [Clip(evidence_times(pts_s, segment)) for segment in state.task.evidence or ()]
+        return [*super()._opened(state), *evidence]
 
 
 def _truth(task: Task) -> dict[str, Any]:
