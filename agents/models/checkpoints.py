@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..training.ranks import is_first
 from ..training.sharding import full_tensor
+from . import qwen2_5_vl, qwen3_vl  # noqa: F401  # families that are registered
 from .family import family_of
 from .visuals import PatchLayout
 

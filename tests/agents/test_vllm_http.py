@@ -652,6 +652,19 @@ def test_a_checkpoint_without_a_processor_is_named(tmp_path: Path) -> None:
         save_processor(tmp_path, LAYOUT)
 
 
+def test_what_is_missing_can_be_written_by_a_process_that_does_nothing_else(tmp_path: Path) -> None:
+    """It knows the families without a model being loaded first."""
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
+    write = (
+        "import sys; from agents.models.checkpoints import save_processor; "
+        "from agents.models.visuals import PatchLayout; half = (0.5, 0.5, 0.5); "
+        "save_processor(sys.argv[1], PatchLayout(patch=16, merge=2, temporal=2, mean=half, std=half))"
+    )
+    subprocess.run([sys.executable, "-c", write, str(tmp_path)], check=True)
+    written = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    assert (written["processor_class"], written["patch_size"]) == ("Qwen3VLProcessor", 16)
+
+
 def test_a_missing_executable_is_named(tmp_path: Path) -> None:
     """Before anything is started."""
     with pytest.raises(FileNotFoundError, match="nowhere/vllm"):
