@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Small tensors only: a second torch thread costs more than it brings, and starves the decoder.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo demo-seeds demo-mllm lift test test-slow test-ray test-vllm test-lmms-eval test-browser test-peers test-openenv test-verifiers check bench bench-mllm bench-rollouts bench-gpu bench-report fuzz study prove-resume prove-ray prove-families prove-planted prove-pipeline prove-exploits prove-traces prove-kills prove-sharding docs site pictures test-wheel setup clean
+.PHONY: demo demo-seeds demo-mllm lift test test-slow test-ray test-vllm test-lmms-eval test-browser test-peers test-openenv test-verifiers check bench bench-mllm bench-rollouts bench-gpu bench-report fuzz study prove-resume prove-ray prove-families prove-planted prove-pipeline prove-exploits prove-traces prove-kills prove-sharding prove-servers docs site pictures test-wheel setup clean
 
 setup: $(STAMP)
 
@@ -152,6 +152,10 @@ prove-kills: $(STAMP)
 # Training over several processes against one, and with a process that is killed; no GPU needed.
 prove-sharding: $(STAMP)
 	$(BIN)/python tests/benchmarks/prove_sharding.py
+
+# Two ranks behind servers, of which each is killed at every stage of an iteration; no GPU and no vLLM needed.
+prove-servers: $(STAMP)
+	$(BIN)/python tests/benchmarks/prove_servers.py
 
 # A report of 100,000 episodes: how large, how long, how much memory, and whether a browser finds the last one.
 bench-report: $(STAMP)

@@ -16,7 +16,7 @@ from ..vlm.actor import ChatActor
 from ..vlm.config import ChatConfig
 from ..vlm.env import ChatEnv, Episode
 from ..vlm.records import Record
-from ..vlm.rollouts import opened, play_in_parts, rollouts
+from ..vlm.rollouts import opened, play_in_parts, require_same_tasks, rollouts
 
 T = TypeVar("T")
 ANEW = 400_009  # between the numbers of an iteration's batches, more than a run has iterations
@@ -69,6 +69,9 @@ class RankCollector(LocalCollector):
         env: opens the episodes, in every rank all of them.
         group_size: episodes of a task.
         run: measures ``collect``.
+
+    Raises:
+        RanksDisagree: ranks have different tasks.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class RankCollector(LocalCollector):
         run: TrainingRun | None = None,
     ) -> None:
         super().__init__(config, actor, env, run)
+        require_same_tasks("tasks", env.env.tasks)
         self._group_size = group_size
 
     def collect(self, iteration: int) -> list[Record]:

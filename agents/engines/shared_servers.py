@@ -60,6 +60,7 @@ class SharedServers:
                 raise ValueError(f"ranks have different servers: {urls}, rank {number} {theirs}")
         self._alarm, self._files = Alarm(), WeightFiles(transfer_folder)
         self._transfer_dtype = transfer_dtype
+        self._unusable = ""
         self._home: dict[str, int] = {}  # of a conversation: the server that knows its beginning
         self._engines: list[HTTPEngine] = []
         sender = broadcast_from_rank0(lambda: f"{secrets.token_hex(4)}-")
@@ -82,10 +83,12 @@ class SharedServers:
         """One output per context, in order; a conversation stays with the server that knows its beginning.
 
         Raises:
-            EngineError: a server failed this rank or another one.
+            EngineError: a server failed this rank or another one; none samples until a push succeeds.
             RankDied: another rank is no more.
             ValueError: a context cannot be served.
         """
+        if self._unusable:
+            raise EngineError(self._unusable)
         self._listen()
         new = [context.key for context in contexts if context.key not in self._home]
         # Neighbours begin alike; those that come one by one go to whom has the fewest.
@@ -124,9 +127,10 @@ class SharedServers:
     def update_weights(self, model: nn.Module, version: int) -> None:
         """Give all servers these weights under this version; all ranks call it, with nothing in flight.
 
+        What failed before is over then, and a server that was started again serves.
+
         Raises:
-            EngineError: a server did not take them, or a rank had failed before; this engine is of no use
-                afterwards.
+            EngineError: a server did not take them; none samples for any rank until a push succeeds.
             OSError: they cannot be written, as on a full disk; servers have the ones before.
             ValueError: the model is wrapped.
         """
@@ -139,7 +143,13 @@ class SharedServers:
                 for engine in self._engines:
                     engine.load_weights(path, version)
 
-        together(push, (EngineError, OSError))
+        self._alarm.end()
+        try:
+            together(push, (EngineError, OSError))
+        except EngineError as error:
+            self._unusable = f"the weights of version {version} did not reach all servers: {error}"
+            raise
+        self._unusable = ""
         for engine in self._mine:
             engine.expect(version)
 

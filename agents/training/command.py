@@ -9,12 +9,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from videogym import VideoError
 from videogym.datasets import TrainedOnError
 
 from .archive import UnreadableCheckpoint, read_metadata
-from .ranks import is_first
+from .ranks import RankDied, await_death, is_first, is_first_alive, require_peers
 from .run import CheckpointMismatch, RunDiverged
 
 INTERRUPTED = 130  # status of a program that was interrupted, as shells have it
@@ -22,22 +24,42 @@ INTERRUPTED = 130  # status of a program that was interrupted, as shells have it
 
 @contextmanager
 def interruptible(resume: Callable[[], str]) -> Iterator[None]:
-    """End a command by one line and status 130 where Ctrl-C or SIGTERM interrupts what is done in it.
+    """End a command by one line where what is done in it is interrupted, or another rank of it dies.
+
+    Its status is 130 after Ctrl-C or SIGTERM, and 1 after a death. torchrun sends SIGTERM then, too.
 
     Args:
         resume: says what was saved, and how it is resumed.
     """
     main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if main else None
+    before = signal.signal(signal.SIGTERM, _on_sigterm) if main else None
     try:
         yield
     except KeyboardInterrupt:
         if is_first():
             sys.stderr.write(f"\nInterrupted. {resume()}\n")
         sys.exit(INTERRUPTED)
+    except RuntimeError as error:  # gloo and NCCL say in many words that a connection is broken
+        death = error if isinstance(error, RankDied) else await_death()
+        if death is None:
+            raise
+        _end_after(death, main, resume)
     finally:
         if main:
             signal.signal(signal.SIGTERM, before)
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    require_peers()
+    raise KeyboardInterrupt
+
+
+def _end_after(death: RankDied, main: bool, resume: Callable[[], str]) -> NoReturn:
+    if main:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which torchrun is about to send
+    if is_first_alive():
+        sys.stderr.write(f"{death}\n{resume()}\n")
+    sys.exit(1)
 
 
 def saved_so_far(out: Path) -> str:

@@ -2,7 +2,8 @@
 
 An iteration is done whole or not at all. While no weight of it has moved, a signal saves at once and the
 iteration is begun anew when the run is resumed; afterwards it is ended first. A second signal ends the
-program at once, and what was saved before stays.
+program at once, and what was saved before stays. torchrun signals all ranks when one of them has died, too:
+then nothing more can be saved, and none of them goes on.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 from weakref import WeakMethod
+
+from .ranks import is_first, launched, require_peers
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -46,6 +49,7 @@ class Interruption:
             signal.signal(*self._before.popitem())
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        require_peers()
         if self.asked:
             self.release()
             raise KeyboardInterrupt
@@ -54,6 +58,7 @@ class Interruption:
         if save_now is not None and save_now():
             self.release()
             raise Interrupted
-        sys.stderr.write(
-            "\nInterrupted: this iteration is ended, then all is saved. Once more ends at once.\n"
-        )
+        if is_first():
+            patience = ", if torchrun gives it the time (--shutdown-timeout, 30 s)" if launched() else ""
+            ends = f"this iteration is ended, then all is saved{patience}. Once more ends at once."
+            sys.stderr.write(f"\nInterrupted: {ends}\n")

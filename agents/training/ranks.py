@@ -7,8 +7,11 @@ nothing here does anything: one process does all and tells nobody. Models are no
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Hashable, Sequence
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,10 +26,16 @@ T = TypeVar("T")
 R = TypeVar("R")
 P = ParamSpec("P")
 PATIENCE = timedelta(hours=6)  # ranks wait for the longest episode; who has died torchrun tells at once
+REAPED_S = 2.0  # in which torchrun, which looks ten times a second, has buried a process
+_PEERS: dict[int, int] = {}  # process ids by rank, of the others that the same torchrun has started
 
 
 class RankDied(RuntimeError):
     """Another rank is no more."""
+
+
+class RanksDisagree(ValueError):
+    """Ranks were given different options, weights or data."""
 
 
 def launched() -> bool:
@@ -43,10 +52,15 @@ def init_distributed(device: str) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # Records and figures go through gloo on any device.
     dist.init_process_group("cpu:gloo" if kind == "cpu" else f"cpu:gloo,{kind}:nccl", timeout=PATIENCE)
+    launcher = os.environ["GROUP_RANK"]
+    for number, (theirs, pid) in enumerate(all_gather_object((launcher, os.getpid()))):
+        if theirs == launcher and number != rank():
+            _PEERS[number] = pid
 
 
 def destroy_process_group() -> None:
-    """Part from the other ranks."""
+    """Part from the other ranks, which may end from now on."""
+    _PEERS.clear()
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -81,6 +95,49 @@ def size() -> int:
 def is_first() -> bool:
     """Whether this process writes files and shows what goes on."""
     return rank() == 0
+
+
+# --- the death of a rank -----------------------------------------------------------------------
+
+
+def dead_peers() -> list[int]:
+    """Ranks of this machine that are no more."""
+    return [number for number, pid in _PEERS.items() if not _lives(pid)]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def require_peers() -> None:
+    """Go on only where all other ranks of this machine live.
+
+    Raises:
+        RankDied: one has died, and torchrun is ending all.
+    """
+    for number in dead_peers():
+        raise RankDied(f"rank {number} has died")
+
+
+def await_death() -> RankDied | None:
+    """What has become of another rank, if one dies in a moment: its connections break before it is gone."""
+    end = time.monotonic() + REAPED_S
+    try:
+        while _PEERS and time.monotonic() < end:
+            require_peers()
+            time.sleep(0.05)
+    except RankDied as death:  # a signal of torchrun may be the first to tell
+        return death
+    return None
+
+
+def is_first_alive() -> bool:
+    """Whether this process tells what became of a dead one: the first of its machine that lives."""
+    return not any(number < rank() and _lives(pid) for number, pid in _PEERS.items())
 
 
 # --- what ranks tell each other ----------------------------------------------------------------
@@ -130,8 +187,28 @@ def exit_together(status: int, message: str) -> NoReturn:
     if is_first():
         sys.stderr.write(f"{message}\n")
         sys.stderr.flush()
-    all_gather_object(None)  # torchrun ends all as soon as one has ended
+    all_gather_object(None)
+    if launched() and threading.current_thread() is threading.main_thread():
+        # torchrun ends all as soon as one has ended; who is about to end by itself does not need it.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(status)
+
+
+def require_alike(told: Mapping[str, str]) -> None:
+    """Refuse ranks that say different things of themselves; all ask together.
+
+    Args:
+        told: texts by name, the same names in all ranks.
+
+    Raises:
+        RanksDisagree: on all ranks, about the first name that differs.
+    """
+    first, *others = all_gather_object(dict(told))
+    for number, theirs in enumerate(others, 1):
+        for name, value in theirs.items():
+            if value != first[name]:
+                both = f"rank 0 has {first[name]:.200}, rank {number} {value:.200}"
+                raise RanksDisagree(f"ranks disagree about {name}: {both}")
 
 
 def map_across_ranks(
@@ -152,17 +229,14 @@ def map_across_ranks(
 
 
 class Alarm:
-    """Tells all ranks within seconds what ends them, while each is busy by itself; all make it together.
+    """Tells all ranks within seconds what ends their work, while each is busy; all make it together.
 
     Ranks that wait for each other notice a broken connection. Those that wait for something else, as for a
     server, ask `heard` now and then.
     """
 
-    _KEY = "alarm"
-
     def __init__(self) -> None:
-        self._told = ""
-        self._pids: dict[int, int] = {}  # by rank, of the others that the same torchrun has started
+        self._told, self._number = "", 0  # of alarms that were over
         self._store: dist.TCPStore | None = None
         if not launched():
             return
@@ -171,17 +245,13 @@ class Alarm:
             self._store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False)
         port = broadcast_from_rank0(lambda: cast(dist.TCPStore, self._store).port)
         self._store = self._store or dist.TCPStore(host, port, is_master=False)
-        launcher = os.environ["GROUP_RANK"]
-        for number, (theirs, pid) in enumerate(all_gather_object((launcher, os.getpid()))):
-            if theirs == launcher and number != rank():
-                self._pids[number] = pid
 
     def tell(self, why: str) -> None:
         """Give the alarm."""
         self._told = why
         if self._store is not None:
             with suppress(dist.DistError):  # the first rank is no more, which all notice
-                self._store.set(self._KEY, why)
+                self._store.set(self._key, why)
 
     def heard(self) -> str:
         """Why the alarm was given; "" if it was not.
@@ -189,17 +259,22 @@ class Alarm:
         Raises:
             RankDied: a rank of this machine, or the first, is no more.
         """
-        for number, pid in self._pids.items():
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                raise RankDied(f"rank {number} has died") from None
+        require_peers()
         if self._told or self._store is None:
             return self._told
         try:
-            return self._store.get(self._KEY).decode() if self._store.check([self._KEY]) else ""
+            return self._store.get(self._key).decode() if self._store.check([self._key]) else ""
         except dist.DistError as error:
             raise RankDied("rank 0 has died") from error
+
+    def end(self) -> None:
+        """The alarm is over: work begins anew; all ranks say so, each when it has stopped working."""
+        self._told, self._number = "", self._number + 1
+
+    @property
+    def _key(self) -> str:
+        """Of the present alarm: a rank that is late tells of one that is over, and nobody hears it."""
+        return f"alarm {self._number}"
 
 
 @dataclass(frozen=True, slots=True)

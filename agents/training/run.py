@@ -222,9 +222,7 @@ class TrainingRun:
         self.log(iteration, {**values, **spans, **total})
         best = self.config.runtime.keep_best and self._is_best(iteration)
         if saved := best or self.is_due(iteration, self.config.runtime.checkpoint_every):
-            self.save(iteration + 1)
-            if best and is_first():
-                link(self.out / "checkpoint", self.out / "best")
+            self.save(iteration + 1, best)
         if any(all_gather_object(self._interruption.asked)):
             self._bar.close()
             self._interruption.release()
@@ -263,14 +261,15 @@ class TrainingRun:
         if is_first():
             self._logger.close()
 
-    def save(self, iteration: int) -> None:
+    def save(self, iteration: int, best: bool = False) -> None:
         """Write the checkpoint; it replaces the earlier one when it is whole.
 
         Args:
             iteration: the next one to do.
+            best: whether it is the best so far.
 
         Raises:
-            OSError: it cannot be written; the earlier one is still there.
+            OSError: it cannot be written; the earlier ones are still there.
         """
         for part in self._shards:
             part.gather()
@@ -279,9 +278,15 @@ class TrainingRun:
         progress = {"iteration": iteration, "turns": self.turns, "seconds": self.seconds, "best": self.best}
         states = {name: part.state_dict() for name, part in self._parts.items()}
         about = {**self._identity, **progress, KEY: self.provenance(iteration)}
-        write_archive(self.out / "checkpoint", states, about)
-        if (kept := self.config.runtime.keep_checkpoints) > 1:
-            link(self.out / "checkpoint", self.out / "checkpoints" / f"{iteration:06d}")
+        kept = self.config.runtime.keep_checkpoints
+        # The newest comes last: a run that ends before it is resumed from the earlier one, and writes all.
+        places = [self.out / "checkpoints" / f"{iteration:06d}"] if kept > 1 else []
+        places += [self.out / "best"] if best else []
+        first, *others = [*places, self.out / "checkpoint"]
+        write_archive(first, states, about)
+        for place in others:
+            link(first, place)
+        if kept > 1:
             for old in sorted((self.out / "checkpoints").glob("[0-9]*"))[:-kept]:
                 old.unlink()
 

@@ -20,14 +20,15 @@ from ..training.config_file import parse_with_config
 from ..training.options import add_options, options_of, quiet_libraries, read_config
 from ..training.provenance import files_of
 from ..training.ranks import (
-    RankDied,
-    all_gather_object,
+    RanksDisagree,
     broadcast_from_rank0,
     destroy_process_group,
     exit_together,
     init_distributed,
     is_first,
     reported,
+    require_alike,
+    together,
 )
 from ..training.run import TrainingRun
 from .actor import ChatActor
@@ -65,22 +66,17 @@ def training_parser(
     return parser
 
 
-def require_alike(config: ChatConfig, server: str, model: QwenVL) -> None:
+def require_one_run(config: ChatConfig, server: str, model: QwenVL) -> None:
     """Refuse ranks that would not do the same; all ask.
 
     Raises:
-        ValueError: they were given different options, or have loaded different weights.
+        RanksDisagree: they were given different options, or have loaded different weights.
     """
     digest = hashlib.sha256()
     for weight in model.parameters():  # how each begins: other checkpoints differ there, too
         digest.update(weight.detach().flatten()[:64].cpu().float().numpy().tobytes())
     told = {option.name: str(option.of(config)) for option in options_of(type(config))}
-    first, *others = all_gather_object(told | {"server": server, "weights": digest.hexdigest()[:12]})
-    for number, theirs in enumerate(others, 1):
-        for name, value in theirs.items():
-            if value != first[name]:
-                both = f"rank 0 has {first[name]:.200}, rank {number} {value:.200}"
-                raise ValueError(f"ranks disagree about {name}: {both}")
+    require_alike(told | {"server": server, "weights": digest.hexdigest()[:12]})
 
 
 @reported
@@ -134,14 +130,18 @@ def _run(
         arguments.out.mkdir(parents=True, exist_ok=True)
         made = broadcast_from_rank0(lambda: str(tiny_checkpoint(arguments.out / "tiny", config)))
         config = config.with_options(checkpoint=made)
+    made_models: list[QwenVL] = []
     try:
-        model = make_model(config, FrameStore(video_root=config.root, open_videos=64))
-    except (OSError, ValueError) as error:
+        store = FrameStore(video_root=config.root, open_videos=64)
+        together(lambda: made_models.append(make_model(config, store)), (OSError, ValueError))
+    except (OSError, ValueError) as error:  # on all ranks, as what follows
         why = " ".join(str(error).split())  # transformers says it in several lines
-        parser.error(f"--checkpoint {config.model.checkpoint} is no model that can be loaded: {why}")
+        told = f"--checkpoint {config.model.checkpoint} is no model that can be loaded: {why}"
+        exit_together(2, f"{parser.prog}: error: {told}")
+    (model,) = made_models
     try:
-        require_alike(config, server, model)
-    except ValueError as error:  # on all ranks, as what follows
+        require_one_run(config, server, model)
+    except RanksDisagree as error:
         exit_together(2, f"{parser.prog}: error: {error}")
     try:
         actor = make_actor(config, model, server)
@@ -151,10 +151,12 @@ def _run(
         run = train(config, actor, arguments.out, is_first())
         run.evaluated = run.evaluated or run.evaluate()
         values = run.evaluated
-    except (EngineError, EndpointError, RankDied) as error:
+    except RanksDisagree as error:
+        exit_together(2, f"{parser.prog}: error: {error}")
+    except (EngineError, EndpointError) as error:
         if isinstance(error, EngineError) and not server:
             raise
-        said = f"{error}\nThe same command resumes the run in {arguments.out}"
+        said = f"{error}\n{saved_so_far(arguments.out)}"
         if isinstance(error, EngineError):  # on all ranks
             exit_together(1, said)
         sys.exit(said)

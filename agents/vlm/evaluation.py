@@ -18,7 +18,7 @@ from ..training.ranks import map_across_ranks
 from .actor import ChatActor
 from .config import EVALUATED_AT_ONCE, ChatConfig
 from .records import Record
-from .rollouts import make_chat_env, play_tasks
+from .rollouts import make_chat_env, play_tasks, require_same_tasks
 
 
 def make_evaluator(config: ChatConfig, actor: ChatActor) -> Callable[[], dict[str, float]]:
@@ -26,8 +26,10 @@ def make_evaluator(config: ChatConfig, actor: ChatActor) -> Callable[[], dict[st
 
     Raises:
         TrainedOnError: they ask about videos of the tasks that are trained on.
+        RanksDisagree: ranks have different ones.
     """
     env = make_chat_env(config, actor.model, config.evaluation.eval_tasks)
+    require_same_tasks("eval_tasks", env.env.tasks)
     tasks = env.env.tasks[: config.evaluation.eval_episodes]
     require_unseen(tasks, load_tasks(config.tasks, config.root))
 

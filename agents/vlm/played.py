@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..training.ranks import all_gather_object, broadcast_from_rank0, is_first, rank
+from ..training.ranks import all_gather_object, broadcast_from_rank0, is_first, rank, require_alike
 from ..training.staging import whole_file
 from .records import Record, from_json, to_json
 
@@ -30,7 +30,8 @@ class PlayedFiles:
         settings: what decides about episodes, in JSON values.
 
     Raises:
-        ValueError: the folder holds an unfinished evaluation with other settings; the message names one.
+        ValueError: the folder holds an unfinished evaluation with other settings, or ranks have different
+            ones; the message names one.
         RecordError: a line of it is no record.
         OSError: the folder cannot be used.
     """
@@ -38,6 +39,7 @@ class PlayedFiles:
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self._folder, self._lock = folder, threading.Lock()
         self._own = folder / f"part-{rank()}.jsonl"
+        require_alike({name: str(value) for name, value in settings.items()})
         broadcast_from_rank0(lambda: self._open(dict(settings)))
         # By task id. Whose judge abstained is played again: it may be there by now.
         self.done = {name: one for name, one in self.read().items() if not is_unjudged(one)}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from videogym import VideoQAEnv
 from videogym.cost import Cost, Stopwatch
+from videogym.datasets import TaskList, Tasks
+from videogym.evaluate import task_digest
 
 from ..demonstrations.evidence import ScriptedPolicy, ScriptedTurn
 from ..models.qwen_vl import QwenVL
+from ..training.ranks import launched, require_alike
 from ..training.run import Span, untimed
 from .actor import ChatActor
 from .config import EVALUATED_AT_ONCE, ChatConfig
@@ -34,6 +38,26 @@ def make_chat_env(
         max_context=config.sampling.max_context,
         first_frames=config.sampling.first_frames,
     )
+
+
+def require_same_tasks(name: str, tasks: Tasks) -> None:
+    """Refuse ranks whose tasks differ, as where a file of that name is another one on another machine.
+
+    All ask. Tasks that are made when they are asked for follow from their source; some of them tell.
+
+    Args:
+        name: of the option that names them.
+        tasks: of this rank.
+
+    Raises:
+        RanksDisagree: on all ranks.
+    """
+    if not launched():
+        return
+    told = tasks if isinstance(tasks, TaskList) else tasks[:: max(1, len(tasks) // 16)]
+    asked = "\n".join(f"{task.task_id} {task_digest(task)}" for task in told)
+    digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
+    require_alike({name: f"{len(tasks)} tasks of digest {digest}"})
 
 
 def opened(env: ChatEnv) -> list[Episode]:

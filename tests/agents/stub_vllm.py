@@ -3,8 +3,8 @@
 ``python stub_vllm.py FOLDER ANSWERS IMAGE_ID``, answers as JSON: ids, or several lists of ids that take
 turns. Its port is in ``FOLDER/port`` when it listens; a question adds a line to ``FOLDER/asked``, and its
 answer one to ``FOLDER/answered``. It keeps its answers back while ``FOLDER/go`` is not there; with
-``--dies-after`` it kills itself where it is asked for more. Weights that it is given are kept as
-``FOLDER/LABEL.safetensors``.
+``--dies-after`` it kills itself where it is asked for more. Weights that it has read are ``FOLDER/read``,
+which it does not say while ``FOLDER/push-waits`` is there, and then ``FOLDER/LABEL.safetensors``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Stub:
         self.folder, self.image_id, self.left = told.folder, told.image_id, told.dies_after
         several = told.answers if isinstance(told.answers[0], list) else [told.answers]
         self.answers, self.log_prob, self.root = itertools.cycle(several), told.log_prob, told.root
-        self.version, self.lock = "default", threading.Lock()
+        self.version, self.lock, self.seconds = "default", threading.Lock(), told.seconds
 
     def say(self, path: str, body: Any) -> dict[str, Any]:
         """The answer to a request."""
@@ -44,6 +44,8 @@ class Stub:
             return {"data": [{"id": "served", "root": self.root}]}
         if path == "/update_weights":
             shutil.copy(body["update_info"]["path"], self.folder / "read")
+            while (self.folder / "push-waits").exists():
+                time.sleep(0.01)
         if path == "/finish_weight_update":
             self.version = body["weight_version"]
             (self.folder / "read").rename(self.folder / f"{self.version}.safetensors")
@@ -72,6 +74,7 @@ class Stub:
             if not self.left:
                 os.kill(os.getpid(), signal.SIGKILL)
             self.left -= 1
+            time.sleep(self.seconds)
             while not (self.folder / "go").exists():
                 time.sleep(0.01)
             with (self.folder / "answered").open("a") as file:
@@ -113,6 +116,7 @@ def serve(stub: Stub) -> None:
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Request)
     http.daemon_threads = True
+    http.handle_error = lambda *_: None  # type: ignore[method-assign]  # who asked is no more
     (stub.folder / "port.part").write_text(str(http.server_port))
     (stub.folder / "port.part").rename(stub.folder / "port")
     http.serve_forever()
@@ -125,5 +129,6 @@ if __name__ == "__main__":
     parser.add_argument("image_id", type=int)
     parser.add_argument("--dies-after", type=int, default=math.inf)
     parser.add_argument("--log-prob", type=float, default=0.0, help="of every token")
+    parser.add_argument("--seconds", type=float, default=0.0, help="that an answer takes")
     parser.add_argument("--root", default="", help="the checkpoint that it says it has")
     serve(Stub(parser.parse_args()))

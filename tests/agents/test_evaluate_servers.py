@@ -3,68 +3,23 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import signal
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from small_chat import ANSWER, TASKS
+from small_chat import TASKS
+from stubs import Stub
 from test_evaluate_resume import report, stored
-from transformers import AutoTokenizer
 
 from agents import evaluate
 from agents.engines.vllm_http import HTTPEngine
 from agents.vlm import policy
 
-STUB = Path(__file__).with_name("stub_vllm.py")
 TEST = f"{TASKS}&split=test"
 COUNT = 5
-
-
-class Stub:
-    """A running `stub_vllm`."""
-
-    def __init__(
-        self, folder: Path, checkpoint: Path, *more: str, texts: Sequence[str] = (ANSWER,)
-    ) -> None:
-        folder.mkdir()
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-        end, image = (tokenizer.convert_tokens_to_ids(name) for name in ("<|im_end|>", "<|image_pad|>"))
-        answers = [[*tokenizer.encode(text, add_special_tokens=False), end] for text in texts]
-        command = [sys.executable, str(STUB), str(folder), json.dumps(answers), str(image), *more]
-        self.folder, self.process = folder, subprocess.Popen(command)
-        while not (folder / "port").exists():
-            assert self.process.poll() is None, "the stub has ended"
-            time.sleep(0.02)
-        self.url = f"http://127.0.0.1:{(folder / 'port').read_text()}"
-
-    def _lines(self, name: str) -> int:
-        file = self.folder / name
-        return len(file.read_text().splitlines()) if file.exists() else 0
-
-    @property
-    def answered(self) -> int:
-        """Questions that it has answered, of one turn each."""
-        return self._lines("answered")
-
-    @property
-    def waiting(self) -> bool:
-        """Whether somebody waits for an answer."""
-        return self._lines("asked") > self.answered
-
-    def go(self) -> None:
-        """Let it answer."""
-        (self.folder / "go").touch()
-
-    def hold(self) -> None:
-        """Let it keep its answers back."""
-        (self.folder / "go").unlink()
 
 
 @pytest.fixture

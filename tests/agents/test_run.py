@@ -24,7 +24,8 @@ from torch import nn
 from agents import train_grpo, train_ppo
 from agents.compact.run import Evaluator, episode_metrics
 from agents.training import run as loop
-from agents.training.archive import UnreadableCheckpoint, read_metadata, write_archive
+from agents.training import staging
+from agents.training.archive import UnreadableCheckpoint, load_archive, read_metadata, write_archive
 from agents.training.run import CheckpointMismatch, RunDiverged, TrainingRun, optimizer_step
 from videogym import Segment, Task
 from videogym.datasets import write_tasks
@@ -195,28 +196,61 @@ def test_a_checkpoint_without_the_state_of_a_part_is_refused(tmp_path: Path) -> 
         make_run(tmp_path)
 
 
+FULL = LOOPS["ppo"][1].with_options(keep_checkpoints=2, keep_best=True)
+
+
 def refuses_on_a_full_disk(out: Path) -> bool:
     """Whether a second checkpoint is refused where a file may grow to no byte, and to a thousand."""
     policy = Table()
-    run = make_run(out, policy)
-    run.save(1)
+    run = make_run(out, policy, FULL)
+    run.save(1, best=True)
     with torch.no_grad():
         policy.logits += 1.0
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for limit in (0, 1000):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         with pytest.raises(OSError, match="File too large"):
-            run.save(2)
+            run.save(2, best=True)
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     return True
 
 
-def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path: Path) -> None:
     """No file may grow beyond the limit: at once, or in the midst of writing."""
     assert in_fork(lambda: refuses_on_a_full_disk(tmp_path))
-    policy = Table()
-    assert make_run(tmp_path, policy).first_iteration == 1
-    assert not policy.logits.any()
+    for name in ("checkpoint", "best", "checkpoints/000001"):
+        policy = Table()
+        policy.logits.data += 5.0
+        load_archive(tmp_path / name, {"policy": policy})
+        assert not policy.logits.any() and read_metadata(tmp_path / name)["iteration"] == 1
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["000001"]
+    assert make_run(tmp_path, config=FULL).first_iteration == 1
+
+
+def test_best_and_kept_checkpoints_are_never_behind_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that ends while it names them is resumed from before, and names them then."""
+    config = FULL
+    make_run(tmp_path, config=config).save(1, best=True)
+    for done in (0, 1):
+        made: list[Path] = []
+
+        def link(source: Path, path: Path, done: int = done, made: list[Path] = made) -> None:
+            if len(made) == done:
+                raise KeyboardInterrupt
+            made.append(path)
+            staging.link(source, path)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(loop, "link", link)
+            make_run(tmp_path, config=config).save(2, best=True)
+        assert make_run(tmp_path, config=config).first_iteration == 1
+    make_run(tmp_path, config=config).save(2, best=True)
+    assert read_metadata(tmp_path / "checkpoint")["iteration"] == 2
+    assert read_metadata(tmp_path / "best")["iteration"] == 2
+    kept = sorted((tmp_path / "checkpoints").iterdir())
+    assert [read_metadata(path)["iteration"] for path in kept] == [1, 2]
 
 
 @pytest.mark.parametrize("name", LOOPS)

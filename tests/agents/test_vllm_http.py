@@ -81,7 +81,7 @@ class Frames:
 class Served:
     """A server on this machine that answers by a function, and keeps what it was asked."""
 
-    def __init__(self, answer: Handler) -> None:
+    def __init__(self, answer: Handler, port: int = 0) -> None:
         self.answer, self.asked = answer, list[tuple[str, str, Any]]()
         outer = self
 
@@ -102,7 +102,7 @@ class Served:
             def log_message(self, *_: Any) -> None:
                 """Nothing."""
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Request)
+        self.http = ThreadingHTTPServer(("127.0.0.1", port), Request)
         self.http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.http.server_port}"
         threading.Thread(

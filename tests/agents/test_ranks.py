@@ -1,0 +1,51 @@
+"""Ranks of torchrun that hear of each other: alarms, a death, data that differ."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from videogym.datasets import load_tasks, write_tasks
+
+HERE = Path(__file__).parent
+
+
+def ended(number: int, *job: str) -> list[str]:
+    """What torchrun with so many ranks has said when it has failed."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(number)]
+    ran = subprocess.run(
+        [sys.executable, *launch, str(HERE / "ranks_that_end.py"), *job],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])},
+        timeout=300,
+        check=False,
+    )
+    assert ran.returncode == 1, ran.stderr
+    assert ran.stderr.count("Traceback") <= 1, ran.stderr  # that of torchrun itself
+    return ran.stderr.splitlines()
+
+
+def test_one_rank_tells_that_another_has_died() -> None:
+    """And nobody that all will be saved, though torchrun's signal is that of an interruption."""
+    said = ended(3, "die")
+    told = [line for line in said if "has died" in line or "saved" in line or "nterrupted" in line]
+    assert told == ["rank 1 has died", "Seven iterations are saved."], said
+
+
+def test_alarms_are_heard_until_they_are_over_and_other_tasks_are_refused(tmp_path: Path) -> None:
+    """A failure does not end what comes after it; ranks with other tasks of one name end by a line."""
+    tasks = load_tasks("procedural:brief_event?level=0&duration_s=60&count=6")[:6]
+    write_tasks(tmp_path / "0.jsonl", tasks)
+    other = next(letter for letter in tasks[4].letters if letter != tasks[4].answer)
+    changed = [replace(task, answer=other) if task is tasks[4] else task for task in tasks]
+    write_tasks(tmp_path / "1.jsonl", changed)
+    said = ended(2, "agree", str(tmp_path))
+    (line,) = (line for line in said if "disagree" in line)
+    assert line.startswith("ranks disagree about tasks: rank 0 has 6 tasks of digest ")
+    assert ", rank 1 6 tasks of digest " in line
+    assert any("exitcode  : 2" in line for line in said), said
+    assert not any("has died" in line for line in said), said
