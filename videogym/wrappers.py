@@ -91,9 +91,9 @@ class DiscreteActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Rec
     actions after the looks answer, with option 0 first. With a pool, windows hold equally many pool
     frames, as far as these divide.
 
-    With ``arguments=({}, {"fps": 8})`` all windows come twice: looked at as the recipe does, and then at 8
-    frames a second. With ``moments=2`` the last action before the answers searches for the question and is
-    shown two moments.
+    With ``arguments=({}, {"fps": 8})`` all windows come twice: looked at as the recipe does, and then
+    cropped at 8 frames a second. With ``moments=2`` the last action before the answers searches for the
+    question and is shown two moments.
 
     Args:
         env: a videogym environment whose tasks are choices.
@@ -103,10 +103,10 @@ class DiscreteActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Rec
         moments: that a search brings, ``k`` of `Find`; 0: the policy cannot search.
 
     Raises:
-        ValueError: a number is below 1; the recipe does not open an argument, refuses its value or offers
-            no search; more frames are asked for than one look can show; or a task is no choice or has more
-            options: it could not be answered. Of tasks that are made on demand, the one that is played
-            tells.
+        ValueError: a number is below 1; the recipe looks at no windows, does not open an argument, refuses
+            its value or offers no search; more frames are asked for than one look can show; or a task is no
+            choice or has more options: it could not be answered. Of tasks that are made on demand, the one
+            that is played tells.
     """
 
     def __init__(
@@ -185,15 +185,20 @@ class DiscreteActions(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Rec
                 break
             index -= windows
         start_s, end_s = window_bounds_s(state, index, windows)
-        if "select" in state.rules.actions:
+        arguments = self.arguments[variant]
+        if "select" in state.rules.actions and not arguments:
             return Select(start_s, end_s)
-        return Crop(start_s, end_s, **self.arguments[variant])
+        return Crop(start_s, end_s, **arguments)
 
 
 def _check_looks(rules: Rules, arguments: Sequence[Mapping[str, Any]], moments: int) -> None:
     """Refuse arguments of looks, or a search, that the rules do not open."""
     regions = ("region",) if rules.regions else ()
     opened = (*regions, *rules.crop_arguments) if "crop" in rules.actions else ()
+    if not {"select", "crop"} & set(rules.actions):
+        raise ValueError(
+            f"windows are looked at by select or crop, the recipe has {', '.join(rules.actions)}"
+        )
     if not arguments:
         raise ValueError("arguments must hold at least one set, {} for looks as the recipe makes them")
     for name in sorted({name for some in arguments for name in some}):
@@ -204,6 +209,8 @@ def _check_looks(rules: Rules, arguments: Sequence[Mapping[str, Any]], moments: 
         look = Crop(0.0, 1.0, **some)
         if refused := look.judge_arguments(rules):
             raise ValueError(f"no look can have the arguments {dict(some)}: {refused.reason}")
+        if look.fps is not None and not look.fps > 0:  # windows do not run backwards
+            raise ValueError(f"fps must be above 0, got {look.fps:g}")
         if look.frames is not None and look.frames > most:
             raise ValueError(f"frames must be 1 to {most}, which one look can show, got {look.frames}")
     if moments < 0:

@@ -7,16 +7,18 @@ Ways are structured actions, the native grammar's calls, tool calls, and the cal
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videogym import TextActions, VideoQAEnv
-from videogym.recipes import DEFAULT, get_recipe
+from videogym import Crop, DiscreteActions, Select, TextActions, VideoQAEnv
+from videogym.actions import Showing
+from videogym.recipes import DEFAULT, FIND, get_recipe, recipe_names
 from videogym.sizes import clip_tokens
+from videogym.state import action_kinds
 from videogym.tool_episode import ToolEpisode
 
 TASKS = "procedural:brief_event?level=0&duration_s=60&count=20&size=280x168"
@@ -249,3 +251,79 @@ def test_a_search_for_more_moments_than_may_be_shown_shows_as_many_as_may():
     call = json.dumps({"name": "find", "arguments": {"query": "a flag", "k": 10**12}})
     turn = check_spent(by_text(get_recipe("FIND"), f"<tool_call>{call}</tool_call>")[0])
     assert turn.error is None and turn.clips
+
+
+NUMBERS = [math.nan, math.inf, -math.inf, -1, -1e308, 0, 1e-300, 1e300, 1e308, 10**400, -(10**400)]
+NO_NUMBERS = ["8", "nan", "", True, False, None, [1], {}, b"8", 1j, np.bool_(True)]
+LEFT_OUT = {"region", "fps", "frames", "scale", "k"}  # by None
+
+
+def wrong_looks(kind):
+    """Every argument of a kind of look with every value, beside sound ones."""
+    if kind == "find":
+        sound = {"query": "a red circle", "k": 2}
+    else:
+        sound = {"start_s": 10.0, "end_s": 14.0}
+    for name in [one.name for one in fields(action_kinds()[kind]) if one.name != "found_s"]:
+        values = [*NUMBERS, *NO_NUMBERS]
+        if name == "region":
+            values += [[0.1, value, 0.9, 0.9] for value in [*NUMBERS, *NO_NUMBERS]]
+        for value in values:
+            if not (name in LEFT_OUT and value is None):
+                yield {**sound, name: value}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_no_recipe_shows_frames_for_what_is_no_number_or_more_than_it_may(name):
+    """By actions that a caller makes; what is executed has finite times, and no more frames than it may."""
+    recipe = get_recipe(name)
+    env = started(recipe)
+    first = env.get_state()
+    for kind in recipe.rules.actions:
+        for arguments in wrong_looks(kind) if issubclass(action_kinds()[kind], Showing) else ():
+            env.set_state(first)
+            _, reward, *_ = env.step(action_kinds()[kind](**arguments))
+            (turn,) = env.state.turns
+            assert math.isfinite(reward), (kind, arguments)
+            check_spent(env.state)
+            turn.results[0].action.label()
+            values = [
+                v for value in arguments.values() for v in (value if isinstance(value, list) else [value])
+            ]
+            strange = any(type(v) not in (int, float, str) or v != v for v in values)
+            if kind != "find":
+                strange |= any(isinstance(v, str) for v in values)
+            assert not (strange and turn.clips), (kind, arguments)
+
+
+BOTH = replace(
+    get_recipe("VIDEO_MTR/paper"),
+    name="BOTH",
+    rules=replace(
+        get_recipe("VIDEO_MTR/paper").rules, actions=("select", "crop", "answer"), crop_arguments=("fps",)
+    ),
+)
+
+
+def test_arguments_of_a_discrete_look_are_those_of_a_crop_where_the_recipe_selects_too():
+    env = DiscreteActions(VideoQAEnv(TASKS, BOTH), windows=2, arguments=({}, {"fps": 2}))
+    env.reset(seed=0)
+    looks = [env.decode(index) for index in range(4)]
+    assert [type(look) for look in looks] == [Select, Select, Crop, Crop]
+    assert [look.fps for look in looks[2:]] == [2, 2]
+    assert [(one.start_s, one.end_s) for one in looks[:2]] == [
+        (one.start_s, one.end_s) for one in looks[2:]
+    ]
+
+
+@pytest.mark.parametrize("fps", [math.nan, math.inf, -math.inf, -1, 0])
+def test_a_rate_at_which_no_window_shows_frames_is_refused_at_once(fps):
+    """Also where the published code takes any rate, and refuses what comes of it."""
+    with pytest.raises(ValueError, match="fps must be"):
+        DiscreteActions(VideoQAEnv(TASKS, "VIDEO_ZOOMER/code"), arguments=({"fps": fps},))
+
+
+def test_windows_need_a_recipe_that_looks_at_them():
+    recipe = replace(FIND, name="ONLY", rules=replace(FIND.rules, actions=("find", "answer")))
+    with pytest.raises(ValueError, match="windows are looked at by select or crop, the recipe has find"):
+        DiscreteActions(VideoQAEnv(TASKS, recipe))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from numbers import Real
 from typing import Any
+
+import numpy as np
 
 from videogym.state import Invalid, Rules
 
@@ -23,7 +27,7 @@ def read_numbers(values: object) -> list[float] | None:
 
 def as_number(value: object) -> float:
     """A number as Python's own, whole ones as int; NaN for all else, which no rules accept."""
-    if isinstance(value, str | bytes | bool):
+    if isinstance(value, str | bytes | bool | np.bool_):
         return math.nan
     try:
         number = float(value)  # type: ignore[arg-type]
@@ -32,6 +36,24 @@ def as_number(value: object) -> float:
     except OverflowError:
         return math.inf
     return int(number) if math.isfinite(number) and number == int(number) else number
+
+
+def as_time(value: object) -> float:
+    """A real number as it stands; infinity for a whole one that no float holds, NaN for all else."""
+    if not isinstance(value, Real) or isinstance(value, bool | np.bool_):
+        return math.nan
+    try:
+        float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+    return value  # type: ignore[return-value]
+
+
+def as_box(value: object) -> tuple[float, ...]:
+    """The numbers of a box, each as `as_time`; four times NaN for what is no row of values."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        return (math.nan,) * 4
+    return tuple(map(as_time, value))
 
 
 def number_argument(name: str, value: Any) -> float | Invalid:
@@ -63,5 +85,5 @@ def judge_count(name: str, count: float, rules: Rules) -> int | Invalid:
         return Invalid("type", f"{name} must be a whole number, got {count}.")
     if count < 1:
         clamped = rules.crop_range == "clamp"
-        return 1 if clamped else Invalid(name, f"{name} must be at least 1, got {count}.")
+        return 1 if clamped else Invalid(name, f"{name} must be at least 1, got {count:g}.")
     return int(count)

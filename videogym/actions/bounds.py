@@ -84,7 +84,7 @@ def note_of(asked: LookRequest, shown: LookRequest) -> str:
     coarser = shown.scale is not None and shown.scale < (asked.scale or math.inf)
     if not fewer and not coarser:
         return ""
-    frames = f"{shown.count} of {asked.count} frames" if fewer else f"{shown.count} frames"
+    frames = f"{shown.count} of {_told(asked.count)} frames" if fewer else f"{shown.count} frames"
     return f"More than can be shown was asked for: {frames}" + (
         f" at scale {shown.scale:.3g}." if coarser else "."
     )
@@ -96,11 +96,15 @@ def _tokens(state: State, region: Region | None, scale: float | None) -> int:
 
 def _refused(request: LookRequest, each: int, frames: int, room: int | None) -> Invalid:
     if request.count > frames:
-        return Invalid(
-            "too_many_frames", f"These are {request.count} frames, at most {frames} can be shown now."
-        )
-    reason = f"These are {request.count * each} visual tokens, at most {room} can be shown now."
+        reason = f"These are {_told(request.count)} frames, at most {frames} can be shown now."
+        return Invalid("too_many_frames", reason)
+    reason = f"These are {_told(request.count * each)} visual tokens, at most {room} can be shown now."
     return Invalid("too_many_tokens", reason)
+
+
+def _told(count: int) -> str:
+    """A number in few digits, however large it is."""
+    return str(count) if count < 10**9 else f"{count:.3g}"
 
 
 def _shrunk(request: LookRequest, region: Region | None, state: State, room: int) -> LookRequest:

@@ -13,6 +13,7 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from videogym.actions.arguments import (
+    as_box,
     as_number,
     count_argument,
     judge_count,
@@ -66,8 +67,11 @@ class Crop(Look):
     )  # of each side of the frame's or region's own pixels
 
     def __post_init__(self) -> None:
+        Look.__post_init__(self)
         if isinstance(self.region, Region):
             object.__setattr__(self, "region", self.region.as_tuple())
+        elif self.region is not None and not all(map(math.isfinite, box := as_box(self.region))):
+            object.__setattr__(self, "region", box)
         for name in ("fps", "frames", "scale"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, as_number(value))
@@ -105,7 +109,10 @@ class Crop(Look):
     def judge_arguments(self, rules: Rules) -> Invalid | None:
         """What is wrong with all but the times, whatever the video; None: nothing."""
         read = self._read(rules)
-        return read if isinstance(read, Invalid) else None
+        if isinstance(read, Invalid):
+            return read
+        # Where a rate is judged with the times, there are none at which this one is executed.
+        return None if math.isfinite(read[2]) else judge_number("fps", read[2], rules.max_fps, rules)
 
     def _read(self, rules: Rules) -> tuple[Region | None, float | None, float] | Invalid:
         """Region, scale, and how many frames or how many a second."""

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from videogym.actions.arguments import read_numbers
+from videogym.actions.arguments import as_time, read_numbers
 from videogym.actions.bounds import allowance
 from videogym.geometry import Segment
 from videogym.state import Action, Clip, Invalid, Rules, State, Turn
@@ -65,6 +65,11 @@ class Look(Showing):
     __slots__ = ()
     start_s: float
     end_s: float
+
+    def __post_init__(self) -> None:
+        """Take for NaN, which is refused, what is no number; of a kind whose times are fields."""
+        for name in {"start_s", "end_s"}.intersection(getattr(self, "__dataclass_fields__", ())):
+            object.__setattr__(self, name, as_time(getattr(self, name)))
 
     @abstractmethod
     def frames(self, state: State, cap: int, pts_s: NDArray[np.float64]) -> Clip | Invalid:
