@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from videogym.actions import begin, play, play_fault
+from videogym.actions import begin, mark_fault, play, play_fault
 from videogym.actions.structured import action_space, as_move
 from videogym.datasets import check_evidence, check_length, check_same_video
 from videogym.datasets.loading import Root, Source, as_tasks
@@ -41,7 +41,7 @@ from videogym.rewards import (
     looked_segments,
     score,
 )
-from videogym.state import Clip, Move, State, Task
+from videogym.state import Clip, State, Task
 from videogym.video import (
     Backend,
     FrameBatch,
@@ -301,20 +301,19 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         """Play the last turn again as one whose frames could not be shown.
 
         For policies that resolve references and meet a `VideoError` only then: they get what `step`
-        would have returned, had it decoded the frames itself. What `step` returned before is void.
+        would have returned, had it decoded the frames itself. What `step` returned before is void. A
+        turn that brought no frames is only marked: those that cannot be shown any more are older.
 
         Args:
             fault: why, for the log.
 
         Raises:
-            ValueError: no turn was played, or the last one brought no frames.
+            ValueError: no turn was played.
         """
-        turns = self.state.turns
-        if not turns or not turns[-1].clips:
-            raise ValueError("there is no turn with frames to report a fault of")
-        before = replace(self.state, turns=turns[:-1], ending="")
-        actions = tuple(result.action for result in turns[-1].results)
-        after = play_fault(before, Move(actions, turns[-1].text, turns[-1].well_formed), fault)
+        if not self.state.turns:
+            raise ValueError("there is no turn to report a fault of")
+        before = replace(self.state, turns=self.state.turns[:-1], ending="")
+        after = mark_fault(before, self.state, fault)
         return self._end_turn(before, after, self._fetch(after))
 
     def _end_turn(

@@ -6,6 +6,7 @@ cannot be used is skipped and counted, never scored.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
@@ -120,8 +121,9 @@ def evaluate(
 
     Args:
         policy: called as ``policy(observation, info)`` or ``policy(observation, info, env)``, where
-            ``env`` is the unwrapped environment; returns an action of ``env``. A `VideoError` that it
-            raises is a fault of the video, not of the policy.
+            ``env`` is the unwrapped environment, if it has a third parameter that is required or called
+            ``env``; returns an action of ``env``. A `VideoError` that it raises is a fault of the
+            video, not of the policy, whatever the turn before it brought.
         env: a videogym environment, wrapped or not.
         task_ids: the tasks, one episode each; by default the environment's first ``episodes`` tasks.
         episodes: how many tasks; all of them by default.
@@ -176,11 +178,20 @@ def evaluate(
 
 
 def with_env(policy: Policy, env: Any) -> Callable[[Any, dict[str, Any]], Any]:
-    """The policy as ``policy(observation, info)``, with the environment handed to one that takes it."""
+    """The policy as ``policy(observation, info)``, with the environment handed to one that takes it.
+
+    It is handed to a third positional parameter without a default, and to any behind the first two that
+    is called ``env``; an option with a default of its own keeps that.
+    """
     parameters = inspect.signature(policy).parameters.values()
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(positional) >= 3:
+    further = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][2:]
+    if further and (further[0].default is inspect.Parameter.empty or further[0].name == "env"):
         return lambda observation, info: policy(observation, info, env)
+    further = [p for p in further if p.kind is not p.POSITIONAL_ONLY]
+    further += [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    bound = policy.keywords if isinstance(policy, functools.partial) else {}
+    if any(p.name == "env" for p in further) and "env" not in bound:
+        return lambda observation, info: policy(observation, info, env=env)
     return policy
 
 

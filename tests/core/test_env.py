@@ -462,8 +462,29 @@ def test_a_policy_can_report_a_fault_and_gets_what_step_would_have_returned(monk
     assert paid == pytest.approx(LOOKED)
     assert (reward, terminated, info) == (due[1], due[2], due[4])
     assert env.state.turns == twin.state.turns
-    with pytest.raises(ValueError, match="no turn with frames"):
-        env.report_fault("again")
+    due = env.report_fault("a later one")  # the turn is over: what it came to stays
+    assert (due[1], due[2], due[4]) == (reward, terminated, info) and env.state.turns == twin.state.turns
+    env.reset()
+    with pytest.raises(ValueError, match="no turn to report a fault of"):
+        env.report_fault("before the first")
+
+
+@pytest.mark.parametrize("action", [Crop(25, 20), Answer("B")])
+def test_a_fault_of_a_turn_without_frames_marks_it_and_leaves_what_was_played(action):
+    """A policy that reads older frames again can meet the damage after any turn."""
+    env = make()
+    env.reset(options={"task_id": "task-0"})
+    _, _, ended, _, played = env.step(action)
+    before = env.state
+    observation, _, terminated, truncated, info = env.report_fault("clip.mp4: damaged")
+    assert (terminated, truncated, info["fault"]) == (ended, False, "clip.mp4: damaged")
+    same_facts = ("task_id", "turn", "frames_shown", "invalid", "error_code", "ending", "is_success")
+    assert [info[name] for name in same_facts] == [played[name] for name in same_facts]
+    (turn,) = env.state.turns
+    assert turn == replace(before.turns[0], fault="clip.mp4: damaged")
+    assert replace(env.state, turns=before.turns) == before and observation in env.observation_space
+    if not terminated:
+        assert env.step(Answer("B"))[2]
 
 
 def test_shares_of_any_size_are_data(monkeypatch):

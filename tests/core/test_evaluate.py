@@ -1,8 +1,10 @@
 """Metrics of a policy: counts, intervals, what is left out, and scripted policies with known metrics."""
 
-# ruff: noqa: D103
+# ruff: noqa: D102, D103
 
-from dataclasses import replace
+import functools
+import shutil
+from dataclasses import dataclass, replace
 
 import pytest
 from pytest import approx
@@ -13,7 +15,9 @@ from videogym.evaluate import hits, mean, proportion, union_iou
 from videogym.rewards import AnswerTerm
 from videogym.state import Clip
 from videogym.testing.policies import Blind, Oracle, Random, SkimOnly
+from videogym.traces import RecordTraces, read_traces
 from videogym.video import UnreadableVideo
+from videogym.video.synthetic import encode
 
 ADDRESS = "synthetic:brief_event?level=0&duration_s=60&seed={}&size=64x36"
 
@@ -301,6 +305,91 @@ def test_a_policy_that_meets_damage_makes_a_fault_or_a_bad_video():
     assert report.bad_videos == {"task-1": "1.mp4: no picture"}
     assert (report.faults, [e.task_id for e in report.episodes]) == (1, ["task-0", "task-3"])
     assert report.accuracy.mean == 1.0
+
+
+@dataclass(frozen=True)
+class Says:
+    """Answers a look by a text."""
+
+    deadline_s: float = 5.0
+
+    def __call__(self, sight):
+        return "A red flag."
+
+
+@pytest.mark.parametrize(
+    ("first", "responder", "cut_at"),
+    [
+        (Crop(25, 20), None, 1),  # refused
+        (Crop(20, 25), Says(), 1),  # answered by a text
+        (Crop(20, 25), None, 0),  # its own frames are lost already
+    ],
+)
+def test_older_frames_that_are_lost_are_a_fault_whatever_the_last_turn_brought(
+    first, responder, cut_at, tmp_path
+):
+    """The policy reads the first frames again in its second turn, when their file is gone."""
+    files = [tmp_path / "0.mp4", tmp_path / "1.mp4"]
+    encode(ADDRESS.format(1), files[0])
+    shutil.copy(*files)
+    recipe = replace(get_recipe("DEFAULT"), name="TOLD", responder=responder)
+    env = VideoQAEnv([task(i, video=str(file)) for i, file in enumerate(files)], recipe)
+
+    def policy(observation, info, env):
+        turns = len(env.state.turns)
+        if info["task_id"] == "task-0" and turns == cut_at:
+            files[0].unlink(missing_ok=True)
+        if turns:
+            env.store.frames(env.state.task.video, env.state.skim.times_s[:1], size=(16, 9))
+        return Answer("B") if turns else first
+
+    with RecordTraces(env, tmp_path / "t.jsonl") as recorded:
+        report = evaluate(policy, recorded)
+    assert (report.faults, report.bad_videos) == (1, {})
+    assert [episode.task_id for episode in report.episodes] == ["task-1"]
+    lost, whole = read_traces(tmp_path / "t.jsonl").episodes
+    assert "0.mp4" in lost.turns[0].turn.fault and lost.cut.startswith("fault") and not whole.cut
+
+
+def test_the_environment_goes_to_a_third_parameter_that_must_be_given_or_is_called_env():
+    """An option of the policy is none of ours."""
+    seen = []
+
+    def option(observation, info, greedy=False):
+        seen.append(greedy)
+        return Answer("B")
+
+    def required(observation, info, world):
+        seen.append(world)
+        return Answer("B")
+
+    def named(observation, info, greedy=False, env=None):
+        seen.append((greedy, env))
+        return Answer("B")
+
+    def keyword(observation, info, *, greedy=False, env=None):
+        seen.append((greedy, env))
+        return Answer("B")
+
+    def third(observation, info, env=None, /, *more):
+        seen.append((env, more))
+        return Answer("B")
+
+    env = make(1)
+    for policy, due in (
+        (option, False),
+        (functools.partial(option, greedy=True), True),
+        (lambda observation, info, *rest: seen.append(rest) or Answer("B"), ()),
+        (required, env),
+        (named, (False, env)),
+        (functools.partial(named, greedy=True), (True, env)),
+        (functools.partial(named, env="my own"), (False, "my own")),
+        (keyword, (False, env)),
+        (third, (env, ())),
+    ):
+        seen.clear()
+        evaluate(policy, env)
+        assert seen == [due]
 
 
 def test_a_report_prints_as_a_table():

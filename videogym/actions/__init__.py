@@ -10,6 +10,17 @@ from videogym.actions.crop import Crop
 from videogym.actions.find import Find
 from videogym.actions.look import Look, Showing
 from videogym.actions.select import Select
-from videogym.actions.transition import begin, play, play_fault
+from videogym.actions.transition import begin, mark_fault, play, play_fault
 
-__all__ = ["Answer", "Crop", "Find", "Look", "Select", "Showing", "begin", "play", "play_fault"]
+__all__ = [
+    "Answer",
+    "Crop",
+    "Find",
+    "Look",
+    "Select",
+    "Showing",
+    "begin",
+    "mark_fault",
+    "play",
+    "play_fault",
+]

@@ -162,6 +162,24 @@ def play_fault(state: State, move: Move, fault: str) -> State:
     return replace(after, turns=(*state.turns, replace(turn, fault=fault)))
 
 
+def mark_fault(before: State, after: State, fault: str) -> State:
+    """The state after the last turn, had its frames not been to be had, see `play_fault`.
+
+    A turn that brought no frames stays as it was played and is marked: what cannot be shown any more was
+    shown before it.
+
+    Args:
+        before: the state before that turn.
+        after: the state after it.
+        fault: why, for the log; a fault that the turn has already stays.
+    """
+    turn = after.turns[-1]
+    if turn.clips:
+        actions = tuple(result.action for result in turn.results)
+        return play_fault(before, Move(actions, turn.text, turn.well_formed), fault)
+    return replace(after, turns=(*before.turns, replace(turn, fault=turn.fault or fault)))
+
+
 def _play(state: State, move: Move, show: _Show) -> State:
     if state.terminated:
         raise ValueError(f"the episode ended with {state.ending!r}; call reset before the next step")
