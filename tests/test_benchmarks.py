@@ -43,10 +43,18 @@ def test_each_finds_what_it_imports() -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-@pytest.mark.parametrize("loop", [train_grpo_mllm, train_ppo_mllm])
-def test_the_run_that_is_killed_starts_with_options_that_exist(loop: ModuleType) -> None:
+@pytest.mark.parametrize(
+    ("kind", "loop"),
+    [
+        ("grpo", train_grpo_mllm),
+        ("ppo", train_ppo_mllm),
+        ("ppo, a critic of its own", train_ppo_mllm),
+    ],
+)
+def test_the_run_that_is_killed_starts_with_options_that_exist(kind: str, loop: ModuleType) -> None:
     """Its command is long, and `make prove-sharding` starts it last."""
     proof = runpy.run_path(str(Path(__file__).parent / "benchmarks" / "prove_sharding.py"))
-    options = proof["options"](loop.__name__.removeprefix("agents."), Path("out"), Path("tiny"))[2:]
+    module, *options = proof["options"](kind, Path("out"), Path("tiny"))[1:]
+    assert module == loop.__name__
     arguments = training_parser("about", loop.Config, Path("runs")).parse_args(options)
     assert (arguments.iterations, arguments.learning_rate) == (4, 1e-4)

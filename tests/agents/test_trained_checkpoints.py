@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,27 @@ import pytest
 import torch
 from small_runs import SMALL, Table
 
-from agents import evaluate, train_ppo, train_sft
+from agents import (
+    evaluate,
+    train_grpo,
+    train_grpo_mllm,
+    train_ppo,
+    train_ppo_mllm,
+    train_rft,
+    train_sft,
+)
 from agents.compact.run import make_compact
+from agents.demonstrations.evidence import Demonstrator
 from agents.policies import load_policy
 from agents.training.archive import UnreadableCheckpoint, read_metadata
 from agents.training.provenance import TRAINED_FILE, model_card, read_provenance, recipe_of
 from agents.vlm.command import command_line
+from agents.vlm.policy import make_actor, make_model
+from agents.vlm.records import write_records
+from agents.vlm.rollouts import demonstrate, make_chat_env
+from videogym import FrameStore
 from videogym.evaluate import evaluate as play
+from videogym.grammars import get_grammar
 
 TASKS = "procedural:brief_event?level=0&duration_s=60&fps=4&size=64x48&count=6"
 WORDS = 'system = "Stand-in."\nquestion = "{frames}{question}\\n{options}\\n{path}"\n'
@@ -46,12 +61,19 @@ def language_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.fixture(scope="module")
-def compact_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """PPO of our compact policy for two iterations."""
-    out = tmp_path_factory.mktemp("ppo") / "run"
-    config = train_ppo.Config.of(**{**SMALL, "keep_best": True, "eval_every": 1})
-    train_ppo.train(config, make_compact(config), out)
+COMPACT: dict[str, tuple[Any, dict[str, Any]]] = {
+    "ppo": (train_ppo, {}),
+    "grpo": (train_grpo, {"group_size": 4}),
+}
+
+
+@pytest.fixture(scope="module", params=COMPACT)
+def compact_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our compact policy, trained for two iterations."""
+    module, more = COMPACT[request.param]
+    out = tmp_path_factory.mktemp("compact") / "run"
+    config = module.Config.of(**{**SMALL, "keep_best": True, "eval_every": 1, **more})
+    module.train(config, make_compact(config), out)
     return out
 
 
@@ -85,6 +107,57 @@ def test_a_language_model_is_evaluated_with_nothing_repeated(
     assert report.accuracy.mean == pytest.approx(trained["evaluated"]["eval_accuracy"])
     assert report.turns.mean == pytest.approx(trained["evaluated"]["eval_turns"])
     assert report.reward.mean == pytest.approx(trained["evaluated"]["eval_reward"])
+
+
+LANGUAGE = {  # loops that play, and what each needs beside the common options
+    "grpo": (train_grpo_mllm, ["--group-size=2", "--window=1", "--temperature=0.7"]),
+    "ppo": (train_ppo_mllm, ["--group-size=1", "--recipe=VIDEO_MTR_TINY", "--critic-model=copy"]),
+}
+
+
+@pytest.fixture(scope="module")
+def played_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """An iteration of each loop of a language model that plays, and of RFT on what SFT's model played."""
+    folder = tmp_path_factory.mktemp("played")
+    tasks = [f"--tasks={TASKS}&split=train", f"--eval-tasks={TASKS}&split=val", "--eval-episodes=3"]
+    few = [*tasks, "--iterations=1", "--groups=1", "--max-new-tokens=6"]
+    ran = {}
+    for name, (module, options) in LANGUAGE.items():
+        ran[name] = folder / name
+        train(module, *few, *options, "--out", ran[name])
+    config = train_rft.Config.of(tasks=f"{TASKS}&split=train", checkpoint=str(ran["grpo"] / "model"))
+    actor = make_actor(config, make_model(config, FrameStore()))
+    env = make_chat_env(config, actor.model, config.tasks)
+    script = Demonstrator(get_grammar(config.rules.grammar), seed=0, look_again=True)
+    names = [task.task_id for task in env.env.tasks[:2]]
+    shown = [replace(record, kind="rollout") for record in demonstrate(env, script, names)]
+    write_records(folder / "rollouts.jsonl", shown)
+    ran["rft"] = folder / "rft"
+    from_grpo = [f"--checkpoint={ran['grpo'] / 'model'}", f"--rollouts={folder / 'rollouts.jsonl'}"]
+    from_grpo += ["--min-overlap=0.001"]
+    train(train_rft, *few, *from_grpo, "--out", ran["rft"])
+    return ran
+
+
+def train(module: Any, *options: object) -> None:
+    """The command of a loop."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["train", *map(str, options)])
+        command_line("", module.Config, module.train, Path("runs"))
+
+
+@pytest.mark.parametrize("name", ["grpo", "ppo", "rft"])
+def test_every_loop_of_a_language_model_is_evaluated_as_it_evaluated_itself(
+    name: str, played_runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One command that names the folder alone; every figure that the run logged last comes out."""
+    command(monkeypatch, "--checkpoint", played_runs[name])
+    found = json.loads((played_runs[name] / "evaluation" / "metrics.json").read_text())["metrics"]
+    logged = read_provenance(played_runs[name])["evaluated"]  # type: ignore[index]
+    assert {"eval_accuracy", "eval_reward", "eval_turns", "eval_tokens"} <= logged.keys()
+    for curve, value in logged.items():
+        assert value == pytest.approx(last(played_runs[name], curve))
+        assert found[curve.removeprefix("eval_")]["mean"] == pytest.approx(value), curve
 
 
 def test_what_is_named_wins(

@@ -3,9 +3,10 @@
 Trains a tiny Qwen2.5-VL and Qwen3-VL by SFT, GRPO and PPO with one, two and three ranks in every way that
 sharding has to get right (shared and plain prefixes, several backward passes a step, layers that run again,
 adapters, a frozen vision tower, packs, more ranks than groups) and again in one process on the same
-records: weights must agree, those of PPO's critic too. Then starts GRPO and PPO by their commands with two
-ranks, kills one of them by SIGKILL at random moments, and goes on by the same command: records and weights
-must be those of a run that nobody disturbed, to the bit.
+records: weights must agree, those of PPO's critic too, be it a head or a model of its own. Then starts GRPO
+and PPO, with either critic, by their commands with two ranks, kills one of them by SIGKILL at random
+moments, and goes on by the same command: records and weights must be those of a run that nobody disturbed,
+to the bit.
 Exits 1 if a difference shows. No GPU is needed; a quiet machine takes some twenty minutes.
 """
 
@@ -52,9 +53,11 @@ OF_LOOP: dict[str, dict[str, dict[str, Any]]] = {
     "sft": {"packed": {"pack_tokens": 1500}},
     "ppo": {"a critic of its own": {"critic_model": "copy"}},
 }
-COMMANDS: dict[str, dict[str, Any]] = {  # of the runs that are killed
-    "train_grpo_mllm": {"mini-batch-groups": 2},
-    "train_ppo_mllm": {"mini-batch-size": 2, "recipe": "LONGVT_TINY", "window": 0},
+PPO: dict[str, Any] = {"mini-batch-size": 2, "recipe": "LONGVT_TINY", "window": 0}
+COMMANDS: dict[str, tuple[str, dict[str, Any]]] = {  # of the runs that are killed: their loops and options
+    "grpo": ("train_grpo_mllm", {"mini-batch-groups": 2}),
+    "ppo": ("train_ppo_mllm", PPO),
+    "ppo, a critic of its own": ("train_ppo_mllm", {**PPO, "critic-model": "copy"}),
 }
 COMMON = {
     "groups": 2,
@@ -143,18 +146,17 @@ def prove_ways(folder: Path, family: str, ranks: int) -> bool:
     return fine
 
 
-def options(loop: str, out: Path, checkpoint: Path) -> list[str]:
+def options(kind: str, out: Path, checkpoint: Path) -> list[str]:
     """The command of a run that is killed."""
-    named = [
-        text for name, value in (COMMON | COMMANDS[loop]).items() for text in (f"--{name}", str(value))
-    ]
+    loop, own = COMMANDS[kind]
+    named = [text for name, value in (COMMON | own).items() for text in (f"--{name}", str(value))]
     return ["-m", f"agents.{loop}", "--out", str(out), "--checkpoint", str(checkpoint), *named]
 
 
-def prove_kills(folder: Path, loop: str, kills: int, generator: random.Random) -> bool:
+def prove_kills(folder: Path, kind: str, kills: int, generator: random.Random) -> bool:
     """Kill a rank at some moments, go on, and compare with a run that nobody disturbed."""
     checkpoint = build(folder / "tiny", "qwen2_5_vl")
-    whole = torchrun(2, *options(loop, folder / "whole", checkpoint))
+    whole = torchrun(2, *options(kind, folder / "whole", checkpoint))
     said, _ = whole.communicate()
     if whole.returncode:
         print(said[-4000:])
@@ -162,13 +164,13 @@ def prove_kills(folder: Path, loop: str, kills: int, generator: random.Random) -
     fine = True
     for number in range(kills):
         out, after = folder / f"killed-{number}", generator.randrange(int(COMMON["iterations"]))
-        run = torchrun(2, *options(loop, out, checkpoint))
+        run = torchrun(2, *options(kind, out, checkpoint))
         while len(list((out / "records").glob("*.jsonl"))) < after and run.poll() is None:
             time.sleep(0.05)
         time.sleep(generator.uniform(0, 3))
         ranks = [process for process in psutil.Process(run.pid).children() if process.is_running()]
         if run.poll() is not None or len(ranks) < 2:
-            print(f"{loop}, kill {number}: the run had ended already")
+            print(f"{kind}, kill {number}: the run had ended already")
             continue
         victim = generator.randrange(2)
         ranks[victim].kill()
@@ -177,7 +179,7 @@ def prove_kills(folder: Path, loop: str, kills: int, generator: random.Random) -
         seconds = time.monotonic() - started
         named = f"Signal 9 (SIGKILL) received by PID {ranks[victim].pid}" in said
         played = len(list((out / "records").glob("*.jsonl")))
-        again = torchrun(2, *options(loop, out, checkpoint))
+        again = torchrun(2, *options(kind, out, checkpoint))
         told, _ = again.communicate()
         if again.returncode:
             print(told[-4000:])
@@ -186,7 +188,7 @@ def prove_kills(folder: Path, loop: str, kills: int, generator: random.Random) -
         same = found == expected and distance(out, folder / "whole") == 0.0
         fine = fine and run.returncode != 0 and named and seconds < 30 and same
         print(
-            f"{loop}, kill {number}: rank {victim} after {played} iterations were played; all had ended in "
+            f"{kind}, kill {number}: rank {victim} after {played} iterations were played; all had ended in "
             f"{seconds:.1f} s with code {run.returncode}, the cause named: {named}; resumed, "
             f"{len(found)} records and all weights as without: {same}",
             flush=True,
@@ -214,10 +216,10 @@ def main() -> int:
                 folder.mkdir()
                 fine = prove_ways(folder, family, ranks) and fine
         if arguments.kills:
-            for loop in COMMANDS:
-                folder = Path(name) / f"kills-{loop}"
+            for kind in COMMANDS:
+                folder = Path(name) / f"kills-{kind}"
                 folder.mkdir()
-                fine = prove_kills(folder, loop, arguments.kills, random.Random(arguments.seed)) and fine
+                fine = prove_kills(folder, kind, arguments.kills, random.Random(arguments.seed)) and fine
     print("as one process, and nothing lost" if fine else "a difference: see above")
     return 0 if fine else 1
 
