@@ -18,7 +18,7 @@ import gymnasium
 
 from videogym.cost import Cost, Spread, Stopwatch, cost_table, quantities, spreads
 from videogym.datasets import load_tasks, require_unseen
-from videogym.geometry import WHOLE_FRAME, Segment, intersection_s, merge, region_iou
+from videogym.geometry import WHOLE_FRAME, region_iou, union_iou
 from videogym.grouping import Groups, average, group, require_known, share, table
 from videogym.intervals import Estimate, proportion
 from videogym.intervals import mean as mean
@@ -261,13 +261,6 @@ def task_digest(task: Task) -> str:
     region = task.evidence_region and [float(side) for side in task.evidence_region.as_tuple()]
     asked = (task.question, task.kind, task.options, task.answer, evidence, region)
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
-
-
-def union_iou(looks: Sequence[Segment], evidence: Sequence[Segment]) -> float:
-    """Intersection over union, in seconds, of everything looked at and all evidence."""
-    both = intersection_s(looks, evidence)
-    union = sum(segment.length_s for segment in merge([*looks, *evidence]))
-    return both / union
 
 
 def hits(task: Task, clips: Sequence[Clip]) -> bool | None:

@@ -75,8 +75,19 @@ WHOLE_FRAME = Region(0.0, 0.0, 1.0, 1.0)
 
 
 def intersection_s(segments: Sequence[Segment], others: Sequence[Segment]) -> float:
-    """Seconds covered by both unions; overlaps inside one list count once."""
-    return _length_s(merge(segments)) + _length_s(merge(others)) - _length_s(merge([*segments, *others]))
+    """Seconds covered by both unions; overlaps inside one list count once. Exactly 0.0 without any."""
+    return math.fsum(_overlaps_s(merge(segments), merge(others)))
+
+
+def union_iou(segments: Sequence[Segment], others: Sequence[Segment]) -> float:
+    """Intersection over union, in seconds, of all of one list and all of another.
+
+    Returns:
+        A value in ``[0, 1]``, the same whichever list comes first; 0.0 where both are empty.
+    """
+    union_s = _length_s(merge([*segments, *others]))
+    # Many parts in common are rounded one by one, so their sum can be an ulp above the whole.
+    return min(1.0, intersection_s(segments, others) / union_s) if union_s else 0.0
 
 
 def merge(segments: Sequence[Segment]) -> tuple[Segment, ...]:
@@ -118,8 +129,22 @@ def region_iou(chosen: Region, other: Region) -> float:
     high = min(chosen.y1, other.y1) - max(chosen.y0, other.y0)
     if wide <= 0 or high <= 0:
         return 0.0
-    return wide * high / (chosen.area + other.area - wide * high)
+    union = chosen.area + other.area - wide * high
+    return wide * high / union if union > 0 else float(chosen == other)  # areas too small for a float
 
 
 def _length_s(segments: Sequence[Segment]) -> float:
-    return sum(segment.length_s for segment in segments)
+    return math.fsum(segment.length_s for segment in segments)
+
+
+def _overlaps_s(segments: Sequence[Segment], others: Sequence[Segment]) -> Iterator[float]:
+    """Seconds of each overlap of two lists of disjoint segments, both in ascending order."""
+    i = j = 0
+    while i < len(segments) and j < len(others):
+        one, other = segments[i], others[j]
+        if (common_s := min(one.end_s, other.end_s) - max(one.start_s, other.start_s)) > 0:
+            yield common_s
+        if one.end_s < other.end_s:
+            i += 1
+        else:
+            j += 1

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videogym.actions import Answer, Crop, Select, begin, play
-from videogym.geometry import Region, Segment, intersection_s, merge
+from videogym.geometry import Region, Segment, intersection_s, merge, region_iou, segment_iou, union_iou
 from videogym.grammars import get_grammar
 from videogym.recipes import DEFAULT, LONGVT, VIDEO_MTR, get_recipe
 from videogym.state import Invalid, Move
@@ -311,6 +311,50 @@ def test_unions_count_every_second_once():
     assert intersection_s(looks, [Segment(8, 12), Segment(10, 16)]) == 8
     assert intersection_s([], [Segment(0, 1)]) == 0
     assert intersection_s([Segment(0, 1)], [Segment(1, 2)]) == 0
+
+
+def test_lists_that_are_disjoint_have_nothing_in_common_whatever_is_rounded():
+    evidence = [Segment(0.4, 1.0), Segment(5.7, 6.0)]
+    answer = [Segment(9.3, 10.3), Segment(13.6, 18.5)]
+    assert intersection_s(evidence, answer) == union_iou(evidence, answer) == 0.0
+
+
+def within(most):
+    """Lists of segments up to an end, in seconds, with bounds of every size."""
+    bounds = st.tuples(*(2 * [st.floats(0, most)])).filter(lambda pair: pair[0] != pair[1])
+    return st.lists(bounds.map(lambda pair: Segment(min(pair), max(pair))), max_size=12)
+
+
+@given(within(20.0), within(20.0))
+def test_an_iou_lies_between_nothing_and_all_and_knows_no_order(a, b):
+    assert 0.0 <= union_iou(a, b) <= 1.0 and union_iou(a, b) == union_iou(b, a) == union_iou(a[::-1], b)
+    assert union_iou(a, a) == (1.0 if a else 0.0)
+    shared = any(one.start_s < two.end_s and two.start_s < one.end_s for one in a for two in b)
+    assert (intersection_s(a, b) > 0) == shared
+    assert all(0.0 <= segment_iou(one, two) <= 1.0 for one in a for two in b)
+
+
+def test_parts_that_nearly_touch_are_not_more_than_the_whole():
+    # Each part is rounded on its own, the whole once: 68.80000000000001 s of 68.8.
+    parts = [Segment(9.9, math.nextafter(27.3, 0)), Segment(27.3, 78.7)]
+    whole = [Segment(9.9, 78.7)]
+    assert intersection_s(parts, whole) > whole[0].length_s
+    assert union_iou(parts, whole) == union_iou(whole, parts) == 1.0
+
+
+sides = st.tuples(*(2 * [st.floats(0, 1)])).map(sorted).filter(lambda pair: pair[0] < pair[1])
+boxes = st.builds(lambda x, y: Region(x[0], y[0], x[1], y[1]), sides, sides)
+
+
+@given(boxes, boxes)
+def test_an_iou_of_regions_lies_between_nothing_and_all(a, b):
+    assert 0.0 <= region_iou(a, b) <= 1.0 and region_iou(a, b) == region_iou(b, a)
+    assert region_iou(a, a) == 1.0
+
+
+def test_regions_too_small_for_an_area_are_compared_all_the_same():
+    dot = Region(0.0, 0.0, 5e-324, 5e-324)
+    assert region_iou(dot, dot) == 1.0 and region_iou(dot, Region(0.0, 0.0, 1e-320, 5e-324)) == 0.0
 
 
 numbers = st.floats(allow_nan=True, allow_infinity=True)

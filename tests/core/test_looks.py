@@ -1,9 +1,10 @@
 """Looks with arguments: rate, count, scale and region under every rule, and bounds that always hold."""
 
-# ruff: noqa: D103
+# ruff: noqa: D102, D103
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from videogym import Answer, Crop, TextActions, VideoQAEnv
-from videogym.actions import begin, play
+from videogym.actions import Look, Select, begin, play
 from videogym.actions.structured import action_space, as_move
 from videogym.grammars import get_grammar
 from videogym.play import Game
-from videogym.recipes import DEFAULT
+from videogym.recipes import DEFAULT, VIDEO_MTR
 from videogym.sizes import clip_tokens, frame_size, native_size, resized, tokens
-from videogym.state import Invalid, Move, Rules, Task
+from videogym.state import Clip, Invalid, Move, Rules, Task
 from videogym.testing.blank_video import BlankVideo
 from videogym.traces import Trace, TurnTrace, from_line, to_line
 
@@ -162,6 +163,78 @@ def test_above_the_bound_a_look_is_refused_cut_or_shrunk():
 def test_a_look_that_the_policy_left_to_the_rules_is_cut_not_refused():
     (result,) = looked(Crop(0, 90), over_bound="refuse")
     assert len(result.clip.times_s) == 16 and result.clip.note == ""
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),  # a frame of the pool is 120 visual tokens, the skim 16 of them
+    [
+        ({}, 8),
+        ({"look_tokens": 960}, 8),
+        ({"look_tokens": 959}, 7),
+        ({"look_tokens": 200, "token_budget": 2348}, 1),
+        ({"token_budget": 1920 + 428}, 3),
+        ({"turn_tokens": 250, "over_bound": "refuse"}, 2),
+        ({"look_tokens": 100}, 0),
+        ({"token_budget": 1920}, 0),
+    ],
+)
+def test_bounds_in_tokens_hold_for_looks_that_are_no_crops(bounds, expected):
+    rules = replace(VIDEO_MTR.rules, frame_budget=None, **bounds)
+    (result,) = looked(Select(0, 100), rules=rules)
+    if not expected:
+        assert result.error.code == "budget" and "120 visual tokens" in result.error.reason
+        return
+    times_s = result.clip.times_s
+    assert len(times_s) == expected and result.clip.note == ""
+    # Fewer frames are spread like more, from the first of the segment on.
+    (unbounded,) = looked(Select(0, 100), rules=replace(rules, clip_frames=expected, **NO_BOUNDS))
+    assert times_s == unbounded.clip.times_s
+
+
+NO_BOUNDS = {"look_tokens": None, "turn_tokens": None, "token_budget": None}
+
+
+@dataclass(frozen=True, slots=True)
+class CloseUp(Look):
+    """Ten frames of a segment at a scale that it says itself."""
+
+    kind: ClassVar[str] = "close_up"
+
+    start_s: float
+    end_s: float
+    count: int = 10
+
+    def frames(self, state, cap, pts_s):
+        times_s = np.linspace(self.start_s, self.end_s, min(self.count, cap), endpoint=False)
+        return Clip(tuple(times_s.tolist()), None, 1.0)
+
+
+def test_a_look_of_ones_own_that_says_its_scale_is_bounded_as_the_rules_say():
+    # 1288 x 728 pixels are 46 x 26 squares of 28: 1,196 tokens a frame.
+    rules = replace(OPEN, actions=("close_up", "answer"), look_tokens=4000, tell_bound=True)
+    (cut,) = looked(CloseUp(10, 20), rules=rules)
+    assert (len(cut.clip.times_s), cut.clip.scale) == (3, 1.0) and "3 of 10 frames" in cut.clip.note
+    assert cut.clip.times_s[-1] == pytest.approx(10 + 2 * 10 / 3)
+    (refused,) = looked(CloseUp(10, 20), rules=rules, over_bound="refuse")
+    assert refused.error.code == "too_many_tokens"
+    (shrunk,) = looked(CloseUp(10, 20), rules=rules, over_bound="shrink")
+    state, _ = started(rules)
+    assert 3 < len(shrunk.clip.times_s) < 10 and shrunk.clip.scale < 1.0
+    assert clip_tokens(shrunk.clip, state.video, rules) <= 4000
+    (free,) = looked(CloseUp(10, 20), rules=rules, look_tokens=None)
+    assert free.clip == CloseUp(10, 20).frames(state, 16, np.empty(0))
+
+
+def test_a_look_of_ones_own_that_shows_more_than_its_cap_is_a_mistake_of_its_author():
+    @dataclass(frozen=True, slots=True)
+    class Greedy(CloseUp):
+        kind: ClassVar[str] = "greedy"
+
+        def frames(self, state, cap, pts_s):
+            return Clip((1.0,) * (cap + 1))
+
+    with pytest.raises(ValueError, match=r"Greedy\(.*shows 17 frames, its cap is 16"):
+        looked(Greedy(10, 20), rules=replace(OPEN, actions=("greedy", "answer")))
 
 
 def test_what_a_bound_took_is_told_where_the_rules_say_so():

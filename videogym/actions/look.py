@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -13,7 +14,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from videogym.actions.arguments import as_time, read_numbers
-from videogym.actions.bounds import allowance
+from videogym.actions.bounds import LookRequest, allowance, bounded, note_of
 from videogym.geometry import Segment
 from videogym.state import Action, Clip, Invalid, Rules, State, Turn
 
@@ -82,8 +83,33 @@ class Look(Showing):
         """
 
     def clip(self, state: State, turn: Turn, pts_s: NDArray[np.float64]) -> Clip | Invalid:
-        """See `Action.clip`."""
-        return self.frames(state, allowance(state, turn), pts_s)
+        """See `Action.clip`: what `frames` says, or less where a bound in visual tokens is lower.
+
+        Like a crop's, a number of frames that the policy did not name is cut whatever the rules say; a clip
+        that says its own scale was asked for and is treated as `Rules.over_bound` says.
+
+        Raises:
+            ValueError: `frames` shows more than its cap.
+        """
+        cap = allowance(state, turn)
+        clip = self._frames(state, cap, pts_s)
+        if isinstance(clip, Invalid) or not clip.times_s:
+            return clip
+        asked = LookRequest(len(clip.times_s), clip.scale, clip.scale is not None)
+        shown = bounded(asked, clip.region, state, turn)
+        if isinstance(shown, Invalid) or shown == asked:
+            return shown if isinstance(shown, Invalid) else clip
+        # Asked again rather than cut, so that fewer frames are spread like more.
+        clip = self._frames(state, shown.count, pts_s)
+        if isinstance(clip, Invalid):
+            return clip
+        return replace(clip, scale=shown.scale, note=note_of(asked, shown) if asked.chosen else clip.note)
+
+    def _frames(self, state: State, cap: int, pts_s: NDArray[np.float64]) -> Clip | Invalid:
+        clip = self.frames(state, cap, pts_s)
+        if not isinstance(clip, Invalid) and len(clip.times_s) > cap:
+            raise ValueError(f"{self} shows {len(clip.times_s)} frames, its cap is {cap}")
+        return clip
 
     def judge(self, state: State) -> Invalid | None:
         """See `Showing.judge`."""

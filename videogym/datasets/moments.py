@@ -12,7 +12,7 @@ from typing import Any
 
 from videogym.datasets.fields import segment
 from videogym.datasets.rows import parse_json
-from videogym.geometry import Segment, intersection_s, merge
+from videogym.geometry import Segment, union_iou
 from videogym.state import Task
 
 _QUESTION = "When does this happen in the video? {query}\nAnswer with [[start, end], ...] in seconds."
@@ -61,11 +61,7 @@ def judge_moments(task: Task, answer: str) -> float:
     if not task.evidence:
         raise ValueError(f"task {task.task_id!r} has no evidence to compare times with")
     given = _times(answer)
-    if not given:
-        return 0.0
-    both = intersection_s(given, task.evidence)
-    either = sum(s.length_s for s in merge([*given, *task.evidence]))
-    return both / either
+    return union_iou(given, task.evidence) if given else 0.0
 
 
 def _times(answer: str) -> tuple[Segment, ...]:
