@@ -27,6 +27,7 @@ from ..training.options import options_of
 from ..vlm.config import EVALUATED_AT_ONCE, ChatConfig
 from ..vlm.env import ChatEnv
 from ..vlm.evaluation import greedy
+from ..vlm.played import weights_digest
 from ..vlm.policy import make_actor, make_model
 from ..vlm.responder import with_model
 from ..vlm.rollouts import play_tasks
@@ -102,7 +103,9 @@ class BenchmarkConfig(ChatConfig):
         told = {
             option.name: option.of(self) for option in options_of(type(self)) if option.name in _TELLING
         }
-        return told | {"recipe": self.rules.identity}
+        # The path of a checkpoint stays when training goes on.
+        weights = weights_digest(self.model.checkpoint) if self.model.checkpoint else ""
+        return told | {"recipe": self.rules.identity} | ({"weights": weights} if weights else {})
 
 
 def config_from(arguments: dict[str, Any]) -> BenchmarkConfig:

@@ -284,6 +284,31 @@ def test_budgets_and_grammar_change_the_recipe() -> None:
     assert config_from(BASE | {"traces": 7}).traces == "7"
 
 
+def test_traces_of_other_weights_at_the_same_path_are_of_another_run(tmp_path: Path) -> None:
+    """Training goes on and writes its model again; the path of the checkpoint says nothing of it."""
+    model, traces = tmp_path / "model", tmp_path / "traces"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"first")
+    config = config_from(BASE | {"policy": "", "checkpoint": str(model)})
+    for _ in range(2):  # the same weights: the run goes on
+        TraceStore(traces, config.settings(), 0)
+    (model / "model.safetensors").write_bytes(b"second")
+    with pytest.raises(OtherRun, match=r"another run, weights '[0-9a-f]{12}' and not '[0-9a-f]{12}'"):
+        TraceStore(traces, config.settings(), 0)
+
+
+def test_runs_without_a_folder_of_weights_are_told_apart_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy, and a checkpoint by its name on a hub, whatever lies in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    for who in ({}, {"policy": "", "checkpoint": "an/organisation"}):
+        config = config_from(BASE | who)
+        before = config.settings()
+        (tmp_path / f"new{len(who)}").write_text("x")
+        assert config.settings() == before and "weights" not in before
+
+
 # --- players -------------------------------------------------------------------------------------
 
 
