@@ -21,6 +21,7 @@ import gymnasium
 
 from videogym import FrameStore, Recipe, TextActions, VideoQAEnv, evaluate, get_recipe
 from videogym.results import describe_run, result_text
+from videogym.video import UnfitVideo, VideoError
 
 from . import train_grpo, train_ppo
 from .compact.discrete import Acting, DiscretePolicy
@@ -32,6 +33,7 @@ from .training.staging import whole_file
 from .vlm.actor import ChatActor
 from .vlm.chat import Chat
 from .vlm.config import ChatConfig
+from .vlm.env import NoRoom, had_no_room, replied, require_room
 from .vlm.evaluation import greedy
 from .vlm.policy import load_trained, make_actor
 from .vlm.records import Record, fingerprint
@@ -155,8 +157,13 @@ class Speaking:
         self._record: Record | None = None
 
     def __call__(self, observation: Mapping[str, Any], info: Mapping[str, Any], env: Any) -> str:
-        """The likeliest output."""
+        """The likeliest output; "" in all turns from the one on for which the context has no room.
+
+        Raises:
+            VideoError: frames cannot be shown, or the question leaves no room in the context.
+        """
         state, form = env.state, self.actor.model.chat_form(self.config.sampling.video_form)
+        most = self.config.sampling.max_context
         chat = Chat(self.actor.model.tokenizer, env.recipe.language, form)
         if not state.turns:
             head, turn = chat.opening(state)
@@ -170,13 +177,31 @@ class Speaking:
                 turns=(turn,),
                 **blank,  # type: ignore[arg-type]
             )
+            try:
+                require_room(chat, self._record, most)
+            except NoRoom as error:
+                raise UnfitVideo(str(error)) from error
         else:
             assert self._record is not None, "it was not there when the episode began"
-            closed = self._record.turns[-1].output[-1] == chat.end_id
-            self._record = replace(self._record, turns=(*self._record.turns, chat.reply(state, closed)))
-        (self._record,) = greedy(self.actor)([self._record])
+            if not self._record.done:
+                self._record = replied(chat, self._record, state, most)
+        if not self._record.done:
+            self._record = self._answered(self._record, chat)
+        return "" if self._record.done else chat.output_text(self._record.turns[-1].output)
+
+    def _answered(self, record: Record, chat: Chat) -> Record:
+        """With one output more; cut where that had no room to end.
+
+        Raises:
+            VideoError: frames cannot be shown.
+        """
+        (record,) = greedy(self.actor)([record])
         self.actor.engine.reset_cache()
-        return chat.output_text(self._record.turns[-1].output)
+        if record.abort_reason:  # the actor cuts a row whose frames break, so that others go on
+            raise VideoError(record.abort_reason.removeprefix("fault: "))
+        if had_no_room(chat, record, self.config.sampling.max_context):
+            return replace(record, abort_reason="context")
+        return record
 
 
 def of_checkpoint(arguments: argparse.Namespace) -> dict[str, Any]:

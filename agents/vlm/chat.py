@@ -24,7 +24,7 @@ from videogym.video.sampling import MAX_ASPECT, smart_resize
 from ..models.family import WrongCheckpoint
 from ..models.qwen_vl import token_ids
 from ..models.visuals import WHOLE_FRAME, ChatForm, Visual
-from .records import TurnRecord
+from .records import Record, TurnRecord
 
 _SYSTEM, _END = "<|im_start|>system\n", "<|im_end|>"
 
@@ -95,6 +95,16 @@ class Chat:
         last = max(place for place, message in enumerate(messages) if message.role == "assistant")
         end = [] if closed else [self.end_id]
         return self._observation(state, messages[last + 1 :], [*end, *self.gap()])
+
+    def length(self, record: Record, turn: int = -1) -> int:
+        """Tokens that a policy reads before the output of a turn, placeholders counted singly."""
+        ids, visuals = record.context(turn % len(record.turns))
+        factor, temporal = self.form.factor, self.form.temporal
+        areas = [
+            -(-len(times) // temporal) * (width // factor) * (height // factor)
+            for _, times, _, (width, height) in visuals
+        ]
+        return len(ids) + sum(areas) - len(areas)
 
     def output_ids(self, text: str) -> list[int]:
         """Ids of a text as a model writes it: ``<tool_call>`` is one token, specials are spelled out."""

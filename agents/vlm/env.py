@@ -17,7 +17,7 @@ from torchrl.data import Binary, Composite, NonTensor, Unbounded
 from torchrl.envs import EnvBase
 from transformers import PreTrainedTokenizerBase
 
-from videogym import Snapshot, Task, VideoQAEnv
+from videogym import Snapshot, State, Task, VideoQAEnv
 from videogym.cost import FREE, Cost, Stopwatch
 from videogym.rewards import answered_right, finite
 from videogym.video import VideoError
@@ -159,17 +159,13 @@ class ChatEnv(EnvBase):
         state = self.env.state
         head, turn = self.chat.opening(state)
         record = self._record(state.task, group, head=head, turns=(turn,))
-        if (length := self._length(record)) >= self.max_context:
-            raise NoRoom(
-                f"the question of task {record.task_id!r} takes {length} tokens with its frames and leaves "
-                f"no room in max_context={self.max_context}; raise it, or show fewer or smaller frames"
-            )
+        require_room(self.chat, record, self.max_context)
         return record
 
     def demonstration(self, name: str, head: tuple[int, ...], turns: tuple[TurnRecord, ...]) -> Record:
         """The record of a conversation that was never played; cut, if it does not fit into the context."""
         record = self._new_record(name, f"task {name}", kind="demonstration", head=head, turns=turns)
-        length = self._length(record) + len(turns[-1].output)
+        length = self.chat.length(record) + len(turns[-1].output)
         return replace(record, abort_reason="context" if length > self.max_context else "")
 
     def _record(self, task: Task, group: str, **fields: Any) -> Record:
@@ -205,11 +201,8 @@ class ChatEnv(EnvBase):
     def advance(self, record: Record) -> Record:
         """Play the output of a record's last turn in the environment as it stands."""
         turn = record.turns[-1]
-        if (
-            turn.output[-1] != self.chat.end_id
-            and self._length(record) + len(turn.output) >= self.max_context
-        ):
-            return replace(record, abort_reason="context")  # it had no room to end
+        if had_no_room(self.chat, record, self.max_context):
+            return replace(record, abort_reason="context")
         text = self.chat.output_text(turn.output)
         _, reward, _, _, info = self.env.step(self.chat.grammar.parse(text, self.env.state))
         state = self.env.state
@@ -236,27 +229,14 @@ class ChatEnv(EnvBase):
             if right is None:
                 return replace(record, abort_reason="judge: it abstained from the answer")
             return replace(record, ending=state.ending, success=right)
-        reply = self.chat.reply(state, closed=turn.output[-1] == self.chat.end_id)
-        longer = replace(record, turns=(*record.turns, reply))
-        if self._length(longer) >= self.max_context:
-            return replace(record, abort_reason="context")
-        return longer
+        return replied(self.chat, record, state, self.max_context)
 
     def tokens_read(self, record: Record) -> int:
         """Tokens of all contexts that outputs of a record were sampled in, placeholders counted singly.
 
         What a server without a prefix cache reads: a conversation counts again in every turn.
         """
-        return sum(self._length(record, turn) for turn, one in enumerate(record.turns) if one.output)
-
-    def _length(self, record: Record, turn: int = -1) -> int:
-        ids, visuals = record.context(turn % len(record.turns))
-        factor, temporal = self.chat.form.factor, self.chat.form.temporal
-        areas = [
-            -(-len(times) // temporal) * (width // factor) * (height // factor)
-            for _, times, _, (width, height) in visuals
-        ]
-        return len(ids) + sum(areas) - len(areas)
+        return sum(self.chat.length(record, turn) for turn, one in enumerate(record.turns) if one.output)
 
     def _row(self, record: Record) -> TensorDict:
         sums = [record.total(name) if record.played else None for name in self.term_names]
@@ -268,6 +248,32 @@ class ChatEnv(EnvBase):
                 "reward_terms": torch.tensor([torch.nan if value is None else value for value in sums]),
             }
         )
+
+
+def require_room(chat: Chat, record: Record, max_context: int) -> None:
+    """Refuse a conversation in which nothing can be said.
+
+    Raises:
+        NoRoom: the question does not fit into the context.
+    """
+    if (length := chat.length(record)) >= max_context:
+        raise NoRoom(
+            f"the question of task {record.task_id!r} takes {length} tokens with its frames and leaves "
+            f"no room in max_context={max_context}; raise it, or show fewer or smaller frames"
+        )
+
+
+def had_no_room(chat: Chat, record: Record, max_context: int) -> bool:
+    """Whether the last output of a record is one that the context left no room to end."""
+    output = record.turns[-1].output
+    return output[-1] != chat.end_id and chat.length(record) + len(output) >= max_context
+
+
+def replied(chat: Chat, record: Record, state: State, max_context: int) -> Record:
+    """A record with what followed its last output; cut, without it, where that does not fit."""
+    reply = chat.reply(state, closed=record.turns[-1].output[-1] == chat.end_id)
+    longer = replace(record, turns=(*record.turns, reply))
+    return replace(record, abort_reason="context") if chat.length(longer) >= max_context else longer
 
 
 @dataclass

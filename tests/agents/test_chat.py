@@ -465,7 +465,7 @@ def test_an_output_without_room_to_end_is_cut_and_no_wrong_answer(
 
     def answered(output: list[int], room: int) -> Record:
         groups.env.set_state(groups.snapshots[0])
-        groups.max_context = groups._length(record) + room
+        groups.max_context = groups.chat.length(record) + room
         return groups.advance(record.answered(output, [0.0] * len(output), [0] * len(output)))
 
     cut = answered(ids, len(ids))

@@ -107,7 +107,7 @@ def test_seconds_of_a_round_are_shared_by_those_in_it(
     assert [one and one.model_s for one in found] == pytest.approx([4 / 3, 4 / 3 + 2, 4 / 3 + 2 + 4])
     assert sum(one.seconds for one in found if one) == pytest.approx(now_s[0], rel=0.05)
     for record in records:
-        contexts = [evaluation.env._length(record, turn) for turn in range(len(record.played))]
+        contexts = [evaluation.env.chat.length(record, turn) for turn in range(len(record.played))]
         assert record.cost and record.cost.tokens_in == sum(contexts)
         assert contexts == sorted(contexts) and len(set(contexts)) == len(contexts)
         assert record.cost.tokens_out == sum(len(turn.output) for turn in record.turns)
@@ -258,7 +258,7 @@ def test_a_video_that_cannot_be_used_costs_its_tasks(checkpoints: dict[str, Path
 def test_a_context_that_is_full_cuts_the_episode(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     """Nothing is read out of an output that had no room to end, and its trace ends before it."""
     roomy = prepare(config(checkpoints["qwen2_5_vl"], 1))
-    question = roomy.env._length(roomy.env.open_task(roomy.tasks[0].task_id))
+    question = roomy.env.chat.length(roomy.env.open_task(roomy.tasks[0].task_id))
     tight = config(checkpoints["qwen2_5_vl"], 1, max_context=question + 3)
     evaluation = prepare(tight)
     records = evaluation.play()

@@ -24,16 +24,18 @@ from agents import (
 )
 from agents.compact.run import make_compact
 from agents.demonstrations.evidence import Demonstrator
-from agents.policies import load_policy
+from agents.policies import ActingConfig, LoadedPolicy, Speaking, load_policy
 from agents.training.archive import UnreadableCheckpoint, read_metadata
 from agents.training.provenance import TRAINED_FILE, model_card, read_provenance, recipe_of
 from agents.vlm.command import command_line
+from agents.vlm.evaluation import greedy
 from agents.vlm.policy import make_actor, make_model
 from agents.vlm.records import write_records
-from agents.vlm.rollouts import demonstrate, make_chat_env
+from agents.vlm.rollouts import demonstrate, make_chat_env, play_tasks
 from videogym import FrameStore
 from videogym.evaluate import evaluate as play
 from videogym.grammars import get_grammar
+from videogym.video import VideoError
 
 TASKS = "procedural:brief_event?level=0&duration_s=60&fps=4&size=64x48&count=6"
 WORDS = 'system = "Stand-in."\nquestion = "{frames}{question}\\n{options}\\n{path}"\n'
@@ -158,6 +160,59 @@ def test_every_loop_of_a_language_model_is_evaluated_as_it_evaluated_itself(
     for curve, value in logged.items():
         assert value == pytest.approx(last(played_runs[name], curve))
         assert found[curve.removeprefix("eval_")]["mean"] == pytest.approx(value), curve
+
+
+# --- a language model that plays one episode at a time ------------------------------------------
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+def test_frames_that_break_are_the_videos_fault(
+    turn: int, language_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the question or, read again, after a turn without frames: no wrong answer of the policy's."""
+    policy = load_policy(language_run)
+    env = policy.make_env()
+    inner: Any = env.unwrapped
+    gone, store = inner.tasks[0].video, policy._act.actor.model.store
+    frames = store.frames
+    monkeypatch.setattr(policy._act.actor.model, "_kept_features", 0)  # as in a long run: read anew
+
+    def breaking(source: str, *args: Any, **options: Any) -> Any:
+        if source == gone and len(inner.state.turns) >= turn:
+            raise VideoError(f"{source}: its packets are gone")
+        return frames(source, *args, **options)
+
+    monkeypatch.setattr(store, "frames", breaking)
+    report = play(policy, env, episodes=3)
+    assert len(report.episodes) == 2 and report.faults == turn
+    assert all(told.endswith("its packets are gone") for told in report.bad_videos.values())
+    assert len(report.bad_videos) == 1 - turn
+
+
+def with_context(policy: LoadedPolicy, tokens: int) -> LoadedPolicy:
+    config = policy.config.with_options(max_context=tokens)
+    assert isinstance(config, ActingConfig)
+    model = policy._act.actor.model
+    return LoadedPolicy(Speaking(config, make_actor(config, model)), config, policy.trained)
+
+
+def test_a_full_context_ends_what_a_policy_says(language_run: Path) -> None:
+    """Where the loops cut an episode, nothing more is said in it: it is not answered, and not right."""
+    roomy = load_policy(language_run)
+    tasks = roomy.trained["config"]["eval_tasks"]
+    model = roomy._act.actor.model
+    wide = make_chat_env(roomy.config, model, tasks)  # type: ignore[arg-type]
+    ids = [task.task_id for task in wide.env.tasks[:3]]
+    longest = max(wide.chat.length(wide.open_task(one)) for one in ids)
+    policy = with_context(roomy, longest + 7)  # for an output of five tokens, and no reply
+    env = make_chat_env(policy.config, model, tasks)  # type: ignore[arg-type]
+    cut = list(play_tasks(env, greedy(policy._act.actor), ids))
+    assert {record.abort_reason for record in cut} == {"context"}
+    report = play(policy, policy.make_env(), episodes=3)
+    assert report.accuracy.mean == 0 and not report.bad_videos and not report.faults
+    assert not any(episode.answered for episode in report.episodes)
+    with pytest.raises(ValueError, match=r"3 bad videos.* leaves no room in max_context=40;"):
+        play(with_context(roomy, 40), policy.make_env(), episodes=3)
 
 
 def test_what_is_named_wins(
