@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from agents.compact.discrete import DiscretePolicy
 from agents.compact.env import EpisodeEnv
 from agents.compact.run import RunConfig, make_episode_env
-from videogym import State, Term, get_recipe
+from videogym import Recipe, State, Term, get_recipe
 
 SMALL: dict[str, Any] = {
     "tasks": "procedural:brief_event?level=0&duration_s=60&count=40&split=train",
@@ -77,6 +79,17 @@ def looked(before: State, after: State) -> float:
 
 
 LOOKING = replace(_PAPER, name="LOOKING", terms=(Term("look", "turn", looked),))
+
+
+def collisions(out: Path, recipe: Recipe) -> list[str]:
+    """Curves of a run, beside those of its terms, whose name a recipe would give to a term."""
+    names = {path.stem for path in (out / "log" / "scalars").glob("*.csv")}
+    free = []
+    for name in names - set(recipe.term_names):
+        with suppress(ValueError):
+            free.append(replace(recipe, terms=(Term(name, "turn", looked),)).terms[0].name)
+    assert "reward" in names or "loss" in names
+    return free
 
 
 def endless(before: State, after: State) -> float:

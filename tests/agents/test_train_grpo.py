@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rounding import rounded
-from small_runs import LOOKING, NAN, SMALL, Table
+from small_runs import LOOKING, NAN, SMALL, Table, collisions
 from tensordict import TensorDict, TensorDictBase
 
 from agents import train_ppo
@@ -166,6 +166,7 @@ def test_without_contrast_nothing_is_updated(tmp_path: Path) -> None:
 def test_values_are_not_trained(tmp_path: Path) -> None:
     policy = trained(tmp_path)
     assert policy.logits.any() and not policy.worth.any()
+    assert not collisions(tmp_path, CONFIG.rules)
 
 
 @pytest.mark.parametrize("name", ["clip_high", "clip_low"])

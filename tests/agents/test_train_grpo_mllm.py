@@ -10,6 +10,7 @@ import pytest
 import torch
 from rounding import rounded
 from small_chat import FAMILIES, ODD, TASKS, Noise, batch_of, crop, grpo_step, load, make_actor
+from small_runs import collisions
 from torch import nn
 from torchrl.checkpoint import Checkpoint
 
@@ -172,6 +173,7 @@ def test_a_run_leaves_curves_records_and_a_checkpoint(checkpoints: dict[str, Pat
         assert rewards[iteration] == pytest.approx(sum(one.total_reward for one in records) / 6)
         versions = {v for one in records for turn in one.turns for v in turn.versions}
         assert versions == {iteration + 1}
+    assert not collisions(tmp_path, ODD)
     for name in ("odd", "turns", "tokens", "invalid_rate", "cut_rate", "groups", "loss", "grad_norm"):
         assert len(curve(tmp_path, name)) == 2
     assert curve(tmp_path, "kl_to_first")[0] == rounded(0.0)

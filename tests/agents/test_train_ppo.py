@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from rounding import assert_close, rounded
-from small_runs import SMALL, Table
+from small_runs import SMALL, Table, collisions
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule
 from torch import Tensor
@@ -163,6 +163,7 @@ def test_the_bonus_and_its_memory_outlast_a_run(tmp_path: Path) -> None:
     train(replace(config, iterations=2), Table(), tmp_path)
     rates = (tmp_path / "log" / "scalars" / "bonus_rate.csv").read_text().splitlines()
     assert [float(row.partition(",")[2]) for row in rates] == pytest.approx([2 / 3, 2 / 3])
+    assert not collisions(tmp_path, config.rules)
 
 
 def test_it_learns(tmp_path: Path) -> None:

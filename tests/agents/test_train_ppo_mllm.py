@@ -9,6 +9,7 @@ import pytest
 import torch
 from rounding import GRADIENT, assert_close, rounded
 from small_chat import ODD, TASKS, build, load, make_actor, record
+from small_runs import collisions
 from torch import nn
 from torchrl.checkpoint import Checkpoint
 
@@ -216,6 +217,7 @@ def test_a_critic_shapes_no_weight_of_the_policy(
             assert (mine - theirs).abs().max() < 1e-6
     norms = tmp_path / "1" / "log" / "scalars" / "grad_norm_critic.csv"
     assert float(norms.read_text().split(",")[1]) > 0.01
+    assert not collisions(tmp_path / "1", config.rules)
 
 
 def test_a_critic_of_another_tokenizer_is_refused(make: Callable[[], ChatActor], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from rounding import GRADIENT, assert_close, assert_equal_gradients
 from small_chat import RECIPE, TASKS, Noise, load, make_actor
+from small_runs import collisions
 from torch import nn
 from torchrl.checkpoint import Checkpoint
 
@@ -203,6 +204,7 @@ def test_the_loss_falls(make: Callable[[], ChatActor], tmp_path: Path) -> None:
     assert losses[-1] < 0.5 * losses[0]
     assert {"eval_accuracy", "eval_cut_rate", "eval_invalid_rate"} <= set(run.evaluate())
     assert (tmp_path / "log/scalars/eval_accuracy.csv").exists()
+    assert not collisions(tmp_path, config.rules)
 
 
 # --- runs --------------------------------------------------------------------------------------

@@ -43,6 +43,19 @@ def test_identities_are_distinct_and_the_same_in_another_process():
     assert json.loads(there.stdout) == here
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["accuracy", "turns", "looks", "tokens", "loss_critic", "eval_look", "tiou_turn_12", "seconds_x"],
+)
+def test_no_term_has_the_name_of_a_metric(name):
+    """Both are curves of one run and rows of one table: one would stand in the other's place."""
+    said = rf"recipe 'MINE': no term can be named {name}: .*accuracy, .*tokens"
+    with pytest.raises(ValueError, match=said):
+        replace(DEFAULT, name="MINE", terms=(*DEFAULT.terms, Term(name, "turn", AnswerTerm())))
+    for near in (f"my_{name}", "token", "look", "time", "lossless"):
+        replace(DEFAULT, name="MINE", terms=(*DEFAULT.terms, Term(near, "turn", AnswerTerm())))
+
+
 def test_a_recipe_is_frozen():
     with pytest.raises(FrozenInstanceError):
         DEFAULT.name = "other"  # type: ignore[misc]

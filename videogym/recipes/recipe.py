@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from os import PathLike
@@ -21,6 +22,26 @@ from videogym.search import FrameIndex, search_video
 from videogym.state import Describe, Rules, Search, State, action_kinds
 from videogym.video.store import FrameStore
 from videogym.video.types import Video
+
+# Metrics and curves that stand beside the terms, by their names, in evaluations and training runs.
+METRICS = (
+    *(
+        "accuracy",
+        "success",
+        "hit_rate",
+        "tiou",
+        "tiou_turn_*",
+        "reward",
+        "trained_reward",
+        "turns",
+        "looks",
+    ),
+    *("frames", "tokens", "invalid_rate", "cut_rate", "fault_rate", "retrieval_rate", "repeat_rate"),
+    *("bonus_rate", "groups", "groups_with_contrast", "batches", "loss", "loss_*", "grad_norm"),
+    *("grad_norm_*", "entropy", "clip_fraction", "ess", "ESS", "kl_*", "explained_variance", "eval_*"),
+    *("seconds_*", "turns_total"),
+)
+_METRIC = re.compile("|".join(re.escape(name).replace(r"\*", ".*") for name in METRICS))
 
 
 @dataclass(frozen=True)
@@ -64,6 +85,11 @@ class Recipe:
             )
         if len(set(names)) != len(names) or "gate" in names:
             raise ValueError(f"recipe {self.name!r}: term names must be unique and not 'gate', got {names}")
+        if taken := [name for name in names if _METRIC.fullmatch(name)]:
+            raise ValueError(
+                f"recipe {self.name!r}: no term can be named {', '.join(taken)}: metrics and curves are "
+                f"named {', '.join(METRICS)}"
+            )
 
     @property
     def language(self) -> Grammar:
