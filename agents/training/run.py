@@ -129,7 +129,8 @@ class TrainingRun:
         self._memory = memory
         # Of this iteration, in a list: nothing here holds the run, whose files are closed with it.
         self._steps = steps = [0]
-        optimizer.register_step_post_hook(lambda *_: steps.__setitem__(0, steps[0] + 1))
+        # When one begins, not when it has ended: a signal may come while weights move.
+        optimizer.register_step_pre_hook(lambda *_: steps.__setitem__(0, steps[0] + 1))
         self._interruption = Interruption(WeakMethod(self._save_unchanged))
         optimizer.zero_grad()  # a policy that was taught before has gradients of that
 
@@ -208,6 +209,7 @@ class TrainingRun:
 
     def end_iteration(self, iteration: int, turns: int, values: Mapping[str, float]) -> None:
         """Evaluate and checkpoint where due, and log an iteration."""
+        self._steps[0] += 1  # turns are counted from here on, also where no step was made
         self._bar.set_postfix({name: f"{values[name]:.3f}" for name in SHOWN if name in values})
         self.turns += turns
         if self.is_due(iteration, self.config.evaluation.eval_every):

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import threading
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_runs import SMALL, Table
+from torch import nn
 
 from agents import train_ppo, train_sft
 from agents.compact import imitation
@@ -76,6 +79,58 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     train_ppo.train(config, resumed, tmp_path / "run")
     assert weights(resumed) == weights(whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moved", [1, 2])
+def test_a_signal_within_a_step_ends_the_iteration_first(
+    moved: int, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second iteration's first step, when one of the policy's two parameters has moved, or both."""
+    config = CONFIG.with_options(iterations=3, checkpoint_every=100, eval_every=100)
+    whole, stopped, resumed = Table(), Table(), Table()
+    train_ppo.train(config, whole, tmp_path / "whole")
+    span, seen = TrainingRun.span, []
+    module = importlib.import_module("torch.optim.adam")  # torch.optim has no such name
+    adam = module.adam
+
+    def watched(self: TrainingRun, name: str) -> Any:
+        seen.append(name)
+        return span(self, name)
+
+    def interrupted(*lists: list[torch.Tensor], **settings: Any) -> None:
+        if seen.count("loss") == 2 and "signal" not in seen:
+            adam(*(some[:moved] for some in lists), **settings)
+            seen.append("signal")
+            os.kill(os.getpid(), number)
+            lists = tuple(some[moved:] for some in lists)
+        if lists[0]:
+            adam(*lists, **settings)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(TrainingRun, "span", watched)
+        patch.setattr(module, "adam", interrupted)
+        train_ppo.train(config, stopped, tmp_path / "run")
+    assert read_metadata(tmp_path / "run" / "checkpoint")["iteration"] == 2
+    train_ppo.train(config, resumed, tmp_path / "run")
+    assert weights(resumed) == weights(whole)
+
+
+def test_an_iteration_that_is_counted_is_saved_as_done(tmp_path: Path) -> None:
+    """Also where it made no step, as one in which no group has contrast: its turns count once."""
+    policy = Table()
+    optimizer = torch.optim.Adam(policy.parameters())
+
+    def evaluate() -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return {}
+
+    run = TrainingRun(CONFIG.with_options(eval_every=1), tmp_path, policy, optimizer, nn.Module(), evaluate)
+    with pytest.raises(Interrupted):
+        for iteration in run.iterations():
+            run.end_iteration(iteration, 8, {})
+    saved = read_metadata(tmp_path / "checkpoint")
+    assert (saved["iteration"], saved["turns"]) == (1, 8)
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
