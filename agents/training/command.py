@@ -40,8 +40,8 @@ def interruptible(resume: Callable[[], str]) -> Iterator[None]:
             sys.stderr.write(f"\nInterrupted. {resume()}\n")
         sys.exit(INTERRUPTED)
     except RuntimeError as error:  # gloo and NCCL say in many words that a connection is broken
-        death = error if isinstance(error, RankDied) else await_death()
-        if death is None:
+        death = await_death() or error
+        if not isinstance(death, RankDied):
             raise
         _end_after(death, main, resume)
     finally:

@@ -26,7 +26,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 P = ParamSpec("P")
 PATIENCE = timedelta(hours=6)  # ranks wait for the longest episode; who has died torchrun tells at once
-REAPED_S = 2.0  # in which torchrun, which looks ten times a second, has buried a process
+REAPED_S = 5.0  # in which torchrun, which looks ten times a second, has buried a process
 _PEERS: dict[int, int] = {}  # process ids by rank, of the others that the same torchrun has started
 
 
@@ -124,7 +124,10 @@ def require_peers() -> None:
 
 
 def await_death() -> RankDied | None:
-    """What has become of another rank, if one dies in a moment: its connections break before it is gone."""
+    """What has become of another rank, if one dies in a moment: its connections break before it is gone.
+
+    Only then can it be said who of the others is the first, see `is_first_alive`.
+    """
     end = time.monotonic() + REAPED_S
     try:
         while _PEERS and time.monotonic() < end:

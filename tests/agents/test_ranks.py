@@ -31,9 +31,9 @@ def ended(number: int, *job: str) -> list[str]:
 
 def test_one_rank_tells_that_another_has_died() -> None:
     """And nobody that all will be saved, though torchrun's signal is that of an interruption."""
-    said = ended(3, "die")
+    said = ended(4, "die")
     told = [line for line in said if "has died" in line or "saved" in line or "nterrupted" in line]
-    assert told == ["rank 1 has died", "Seven iterations are saved."], said
+    assert told == ["rank 0 has died", "Seven iterations are saved."], said
 
 
 def test_alarms_are_heard_until_they_are_over_and_other_tasks_are_refused(tmp_path: Path) -> None:
