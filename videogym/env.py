@@ -290,7 +290,7 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
         try:
             video = self._video(before)
             asked = self.recipe.search_in(video), self.recipe.describe_in(self.store, before)
-            after = self.recipe.asked_again(self.store, play(before, move, video.pts_s, *asked))
+            after = self.recipe.verified(self.store, play(before, move, video.pts_s, *asked))
             pixels = self._fetch(after)
         except (VideoError, NoDescription) as error:
             after = play_fault(before, move, str(error))

@@ -35,8 +35,8 @@ TRUNCATED = " [truncated]"  # stands after a text that was cut, as in ParaVT
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sight:
-    """Frames, and what is asked about them."""
+class MultimodalPrompt:
+    """Frames and a text that asks about them: what a model of images and text is given."""
 
     pixels: tuple[NDArray[np.uint8], ...]  # N of (H, W, 3) RGB, at the recipe's sizes
     times_s: tuple[float, ...]  # (N,) true presentation times, seconds
@@ -61,7 +61,7 @@ class Responder(Protocol):
 
     deadline_s: float  # seconds after which nobody waits for it any longer
 
-    def __call__(self, sight: Sight) -> str:
+    def __call__(self, prompt: MultimodalPrompt) -> str:
         """A text; whatever tags it holds are characters to the policy that reads it.
 
         Raises:
@@ -70,7 +70,7 @@ class Responder(Protocol):
         ...
 
 
-def described(responder: Responder, sight: Sight) -> str:
+def described(responder: Responder, prompt: MultimodalPrompt) -> str:
     """What a responder says of a look, at most `MAX_REPLY_CHARS` characters and a mark where it is cut.
 
     Raises:
@@ -82,7 +82,7 @@ def described(responder: Responder, sight: Sight) -> str:
 
     def ask() -> None:
         try:
-            future.set_result(responder(sight))
+            future.set_result(responder(prompt))
         except BaseException as error:  # SystemExit too: nobody would hear of it before the deadline
             future.set_exception(error)
 
@@ -112,12 +112,12 @@ def describing(responder: Responder, store: FrameStore, state: State) -> Describ
     """
 
     def describe(clip: Clip) -> str:
-        return described(responder, sight_of((clip,), store, state, _summary(clip.times_s)))
+        return described(responder, prompt_of((clip,), store, state, _summary(clip.times_s)))
 
     return describe
 
 
-def sight_of(clips: Sequence[Clip], store: FrameStore, state: State, request: str) -> Sight:
+def prompt_of(clips: Sequence[Clip], store: FrameStore, state: State, request: str) -> MultimodalPrompt:
     """Frames of clips, in order, as the policy would see them.
 
     Raises:
@@ -131,7 +131,7 @@ def sight_of(clips: Sequence[Clip], store: FrameStore, state: State, request: st
         pixels.extend(store.frames(state.task.video, clip.times_s, size=size, region=box).pixels)
         regions += [box] * len(clip.times_s)
     times_s = tuple(time_s for clip in clips for time_s in clip.times_s)
-    return Sight(tuple(pixels), times_s, tuple(regions), state.task.video, request)
+    return MultimodalPrompt(tuple(pixels), times_s, tuple(regions), state.task.video, request)
 
 
 def _summary(times_s: Sequence[float]) -> str:
@@ -144,11 +144,11 @@ def _summary(times_s: Sequence[float]) -> str:
 
 
 @dataclass(frozen=True)
-class SecondAnswer:
-    """Whoever answers the question again, from the frames that the looks brought and nothing else.
+class CompletenessVerifier:
+    """Verifies that the retrieved frames are enough: answers the question again from them alone.
 
     The first frames are not among them. What it says is kept in the last turn, where a term reads it, such
-    as `videogym.rewards.Completeness`.
+    as `videogym.rewards.Completeness`. TimeSearch-R calls this completeness self-verification.
 
     Args:
         responder: answers.
@@ -166,7 +166,7 @@ class SecondAnswer:
             raise ValueError(f"frames must be 'all' or 'last', got {self.frames!r}")
 
     def of(self, store: FrameStore, state: State) -> str | None:
-        """The second answer; None where no look was executed, or nobody can be asked.
+        """Its answer; None where no look was executed, or nobody can be asked.
 
         Args:
             store: has the frames.
@@ -182,7 +182,7 @@ class SecondAnswer:
         task = state.task
         question = "\n".join((task.question, *task.labelled_options, _FORMS[task.kind]))
         try:
-            return described(self.responder, sight_of(clips, store, state, question))
+            return described(self.responder, prompt_of(clips, store, state, question))
         except (NoDescription, VideoError) as failure:
             _log.warning("task %s: nobody answered again: %s", task.task_id, failure)
             return None

@@ -327,7 +327,7 @@ class Turn:
     text: str | None
     well_formed: bool
     fault: str = ""  # why the frames could not be shown; such a turn is kept out of any loss
-    again: str | None = None  # in the last turn: what a second policy answers from the retrieved frames
+    verifier_answer: str | None = None  # in the last turn: what the verifier says of the retrieved frames
 
     @property
     def clips(self) -> tuple[Clip, ...]:

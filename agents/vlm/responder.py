@@ -11,7 +11,7 @@ from dataclasses import InitVar, dataclass, replace
 from typing import Any
 
 from videogym import Recipe
-from videogym.responding import TRUNCATED, ResponderError, Sight
+from videogym.responding import TRUNCATED, MultimodalPrompt, ResponderError
 
 from ..engines.base import Context, Sampling
 from ..engines.transformers_engine import TransformersEngine
@@ -43,7 +43,7 @@ class SameWeights:
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "model": None, "_engine": None}
 
-    def __call__(self, sight: Sight) -> str:
+    def __call__(self, prompt: MultimodalPrompt) -> str:
         """The likeliest text after the frames.
 
         Raises:
@@ -53,7 +53,7 @@ class SameWeights:
         if model is None:
             raise ResponderError("no model was given; ChatEnv made by make_chat_env has the policy's")
         engine.update_weights(model.model, engine.version)  # as they are now
-        (output,) = engine.generate([context_of_sight(model, sight)], self._sampling(model))
+        (output,) = engine.generate([context_of_prompt(model, prompt)], self._sampling(model))
         engine.reset_cache()
         whole = output.ids[-1] == model.end_id
         text = model.tokenizer.decode(output.ids[:-1] if whole else output.ids, skip_special_tokens=False)
@@ -70,7 +70,7 @@ class SameWeights:
         )
 
 
-def context_of_sight(model: QwenVL, sight: Sight) -> Context:
+def context_of_prompt(model: QwenVL, prompt: MultimodalPrompt) -> Context:
     """One message of the user: the frames as images without stamps, then what is asked for."""
     tokenizer, factor = model.tokenizer, model.layout.factor
     begin, end, start, stop, pad = token_ids(
@@ -85,19 +85,19 @@ def context_of_sight(model: QwenVL, sight: Sight) -> Context:
 
     visuals = tuple(
         Visual(
-            sight.video, (time_s,), region or WHOLE_FRAME, (whole(image.shape[1]), whole(image.shape[0]))
+            prompt.video, (time_s,), region or WHOLE_FRAME, (whole(image.shape[1]), whole(image.shape[0]))
         )
-        for time_s, region, image in zip(sight.times_s, sight.regions, sight.pixels, strict=True)
+        for time_s, region, image in zip(prompt.times_s, prompt.regions, prompt.pixels, strict=True)
     )
-    ids = [begin, *words("user\n"), *[start, pad, stop] * len(visuals), *words(sight.request), end]
+    ids = [begin, *words("user\n"), *[start, pad, stop] * len(visuals), *words(prompt.request), end]
     ids += [*words("\n"), begin, *words("assistant\n")]
     return Context("sub-agent", tuple(ids), visuals)
 
 
 def asks_itself(recipe: Recipe) -> bool:
     """Whether the policy's own weights describe looks or answer again."""
-    second = recipe.second
-    asked = (recipe.responder, second.responder if second else None)
+    verifier = recipe.verifier
+    asked = (recipe.responder, verifier.responder if verifier else None)
     return any(isinstance(responder, SameWeights) for responder in asked)
 
 
@@ -105,8 +105,8 @@ def with_model(recipe: Recipe, model: QwenVL) -> Recipe:
     """The recipe, this model asked wherever it says that the policy's own weights are."""
     if isinstance(recipe.responder, SameWeights):
         recipe = replace(recipe, responder=replace(recipe.responder, model=model))
-    second = recipe.second
-    if second is not None and isinstance(second.responder, SameWeights):
-        bound = replace(second.responder, model=model)
-        recipe = replace(recipe, second=replace(second, responder=bound))
+    verifier = recipe.verifier
+    if verifier is not None and isinstance(verifier.responder, SameWeights):
+        bound = replace(verifier.responder, model=model)
+        recipe = replace(recipe, verifier=replace(verifier, responder=bound))
     return recipe

@@ -16,10 +16,10 @@ from agents.policies import ActingConfig, LoadedPolicy, Speaking
 from agents.train_grpo_mllm import Config
 from agents.vlm.env import ChatEnv
 from agents.vlm.records import Record
-from agents.vlm.responder import SameWeights, context_of_sight
+from agents.vlm.responder import SameWeights, context_of_prompt
 from agents.vlm.rollouts import make_chat_env
 from videogym import Term, VideoQAEnv, get_recipe
-from videogym.responding import SecondAnswer, Sight
+from videogym.responding import CompletenessVerifier, MultimodalPrompt
 from videogym.rewards import Completeness
 
 PARAVT = get_recipe("PARAVT/paper")
@@ -41,12 +41,12 @@ def test_the_policy_reads_what_its_own_weights_say_of_a_crop(
     checkpoints: dict[str, Path], family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load(checkpoints[family])
-    seen: list[Sight] = []
+    seen: list[MultimodalPrompt] = []
     ask = SameWeights.__call__
 
-    def watched(self: SameWeights, sight: Sight) -> str:
-        seen.append(sight)
-        return ask(self, sight)
+    def watched(self: SameWeights, prompt: MultimodalPrompt) -> str:
+        seen.append(prompt)
+        return ask(self, prompt)
 
     monkeypatch.setattr(SameWeights, "__call__", watched)
     env = make_chat_env(Config.of(recipe=TOLD), model, TASKS, groups=1, group_size=2)
@@ -61,8 +61,8 @@ def test_the_policy_reads_what_its_own_weights_say_of_a_crop(
     assert after.turns[0].looked and called(env, after, ANSWER).ending == "answered"
 
     # By an independent forward pass: each id is the likeliest after those before it.
-    (sight,) = seen
-    context = context_of_sight(model, sight)
+    (prompt,) = seen
+    context = context_of_prompt(model, prompt)
     question = env.env.state.task.question
     assert question not in model.tokenizer.decode(context.ids)
     ids = list(context.ids)
@@ -78,9 +78,9 @@ def test_the_policy_reads_what_its_own_weights_say_of_a_crop(
 
 
 def test_the_policy_is_asked_again_with_the_frames_it_retrieved(checkpoints: dict[str, Path]) -> None:
-    second = SecondAnswer(SameWeights(max_new_tokens=4))
+    verifier = CompletenessVerifier(SameWeights(max_new_tokens=4))
     terms = (*PARAVT.terms, Term("complete", "trajectory", Completeness()))
-    recipe = replace(TOLD, responder=None, second=second, terms=terms)
+    recipe = replace(TOLD, responder=None, verifier=verifier, terms=terms)
     env = make_chat_env(
         Config.of(recipe=recipe), load(checkpoints["qwen2_5_vl"]), TASKS, groups=1, group_size=2
     )
@@ -89,7 +89,7 @@ def test_the_policy_is_asked_again_with_the_frames_it_retrieved(checkpoints: dic
         record = called(env, record, crop(5, 9)) if look else record
         record = called(env, record, ANSWER)
         assert record.ending == "answered"
-        assert isinstance(env.env.state.turns[-1].again, str) == look
+        assert isinstance(env.env.state.turns[-1].verifier_answer, str) == look
         assert (record.turns[-1].terms["complete"] is not None) == look
 
 

@@ -14,7 +14,7 @@ from videogym import Crop, TextActions, VideoQAEnv
 from videogym.grammars import FramePart, Prompt, TextPart, get_grammar
 from videogym.play import Game
 from videogym.recipes import DEFAULT, FIND, LONGVT, PARAVT
-from videogym.responding import MAX_REPLY_CHARS, NoDescription, ResponderError, Sight
+from videogym.responding import MAX_REPLY_CHARS, MultimodalPrompt, NoDescription, ResponderError
 from videogym.rewards import executed_calls
 from videogym.state import Move
 from videogym.testing.env_suite import check_environment
@@ -32,7 +32,7 @@ class Says:
     text: str = "A red flag is raised."
     deadline_s: float = 5.0
 
-    def __call__(self, sight: Sight) -> str:
+    def __call__(self, prompt: MultimodalPrompt) -> str:
         return self.text
 
 
@@ -42,8 +42,8 @@ class Numbers:
 
     deadline_s: float = 5.0
 
-    def __call__(self, sight: Sight) -> str:
-        return f"{len(sight.times_s)} frames of {sight.pixels[0].shape} from {sight.times_s[0]:g} s"
+    def __call__(self, prompt: MultimodalPrompt) -> str:
+        return f"{len(prompt.times_s)} frames of {prompt.pixels[0].shape} from {prompt.times_s[0]:g} s"
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Watches:
     seen: list = field(hash=False, compare=False)
     deadline_s: float = 5.0
 
-    def __call__(self, sight: Sight) -> str:
-        self.seen.append(sight)
+    def __call__(self, prompt: MultimodalPrompt) -> str:
+        self.seen.append(prompt)
         return "seen"
 
 
@@ -86,11 +86,11 @@ def test_whoever_answers_sees_the_frames_and_their_times_at_the_recipes_size_and
     assert observation["message"] == f"{len(result.clip.times_s)} frames of (28, 56, 3) from 10 s"
     seen = []
     env, _ = stepped(Watches(seen), Crop(15.0, 50.0))
-    (sight,) = seen
-    assert "from 00:15 to 00:50" in sight.request and env.state.task.question not in sight.request
+    (prompt,) = seen
+    assert "from 00:15 to 00:50" in prompt.request and env.state.task.question not in prompt.request
     assert (
-        len(sight.pixels) == len(sight.regions) == len(sight.times_s)
-        and sight.video == env.state.task.video
+        len(prompt.pixels) == len(prompt.regions) == len(prompt.times_s)
+        and prompt.video == env.state.task.video
     )
 
 
@@ -120,32 +120,32 @@ def test_a_long_text_is_cut_with_a_mark_and_half_characters_are_replaced():
 
 @dataclass(frozen=True)
 class Raises(Says):
-    def __call__(self, sight):
+    def __call__(self, prompt):
         raise KeyError("flag")
 
 
 @dataclass(frozen=True)
 class Silent(Says):
-    def __call__(self, sight):
+    def __call__(self, prompt):
         raise NoDescription("the server is out of reach")
 
 
 @dataclass(frozen=True)
 class Hangs(Says):
-    def __call__(self, sight):
+    def __call__(self, prompt):
         threading.Event().wait(60.0)
         return ""
 
 
 @dataclass(frozen=True)
 class TimesOut(Says):
-    def __call__(self, sight):
+    def __call__(self, prompt):
         raise TimeoutError("a socket")
 
 
 @dataclass(frozen=True)
 class Ends(Says):
-    def __call__(self, sight):
+    def __call__(self, prompt):
         raise SystemExit(0)
 
 

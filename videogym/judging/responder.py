@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from videogym.judging.endpoint import ChatEndpoint, NoReply
-from videogym.responding import TRUNCATED, NoDescription, Sight
+from videogym.responding import TRUNCATED, MultimodalPrompt, NoDescription
 
 _GRACE_S = 5.0  # after the endpoint's own deadline
 _QUALITY = 90  # of JPEG
@@ -48,7 +48,7 @@ class EndpointResponder:
         """Seconds until nobody waits for a reply."""
         return float(vars(self)["endpoint"].deadline_s) + _GRACE_S
 
-    def __call__(self, sight: Sight) -> str:
+    def __call__(self, prompt: MultimodalPrompt) -> str:
         """What the model says of the frames.
 
         Raises:
@@ -56,18 +56,18 @@ class EndpointResponder:
             EndpointError: it cannot be used.
         """
         try:
-            reply = vars(self)["endpoint"].ask(self.request(sight))
+            reply = vars(self)["endpoint"].ask(self.request(prompt))
         except NoReply as failure:
             raise NoDescription(str(failure)) from failure
         return str(reply.text) if reply.complete else f"{reply.text}{TRUNCATED}"
 
-    def request(self, sight: Sight) -> dict[str, Any]:
+    def request(self, prompt: MultimodalPrompt) -> dict[str, Any]:
         """The body of the request."""
         content: list[dict[str, Any]] = []
-        for time_s, pixels in zip(sight.times_s, sight.pixels, strict=True):
+        for time_s, pixels in zip(prompt.times_s, prompt.pixels, strict=True):
             content.append({"type": "text", "text": f"[{time_s:.2f} s]"})
             content.append({"type": "image_url", "image_url": {"url": _data_url(pixels)}})
-        content.append({"type": "text", "text": sight.request})
+        content.append({"type": "text", "text": prompt.request})
         return {
             "model": self.model,
             "messages": [{"role": "user", "content": content}],

@@ -16,7 +16,7 @@ from os import PathLike
 from typing import Any
 
 from videogym.grammars import Grammar, Prompt, check_prompt, get_grammar, load_prompt, prompted
-from videogym.responding import Responder, SecondAnswer, describing
+from videogym.responding import CompletenessVerifier, Responder, describing
 from videogym.rewards import Term, term_names
 from videogym.search import FrameIndex, search_video
 from videogym.state import Describe, Rules, Search, State, action_kinds
@@ -44,6 +44,13 @@ METRICS = (
 _METRIC = re.compile("|".join(re.escape(name).replace(r"\*", ".*") for name in METRICS))
 
 
+# Names in identities that were given before: a recipe stays the one that it was.
+_EARLIER = {
+    "verifier": "second",
+    "videogym.responding:CompletenessVerifier": "videogym.responding:SecondAnswer",
+}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides what an episode is, apart from its task.
@@ -60,7 +67,7 @@ class Recipe:
     prompt: Prompt | None = None  # the words of conversations; None: the grammar's own
     search: FrameIndex | None = None  # who finds moments by a text, for kinds of action that search
     responder: Responder | None = None  # who answers looks by a text; None: their frames are shown
-    second: SecondAnswer | None = None  # who answers again from the retrieved frames; None: nobody is asked
+    verifier: CompletenessVerifier | None = None  # answers again from the retrieved frames; None: nobody
 
     def __post_init__(self) -> None:
         names = [term.name for term in self.terms]
@@ -115,11 +122,11 @@ class Recipe:
         """Who says what looks at this state show; None: their frames are shown."""
         return None if self.responder is None else describing(self.responder, store, state)
 
-    def asked_again(self, store: FrameStore, state: State) -> State:
-        """The state with the second answer, where the episode ended with a first and the recipe asks."""
-        if self.second is None or state.ending != "answered":
+    def verified(self, store: FrameStore, state: State) -> State:
+        """The state with the verifier's answer, where the episode ended with one and the recipe has one."""
+        if self.verifier is None or state.ending != "answered":
             return state
-        last = replace(state.turns[-1], again=self.second.of(store, state))
+        last = replace(state.turns[-1], verifier_answer=self.verifier.of(store, state))
         return replace(state, turns=(*state.turns[:-1], last))
 
     @property
@@ -135,13 +142,13 @@ class Recipe:
         Raises:
             ValueError: a term's function has no name, such as a `functools.partial`.
         """
-        later = ("prompt", "search", "responder", "second")
+        later = ("prompt", "search", "responder", "verifier")
         plain = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name not in later}
         if self.prompt is not None:  # without one, the identity is what it was before there were any
             plain["prompt"] = self.prompt.texts
-        for name in ("search", "responder", "second"):
+        for name in ("search", "responder", "verifier"):
             if (held := getattr(self, name)) is not None:
-                plain[name] = _plain(held)
+                plain[_EARLIER.get(name, name)] = _plain(held)
         if not isinstance(self.grammar, str) and not is_dataclass(self.grammar):
             plain["grammar"] = _name(type(self.grammar))
         return plain
@@ -176,5 +183,6 @@ def _name(value: Any) -> str:
     # A room names what is in it: a module of it may be split, and no experiment becomes another one.
     module = "videogym.rewards" if value.__module__.startswith("videogym.rewards.") else value.__module__
     name = f"{module}:{value.__qualname__}"
+    name = _EARLIER.get(name, name)
     # Lambdas and local functions share their names; where they are written tells them apart.
     return f"{name}:{value.__code__.co_firstlineno}" if "<" in name and hasattr(value, "__code__") else name

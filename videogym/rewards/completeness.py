@@ -19,7 +19,7 @@ _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 @dataclass(frozen=True)
 class Completeness:
-    """1.0 if the answer and the second answer (`Recipe.second`) are both right, else 0.0.
+    """1.0 if the answer and the verifier's (`Recipe.verifier`) are both right, else 0.0.
 
     Absent, not 0.0, where nobody answered again or the judge abstains; a second answer in ``<answer>``
     tags is what stands between them.
@@ -32,11 +32,11 @@ class Completeness:
 
     def __call__(self, before: State, after: State) -> float | None:
         """The verdict on both."""
-        again, answer = after.turns[-1].again, after.answer
-        if again is None or answer is None:
+        verified, answer = after.turns[-1].verifier_answer, after.answer
+        if verified is None or answer is None:
             return None
-        tagged = _TAGGED.search(again)
-        answers = (answer, tagged[1] if tagged else again)
+        tagged = _TAGGED.search(verified)
+        answers = (answer, tagged[1] if tagged else verified)
         verdicts = [verdict_of(self.judge, after.task, text.strip()) for text in answers]
         if any(verdict is None for verdict in verdicts):
             return None

@@ -102,7 +102,7 @@ def _turn_row(paid: TurnTrace) -> dict[str, Any]:
         "reward": _written(paid.reward),
         "terms": {name: None if value is None else _written(value) for name, value in paid.terms.items()},
     }
-    return row if turn.again is None else row | {"again": turn.again}
+    return row if turn.verifier_answer is None else row | {"verifier_answer": turn.verifier_answer}
 
 
 def _result_row(result: Result) -> dict[str, Any]:
@@ -277,11 +277,17 @@ def _turn(value: Any, name: str) -> TurnTrace:
         text=None if text is None else _typed(text, f"{name}.text", str),
         well_formed=_flag(row, "well_formed"),
         fault=_text(row, "fault"),
-        again=None if row.get("again") is None else _text(row, "again"),
+        verifier_answer=_verifier_answer(row),
     )
     terms = _object(_field(row, "terms"), f"{name}.terms")
     paid = {term: None if value is None else _real(value, term) for term, value in terms.items()}
     return TurnTrace(turn, _real(_field(row, "reward"), f"{name}.reward"), paid)
+
+
+def _verifier_answer(row: _Row) -> str | None:
+    """What a verifier said; lines of before have it under another name."""
+    name = "again" if "again" in row else "verifier_answer"
+    return None if row.get(name) is None else _text(row, name)
 
 
 def _result(value: Any, name: str) -> Result:
