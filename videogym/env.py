@@ -236,19 +236,16 @@ class VideoQAEnv(gymnasium.Env[Observation, Any]):
 
     def _begin_any(self, skim_frames: int | None, iteration: int) -> None:
         """Draw tasks until one can be shown; a bad video raises or is counted."""
-        bad: set[int] = set()
-        while len(bad) < len(self.tasks):
-            position = self.tasks.draw(self.np_random, iteration)
-            if position in bad:
-                continue
+        bad = 0
+        for position in self.tasks.draws(self.np_random, iteration):
             try:
                 return self._begin(self.tasks[position], skim_frames)
             except VideoError:
                 if self.on_bad_video == "raise":
                     raise
-                bad.add(position)
+                bad += 1
                 self._bad_videos += 1
-        raise VideoError(f"none of the {len(bad)} tasks has a usable video")
+        raise VideoError(f"none of the {bad} tasks that can be drawn has a usable video")
 
     def _begin(self, task: Task, skim_frames: int | None) -> None:
         try:

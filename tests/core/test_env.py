@@ -397,7 +397,7 @@ def test_bad_videos_are_skipped_and_counted_on_request(tmp_path):
     assert bad == sorted(bad) and bad[-1] > 0
     with pytest.raises(VideoNotFound, match="task-3"):
         env.reset(options={"task_id": "task-3"})
-    with pytest.raises(VideoError, match="none of the 5 tasks has a usable video"):
+    with pytest.raises(VideoError, match="none of the 5 tasks that can be drawn has a usable video"):
         make(tasks[1:], on_bad_video="skip").reset()
 
 

@@ -20,6 +20,7 @@ from videogym import Task, VideoQAEnv
 from videogym.datasets import Mixture, load_tasks
 from videogym.datasets.mixture import read_parts, written_out
 from videogym.testing.coded_clips import read_code, write_clip
+from videogym.video import VideoError
 
 EVENTS = "procedural:brief_event?count=3&duration_s=60"
 WHO = Task(task_id="who", video="a.mp4", question="Who?", kind="open", answer="Ann")
@@ -80,6 +81,40 @@ def test_every_task_of_a_part_is_drawn_alike() -> None:
     # A thousand draws over 3 tasks, three thousand over 30: 333 each, 100 each.
     assert all(abs(places[place] - 1000 / 3) < 90 for place in range(3))
     assert all(abs(places[place] - 100) < 50 for place in range(3, 33))
+
+
+@pytest.mark.parametrize("weight", [[[0, 0], [9, 1]], [[0, 1e-300], [9, 1]], 1e-12])
+def test_a_mixture_whose_part_of_weight_has_no_video_comes_to_an_end(weight: Any, tmp_path: Path) -> None:
+    """A part that is never drawn, or once in a million years, is not waited for."""
+    gone = rows(tmp_path / "gone.jsonl", {"task_id": "x"}, {"task_id": "y", "video": "b.mp4"})
+    env = VideoQAEnv(mixture({"tasks": gone}, {"tasks": EVENTS, "weight": weight}), on_bad_video="skip")
+    if weight == [[0, 0], [9, 1]]:
+        with pytest.raises(VideoError, match="none of the 2 tasks that can be drawn has a usable video"):
+            env.reset(seed=0)
+    else:
+        assert str(env.reset(seed=0)[1]["task_id"]).startswith("brief_event")
+    later = env.reset(seed=0, options={"iteration": 9})[1]
+    assert str(later["task_id"]).startswith("brief_event")
+
+
+def test_what_is_drawn_after_bad_videos_has_the_chances_that_are_left(tmp_path: Path) -> None:
+    """Of weights 2, 1, 1 over 2, 1 and 3 tasks: without the first task 1, 1, 1 parts of 3, by hand."""
+    parts = [
+        {"tasks": rows(tmp_path / f"{name}.jsonl", *({"task_id": f"{name}{i}"} for i in range(count)))}
+        for name, count in (("a", 2), ("b", 1), ("c", 3))
+    ]
+    tasks = load_tasks(mixture(parts[0] | {"weight": 2}, *parts[1:]))
+    assert tasks.chances().tolist() == pytest.approx([1 / 4, 1 / 4, 1 / 4, *[1 / 12] * 3])
+    generator = np.random.default_rng(0)
+    seconds: Counter[str] = Counter()
+    for _ in range(9000):
+        first, second, *others = tasks.draws(generator)
+        assert {first, second, *others} == set(range(6))
+        if first == 0:
+            seconds[tasks[second].task_id[0]] += 1
+    count = sum(seconds.values())  # about a quarter
+    assert abs(count - 2250) < 210
+    assert all(abs(seconds[name] - count / 3) < 5 * (count * 2 / 9) ** 0.5 for name in "abc")
 
 
 def test_a_seed_draws_the_same_task_in_every_environment() -> None:

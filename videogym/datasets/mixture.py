@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from videogym.datasets.tasks import LeftOut, TaskList, check_iteration
 from videogym.metadata import Metadata
@@ -95,6 +96,10 @@ class Mixture(TaskList):
         check_iteration(iteration)
         part = int(generator.choice(len(self.shares), p=self.shares_at(iteration)))
         return int(self._starts[part] + generator.integers(self.sizes[part]))
+
+    def chances(self, iteration: int = 0) -> NDArray[np.float64]:
+        """See `Tasks.chances`."""
+        return np.repeat(np.array(self.shares_at(iteration)) / self.sizes, self.sizes)
 
 
 def read_parts(source: str) -> list[MixturePart]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from videogym.state import Rules, Task
 from videogym.video import VideoChanged, VideoMeta
@@ -105,6 +106,29 @@ class Tasks(Sequence[Task]):
         """
         check_iteration(iteration)
         return int(generator.integers(len(self)))
+
+    def chances(self, iteration: int = 0) -> NDArray[np.float64]:
+        """(N,) the chance that `draw` has for every position at that iteration."""
+        return np.full(len(self), 1 / max(1, len(self)))
+
+    def draws(self, generator: np.random.Generator, iteration: int = 0) -> Iterator[int]:
+        """Positions as `draw` gives them one after the other, each once; none that has no chance there.
+
+        However small a chance is, the positions come to an end.
+        """
+        seen: set[int] = set()
+        while len(seen) < len(self):
+            place = self.draw(generator, iteration)
+            if place in seen:
+                break
+            seen.add(place)
+            yield place
+        chances = self.chances(iteration)
+        chances[list(seen)] = 0.0
+        left = np.flatnonzero(chances)
+        # The order in which all others would be drawn, at once: by the Gumbel-top-k trick.
+        order = np.argsort(-(np.log(chances[left]) + generator.gumbel(size=len(left))))
+        yield from left[order].tolist()
 
     @abstractmethod
     def by_id(self, task_id: str) -> Task:
