@@ -108,6 +108,8 @@ class Rules:
                 raise ValueError(f"{name} must be at least 1, or None for no bound, got {bound!r}")
         if self.min_skim_frames < 1 or self.max_scaled_pixels < 0:
             raise ValueError("min_skim_frames must be at least 1 and max_scaled_pixels at least 0")
+        if self.skim_in_pairs and self.skim_frames == 1:
+            raise ValueError("skim_frames must be 0 or at least 2 with skim_fps or 'counted', got 1")
         if self.budget_reached == "end" and self.frame_budget is None:
             raise ValueError("budget_reached 'end' needs a frame_budget")
 
@@ -115,15 +117,20 @@ class Rules:
         """The rules with fewer first frames; None: these rules.
 
         Raises:
-            ValueError: it is no whole number from 0 to these rules' number.
+            ValueError: it is no whole number from 0 to these rules' number, or odd where `skim_in_pairs`.
         """
         if skim_frames is None:
             return self
+        most, kind = self.skim_frames, "an even" if self.skim_in_pairs else "a whole"
         whole = isinstance(skim_frames, int | np.integer) and not isinstance(skim_frames, bool)
-        if not (whole and 0 <= skim_frames <= self.skim_frames):
-            most = self.skim_frames
-            raise ValueError(f"skim_frames must be a whole number from 0 to {most}, got {skim_frames!r}")
+        if not (whole and 0 <= skim_frames <= most) or (self.skim_in_pairs and skim_frames % 2):
+            raise ValueError(f"skim_frames must be {kind} number from 0 to {most}, got {skim_frames!r}")
         return replace(self, skim_frames=int(skim_frames))
+
+    @property
+    def skim_in_pairs(self) -> bool:
+        """Whether first frames are drawn in even numbers alone, as qwen-vl-utils draws them."""
+        return self.skim_sampling == "counted" or (self.skim_fps > 0 and self.skim_sampling == "even")
 
     @property
     def max_turn_frames(self) -> int:

@@ -68,9 +68,9 @@ def test_without_numbers_tasks_are_drawn_as_before_and_named_tasks_show_the_reci
 def test_more_frames_than_the_recipe_shows_are_refused(
     tokenizer: Tokenizer, numbers: tuple[int, ...]
 ) -> None:
-    with pytest.raises(ValueError, match="skim_frames must be a whole number from 0 to 6"):
+    with pytest.raises(ValueError, match="skim_frames must be an even number from 0 to 6"):
         chat_env(tokenizer, numbers=numbers)
-    with pytest.raises(ValueError, match="skim_frames must be a whole number from 0 to 6"):
+    with pytest.raises(ValueError, match="skim_frames must be an even number from 0 to 6"):
         Config.of(recipe=RECIPE, first_frames=numbers)
 
 

@@ -94,6 +94,9 @@ def _skim_indices(
     if rules.skim_sampling == "strided" and not video.is_vfr:
         return strided_indices(video.num_frames, video.avg_fps, fps or 1.0, most)
     if fps and video.is_vfr:
+        enough = min(max((pts_s[-1] - pts_s[0]) * fps, least), len(pts_s)) >= most
+        if rules.skim_sampling == "strided" and enough:
+            return even_indices_by_time(pts_s, most)  # an odd number too, as of a constant rate
         return window_indices_by_time(pts_s, most, fps, min_frames=least)
     if fps:
         return window_indices(video.num_frames, video.avg_fps, most, fps, min_frames=least)
