@@ -9,23 +9,44 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+
+def as_float(value: object) -> float:
+    """A number of any kind as Python's float; NaN for what is no number, infinity for one too large."""
+    if type(value) is float:
+        return value
+    if isinstance(value, str | bytes | bool | np.bool_) or getattr(value, "ndim", False):
+        return math.nan
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Half-open interval ``[start_s, end_s)`` of a video, in seconds.
+    """Half-open interval ``[start_s, end_s)`` of a video, in seconds, kept as Python floats.
 
     Raises:
-        ValueError: a bound is not finite, the start is negative, or the end is not after the start.
+        ValueError: a bound is no finite number, the start is negative, or the end is not after the start.
     """
 
     start_s: float
     end_s: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.start_s) and math.isfinite(self.end_s)):
-            raise ValueError(f"segment bounds must be finite, got [{self.start_s}, {self.end_s})")
-        if self.start_s < 0 or self.end_s <= self.start_s:
+        start_s, end_s = as_float(self.start_s), as_float(self.end_s)
+        if not (math.isfinite(start_s) and math.isfinite(end_s)):
+            raise ValueError(
+                f"segment bounds must be finite, got [{self.start_s!s:.40}, {self.end_s!s:.40})"
+            )
+        if start_s < 0 or end_s <= start_s:
             raise ValueError(f"segment needs 0 <= start_s < end_s, got [{self.start_s}, {self.end_s})")
+        object.__setattr__(self, "start_s", start_s)
+        object.__setattr__(self, "end_s", end_s)
 
     @property
     def length_s(self) -> float:
@@ -39,7 +60,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Box ``(x0, y0, x1, y1)`` as fractions of the full frame, origin at the top left.
+    """Box ``(x0, y0, x1, y1)`` as fractions of the full frame, origin at the top left; Python floats.
 
     Raises:
         ValueError: a coordinate lies outside ``[0, 1]``, is not finite, or the box has no area.
@@ -51,11 +72,14 @@ class Region:
     y1: float
 
     def __post_init__(self) -> None:
-        box = (self.x0, self.y0, self.x1, self.y1)
-        if not all(math.isfinite(v) and 0.0 <= v <= 1.0 for v in box):
-            raise ValueError(f"region coordinates must lie in [0, 1], got {box}")
-        if self.x0 >= self.x1 or self.y0 >= self.y1:
-            raise ValueError(f"region needs x0 < x1 and y0 < y1, got {box}")
+        given = (self.x0, self.y0, self.x1, self.y1)
+        box = tuple(map(as_float, given))
+        if not all(0.0 <= side <= 1.0 for side in box):  # NaN is not
+            raise ValueError(f"region coordinates must lie in [0, 1], got {given!s:.80}")
+        if box[0] >= box[2] or box[1] >= box[3]:
+            raise ValueError(f"region needs x0 < x1 and y0 < y1, got {given}")
+        for name, side in zip(("x0", "y0", "x1", "y1"), box, strict=True):
+            object.__setattr__(self, name, side)
 
     def __iter__(self) -> Iterator[float]:
         """The four coordinates, so that a region can stand where they are expected."""

@@ -2,6 +2,7 @@
 
 # ruff: noqa: D103
 
+import errno
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import gymnasium
+import numpy as np
 import pytest
 from gymnasium.wrappers import TimeLimit
 from hypothesis import given
@@ -29,8 +31,11 @@ from videogym import (
     VideoError,
     VideoQAEnv,
 )
+from videogym.actions import Find
 from videogym.evaluate import evaluate
-from videogym.state import Clip, Result, Task, Turn
+from videogym.report import write_report
+from videogym.state import Action, Clip, Result, Task, Turn
+from videogym.testing.env_suite import odd_action
 from videogym.testing.policies import Random
 from videogym.traces import (
     RecordTraces,
@@ -224,11 +229,7 @@ def broken(path: str, value: object) -> bytes:
         ("turns.0.results.0.action.kind", "jump", "'kind' must be one of"),
         ("turns.0.results.0.clip.region", [0, 0, 1], r"\[x0, y0, x1, y1\]"),
         ("turns.0.results.0.clip.region", [0, 0, 2, 1], r"must lie in \[0, 1\]"),
-        (
-            "turns.0.results.0.action.start_s",
-            700,
-            "must lie in the video",
-        ),  # executed, but not in the video
+        ("turns.0.results.0.clip.scale", 0.0, "'turns.*scale' must be a finite number above 0"),
         ("turns.1.results.0.error.reason", None, "'reason' must be str"),
     ],
 )
@@ -422,6 +423,108 @@ def test_an_episode_is_stored_when_its_last_step_returns(tmp_path: Path) -> None
     env.reset()
     env.close()
     assert len(read_traces(tmp_path / "my run.jsonl").episodes) == 1
+
+
+@pytest.mark.parametrize("env_id", sorted(name for name in gymnasium.registry if "videogym/" in name))
+def test_whatever_was_played_is_read_back(env_id: str, tmp_path: Path) -> None:
+    """Numbers that no policy should put out; in rules that clamp many of them are executed."""
+    env = RecordTraces(gymnasium.make(env_id, tasks=[TASK]), tmp_path / "t.jsonl")
+    rng = np.random.default_rng(3)
+    env.action_space.seed(3)
+    shown = []
+    for _ in range(12):
+        env.reset()
+        ended = False
+        while not ended:
+            action = odd_action(env, rng)
+            if rng.random() < 0.7:  # a look, with what may be left out left out
+                action |= {"kind": 0} | {name: np.zeros(1) for name in ("fps", "scale") if name in action}
+                action |= {"frames": 0} if "frames" in action else {}
+            *_, terminated, truncated, _ = env.step(action)
+            ended = terminated or truncated
+        shown.append(env.unwrapped.state.turns)
+    env.close()
+    stored = read_traces(tmp_path / "t.jsonl").episodes
+    # By their texts: NaN is not equal to itself.
+    assert [repr(tuple(paid.turn for paid in one.turns)) for one in stored] == [repr(one) for one in shown]
+    write_report(read_traces(tmp_path / "t.jsonl"), tmp_path / "page.html", thumbnails=0)
+
+
+def test_looks_that_rules_clamp_are_stored_like_all_others() -> None:
+    eva = played(Crop(300.0, 120.0), Answer("B"), recipe="EVA/code")  # no count, no scale
+    zoom = played(Crop(700, 710), Answer("B"), recipe="VIDEO_ZOOMER/code")  # behind the end, no rate
+    for trace in (eva, zoom):
+        assert trace.turns[0].turn.looked and not trace.looks
+        assert from_line(to_line(trace)) == trace
+
+
+@pytest.mark.parametrize("scale", [5e-324, 1e-310, 1e-3])
+def test_a_look_that_is_shrunk_keeps_a_scale(scale: float) -> None:
+    trace = played(Crop(0, 600, frames=10**6, scale=scale), recipe="EVA/code")
+    (result,) = trace.turns[0].turn.results
+    assert result.clip is not None and result.clip.scale is not None and result.clip.scale > 0
+    assert from_line(to_line(trace)) == trace
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        Crop(np.float32(1), np.float32(5)),
+        Crop(np.int64(1), np.float16(5)),
+        Crop(1, 5, np.array([0.1, 0.2, 0.5, 0.9], np.float32)),
+        Crop(1, 5, [0.1, float("nan"), 0.5, 0.9]),
+        Crop(1, 5, 7),  # type: ignore[arg-type]
+        Crop(1, 5, Region(np.float32(0.1), 0, 1, 1)),
+        Crop("a", 5),  # type: ignore[arg-type]
+        Crop(0, 10**400),
+        Crop(None, True),  # type: ignore[arg-type]
+        Select(np.float32(1), np.float32(5)),
+        Answer(5),  # type: ignore[arg-type]
+        Answer(None),  # type: ignore[arg-type]
+        Find(5),  # type: ignore[arg-type]
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("recipe", ["DEFAULT", "FIND", "VIDEO_MTR/paper", "LONGVT/code", "EVA/code"])
+def test_actions_of_other_numbers_and_of_none_are_played_and_read_back(action: Action, recipe: str) -> None:
+    trace = played(action, Answer("B"), recipe=recipe)
+    assert repr(from_line(to_line(trace)).turns) == repr(trace.turns)
+    assert type(Crop(np.float32(1), 5).start_s) is type(Crop(1, 5).end_s) is float
+    assert not trace.turns[0].turn.valid or isinstance(action, Crop | Select)
+
+
+def test_evidence_of_an_arrays_numbers_is_stored() -> None:
+    evidence = (Segment(np.float32(1.5), np.int64(4)),)
+    trace = played(Answer("B"), evidence=evidence, evidence_region=Region(*np.float32([0, 0, 0.5, 1])))
+    assert from_line(to_line(trace)) == trace and trace.task.evidence == (Segment(1.5, 4.0),)
+
+
+def test_an_episode_that_cannot_be_stored_does_not_hinder_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env, _ = recorder(tmp_path / "t.jsonl")
+    env.reset(seed=0)
+    env.step(TWO_LOOKS[0])
+    with monkeypatch.context() as full:
+        full.setattr("videogym.traces.recording.append_trace", _full_disk)
+        with pytest.raises(OSError, match="No space"):
+            env.step(Answer("B"))
+    env.reset(seed=0)
+    env.step(Answer("A"))
+    assert [one.answer for one in read_traces(tmp_path / "t.jsonl").episodes] == ["A"]
+    env.reset(seed=0)
+    env.step(TWO_LOOKS[0])
+    with monkeypatch.context() as full:
+        full.setattr("videogym.traces.recording.append_trace", _full_disk)
+        with pytest.raises(OSError, match="No space"):
+            env.reset(seed=0)
+    env.reset(seed=0)
+    env.close()
+    assert len(read_traces(tmp_path / "t.jsonl").episodes) == 1
+
+
+def _full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_an_episode_that_is_left_is_stored_by_whoever_leaves_it(tmp_path: Path) -> None:

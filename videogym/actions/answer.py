@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import gymnasium
 from gymnasium.spaces import Discrete
 
+from videogym.actions.arguments import as_text
 from videogym.answers import number_of, with_plain_signs
 from videogym.spaces import UnicodeText
 from videogym.state import Action, Invalid, Rules, State, Turn
@@ -19,21 +20,26 @@ _TEXT = {"type": "string", "description": "The answer: the letter of an option, 
 
 @dataclass(frozen=True, slots=True)
 class Answer(Action):
-    """End the episode with an option letter or a free text."""
+    """End the episode with an option letter or a free text; what is no text is None, which is refused."""
 
     kind: ClassVar[str] = "answer"
     purpose: ClassVar[str] = "Give the final answer. This ends the episode."
 
     text: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", as_text(self.text))
+
     @property
     def answer_text(self) -> str | None:
         """The text."""
-        return self.text
+        return self.text or ""
 
     def refusal(self, state: State, turn: Turn) -> Invalid | None:
         """Why the answer has not the form that is due, as far as the rules check it."""
         task, rules = state.task, state.rules
+        if self.text is None:
+            return Invalid("type", "An answer must be a text.")
         if rules.answers == "any":
             return None
         text = self.text.strip()
@@ -48,11 +54,11 @@ class Answer(Action):
 
     def label(self) -> str:
         """The text."""
-        return self.text
+        return self.text or ""
 
     def arguments(self) -> dict[str, Any]:
         """See `Action.arguments`."""
-        return {"text": self.text}
+        return {"text": self.text or ""}
 
     @classmethod
     def parameters(cls, rules: Rules) -> dict[str, Any]:

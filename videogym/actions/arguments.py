@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from videogym.geometry import as_float
 from videogym.state import Invalid, Rules
 
 
@@ -38,22 +38,16 @@ def as_number(value: object) -> float:
     return int(number) if math.isfinite(number) and number == int(number) else number
 
 
-def as_time(value: object) -> float:
-    """A real number as it stands; infinity for a whole one that no float holds, NaN for all else."""
-    if not isinstance(value, Real) or isinstance(value, bool | np.bool_):
-        return math.nan
-    try:
-        float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
-    return value  # type: ignore[return-value]
-
-
 def as_box(value: object) -> tuple[float, ...]:
-    """The numbers of a box, each as `as_time`; four times NaN for what is no row of values."""
+    """The numbers of a box, each as `as_float`; four times NaN for what is no row of values."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         return (math.nan,) * 4
-    return tuple(map(as_time, value))
+    return tuple(map(as_float, value))
+
+
+def as_text(value: object) -> str:
+    """A text as it is; None for all else, which no rules accept."""
+    return value if isinstance(value, str) else None  # type: ignore[return-value]  # like NaN of a number
 
 
 def number_argument(name: str, value: Any) -> float | Invalid:

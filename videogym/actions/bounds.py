@@ -123,7 +123,7 @@ def _shrunk(request: LookRequest, region: Region | None, state: State, room: int
         if room < 1 or (each := _tokens(state, region, scale)) <= room:
             break
         scale *= math.sqrt(room / each) * 0.99
-    return LookRequest(count, scale, request.chosen)
+    return LookRequest(count, max(scale, math.ulp(0.0)), request.chosen)  # a factor of 0 is none
 
 
 def _scale_of(request: LookRequest, region: Region | None, state: State) -> float:

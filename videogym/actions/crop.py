@@ -49,7 +49,7 @@ class Crop(Look):
 
     Without further arguments this is LongVT's ``crop_video``, with ``fps`` VideoZoomer's ``video_zoom``,
     with ``frames`` and ``scale`` EVA's ``frame_select``. Seconds and fractions, unchecked; what is no
-    number is NaN, which is refused. A `Region` is taken too and kept as its four coordinates.
+    number is NaN, which is refused. A `Region` or an array is taken too and kept as its coordinates.
     """
 
     kind: ClassVar[str] = "crop"
@@ -68,10 +68,8 @@ class Crop(Look):
 
     def __post_init__(self) -> None:
         Look.__post_init__(self)
-        if isinstance(self.region, Region):
-            object.__setattr__(self, "region", self.region.as_tuple())
-        elif self.region is not None and not all(map(math.isfinite, box := as_box(self.region))):
-            object.__setattr__(self, "region", box)
+        if self.region is not None:
+            object.__setattr__(self, "region", as_box(self.region))
         for name in ("fps", "frames", "scale"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, as_number(value))

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
-from videogym.actions.arguments import as_number, count_argument, judge_count
+from videogym.actions.arguments import as_number, as_text, count_argument, judge_count
 from videogym.actions.bounds import LookRequest, bounded, note_of
 from videogym.actions.look import Showing
 from videogym.rules import LATER
@@ -44,6 +44,7 @@ class Find(Showing):
     found_s: tuple[float, ...] | None = field(default=None, compare=False, metadata=LATER)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "query", as_text(self.query))
         if self.k is not None:
             object.__setattr__(self, "k", as_number(self.k))
 
@@ -91,7 +92,7 @@ class Find(Showing):
 
     def label(self) -> str:
         """The query, and how many moments."""
-        query = str(self.query)
+        query = self.query or ""
         words = f"“{query if len(query) <= _SHOWN_CHARS else query[: _SHOWN_CHARS - 1] + '…'}”"
         return words if self.k is None else f"{words}, {self.k} moments"
 

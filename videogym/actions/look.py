@@ -13,9 +13,9 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from videogym.actions.arguments import as_time, read_numbers
+from videogym.actions.arguments import read_numbers
 from videogym.actions.bounds import LookRequest, allowance, bounded, note_of
-from videogym.geometry import Segment
+from videogym.geometry import Segment, as_float
 from videogym.state import Action, Clip, Invalid, Rules, State, Turn
 
 _TIMES = {
@@ -56,7 +56,8 @@ class Look(Showing):
 
     A kind below this class is a frozen dataclass. It has ``start_s`` and ``end_s``, as fields or as
     properties, and says in `frames` which frames it shows. Where its only fields are the two times, all
-    else is here.
+    else is here. Fields of these names are kept as Python floats; what is no number is NaN, which is
+    refused.
 
     Attributes:
         start_s: seconds, unchecked.
@@ -68,9 +69,9 @@ class Look(Showing):
     end_s: float
 
     def __post_init__(self) -> None:
-        """Take for NaN, which is refused, what is no number; of a kind whose times are fields."""
+        """Times that are fields become Python floats; NaN, which is refused, where they are no numbers."""
         for name in {"start_s", "end_s"}.intersection(getattr(self, "__dataclass_fields__", ())):
-            object.__setattr__(self, name, as_time(getattr(self, name)))
+            object.__setattr__(self, name, as_float(getattr(self, name)))
 
     @abstractmethod
     def frames(self, state: State, cap: int, pts_s: NDArray[np.float64]) -> Clip | Invalid:

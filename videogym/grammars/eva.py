@@ -124,7 +124,7 @@ def _answer(text: str) -> str | None:
 
 def _written(action: Action) -> str:
     if isinstance(action, Answer):
-        return f"<{ANSWER}>{action.text}</{ANSWER}>"
+        return f"<{ANSWER}>{action.answer_text}</{ANSWER}>"
     if (
         not isinstance(action, Crop)
         or action.frames is None

@@ -59,7 +59,7 @@ def turn_text(turn: Turn, task: Task) -> str:
 
 def _write_block(action: Action, task: Task) -> str:
     if isinstance(action, Answer):
-        return f"<{ANSWER}>{action.text}</{ANSWER}>"
+        return f"<{ANSWER}>{action.answer_text}</{ANSWER}>"
     if isinstance(action, Crop) and action.region is None:
         times = {"start_time": float(action.start_s), "end_time": float(action.end_s)}
         return write_call(CROP_VIDEO, {"video_path": video_name(task), **times})

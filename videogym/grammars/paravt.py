@@ -152,7 +152,7 @@ class ParaVT:
 
 def _written(action: Action, state: State) -> str:
     if isinstance(action, Answer):
-        return f"<{ANSWER}>{action.text}</{ANSWER}>"
+        return f"<{ANSWER}>{action.answer_text}</{ANSWER}>"
     if isinstance(action, Crop) and action == Crop(action.start_s, action.end_s):
         times = f'"start_time": {float(action.start_s)!r}, "end_time": {float(action.end_s)!r}'
         arguments = f'{{"video_path": "{video_name(state.task)}", {times}}}'

@@ -187,7 +187,7 @@ class VideoMTR:
             first, last = _indices_inside(state, action)
             body, action = f"<{RETRIEVE}>{first},{last}</{RETRIEVE}>", _segment(state, first, last)
         elif isinstance(action, Answer):
-            body = f"<{ANSWER}>{action.text}</{ANSWER}>"
+            body = f"<{ANSWER}>{action.answer_text}</{ANSWER}>"
         else:
             raise ValueError(f"{self.name} has no words for {action}")
         text = f"<{THINK}>{thought}</{THINK}>{body}"

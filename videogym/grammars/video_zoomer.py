@@ -122,7 +122,7 @@ class VideoZoomer:
             ValueError: the grammar has no words for this action.
         """
         if isinstance(action, Answer):
-            block = f"<{ANSWER}>{action.text}</{ANSWER}>"
+            block = f"<{ANSWER}>{action.answer_text}</{ANSWER}>"
         elif isinstance(action, Crop) and action.fps is not None and action.region is None:
             call = {"segment": [float(action.start_s), float(action.end_s)], "fps": action.fps}
             block = f"{_OPENING} {json.dumps(call)} {_CLOSING}"

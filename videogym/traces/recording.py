@@ -57,7 +57,11 @@ class RecordTraces(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Record
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """As the environment's; stores the episode that it leaves."""
+        """As the environment's; stores the episode that it leaves.
+
+        Raises:
+            OSError: that episode could not be stored; it is lost, and the next call begins a new one.
+        """
         self._leave()
         if not os.path.lexists(self.path):
             prepare(self.path)
@@ -70,7 +74,7 @@ class RecordTraces(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Record
         """As the environment's; stores the episode when it ends.
 
         Raises:
-            OSError: the episode could not be stored.
+            OSError: the episode could not be stored; it is lost, and the next ones can be played.
         """
         self._watch.lap("model")
         observation, reward, terminated, truncated, info = self.env.step(action)
@@ -88,22 +92,27 @@ class RecordTraces(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Record
 
     def close(self) -> None:
         """As the environment's; stores the episode that it leaves."""
-        self._leave()
-        super().close()
+        try:
+            self._leave()
+        finally:
+            super().close()
 
     def _leave(self) -> None:
-        if self._open and self._inner.state.turns:
-            fault = self._inner.state.turns[-1].fault
-            self._store("" if self._inner.state.terminated else f"fault: {fault}" if fault else "left")
-        self._paid, self._open = {}, False
+        try:
+            if self._open and self._inner.state.turns:
+                fault = self._inner.state.turns[-1].fault
+                self._store("" if self._inner.state.terminated else f"fault: {fault}" if fault else "left")
+        finally:
+            self._paid, self._open = {}, False
 
     def _store(self, cut: str) -> None:
+        # Tried once: an episode that cannot be stored is told of and must not hinder those behind it.
+        self._open = False
         state, terms = self._inner.state, self._inner.recipe.terms
         turns = tuple(self._turn(before, after) for before, after in pairwise(history(state)))
         correct = answered_right(terms, turns[-1].terms.get("answer"), state)
         trace = trace_of(state, turns, correct=correct, run=self.run, cut=cut, cost=self._watch.cost)
         append_trace(self.path, trace)
-        self._open = False
 
     def _turn(self, before: State, after: State) -> TurnTrace:
         seen = self._paid.get(len(after.turns))
