@@ -164,11 +164,12 @@ class EpisodeEnv(EnvBase):
             # Rows that are over: they wait for the next batch.
             return self._newest.copy()
         rng = np.random.default_rng((self._seed, self.next_batch))
-        self._snapshots, self._inputs, numbers = [], [], []
+        inputs, numbers, snapshots = list[TensorDict](), list[int](), list[Snapshot]()
         for _group in range(self.batch_size[0] // self._group_size):
-            self._inputs += [self._begin(rng)] * self._group_size
+            inputs += [self._begin(rng)] * self._group_size
             numbers += [int(rng.integers(2**62))] * self._group_size  # no other worker's or batch's
-            self._snapshots += [self._inner.get_state()] * self._group_size
+            snapshots += [self._inner.get_state()] * self._group_size
+        self._inputs, self._snapshots = inputs, snapshots
         self._groups = torch.tensor(numbers)[:, None]
         self._over = [False] * len(numbers)
         self.next_batch += 1
@@ -232,10 +233,10 @@ class EpisodeEnv(EnvBase):
             turns: B of `_play`; what one does not say is absent: NaN, or False.
         """
         rows, nan = self.batch_size, float("nan")
-        names = self._inputs[0].keys()
+        inputs = [dict(one.items()) for one in self._inputs]  # a TensorDict takes longer to ask
         paid = [turn.get("terms", {}) for turn in turns]
         parts = {
-            "inputs": {name: torch.stack([one.get(name) for one in self._inputs]) for name in names},
+            "inputs": {name: torch.stack([one[name] for one in inputs]) for name in inputs[0]},
             "terms": {name: _column([terms.get(name, nan) for terms in paid]) for name in self.term_names},
         }
         self._newest = TensorDict(

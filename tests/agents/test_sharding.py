@@ -35,35 +35,39 @@ JOBS: list[dict[str, Any]] = [
     {"name": "sft", "family": "qwen3_vl", "loop": "sft", "changes": {}},
     {"name": "stopped", "family": "qwen3_vl", "loop": "sft", "changes": {}, "stop": 3},
     {"name": "grpo", "family": "qwen2_5_vl", "loop": "grpo", "changes": {"gradient_checkpointing": True}},
+    {"name": "critic", "family": "qwen2_5_vl", "loop": "ppo", "changes": {"critic_model": "copy"}},
+]
+MORE: list[dict[str, Any]] = [
     {"name": "ppo", "family": "qwen2_5_vl", "loop": "ppo", "changes": {}},
     {"name": "packed", "family": "qwen3_vl", "loop": "sft", "changes": {"pack_tokens": 1500}},
-    {"name": "critic", "family": "qwen2_5_vl", "loop": "ppo", "changes": {"critic_model": "copy"}},
-    {
-        "name": "critic-stopped",
-        "family": "qwen2_5_vl",
-        "loop": "ppo",
-        "changes": {"critic_model": "copy"},
-        "stop": 6,
-    },
+    {**JOBS[3], "name": "critic-stopped", "stop": 6},
 ]
 PLAYED = ("grpo", "ppo")  # loops that play what they learn from
 POISONED: dict[str, Any] = {**JOBS[0], "name": "poisoned", "changes": {"iterations": 1}, "poison": True}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two ranks made of the jobs."""
-    folder = tmp_path_factory.mktemp("ranks")
-    paths = {family: str(build(folder / family, family)) for family in FAMILIES}
-    examples = str(folder / "examples.jsonl")
-    lesson = {"checkpoint": paths["qwen3_vl"], "demonstrated_tasks": 3, "per_task": 2}
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models of both families, and examples to imitate."""
+    folder = tmp_path_factory.mktemp("inputs")
+    for family in FAMILIES:
+        build(folder / family, family)
+    lesson = {"checkpoint": str(folder / "qwen3_vl"), "demonstrated_tasks": 3, "per_task": 2}
     config = train_sft.Config.of(**{**SFT, **lesson})
     ((played, _),) = train_sft.load_examples(config, make_actor(config), False)
-    write_records(Path(examples), played)
-    for job in [*JOBS, POISONED]:
-        job["changes"] |= {"checkpoint": paths[job["family"]]}
-        job["changes"] |= {"records": examples} if job["loop"] == "sft" else {}
-    (folder / "jobs.json").write_text(json.dumps([*JOBS, POISONED]))
+    write_records(folder / "examples.jsonl", played)
+    return folder
+
+
+def on(inputs: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """A job with its inputs."""
+    records = {"records": str(inputs / "examples.jsonl")} if job["loop"] == "sft" else {}
+    return {**job, "changes": {**job["changes"], "checkpoint": str(inputs / job["family"]), **records}}
+
+
+def on_two_ranks(jobs: list[dict[str, Any]], folder: Path) -> Path:
+    """What two ranks made of some jobs."""
+    (folder / "jobs.json").write_text(json.dumps(jobs))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
     ran = subprocess.run(
@@ -76,6 +80,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert ran.returncode == 0, ran.stderr[-4000:]
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two ranks made of the jobs."""
+    jobs = [on(inputs, job) for job in [*JOBS, POISONED]]
+    return on_two_ranks(jobs, tmp_path_factory.mktemp("ranks"))
+
+
+@pytest.fixture(scope="module")
+def more(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two ranks made of `MORE`, which takes longer."""
+    return on_two_ranks([on(inputs, job) for job in MORE], tmp_path_factory.mktemp("more"))
 
 
 def curve(out: Path, name: str) -> list[float]:
@@ -95,31 +112,50 @@ def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
     return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
-@pytest.mark.parametrize("job", [JOBS[0], *JOBS[2:5], JOBS[6]], ids=lambda job: job["name"])
+@pytest.mark.parametrize("job", [JOBS[0], *JOBS[2:]], ids=lambda job: job["name"])
 def test_two_ranks_end_with_the_weights_of_one_process(
-    folder: Path, tmp_path: Path, job: dict[str, Any]
+    folder: Path, inputs: Path, tmp_path: Path, job: dict[str, Any]
 ) -> None:
     """Three tasks or groups for two ranks, so that their shares differ; on what the ranks played."""
-    out = folder / job["name"]
-    train(job, tmp_path, out / "records" if job["loop"] in PLAYED else None)
+    assert_alike(folder / job["name"], tmp_path, on(inputs, job))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", MORE, ids=lambda job: job["name"])
+def test_more_loops_end_with_the_weights_of_one_process(
+    more: Path, inputs: Path, tmp_path: Path, job: dict[str, Any]
+) -> None:
+    """The head alone, packed conversations, and a run that was stopped."""
+    assert_alike(more / job["name"], tmp_path, on(inputs, job))
+
+
+def assert_alike(out: Path, single: Path, job: dict[str, Any]) -> None:
+    """Do a job in one process, and compare with what the ranks made of it.
+
+    Args:
+        out: run of the ranks.
+        single: folder for the run of one process.
+        job: with its inputs.
+    """
+    train(job, single, out / "records" if job["loop"] in PLAYED else None)
     if job["loop"] == "ppo":
-        critics = [critic_of(one) for one in (out, tmp_path)]
+        critics = [critic_of(one) for one in (out, single)]
         assert distance(*critics) < CLOSE
         assert all(
             float(critics[1][f"critic.{name}"].abs().max()) > 50 * CLOSE for name in ("weight", "bias")
         )
-        if job["name"] == "critic":  # whose model has moved away from that of the policy
+        if "critic_model" in job["changes"]:  # which has moved away from that of the policy
             model = make_actor(make_config(job)).model
             first = {f"critic_model.{name}": weight.detach() for name, weight in model.named_parameters()}
             first = {name: weight for name, weight in first.items() if name in critics[1]}
             assert len(first) > 20
             assert distance({name: critics[1][name] for name in first}, first) > 50 * CLOSE
-    assert distance(weights(out / "model"), weights(tmp_path / "model")) < CLOSE
-    assert distance(weights(tmp_path / "model"), weights(folder / job["family"])) > 5 * CLOSE
+    assert distance(weights(out / "model"), weights(single / "model")) < CLOSE
+    assert distance(weights(single / "model"), weights(Path(job["changes"]["checkpoint"]))) > 5 * CLOSE
     # Adam does not see the scale of gradients: their norms do.
     for name in ("loss", "grad_norm"):
-        assert curve(out, name) == pytest.approx(curve(tmp_path, name), rel=GRADIENT, abs=ROUNDING["atol"])
-    assert curve(out, "grad_norm")[0] == pytest.approx(curve(tmp_path, "grad_norm")[0], rel=GRADIENT)
+        assert curve(out, name) == pytest.approx(curve(single, name), rel=GRADIENT, abs=ROUNDING["atol"])
+    assert curve(out, "grad_norm")[0] == pytest.approx(curve(single, "grad_norm")[0], rel=GRADIENT)
 
 
 def test_each_rank_holds_half_and_scores_what_was_sampled(folder: Path) -> None:
@@ -154,20 +190,23 @@ def test_records_of_all_ranks_are_in_one_file_an_iteration(folder: Path) -> None
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(folder: Path) -> None:
     """Stopped in the third iteration, resumed from the checkpoint after the second."""
-    pairs = {"stopped": "sft", "critic-stopped": "critic"}
-    for stopped, whole in pairs.items():
-        assert distance(weights(folder / stopped / "model"), weights(folder / whole / "model")) == 0.0
-        assert curve(folder / stopped, "loss") == curve(folder / whole, "loss")
-        if whole == "sft":
-            continue
-        assert distance(critic_of(folder / stopped), critic_of(folder / whole)) == 0.0
-        records = [list(read_records(folder / name / "records")) for name in (stopped, whole)]
-        assert records[0] == records[1]
+    assert distance(weights(folder / "stopped" / "model"), weights(folder / "sft" / "model")) == 0.0
+    assert curve(folder / "stopped", "loss") == curve(folder / "sft", "loss")
 
 
-def test_one_process_goes_on_with_a_run_of_two(folder: Path) -> None:
+@pytest.mark.slow
+def test_a_stopped_run_with_a_critic_plays_and_ends_as_without(folder: Path, more: Path) -> None:
+    """The same episodes, and the same bits of policy and critic."""
+    stopped, whole = more / "critic-stopped", folder / "critic"
+    assert distance(weights(stopped / "model"), weights(whole / "model")) == 0.0
+    assert distance(critic_of(stopped), critic_of(whole)) == 0.0
+    assert curve(stopped, "loss") == curve(whole, "loss")
+    assert list(read_records(stopped / "records")) == list(read_records(whole / "records"))
+
+
+def test_one_process_goes_on_with_a_run_of_two(folder: Path, inputs: Path) -> None:
     """The checkpoint is whole: nothing is left to do, and the weights are there."""
-    config = make_config(JOBS[0])
+    config = make_config(on(inputs, JOBS[0]))
     actor = make_actor(config)
     run = train_sft.train(config, actor, folder / "sft")  # type: ignore[arg-type]
     assert run.first_iteration == config.iterations
@@ -255,9 +294,9 @@ def torchrun(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("torchrun")
 @pytest.mark.parametrize("kind", ["async", "ray"])
-def test_other_collectors_are_refused_by_name(folder: Path, kind: Any) -> None:
+def test_other_collectors_are_refused_by_name(inputs: Path, kind: Any) -> None:
     """Threads and workers would ask a model of which other ranks have parts."""
-    config = train_grpo_mllm.Config.of(**{**GRPO, "checkpoint": str(folder / "qwen3_vl")})
+    config = train_grpo_mllm.Config.of(**{**GRPO, "checkpoint": str(inputs / "qwen3_vl")})
     with pytest.raises(ValueError, match=f"the collector '{kind}' is not made for torchrun"):
         make_collector(config, make_actor(config), groups=2, group_size=2, kind=kind)
 
