@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from videogym import Segment
 from videogym.data import (
     Asker,
     FilterOptions,
@@ -22,6 +23,7 @@ from videogym.data import (
     filter_questions,
     find_scenes,
     play_traces,
+    playing,
 )
 from videogym.data.filtering import SkimAnswers
 from videogym.data.playing import wide_window
@@ -190,6 +192,17 @@ def test_only_what_was_told_a_window_after_a_look_that_missed_is_mended(
         assert summary.kept == 1 and line["mended"] is mended
         told = [row for row in work.file("replies").rows if "A note to you alone" in str(row["request"])]
         assert bool(told) is mended
+
+
+def test_the_name_of_the_video_tells_no_bound(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call repeats it; here the note tells of 4 s, and the name ends in mp4."""
+    monkeypatch.setattr(playing, "wide_window", lambda *_: Segment(4.0, 44.0))
+    turns = [look(40.0, 50.0), look(*EVIDENCE), turn("answer", text="Ann")]
+    with WorkFolder(tmp_path) as work:
+        summary, line = played(work, videos, turns)
+        assert (summary.kept, line["mended"]) == (1, True)
 
 
 def test_a_number_that_no_note_told_leaks_none(videos: Path, tmp_path: Path) -> None:

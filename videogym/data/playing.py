@@ -26,6 +26,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from videogym.data.asking import Asker, ContentPart, image_part, object_in, shown, text_in, text_part, user
@@ -47,7 +48,7 @@ _SPOKEN = re.compile(
     r"given window|provided window)\b",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(r"(?:(\d+):)?(\d+(?:\.\d+)?)")
+_NUMBER = re.compile(r"(?<![A-Za-z_\d])(?:(\d+):)?(\d+(?:\.\d+)?)")  # not that of "mp4"
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,8 @@ class _Stage:
             return Dropped("no_look", "it answered without a look")
         ends = (told.start_s, told.end_s) if told is not None else ()
         secret = [end for end in ends if 0.0 < end < trace.video.duration_s]
-        if (leaked := leak_in([turn.text or "" for turn in turns], secret)) is not None:
+        name = Path(task.video).name  # which calls repeat, with whatever numbers are in it
+        if (leaked := leak_in([(turn.text or "").replace(name, "") for turn in turns], secret)) is not None:
             return Dropped("leak", leaked)
         iou = max(segment_iou(trace.looks[-1], segment) for segment in task.evidence or ())
         if iou < self._options.min_iou:
