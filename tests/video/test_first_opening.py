@@ -131,6 +131,7 @@ def test_a_first_opening_that_never_returns_is_given_up(tmp_path, hanging_child)
 def test_a_child_that_dies_is_replaced_once(tmp_path):
     film(tmp_path / "a.mp4")
     film(tmp_path / "b.mp4", rate=25)
+    first_opening._end_all()
     open_video(str(tmp_path / "a.mp4")).close()
     (child,) = first_opening._idle
     os.kill(child._process.pid, 9)
