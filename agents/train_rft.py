@@ -28,6 +28,7 @@ from .vlm.command import command_line
 from .vlm.records import Record, fingerprint, read_records, write_records
 
 log = logging.getLogger(__name__)
+SELECTED = "selected.jsonl"  # what a run learns from, in its folder
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,25 @@ class Config(train_sft.Config):
     """Limit of rollouts per question, the first ones; 0: all."""
     iterations: int = 1600
     """Gradient steps."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            ValueError: as in `agents.train_sft.Config`, or records are named.
+        """
+        super().__post_init__()
+        if self.records and Path(self.records).name != SELECTED:
+            raise ValueError(
+                f"records={self.records} would not be learned from, but what is selected of rollouts: name "
+                "them there"
+            )
+
+    @property
+    def ignored(self) -> dict[str, str]:
+        """See `LoopConfig.ignored`; a run writes its records itself."""
+        why = "is for demonstrations, and there are rollouts"
+        return super().ignored | dict.fromkeys(train_sft.DEMONSTRATING, why)
 
 
 @dataclass(frozen=True)
@@ -123,7 +143,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     """
     if not config.rollouts:
         raise ValueError("name the file or folder of rollouts to select from")
-    path = out / "selected.jsonl"
+    path = out / SELECTED
     # A run that goes on learns from what it began with, whatever has been collected since.
     if is_first() and not (path.exists() and (out / "checkpoint").exists()):
         write_selection(config, actor, path)

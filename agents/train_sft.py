@@ -53,6 +53,12 @@ from .vlm.scoring import MicroBatch
 
 log = logging.getLogger(__name__)
 CONVERSATIONS = "longvt-sft:"  # how a source of tasks begins whose rows hold conversations
+SCRIPTED = {  # options by the scripts that obey them
+    ("scenes",): ("glances", "hasty", "gives_up", "hasty_words", "hasty_look"),
+    ("evidence",): ("refused_calls", "look_again"),
+    ("evidence", "scenes"): ("per_task", "wrong_looks"),
+}
+DEMONSTRATING = ("script", "demonstrated_tasks", *(name for names in SCRIPTED.values() for name in names))
 
 
 @dataclass(frozen=True)
@@ -139,16 +145,12 @@ class Config(ChatConfig):
         """Refuse what cannot be meant.
 
         Raises:
-            ValueError: as in `ChatConfig`, another script is asked for what the scenes script does, its
-                shares cannot be meant, the tasks have no conversations, or a mixture is one that
-                fine-tuning cannot take.
+            ValueError: as in `ChatConfig`, an option is given that nothing depends on, shares cannot be
+                meant, the tasks have no conversations, or fine-tuning cannot take a mixture.
         """
         super().__post_init__()
         script = self.demonstrations.script
-        for name in ("glances", "hasty", "gives_up", "hasty_words", "hasty_look"):
-            value, usual = getattr(self.demonstrations, name), getattr(DemonstrationConfig, name)
-            if value != usual and script != "scenes":
-                raise ValueError(f"{name}={value} needs script='scenes', got {script!r}")
+        self._refuse_ignored()
         if script == "scenes":
             demonstrator(self)  # refuses shares that do not add up
         if script == "traces" and not all(
@@ -165,6 +167,21 @@ class Config(ChatConfig):
         self._require_at_least(0, "pack_tokens")
         # Conversations come to an end, and 0 takes all of them; what a script plays need not.
         self._require_at_least(0 if script == "traces" else 1, "demonstrated_tasks")
+
+    @property
+    def ignored(self) -> dict[str, str]:
+        """See `LoopConfig.ignored`."""
+        lesson = self.demonstrations
+        found = {"first_frames": "is for loops that play: examples show what their recipe does"}
+        if not lesson.images:
+            found |= dict.fromkeys(("images_share", "image_max_pixels"), "needs images")
+        if self.records:
+            return found | dict.fromkeys(DEMONSTRATING, "is for demonstrations, and there are records")
+        for scripts, names in SCRIPTED.items():
+            if lesson.script not in scripts:
+                needed = " or ".join(f"script={name!r}" for name in scripts)
+                found |= dict.fromkeys(names, f"needs {needed}, got {lesson.script!r}")
+        return found
 
 
 def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -> TrainingRun:

@@ -71,7 +71,8 @@ def make_collector(
             a thread of its own, while one server answers them in batches through ``actor``: slow videos
             overlap, and what is sampled depends on who comes first. ``"ray"`` plays whole groups in worker
             processes, on one machine or many, and is repeatable for the same workers.
-        workers: processes of ``"ray"``; groups that ``"async"`` has in play at once.
+        workers: processes of ``"ray"``; groups that ``"async"`` has in play at once, as far as
+            ``max_concurrent_rollouts`` allows.
         make_worker: makes the actor of a Ray worker, picklable, the same model with any engine; None:
             the configured checkpoint, sampled with transformers.
         run: measures what collecting takes; None: nobody does.
@@ -93,7 +94,10 @@ def make_collector(
     alone(f"the collector {kind!r}")
     workers = min(workers, groups)
     if kind == "async":
-        return AsyncCollector(config, actor, env, workers * group_size, run)
+        slots = workers * group_size
+        return AsyncCollector(
+            config, actor, env, min(slots, config.memory.max_concurrent_rollouts or slots), run
+        )
     if make_worker is None:
         if not config.model.checkpoint:
             raise ValueError(

@@ -26,6 +26,7 @@ from .lockstep import Lockstep
 from .reading import Known, Prompt, first, read
 
 log = logging.getLogger(__name__)
+KEPT_CONVERSATIONS = 256  # unless it is said
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class TransformersEngine:
         conversations: of which keys and values are kept, the latest.
     """
 
-    def __init__(self, model: QwenVL, conversations: int = 256) -> None:
+    def __init__(self, model: QwenVL, conversations: int = KEPT_CONVERSATIONS) -> None:
         self.model, self.version = model, 0
         self._conversations, self._kept = conversations, dict[str, _Kept]()
         self._weights = model.changes()

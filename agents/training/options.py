@@ -157,6 +157,22 @@ class LoopConfig:
         """This config with other values for some options; see `of`."""
         return replace(self, **_by_field(self, options))
 
+    @property
+    def ignored(self) -> dict[str, str]:
+        """Options that nothing here depends on, by name: what each would need, in words."""
+        return {}
+
+    def _refuse_ignored(self) -> None:
+        """Refuse such options where they were given.
+
+        Raises:
+            ValueError: one is not what it is by default.
+        """
+        for option in options_of(type(self)):
+            value = option.of(self)
+            if option.name in self.ignored and value != option.default:
+                raise ValueError(f"{option.name}={value} {self.ignored[option.name]}")
+
     @cached_property
     def rules(self) -> Recipe:
         """The recipe itself, with the configured judge."""

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from weakref import WeakMethod
@@ -46,6 +46,7 @@ MAY_CHANGE = (  # from one part of a run to the next
     "pack_tokens",
 )
 SHOWN = ("reward", "success", "loss")  # metrics beside a progress bar
+_FOLDER = "{out}/"  # of a run, in paths that are told from there
 Span = Callable[[str], AbstractContextManager[None]]  # times what is done in it, by name
 
 
@@ -97,7 +98,7 @@ class TrainingRun:
             "version": VERSION,
             "engine_version": config.engine_version,
             "config": {
-                option.name: str(option.of(config))
+                option.name: _from_folder(option.of(config), out)
                 for option in options_of(type(config))
                 if option.name not in MAY_CHANGE
             },
@@ -139,7 +140,7 @@ class TrainingRun:
         found = broadcast_from_rank0(self._found)
         if found is None:
             return 0, 0, 0.0
-        if told := _difference(found, self._identity, type(self.config)):
+        if told := _difference(found, self._identity, self.config, self.out):
             raise CheckpointMismatch(f"{path} is of another run: it has {told}; choose another folder")
         if is_first():
             load_archive(path, self._parts)
@@ -316,7 +317,26 @@ def _progress(path: Path, found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any], config: type[LoopConfig]) -> str:
+def _from_folder(value: object, out: Path) -> str:
+    """An option of a run as its checkpoint has it: a path below its folder, which may move, from there."""
+    if isinstance(value, str) and value and os.path.exists(value):
+        with suppress(ValueError):
+            below = Path(os.path.abspath(value)).relative_to(os.path.abspath(out))
+            return f"{_FOLDER}{below.as_posix()}" if below.parts else value
+    return str(value)
+
+
+def _is_ours(theirs: str, ours: str, out: Path) -> bool:
+    """Whether a path that a checkpoint of before has as it was given is one below the run's folder."""
+    if not ours.startswith(_FOLDER):
+        return False
+    below = Path(ours.removeprefix(_FOLDER))
+    if Path(theirs).parts[-len(below.parts) :] != below.parts:
+        return False
+    return not os.path.exists(theirs) or os.path.samefile(theirs, out / below)
+
+
+def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any], config: LoopConfig, out: Path) -> str:
     """What tells one run from another, by name; "" if nothing does.
 
     An option that a checkpoint does not know came later, and by its default a run is as it was without it.
@@ -328,11 +348,16 @@ def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any], config: type
     if (engine := theirs.get("engine_version", 1)) != ours["engine_version"]:
         seeds = "a seed samples other outputs with each"
         return f"engine version {engine}, this run {ours['engine_version']}, and {seeds}"
-    old = {option.name: str(option.default) for option in options_of(config)}
+    old = {option.name: str(option.default) for option in options_of(type(config))}
     old |= {RENAMED.get(name, name): value for name, value in theirs["config"].items()}
-    names = [name for name in {**old, **ours["config"]} if name not in MAY_CHANGE]
+    free = {*MAY_CHANGE, *config.ignored}
+    names = [name for name in {**old, **ours["config"]} if name not in free]
     pairs = [(name, old.get(name), ours["config"].get(name)) for name in names]
-    return "; ".join(f"{name} {one}, this run {other}" for name, one, other in pairs if one != other)
+    return "; ".join(
+        f"{name} {one}, this run {other}"
+        for name, one, other in pairs
+        if one != other and not _is_ours(str(one), str(other), out)
+    )
 
 
 def _module_name(config: type) -> str:

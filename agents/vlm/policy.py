@@ -13,7 +13,7 @@ from torch import nn
 
 from ..engines.base import Engine, Sampling
 from ..engines.shared_servers import SharedServers
-from ..engines.transformers_engine import TransformersEngine
+from ..engines.transformers_engine import KEPT_CONVERSATIONS, TransformersEngine
 from ..engines.vllm_common import MIN_TEMPERATURE
 from ..engines.vllm_http import HTTPEngine
 from ..models.qwen_vl import QwenVL
@@ -152,7 +152,9 @@ def make_actor(config: ChatConfig, model: QwenVL, server: str = "") -> ChatActor
         model.vision_ids,
         told.max_context,
     )
-    engine: Engine = TransformersEngine(model)
+    # Threads play episodes one after another: what is kept of those that have ended is bounded too.
+    most = min(config.memory.max_concurrent_rollouts or KEPT_CONVERSATIONS, KEPT_CONVERSATIONS)
+    engine: Engine = TransformersEngine(model, most)
     urls = [url.strip() for url in server.split(",") if url.strip()]
     if server and not urls:
         raise ValueError(f"server must be a URL, or several with commas between, got {server!r}")

@@ -28,6 +28,7 @@ from agents.train_grpo_mllm import Config
 from agents.vlm import policy
 from agents.vlm.actor import ChatActor, context_of
 from agents.vlm.evaluation import make_evaluator
+from agents.vlm.policy import make_actor as configured
 from agents.vlm.records import Record
 from agents.vlm.rollouts import make_chat_env, rollouts
 
@@ -106,6 +107,32 @@ def test_collectors_and_evaluation_keep_the_bound(
     assert max(rows for rows, _ in shapes) == 3
     assert isinstance(actor.engine, TransformersEngine) and not actor.engine._kept
     collector.close()
+
+
+def test_threads_keep_the_bound(checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four episodes of two groups would be in play, and keys and values of those that have ended stay."""
+    options: dict[str, Any] = {"recipe": RECIPE, "tasks": TASKS, "max_new_tokens": 2}
+    config = Config.of(**options, max_concurrent_rollouts=3)
+    actor = configured(config, load(checkpoints["qwen2_5_vl"]))
+    engine, kept = actor.engine, [0]
+    assert isinstance(engine, TransformersEngine)
+    keep, generate, asked = engine._keep, engine.generate, [0]
+
+    def count(*arguments: Any) -> None:
+        keep(*arguments)
+        kept.append(len(engine._kept))
+
+    def ask(contexts: Any, sampling: Any) -> Any:
+        asked.append(len(contexts))
+        return generate(contexts, sampling)
+
+    monkeypatch.setattr(engine, "_keep", count)
+    monkeypatch.setattr(engine, "generate", ask)
+    collector = make_collector(config, actor, groups=2, group_size=4, kind="async")
+    collector.update_policy_weights_()
+    assert len(collector.collect(0)) == 8
+    collector.close()
+    assert max(asked) == max(kept) == 3
 
 
 def test_threads_leave_no_keys_and_values_behind(checkpoints: dict[str, Path]) -> None:

@@ -107,6 +107,25 @@ def test_a_policy_is_trained_on_the_selection(
     assert (tmp_path / "run" / "checkpoint").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"records": "x.jsonl"},
+            "records=x.jsonl would not be learned from, but what is selected of rollouts",
+        ),
+        ({"per_task": 1}, "per_task=1 is for demonstrations, and there are rollouts"),
+        ({"script": "scenes"}, "script=scenes is for demonstrations, and there are rollouts"),
+        ({"first_frames": (4,)}, "is for loops that play"),
+    ],
+)
+def test_an_option_that_nothing_would_obey_is_refused(changes: dict[str, Any], told: str) -> None:
+    """What a run wrote down of itself is read again."""
+    with pytest.raises(ValueError, match=told):
+        Config.of(**changes)
+    Config.of(records="runs/rft/selected.jsonl")
+
+
 def test_rollouts_that_cannot_be_selected_from_are_refused(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:

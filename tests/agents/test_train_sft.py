@@ -292,7 +292,8 @@ def test_examples_of_another_recipe_or_tokenizer_are_refused(
 ) -> None:
     """The message names both; examples that fit are read from a file as they were."""
     path = tmp_path / "examples.jsonl"
-    config = Config.of(**{**SMALL, "records": str(path)})
+    plain = {name: value for name, value in SMALL.items() if name not in train_sft.DEMONSTRATING}
+    config = Config.of(**plain, records=str(path))
     write_records(path, examples)
     assert examples_of(config, make(), progress=False) == examples
     write_records(path, [*examples[:1], replace(examples[1], recipe="OTHER@1")])
@@ -366,6 +367,40 @@ def test_demonstrations_of_mixed_quality_are_imitated_whole(make: Callable[[], C
     ):
         with pytest.raises(ValueError, match=told):
             Config.of(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"first_frames": (4, 8)}, r"first_frames=\(4, 8\) is for loops that play"),
+        (
+            {"script": "scenes", "refused_calls": 0.0},
+            "refused_calls=0.0 needs script='evidence', got 'scenes'",
+        ),
+        ({"script": "scenes", "look_again": True}, "look_again=True needs script='evidence', got 'scenes'"),
+        (
+            {"script": "traces", "tasks": "longvt-sft:x.json", "wrong_looks": 0.3},
+            "wrong_looks=0.3 needs script='evidence' or script='scenes', got 'traces'",
+        ),
+        ({"script": "traces", "tasks": "longvt-sft:x.json", "per_task": 2}, "per_task=2 needs script="),
+        ({"images_share": 0.5}, "images_share=0.5 needs images"),
+        ({"image_max_pixels": 1000}, "image_max_pixels=1000 needs images"),
+        *(
+            (
+                {"records": "x.jsonl", name: value},
+                f"{name}={value} is for demonstrations, and there are rec",
+            )
+            for name, value in (
+                *(("script", "scenes"), ("per_task", 1), ("demonstrated_tasks", 7), ("wrong_looks", 0.0)),
+                *(("refused_calls", 0.0), ("look_again", True), ("glances", 1)),
+            )
+        ),
+    ],
+)
+def test_an_option_that_nothing_would_obey_is_refused(changes: dict[str, Any], told: str) -> None:
+    """By its name, and what it would need."""
+    with pytest.raises(ValueError, match=told):
+        Config.of(**changes)
 
 
 def test_fine_tuning_refuses_a_curriculum() -> None:
