@@ -194,6 +194,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         progress: whether to show a progress bar.
 
     Raises:
+        TrainedOnError: held-out tasks ask about videos of the tasks, the records or the images.
         RecordError: the examples are of another recipe or tokenizer.
         RunDiverged: a loss is not finite.
         CheckpointMismatch: the folder belongs to another kind of run.
@@ -205,7 +206,8 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         betas=(0.9, config.optimizer.beta2),
         weight_decay=config.optimizer.weight_decay,
     )
-    run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), make_evaluator(config, actor))
+    evaluate = make_evaluator(config, actor, lambda: files_learned_from(config, actor))
+    run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), evaluate)
     if run.first_iteration >= config.iterations:
         actor.update_weights()
         return run
@@ -347,11 +349,30 @@ def weighted_sources(source: str, option: str) -> list[tuple[MixturePart, float]
     return [(part, weight / sum(weights)) for part, weight in zip(parts, weights, strict=True)]
 
 
+def files_learned_from(config: Config, actor: ChatActor) -> Iterator[str]:
+    """Videos and images that stored examples, and conversations about images, show."""
+    if config.records:
+        for record in stored_examples(config, actor):
+            yield from {visual.video for turn in record.turns for visual in turn.visuals}
+    for part, _ in image_sources(config) if config.demonstrations.images else ():
+        for conversation in read_longvt_images(part.tasks):
+            for message in conversation.messages:
+                yield from (text for kind, text in message.parts if kind == "image")
+
+
+def stored_examples(config: Config, actor: ChatActor) -> Iterator[Record]:
+    """The named records.
+
+    Raises:
+        RecordError: they are of another recipe or tokenizer.
+    """
+    return read_records(Path(config.records), config.rules.identity, fingerprint(actor.model.tokenizer))
+
+
 def load_examples(config: Config, actor: ChatActor, progress: bool) -> list[tuple[list[Record], float]]:
     """Stored examples, or those of the configured script, by parts of the tasks with their shares."""
     if config.records:
-        identity, tokenizer = config.rules.identity, fingerprint(actor.model.tokenizer)
-        return [(list(read_records(Path(config.records), identity, tokenizer)), 1.0)]
+        return [(list(stored_examples(config, actor)), 1.0)]
     env, lesson = make_chat_env(config, actor.model, config.tasks), config.demonstrations
     examples = []
     for tasks, share in parts_of(env.env.tasks):

@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from videogym import Region, Task
-from videogym.datasets import load_tasks, require_unseen
+from videogym.datasets import TrainedOnError, load_tasks, require_unseen, require_unseen_files
 from videogym.evaluate import hits as evidence_shown
 from videogym.state import Clip
 
 from ..engines.base import EngineError
-from ..training.ranks import map_across_ranks
+from ..training.ranks import is_first, map_across_ranks, together
 from .actor import ChatActor
 from .config import EVALUATED_AT_ONCE, ChatConfig
 from .records import Record
 from .rollouts import make_chat_env, play_tasks, require_same_tasks
 
 
-def make_evaluator(config: ChatConfig, actor: ChatActor) -> Callable[[], dict[str, float]]:
+def make_evaluator(
+    config: ChatConfig, actor: ChatActor, shown: Callable[[], Iterable[str]] = tuple
+) -> Callable[[], dict[str, float]]:
     """What evaluates a policy: metrics and hits of its likeliest outputs on the first held-out tasks.
 
+    Args:
+        config: of the run.
+        actor: the policy.
+        shown: files of videos and images that are trained on beside the tasks; the first rank asks.
+
     Raises:
-        TrainedOnError: they ask about videos of the tasks that are trained on.
+        TrainedOnError: they ask about videos of the tasks that are trained on, or about these.
         RanksDisagree: ranks have different ones.
     """
     env = make_chat_env(config, actor.model, config.evaluation.eval_tasks)
     require_same_tasks("eval_tasks", env.env.tasks)
     tasks = env.env.tasks[: config.evaluation.eval_episodes]
     require_unseen(tasks, load_tasks(config.tasks, config.root))
+    together(lambda: require_unseen_files(tasks, shown() if is_first() else ()), (TrainedOnError,))
 
     def play_some(task_ids: Sequence[str]) -> list[Record]:
         records = list(

@@ -17,6 +17,7 @@ from videogym.datasets import (
     find_overlap,
     load_tasks,
     require_unseen,
+    require_unseen_files,
 )
 from videogym.state import Task
 from videogym.video.planted import Insertion, PlantedAddress
@@ -64,6 +65,27 @@ def test_the_error_says_what_is_shared() -> None:
         require_unseen(tasks, TRAINED, by="question")
     require_unseen(tasks[1:], TRAINED, by="question")
     require_unseen(tasks[2:], TRAINED)
+
+
+@pytest.mark.parametrize(
+    ("file", "shared"),
+    [
+        ("elsewhere/B.mkv", ("x", "y")),
+        ("frames/b.jpg", ("x", "y")),  # a frame, by its own name
+        ("frames/b/000017.png", ("x", "y")),  # or by its folder's
+        ("frames/b/more/000017.png", ()),
+        ("b/other.mp4", ()),
+        ("bb.jpg", ()),
+    ],
+)
+def test_files_without_questions_are_compared_by_their_names(file: str, shared: tuple[str, ...]) -> None:
+    tasks = [task("x", "b.mp4"), task("y", "b.mp4", "Why?"), task("z", "c.mp4")]
+    require_unseen_files(tasks, ["a.mp4"])
+    if not shared:
+        return require_unseen_files(tasks, [file])
+    with pytest.raises(TrainedOnError, match=r"^2 of 3 tasks ask about videos .*: x, y$") as caught:
+        require_unseen_files(tasks, iter(["a.mp4", file]))
+    assert caught.value.overlap == Overlap(shared, ())
 
 
 def test_many_tasks_are_counted_and_some_named() -> None:

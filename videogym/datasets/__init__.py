@@ -19,7 +19,13 @@ from videogym.datasets.mixture import Mixture
 from videogym.datasets.mlvu import read_mlvu
 from videogym.datasets.moments import judge_moments, moment_task
 from videogym.datasets.nextgqa import read_nextgqa
-from videogym.datasets.overlap import Overlap, TrainedOnError, find_overlap, require_unseen
+from videogym.datasets.overlap import (
+    Overlap,
+    TrainedOnError,
+    find_overlap,
+    require_unseen,
+    require_unseen_files,
+)
 from videogym.datasets.planted import PlantedTasks
 from videogym.datasets.procedural import ProceduralTasks
 from videogym.datasets.qvhighlights import read_qvhighlights, read_qvhighlights_choices
@@ -87,6 +93,7 @@ __all__ = [
     "read_video_r1",
     "read_videosiah_eval",
     "require_unseen",
+    "require_unseen_files",
     "video_mtr_keeps",
     "write_tasks",
 ]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
+from videogym.datasets.longvt import is_image
 from videogym.datasets.planted import PlantedTasks
 from videogym.datasets.procedural import SPLITS, ProceduralTasks
 from videogym.state import Task
@@ -99,6 +100,30 @@ def require_unseen(
     overlap = find_overlap(tasks, trained_on)
     if overlap.videos if by == "video" else overlap.questions:
         raise TrainedOnError(overlap, by, len(tasks))
+
+
+def require_unseen_files(tasks: Iterable[Task], files: Iterable[str]) -> None:
+    """Refuse to evaluate on videos that were trained on, where they are known by their files alone.
+
+    Args:
+        tasks: for evaluation.
+        files: paths or addresses of videos, and paths of images, which are taken for frames of a video if
+            they or their folder are called as it is.
+
+    Raises:
+        TrainedOnError: a task asks about one of these videos; of questions nothing is known.
+    """
+    tasks, keys = list(tasks), {key for file in files for key in _file_keys(file)}
+    shared = tuple(task.task_id for task in tasks if _video_key(task.video) in keys)
+    if shared:
+        raise TrainedOnError(Overlap(shared, ()), "video", len(tasks))
+
+
+def _file_keys(file: str) -> tuple[str, ...]:
+    if not is_image(file):
+        return (_video_key(file),)
+    path = PurePosixPath(file.replace("\\", "/"))
+    return _folded(path.stem), _folded(path.parent.name)
 
 
 def _may_hold(source: ProceduralTasks, video: str) -> bool:
