@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable
 from decimal import Decimal
 
-from videogym.state import SIGNS, Task
+from videogym.state import SIGNS, Task, is_number
 
 # Compatibility forms that are the same letter, drawn otherwise. NFKC also folds those that mean
 # something else: superscripts, subscripts, fractions, circled and styled letters.
@@ -21,7 +21,7 @@ _FIRST_LIGATURE, _LAST_LIGATURE = "\ufb00", "\ufb06"  # Latin: ff, fi, fl, ffi, 
 _LETTER = re.compile(r"\(\s*([A-Za-z])\s*\)|([A-Za-z])\s*[.):]?")
 # Commas separate thousands where they stand as such; an exponent of more digits is no one's answer.
 _NUMBER = re.compile(
-    r"[-+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,4})?", re.ASCII
+    r"[-+]?(?:\d{1,3}(?:,\d{3})++(?:\.\d++)?|\d++(?:_\d++)*+(?:\.\d*+)?|\.\d++)(?:[eE][-+]?\d{1,4})?"
 )
 _LABELLED = re.compile(r"(?:\(\s*([A-Za-z])\s*\)|([A-Za-z])\s*[.):])\s*(.*)", re.DOTALL)
 
@@ -62,13 +62,17 @@ def same_text(given: str, truth: str) -> bool:
 def number_of(text: str) -> Decimal | None:
     """The number that a text is, in digits; None: it is no number, or more than one.
 
-    Any dash before it is a minus, commas may separate thousands, and a full stop may end it.
+    Any dash before it is a minus, commas may separate thousands, and a full stop may end it. All that
+    may be the answer of a numeric task (`videogym.state.is_number`) is a number here.
 
-    >>> [str(number_of(text)) for text in ("1,000", "–5.0", "1,00", "about 5", "10²")]
-    ['1000', '-5.0', 'None', 'None', 'None']
+    >>> [str(number_of(text)) for text in ("1,000", "–5.0", "-.5", "1_000", "1,00", "about 5", "10²")]
+    ['1000', '-5.0', '-0.5', '1000', 'None', 'None', 'None']
     """
-    match = _NUMBER.fullmatch(_unstopped(with_plain_signs(text)))
-    return Decimal(match[0].replace(",", "")) if match else None
+    text = _unstopped(with_plain_signs(text))
+    if match := _NUMBER.fullmatch(text):
+        return Decimal(match[0].replace(",", ""))
+    # Forms that Python alone writes; read as a float, for an exponent may be too long for a decimal.
+    return Decimal(repr(float(text))) if is_number(text) else None
 
 
 def said(text: str) -> str | Decimal:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videogym import Task, get_recipe
+from videogym.answers import number_of
 from videogym.judging import (
     Judge,
     JudgeByKind,
@@ -27,6 +28,7 @@ from videogym.judging import (
     with_judge,
 )
 from videogym.rewards import AnswerTerm, TranscriptScore
+from videogym.state import SIGNS, is_number
 
 
 def task(answer: str, kind: str = "numeric", **changes: object) -> Task:
@@ -90,6 +92,25 @@ DASHES = "-‐‑‒–—―−﹘﹣－"  # U+002D, U+2010 to U+2015, U+2212, 
         ("5", "5 ½", 0),
         ("12", "12 m²", 1),
         ("5", "５", 1),
+        ("0.5", ".5", 1),
+        ("0.5", "about .5 of it", 1),
+        ("-0.5", "it is −.5.", 1),
+        ("0.5", "-.5", 0),
+        (".5", "0.5", 1),
+        ("-.5", "-0.5 m", 1),
+        (".5", "0.6", 0),
+        ("1_000", "1000", 1),
+        ("1000", "about 1_000 people", 1),
+        ("1_000", "1", 0),
+        (" 5.e1 ", "50", 1),
+        ("1_0.2_5e1_0", "102500000000", 1),
+        ("1e-99999", "0", 1),
+        ("٣", "3", 1),
+        ("5", "v.5", 0),
+        ("5", "...5", 0),
+        ("0.5", "1.2.5", 0),
+        ("0.5", ".5.5", 0),
+        ("0.5", ".5 or .6", 0),
     ],
 )
 def test_one_number_is_compared_and_many_are_wrong(truth: str, answer: str, verdict: float) -> None:
@@ -119,7 +140,20 @@ def test_an_integer_is_read_however_it_is_written(number: int, form: str) -> Non
     assert NumericJudge()(task(str(number + 1)), text) == 0.0
 
 
-@pytest.mark.parametrize("unit", ["9", "9,999", "1.", "-", "1e", "9 ", "x9"])
+@given(st.text("0123456789.,_eE+-–− ٣ ", max_size=9))
+def test_all_readers_of_numbers_agree(text: str) -> None:
+    """What a task may have as its answer every judge can read, by the value that Python gives it."""
+    number = number_of(text)
+    if is_number(text):
+        value = float(text.translate(SIGNS))
+        assert number is not None and math.isclose(number, value)
+        assert NumericJudge()(task(text), repr(value)) == NumericJudge()(task(text), text) == 1.0
+        assert judge_lenient(task(text), text) == 1.0
+    if number is not None and math.isfinite(float(number)):
+        assert NumericJudge(relative=1e-9)(task(repr(float(number))), text) == 1.0
+
+
+@pytest.mark.parametrize("unit", ["9", "9,999", "1.", "-", "1e", "9 ", "x9", "9_", ".9"])
 def test_long_answers_take_no_time(unit: str) -> None:
     begun = time.perf_counter()
     for tail in ("", "x", "x9"):

@@ -12,7 +12,7 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 
-from videogym.answers import folded, option_named, with_plain_signs
+from videogym.answers import folded, number_of, option_named, with_plain_signs
 from videogym.rewards import Judge, judge_lenient
 from videogym.state import Task
 
@@ -20,7 +20,8 @@ from videogym.state import Task
 # Possessive, so that no answer takes more than linear time. The second group makes it another number.
 _RAISED = "²³¹⁰ⁱ⁴-⁻₀-₋"  # superscripts and subscripts
 _NUMBER = re.compile(
-    r"(?<![\w.,])([-+]?(?:\d{1,3}(?:,\d{3})++|\d++)(?:\.\d++)?+(?:[eE][-+]?\d++)?+)(?![.,]?\d|\w*\d)"
+    r"(?<![\w.,])([-+]?(?:(?:\d{1,3}(?:,\d{3})++|\d++(?:_\d++)*+)(?:\.\d++)?+|\.\d++)(?:[eE][-+]?\d++)?+)"
+    r"(?![.,]?\d|\w*\d)"
     rf"([{_RAISED}])?"
 )
 _FRACTION = re.compile("[¼-¾⅐-⅟↉]")  # "5½" is not 5
@@ -68,12 +69,14 @@ class NumericJudge:
 
 
 def _only_number(text: str) -> float | None:
-    text = with_plain_signs(text)
-    found = _NUMBER.findall(text)
-    if len(found) != 1 or found[0][1] or _FRACTION.search(text):
-        return None
-    value = float(found[0][0].replace(",", ""))
-    return value if math.isfinite(value) else None
+    number = number_of(text)
+    if number is None:
+        text = with_plain_signs(text)
+        found = _NUMBER.findall(text)
+        if len(found) != 1 or found[0][1] or _FRACTION.search(text):
+            return None
+        number = number_of(found[0][0])
+    return float(number) if number is not None and math.isfinite(number) else None
 
 
 @dataclass(frozen=True)
