@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Small tensors only: a second torch thread costs more than it brings, and starves the decoder.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo demo-seeds demo-mllm lift test test-slow test-ray test-vllm test-lmms-eval test-browser test-peers test-openenv test-verifiers check bench bench-mllm bench-rollouts bench-gpu bench-report fuzz study prove-resume prove-ray prove-families prove-planted prove-pipeline prove-exploits prove-traces prove-kills prove-sharding prove-servers docs site pictures test-wheel setup clean
+.PHONY: demo demo-seeds demo-mllm demo-planted lift test test-slow test-ray test-vllm test-lmms-eval test-browser test-peers test-openenv test-verifiers check bench bench-mllm bench-rollouts bench-gpu bench-report fuzz study prove-resume prove-ray prove-families prove-planted prove-pipeline prove-exploits prove-traces prove-kills prove-sharding prove-servers docs site pictures test-wheel setup clean
 
 setup: $(STAMP)
 
@@ -27,6 +27,9 @@ demo-seeds: $(STAMP)
 
 demo-mllm: $(STAMP)
 	$(BIN)/python -m agents.experiments.demo_mllm --out runs/demo-mllm
+
+demo-planted: $(STAMP)
+	$(BIN)/python -m agents.experiments.demo_planted --out runs/demo-planted
 
 lift: $(STAMP)
 	$(BIN)/python -m agents.experiments.lift --out runs/lift

@@ -2,12 +2,13 @@
 
 The oracle looks where the evidence is and answers once it is seen. It knows more than the skim tells,
 so its looks are no function of the observation: a policy that imitates them learns how likely each
-window is, given what it has seen. Half of the episodes are played by the learner itself, labelled by
-the oracle, so that it also learns where to look after a look in vain.
+window is, given what it has seen. Half of the episodes, or what is set, are played by the learner itself,
+labelled by the oracle, so that it also learns where to look after a look in vain.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,16 @@ class ImitationConfig:
     memory: int = 2048  # episodes learned from; the oldest are forgotten
     lr: float = 3e-3  # the highest; it rises for the first tenth and then falls
     max_grad_norm: float = 1.0
+    oracle_share: float = 0.5  # of the episodes that the oracle plays; the learner plays the others
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            ValueError: the share is out of range.
+        """
+        if not 0.0 <= self.oracle_share <= 1.0:
+            raise ValueError(f"oracle_share must lie in [0, 1], got {self.oracle_share}")
 
 
 @dataclass(eq=False)
@@ -137,12 +148,13 @@ def imitate(
         config: see there.
         seed: of the learner's actions and the choice of batches.
         on_round: called with episodes played, mean loss, and the success rate of the learner's own
-            episodes.
+            episodes, NaN where it played none.
         loss_of: what is minimised.
         first: rounds that were played before, which the learning rate has fallen over.
     """
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    by_oracle = np.arange(len(envs)) % 2 == 0
+    # Spread evenly, so that every other environment is the oracle's at a half.
+    by_oracle = np.arange(len(envs)) * config.oracle_share % 1.0 < config.oracle_share
     optimizer = torch.optim.Adam(policy.parameters(), lr=config.lr)
     steps = config.rounds * config.updates
     rise = max(0.1, 1.5 / steps)  # a rise of exactly one step would divide by zero
@@ -165,7 +177,7 @@ def imitate(
             schedule.step()
             losses.append(loss.item())
         learnt = [d.success for d, oracle in zip(played, by_oracle, strict=True) if not oracle]
-        on_round(done * len(envs), float(np.mean(losses)), float(np.mean(learnt)))
+        on_round(done * len(envs), float(np.mean(losses)), float(np.mean(learnt)) if learnt else math.nan)
 
 
 def oracle_action(state: State, windows: Sequence[int], variants: int = 1, searches: bool = False) -> int:

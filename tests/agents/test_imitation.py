@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from small_runs import SMALL
 
+from agents.compact import imitation
 from agents.compact.imitation import ImitationConfig, demonstrate, oracle_action, teach
 from agents.compact.run import RunConfig, make_compact, make_env
 from videogym import DiscreteActions, State, VideoQAEnv
@@ -53,6 +55,28 @@ def test_the_oracle_goes_on_looking_after_a_look_in_vain() -> None:
     assert oracle_action(state_of(env), (16,)) == first
     env.step((first + 9) % 16)
     assert oracle_action(state_of(env), (16,)) >= 16, "the last turn is for answering"
+
+
+@pytest.mark.parametrize(
+    ("share", "played"), [(0.5, "olololol"), (1.0, "oooooooo"), (0.0, "llllllll"), (0.25, "olllolll")]
+)
+def test_the_oracle_plays_its_share_of_the_episodes(
+    share: float, played: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Success is the learner's; where it plays nothing, it is not a number."""
+    shares = []
+
+    def noted(policy, envs, by_oracle, generator):  # type: ignore[no-untyped-def]
+        shares.append("".join("lo"[int(one)] for one in by_oracle))
+        return demonstrate(policy, envs, by_oracle, generator)
+
+    monkeypatch.setattr(imitation, "demonstrate", noted)
+    envs = [make_env(CONFIG, CONFIG.tasks) for _ in range(8)]
+    curve = teach(make_compact(CONFIG), envs, replace(SHORT, oracle_share=share), seed=0)
+    assert shares == [played] * 2
+    assert [math.isnan(success) for _, _, success in curve] == [share == 1.0] * 2
+    with pytest.raises(ValueError, match=r"oracle_share must lie in \[0, 1\], got 1.5"):
+        ImitationConfig(oracle_share=1.5)
 
 
 @pytest.mark.parametrize("recipe", ["VIDEO_MTR/paper", "DEFAULT"])

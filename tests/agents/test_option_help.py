@@ -14,7 +14,13 @@ from agents.training.options import LoopConfig, add_options, field_docs
 COMMANDS = (
     *("train_sft", "train_grpo_mllm", "train_rft", "train_ppo_mllm", "train_ppo", "train_grpo"),
     *("evaluate", "tools.export", "tools.traces", "engines.vllm_server"),
-    *("experiments.demo", "experiments.demo_mllm", "experiments.needle", "experiments.study"),
+    *(
+        "experiments.demo",
+        "experiments.demo_mllm",
+        "experiments.demo_planted",
+        "experiments.needle",
+        "experiments.study",
+    ),
     *("experiments.lift", "experiments.latency", "experiments.other_grammars"),
 )
 

