@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "agents"))
@@ -49,7 +50,8 @@ def main() -> int:
     )
     parser.parse_args()
     torch.set_num_threads(1)
-    fine, iterations = True, 2 * len(MOMENTS)
+    disable_progress_bar()
+    fine, iterations = True, len(MOMENTS) + 3
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with scene(folder, build(folder / "tiny", "qwen2_5_vl"), iterations) as made:
