@@ -286,7 +286,7 @@ def make_lessons(config: Config, actor: ChatActor, progress: bool) -> Lessons:
     if lesson.images:
         pools = [(pool, share * (1 - lesson.images_share)) for pool, share in pools]
         pools += [(pool, share * lesson.images_share) for pool, share in image_pools(config, actor)]
-    return Lessons(pools, config.seed)
+    return Lessons(pools, config.seed, actor.model.store)
 
 
 def own_pools(config: Config, actor: ChatActor, progress: bool) -> list[tuple[Pool, float]]:

@@ -3,12 +3,13 @@
 Examples lie in pools: those that are there already, conversations that are played again, conversations
 about images. A step has a number of places; which pool and which example a place has follows from the seed
 and its number alone. So a run that was stopped resumes with what it would have learned, and what has to be
-played first is played when its step comes. An example that cannot be had is passed over for the next one
-of its pool, and counted.
+played first is played when its step comes. An example that cannot be had, or whose frames cannot be
+shown, is passed over for the next one of its pool, and counted.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
@@ -17,8 +18,12 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from .records import Record
+from videogym.video import VideoError
 
+from ..models.visuals import FrameReader, resolve
+from .records import Record, passages
+
+log = logging.getLogger(__name__)
 MOST_PASSED_OVER = 100  # examples of a pool in a row; more of them are no accident
 _POOLS = 7  # tells the draws of pools from other draws of a seed
 
@@ -57,6 +62,8 @@ class Lessons:
     Args:
         pools: with the share of places that each has; the shares sum to 1.
         seed: of the run.
+        store: shows the frames of examples. They are looked at when an example is first asked for: the
+            step that learns from it could only end the run.
 
     Attributes:
         counts: of all examples that were asked for by what became of them, ``"kept"`` first.
@@ -65,8 +72,9 @@ class Lessons:
         ValueError: a pool is empty.
     """
 
-    def __init__(self, pools: Sequence[tuple[Pool, float]], seed: int) -> None:
-        self._pools, self._seed = [pool for pool, _ in pools], seed
+    def __init__(self, pools: Sequence[tuple[Pool, float]], seed: int, store: FrameReader) -> None:
+        self._pools, self._seed, self._store = [pool for pool, _ in pools], seed, store
+        self._shown: set[tuple[int, int]] = set()  # pool and index of examples whose frames were seen
         if not all(len(pool) for pool in self._pools):
             raise ValueError("a pool of examples is empty")
         self._ends = np.cumsum([share for _, share in pools])[:-1]
@@ -89,11 +97,25 @@ class Lessons:
     def _example(self, pool: int, number: int) -> list[Record]:
         index, size = self._place(pool, number), len(self._pools[pool])
         for further in range(min(size, MOST_PASSED_OVER)):
-            found = self._pools[pool].at((index + further) % size)
+            found = self._showable(pool, (index + further) % size)
             self.counts["kept" if not isinstance(found, str) else found] += 1
             if not isinstance(found, str):
                 return found
         raise ValueError(f"none of {min(size, MOST_PASSED_OVER)} examples in a row can be had: {self}")
+
+    def _showable(self, pool: int, index: int) -> list[Record] | str:
+        """As the pool's `Pool.at`, where all frames that are learned from can be shown."""
+        found = self._pools[pool].at(index)
+        if isinstance(found, str) or (pool, index) in self._shown:
+            return found
+        visuals = [visual for record in found for part in passages(record) for visual in part.visuals]
+        try:
+            resolve(self._store, list(dict.fromkeys(visuals)))
+        except VideoError as error:
+            log.warning("passed over: task %s: %s", found[0].task_id, error)
+            return "frames not shown"
+        self._shown.add((pool, index))
+        return found
 
     def _place(self, pool: int, number: int) -> int:
         """Where in a pool its example of that number is: every pass has an order of its own."""

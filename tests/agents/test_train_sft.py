@@ -25,6 +25,7 @@ from agents.train_sft import (
     train,
     weight_groups,
 )
+from agents.training.archive import read_metadata
 from agents.training.run import CheckpointMismatch, RunDiverged
 from agents.vlm.actor import ChatActor
 from agents.vlm.lessons import Lessons, Stored, by_task
@@ -122,13 +123,36 @@ def test_demonstrations_are_whole_episodes_with_mistakes_to_read(
             by_task(none)
 
 
+def test_examples_whose_frames_cannot_be_shown_are_passed_over_and_counted(
+    examples: list[Record], checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of three videos does not decode: a run learns from the others, to its end."""
+    tasks = by_task(examples)
+    (broken,) = {visual.video for turn in tasks[1][0].turns for visual in turn.visuals}
+    lessons = Lessons([(Stored(tasks), 1.0)], 0, Noise(broken=[broken]))
+    learned_from = [some[0].task_id for some in lessons.at(range(9))]
+    assert set(learned_from) == {tasks[0][0].task_id, tasks[2][0].task_id} and len(learned_from) == 9
+    assert lessons.counts == {"kept": 9, "frames not shown": 3}, "each pass asks once for each of three"
+    again = Lessons([(Stored(tasks), 1.0)], 0, Noise(broken=[broken]))
+    assert [some[0].task_id for some in again.at(range(4, 9))] == learned_from[4:], "a run that goes on"
+    videos = {visual.video for one in examples for turn in one.turns for visual in turn.visuals}
+    with pytest.raises(
+        ValueError, match="none of 3 examples in a row can be had: kept 0, frames not shown 3"
+    ):
+        Lessons([(Stored(tasks), 1.0)], 0, Noise(broken=videos)).at(range(1))
+    actor = make_actor(load(checkpoints["qwen2_5_vl"], Noise(broken=[broken])))
+    train(Config.of(**{**SMALL, "eval_episodes": 1}), actor, tmp_path)
+    assert read_metadata(tmp_path / "checkpoint")["iteration"] == 4
+    assert "frames not shown" in capsys.readouterr().err
+
+
 def test_every_pass_shows_every_task_once_in_an_order_of_its_own(examples: list[Record]) -> None:
     """Two tasks a step: three steps are two passes over three tasks, wherever one starts to look."""
 
     def order(seed: int) -> list[str]:
-        lessons = Lessons([(Stored(by_task(examples)), 1.0)], seed)
+        lessons = Lessons([(Stored(by_task(examples)), 1.0)], seed, Noise())
         steps = [lessons.at(range(2 * step, 2 * step + 2)) for step in range(30)]
-        again = Lessons([(Stored(by_task(examples)), 1.0)], seed)
+        again = Lessons([(Stored(by_task(examples)), 1.0)], seed, Noise())
         assert steps[17] == again.at(range(34, 36))  # whatever came before
         return [some[0].task_id for step in steps for some in step]
 
