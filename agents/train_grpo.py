@@ -24,7 +24,15 @@ from torchrl.objectives import ClipPPOLoss
 from .collectors.episodes import make_collector
 from .compact.discrete import DiscretePolicy
 from .compact.env import make_actor
-from .compact.run import Evaluator, RunConfig, command_line, episode_metrics, mean_return, scalars
+from .compact.run import (
+    Evaluator,
+    RunConfig,
+    command_line,
+    episode_metrics,
+    mean_return,
+    scalars,
+    sound_episodes,
+)
 from .training.groups import LEAST_STD, group_advantage
 from .training.releveling import TurnRewards
 from .training.run import TrainingRun, mean_rows, optimizer_step
@@ -103,7 +111,10 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
             with run.span("collect"):
                 collector.update_policy_weights_()
                 batch = collector.collect(iteration)
-            metrics = episode_metrics(batch)
+            metrics, played = episode_metrics(batch), int((~batch["waiting"]).sum())
+            if not len(batch := sound_episodes(batch)):
+                run.end_iteration(iteration, played, metrics)  # there is nothing to learn from
+                continue
             with run.span("advantage"):
                 batch = rewards(batch)
                 turns, kept = advantages(config, batch)
@@ -118,7 +129,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
                         loss.backward()
                         optimizer_step(parameters, optimizer, loss.item(), config.max_grad_norm)
                         updates.append(scalars(losses))
-            run.end_iteration(iteration, int((~batch["waiting"]).sum()), metrics | mean_rows(updates))
+            run.end_iteration(iteration, played, metrics | mean_rows(updates))
     finally:
         collector.close()
     return run
@@ -135,9 +146,7 @@ def advantages(config: Config, batch: TensorDictBase) -> tuple[TensorDictBase, f
     """
     played, group = ~batch["waiting"].squeeze(-1), batch["group"][:, 0, 0]
     returns = (batch["next", "reward"].squeeze(-1) * played).sum(1)
-    # A return that holds a turn whose frames could not be shown compares nothing.
-    sound = ~batch["next", "fault"].flatten(1).any(1)
-    members = [((group == number) & sound).nonzero()[:, 0] for number in group.unique()]
+    members = [(group == number).nonzero()[:, 0] for number in group.unique()]
     apart = [rows for rows in members if len(rows) == config.group_size and returns[rows].std() > LEAST_STD]
     if not apart:
         return batch.flatten(0, 1)[:0].set("advantage", returns[:0, None]), 0.0

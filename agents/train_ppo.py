@@ -27,7 +27,15 @@ from torchrl.objectives.value import GAE
 from .collectors.episodes import make_collector
 from .compact.discrete import Checked, DiscretePolicy
 from .compact.env import make_actor
-from .compact.run import Evaluator, RunConfig, command_line, episode_metrics, mean_return, scalars
+from .compact.run import (
+    Evaluator,
+    RunConfig,
+    command_line,
+    episode_metrics,
+    mean_return,
+    scalars,
+    sound_episodes,
+)
 from .training.advantage import BiLevelGAE, whiten
 from .training.releveling import CodeGate, ExplorationBonus, TurnRewards
 from .training.run import TrainingRun, mean_rows, optimizer_step
@@ -102,6 +110,9 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
                 collector.update_policy_weights_()
                 batch = collector.collect(iteration)
             metrics, played = episode_metrics(batch), int((~batch["waiting"]).sum())
+            if not len(batch := sound_episodes(batch)):
+                run.end_iteration(iteration, played, metrics)  # there is nothing to learn from
+                continue
             with run.span("advantage"):
                 batch = shaping(batch)
                 turns = advantages(batch, estimate)
@@ -145,8 +156,7 @@ def advantages(batch: TensorDictBase, estimate: BiLevelGAE | GAE) -> TensorDictB
     """(B, K) episodes with re-levelled rewards to (T,) turns with standardised advantages."""
     # `GAE` takes values of the steps before for given where they are there, of those after never.
     batch = estimate(batch.exclude("state_value"))
-    # A turn whose frames could not be shown says nothing about the policy.
-    learned = ~batch["waiting"] & ~batch["next", "fault"]
+    learned = ~batch["waiting"]
     batch["advantage"] = whiten(batch["advantage"], learned)
     return batch.select(*LOSS_KEYS)[learned.squeeze(-1)]
 

@@ -7,8 +7,8 @@ a policy puts them there. A policy resolves references where it runs. Nothing he
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import gymnasium
 import numpy as np
@@ -29,6 +29,7 @@ from .discrete import Checked, DiscretePolicy, PolicyError
 
 MAX_BAD_VIDEOS = 100  # tasks passed over one after another before a run gives up
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 REPORTED = ("is_success", "frames_shown", "invalid")  # scalars of info, beside the reward terms
 
 
@@ -79,6 +80,24 @@ FLAGS = ("looked", "repeated", "invalid", "fault")  # of a turn, (1,) bool each
 FIGURES = ("tiou", "is_success", "frames_shown")  # of a turn, (1,) float32 each
 
 
+def passing_over(begin: Callable[[], T]) -> T:
+    """What a call makes of the first task that can be shown; others are passed over and logged.
+
+    Args:
+        begin: begins another episode with every call, and reads its first frames.
+
+    Raises:
+        VideoError: too many tasks in a row could not be shown.
+    """
+    for _ in range(MAX_BAD_VIDEOS):
+        try:
+            return begin()
+        except VideoError as error:
+            log.warning("passed over: %s", error)
+            last = error
+    raise VideoError(f"{MAX_BAD_VIDEOS} tasks in a row had no usable video, the last: {last}")
+
+
 class EpisodeEnv(EnvBase):
     """Many episodes in lockstep: a reset starts one in every row, and rows that are over wait.
 
@@ -89,7 +108,8 @@ class EpisodeEnv(EnvBase):
     What a policy reads: ``"inputs"``, as `DiscretePolicy.read` made them. Beside it ``"waiting"`` (1,)
     bool, true when the row's episode is over, and ``"group"`` (1,) int64. After a step also ``"reward"``
     as the environment pays, its ``("terms", name)`` (NaN where absent), `FLAGS` and `FIGURES`; ``tiou``
-    is the best temporal IoU of the turn's looks with the evidence, NaN without either.
+    is the best temporal IoU of the turn's looks with the evidence, NaN without either. A turn whose frames
+    cannot be read is a ``fault``, and cuts the episode.
 
     Args:
         env: plays every row; it must show references, not pixels.
@@ -177,16 +197,14 @@ class EpisodeEnv(EnvBase):
 
     def _begin(self, rng: np.random.Generator) -> TensorDict:
         """Start an episode whose skim can be read; tasks with bad videos are passed over and logged."""
-        for _ in range(MAX_BAD_VIDEOS):
-            try:
-                # A batch is an iteration where one process plays.
-                now = {"iteration": self.next_batch}
-                observation, _ = self._env.reset(seed=int(rng.integers(2**31)), options=now)
-                return self._policy.read(observation)
-            except VideoError as error:
-                log.warning("passed over: %s", error)
-                last = error
-        raise VideoError(f"{MAX_BAD_VIDEOS} tasks in a row had no usable video, the last: {last}")
+
+        def begin() -> TensorDict:
+            # A batch is an iteration where one process plays.
+            now = {"iteration": self.next_batch}
+            observation, _ = self._env.reset(seed=int(rng.integers(2**31)), options=now)
+            return self._policy.read(observation)
+
+        return passing_over(begin)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         actions = tensordict["action"]
@@ -215,11 +233,9 @@ class EpisodeEnv(EnvBase):
         try:
             inputs = self._policy.read(observation, earlier)
         except VideoError as error:
-            if not self._inner.state.turns[-1].clips:
-                raise  # the turn brought no frames, so what broke was readable before
             log.warning("task %s: %s", before.task.task_id, error)
-            observation, reward, terminated, truncated, info = self._inner.report_fault(str(error))
-            inputs = self._policy.read(observation, earlier)
+            _, reward, terminated, _, info = self._inner.report_fault(str(error))
+            inputs, truncated = earlier, True  # nothing is learned from the episode
         # Wrappers may have changed it, and in a loss it would move all weights or none.
         reward = finite(reward, f"the reward of task {before.task.task_id!r}")
         self._snapshots[place], self._inputs[place] = self._inner.get_state(), inputs

@@ -8,9 +8,12 @@ labelled by the oracle, so that it also learns where to look after a look in vai
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,12 +25,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from videogym import Segment, State
+from videogym import Segment, State, VideoError
 from videogym.geometry import intersection_s
 from videogym.wrappers import window_bounds_s
 
 from ..training.archive import UnreadableCheckpoint, load_archive, read_metadata, write_archive
+from .env import passing_over
 from .network import Arrays, CompactPolicy, CompactReader, stack_contexts
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Demonstration:
     contexts: list[Arrays] = field(default_factory=list)  # one a turn
     labels: list[int] = field(default_factory=list)  # the oracle's action, one a turn
     success: bool = False
+    broken: bool = False  # frames of a look could not be shown; nothing is learned from it
 
 
 Loss = Callable[[CompactPolicy, Sequence[Demonstration]], Tensor]
@@ -91,6 +98,7 @@ def teach(
 
     Raises:
         UnreadableCheckpoint: the file is damaged, or of another policy or lesson.
+        VideoError: as of `imitate`.
 
     Returns:
         Of every round that was played: episodes played so far, mean loss, share of right answers in the
@@ -98,7 +106,8 @@ def teach(
     """
     torch.manual_seed(seed)
     for i, env in enumerate(envs):
-        env.reset(seed=seed * len(envs) + i)
+        with suppress(VideoError):  # seeded all the same, and no episode is played of it
+            env.reset(seed=seed * len(envs) + i)
     curve: list[tuple[int, float, float]] = []
     done = 0 if saved is None else _taught(policy, saved, lesson, config)
     policy.encoder.requires_grad_(True)
@@ -151,6 +160,10 @@ def imitate(
             episodes, NaN where it played none.
         loss_of: what is minimised.
         first: rounds that were played before, which the learning rate has fallen over.
+
+    Raises:
+        VideoError: too many tasks in a row cannot be shown, or no episode of the first round can be shown
+            to its end.
     """
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     # Spread evenly, so that every other environment is the oracle's at a half.
@@ -165,7 +178,9 @@ def imitate(
         schedule.step()
     for done in range(first + 1, config.rounds + 1):
         played = demonstrate(policy, envs, by_oracle, generator)
-        memory = (memory + played)[-config.memory :]
+        memory = (memory + [d for d in played if not d.broken])[-config.memory :]
+        if not memory:
+            raise VideoError(f"of none of the {len(played)} episodes of a round could all frames be shown")
         losses = []
         for _ in range(config.updates):
             chosen = rng.choice(len(memory), min(config.batch, len(memory)), replace=False)
@@ -176,8 +191,8 @@ def imitate(
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
-        learnt = [d.success for d, oracle in zip(played, by_oracle, strict=True) if not oracle]
-        on_round(done * len(envs), float(np.mean(losses)), float(np.mean(learnt)) if learnt else math.nan)
+        own = [d.success for d, oracle in zip(played, by_oracle, strict=True) if not (oracle or d.broken)]
+        on_round(done * len(envs), float(np.mean(losses)), float(np.mean(own)) if own else math.nan)
 
 
 def oracle_action(state: State, windows: Sequence[int], variants: int = 1, searches: bool = False) -> int:
@@ -228,40 +243,66 @@ def demonstrate(
 ) -> list[Demonstration]:
     """Play one episode in every environment, turn by turn together.
 
+    Tasks that cannot be shown are passed over and logged. An episode ends broken where frames of a look
+    cannot be shown.
+
     Args:
         policy: the learner.
         envs: `videogym.DiscreteActions` environments.
         by_oracle: (len(envs),) whose episodes the oracle plays; the learner plays the others.
         generator: draws the learner's actions.
+
+    Raises:
+        VideoError: too many tasks in a row cannot be shown.
     """
-    observations = [env.reset()[0] for env in envs]
-    count, (width, height) = len(observations[0]["shown_mask"]), policy.reader.size
-    demonstrations = [Demonstration(np.zeros((count, height, width, 3), np.uint8)) for _ in envs]
+    demonstrations = [passing_over(partial(_begun, env, policy.reader)) for env in envs]
     live = list(range(len(envs)))
     while live:
-        for i in live:
-            reader = policy.reader
-            label = oracle_action(_state(envs[i]), reader.windows, reader.variants, reader.searches)
-            _record(demonstrations[i], policy.reader, observations[i], label)
         chosen = _choose(policy, [demonstrations[i] for i in live], generator)
         over = set()
         for i, learnt in zip(live, chosen, strict=True):
             action = demonstrations[i].labels[-1] if by_oracle[i] else learnt
-            observations[i], _, terminated, _, info = envs[i].step(action)
-            demonstrations[i].success = bool(info["is_success"])
-            if terminated:
+            if not _advance(demonstrations[i], envs[i], policy.reader, action):
                 over.add(i)
         live = [i for i in live if i not in over]
     return demonstrations
 
 
-def _state(env: gymnasium.Env[Any, Any]) -> State:
-    return env.unwrapped.state  # type: ignore[attr-defined]  # every videogym environment has one
+def _begun(env: gymnasium.Env[Any, Any], reader: CompactReader) -> Demonstration:
+    """An episode of which the first frames are known."""
+    observation, _ = env.reset()
+    count, (width, height) = len(observation["shown_mask"]), reader.size
+    demonstration = Demonstration(np.zeros((count, height, width, 3), np.uint8))
+    _record(demonstration, reader, env, observation)
+    return demonstration
+
+
+def _advance(
+    demonstration: Demonstration, env: gymnasium.Env[Any, Any], reader: CompactReader, action: int
+) -> bool:
+    """Play a turn, and say whether another one follows."""
+    observation, _, terminated, _, info = env.step(action)
+    demonstration.success, fault = bool(info["is_success"]), str(info["fault"])
+    try:
+        if not (terminated or fault):
+            _record(demonstration, reader, env, observation)
+    except VideoError as error:
+        fault = str(error)
+    if fault:
+        log.warning("task %s: %s", info["task_id"], fault)
+        demonstration.broken = True
+    return not (terminated or fault)
 
 
 def _record(
-    demonstration: Demonstration, reader: CompactReader, observation: dict[str, Any], label: int
+    demonstration: Demonstration,
+    reader: CompactReader,
+    env: gymnasium.Env[Any, Any],
+    observation: dict[str, Any],
 ) -> None:
+    """Add a turn: what is seen before it, and what the oracle would do."""
+    state: State = env.unwrapped.state  # type: ignore[attr-defined]  # every videogym environment has one
+    label = oracle_action(state, reader.windows, reader.variants, reader.searches)
     context = reader.context(observation)
     known = demonstration.contexts[-1]["mask"] if demonstration.contexts else np.zeros_like(context["mask"])
     new = context["mask"] & ~known

@@ -172,6 +172,14 @@ class Evaluator:
         return evaluate(self._acting, self._env, episodes=self._episodes)
 
 
+def sound_episodes(batch: TensorDictBase) -> TensorDictBase:
+    """The rows of a (B, K) batch in which all frames could be shown.
+
+    The others say nothing about the policy: the frames it looked for may have held the answer.
+    """
+    return batch[~batch["next", "fault"].flatten(1).any(1)]
+
+
 def episode_metrics(batch: TensorDictBase) -> dict[str, float]:
     """Means over a batch as it was collected, before any re-levelling.
 
@@ -179,14 +187,19 @@ def episode_metrics(batch: TensorDictBase) -> dict[str, float]:
         batch: (B, K) of `EpisodeEnv`.
 
     Returns:
-        By episode: ``reward``, every reward term over the episodes that have it, ``success``, ``turns``,
-        ``frames``. By turn:
-        ``fault_rate`` (frames could not be shown), and of the others ``retrieval_rate`` (turns that look)
-        and ``invalid_rate``. By look: ``repeat_rate`` (brought nothing new) and ``tiou_turn_K``, the
-        temporal IoU of looks in turn K, where there are any.
+        ``fault_rate``, the share of turns whose frames could not be shown. All else is of the episodes
+        without such a turn, as in `videogym.evaluate`, and absent where there are none. By episode:
+        ``reward``, every reward term over the episodes that have it, ``success``, ``turns``, ``frames``. By
+        turn: ``retrieval_rate`` (turns that look) and ``invalid_rate``. By look: ``repeat_rate`` (brought
+        nothing new) and ``tiou_turn_K``, the temporal IoU of looks in turn K, where there are any.
     """
+    faults = {"fault_rate": int(batch["next", "fault"].sum()) / int((~batch["waiting"]).sum())}
+    sound = sound_episodes(batch)
+    return _figures(sound) | faults if len(sound) else faults
+
+
+def _figures(batch: TensorDictBase) -> dict[str, float]:
     played, after = ~batch["waiting"], batch["next"]
-    sound = played & ~after["fault"]
     looked = after["looked"] & played
     rows, turns, looks = batch.batch_size[0], int(played.sum()), int(looked.sum())
     ends = played & ~torch.cat((played[:, 1:], torch.zeros_like(played[:, :1])), 1)
@@ -201,12 +214,9 @@ def episode_metrics(batch: TensorDictBase) -> dict[str, float]:
         "success": float((after["is_success"] * ends).nansum()) / rows,
         "frames": float((after["frames_shown"] * ends).nansum()) / rows,
         "turns": turns / rows,
-        "fault_rate": 1.0 - int(sound.sum()) / turns,
+        "retrieval_rate": looks / turns,
+        "invalid_rate": int((after["invalid"] & played).sum()) / turns,
     }
-    if sound.any():
-        metrics["retrieval_rate"] = looks / int(sound.sum())
-        # To a policy a fault is a refused look, but it says nothing about the policy.
-        metrics["invalid_rate"] = int((after["invalid"] & sound).sum()) / int(sound.sum())
     if looks:
         metrics["repeat_rate"] = float((after["repeated"] & played).sum()) / looks
     for turn in range(batch.batch_size[1]):

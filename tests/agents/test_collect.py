@@ -9,13 +9,15 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gymnasium
 import pytest
 import torch
 from rounding import ROUNDING, assert_close
-from small_runs import BROKEN, SMALL, Table, env_with_one_broken_worker, video_number
+from small_runs import BROKEN, LOOKING, SMALL, Table, env_with_one_broken_worker, video_number
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
 from torchrl.collectors import Collector
@@ -23,7 +25,7 @@ from torchrl.data import NonTensor
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, check_env_specs, set_exploration_type
 
-from agents import train_ppo
+from agents import train_grpo, train_ppo
 from agents.collectors.episodes import EpisodeCollector
 from agents.compact.discrete import DiscretePolicy, PolicyError
 from agents.compact.env import EpisodeEnv, make_actor, torchrl_env
@@ -34,8 +36,8 @@ from agents.compact.run import (
     make_compact,
     make_env,
     make_episode_env,
+    sound_episodes,
 )
-from agents.training.advantage import BiLevelGAE
 from agents.training.releveling import TurnRewards
 from videogym import DiscreteActions, RewardError, TextActions, VideoError, VideoQAEnv
 from videogym.datasets import load_tasks
@@ -431,8 +433,8 @@ class Breaking(Table):
         return super().read(observation, earlier)
 
 
-def test_a_video_that_breaks_in_an_episode_is_a_fault_that_nothing_learns_from() -> None:
-    """The turn is spent, pays nothing and is kept out of the loss; the batch lives."""
+def test_a_video_that_breaks_in_an_episode_is_a_fault_that_cuts_it() -> None:
+    """The turn is spent and pays nothing, no figure is about the policy, and the batch lives."""
     env = make_episode_env(CONFIG, Breaking(), rows=4)
     script = iter([0, 1, 4])  # look, look, answer
     act = TensorDictModule(
@@ -444,16 +446,55 @@ def test_a_video_that_breaks_in_an_episode_is_a_fault_that_nothing_learns_from()
     assert batch["next", "fault"].squeeze(-1).tolist() == [[False, True, False]] * 4
     assert (batch["next", "frames_shown"][:, 1] == batch["next", "frames_shown"][:, 0]).all()
     assert batch["next", "terms", "frame_gain"][:, 1].isnan().all()
+    assert batch["waiting"].squeeze(-1).tolist() == [[False, False, True]] * 4
+    assert episode_metrics(batch) == {"fault_rate": 0.5}
+    assert not len(sound_episodes(batch))
+
+
+def test_frames_that_are_lost_after_they_were_read_are_a_fault_too() -> None:
+    """Action 7 answers with an option that the task lacks: the turn brings no frames."""
+
+    class Losing(Table):
+        def read(self, observation: Mapping[str, Any], earlier: TensorDictBase | None = None) -> TensorDict:
+            if observation["turn"][0] == 1:
+                raise UnreadableVideo("clip.mp4: the disk is gone")
+            return super().read(observation, earlier)
+
+    env = make_episode_env(replace(CONFIG, options=8), Losing(), rows=2)
+    batch = batch_of(env, Table(12).always(11))
+    assert batch["next", "fault"][:, 0].all() and batch["waiting"][:, 1].all()
+
+
+def test_figures_are_those_of_the_episodes_without_a_fault() -> None:
+    """As `videogym.evaluate` counts: an episode with a fault is none, whatever it was paid before."""
+    batch = batch_of(make_episode_env(CONFIG, Breaking(), rows=64))
+    broken = batch["next", "fault"].flatten(1).any(1)
+    assert broken.any() and not broken.all()
+    alone = episode_metrics(batch[~broken])
+    assert alone.pop("fault_rate") == 0
     metrics = episode_metrics(batch)
-    rates = [metrics[f"{name}_rate"] for name in ("fault", "retrieval", "invalid")]
-    assert rates == pytest.approx([1 / 3, 1 / 2, 0]), "of the two sound turns one looks and none is invalid"
-    critic = TensorDictModule(
-        lambda inputs: torch.zeros(*inputs.batch_size, 1), in_keys=["inputs"], out_keys=["state_value"]
-    )
-    estimate = BiLevelGAE(gamma_turn=1.0, lmbda_turn=1.0, lmbda_token=1.0, value_network=critic)
-    batch["action_log_prob"], batch["state_value"] = torch.zeros(4, TURNS), torch.zeros(4, TURNS, 1)
-    turns = train_ppo.advantages(TurnRewards(CONFIG.rules.terms)(batch), estimate)
-    assert len(turns) == 8, "two sound turns in each of four episodes"
+    assert metrics.pop("fault_rate") == int(broken.sum()) / int((~batch["waiting"]).sum())
+    assert metrics == pytest.approx(alone)
+
+
+@pytest.mark.parametrize("loop", [train_ppo, train_grpo])
+def test_a_fault_never_becomes_a_reward_or_a_fine(loop: ModuleType, tmp_path: Path) -> None:
+    """Looking pays at once, and every second look meets damage: a policy that looks learns nothing."""
+    trained_on = {task.video for task in load_tasks(SMALL["tasks"])}
+
+    class BreakingInTraining(Breaking):
+        def read(self, observation: Mapping[str, Any], earlier: TensorDictBase | None = None) -> TensorDict:
+            # What is held out can be evaluated.
+            held_out = observation["video"] not in trained_on
+            return Table.read(self, observation) if held_out else super().read(observation, earlier)
+
+    config = loop.Config.of(**{**SMALL, "recipe": LOOKING, "learning_rate": 0.1})
+    policy = BreakingInTraining().always(0)
+    before = policy.logits.tolist()
+    loop.train(config, policy, tmp_path)
+    assert policy.logits.tolist() == before and not policy.worth.any()
+    curves = {path.stem for path in (tmp_path / "log" / "scalars").glob("*.csv")}
+    assert {"fault_rate", "turns_total"} <= curves and not {"reward", "success", "entropy"} & curves
 
 
 def test_tasks_whose_skim_cannot_be_read_are_passed_over() -> None:

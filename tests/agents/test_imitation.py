@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +16,19 @@ import torch
 from small_runs import SMALL
 
 from agents.compact import imitation
-from agents.compact.imitation import ImitationConfig, demonstrate, oracle_action, teach
+from agents.compact.imitation import (
+    Demonstration,
+    ImitationConfig,
+    demonstrate,
+    imitate,
+    imitation_loss,
+    oracle_action,
+    teach,
+)
+from agents.compact.network import CompactPolicy
 from agents.compact.run import RunConfig, make_compact, make_env
-from videogym import DiscreteActions, State, VideoQAEnv
+from videogym import DiscreteActions, FrameStore, State, VideoError, VideoQAEnv
+from videogym.datasets import load_tasks, write_tasks
 from videogym.recipes import FIND
 
 CONFIG = RunConfig.of()
@@ -140,3 +153,66 @@ def test_a_lesson_moves_what_it_is_about(lesson) -> None:
     assert "value" not in moved and ({"look", "near"} <= moved) == (lesson == "oracle")
     assert not any(p.requires_grad for p in policy.encoder.parameters())
     assert [row[0] for row in curve] == [4, 8] and all(np.isfinite(row[1]) for row in curve)
+
+
+# --- videos that cannot be shown -----------------------------------------------------------------
+
+FEW = RunConfig.of(**{name: value for name, value in SMALL.items() if name != "mini_batch_size"})
+
+
+class Damaged(FrameStore):
+    """Shows the skims of all videos but some, and of others nothing beside the skim."""
+
+    def __init__(self, unreadable: Sequence[str] = (), broken: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.unreadable, self.broken = unreadable, broken
+
+    def frames(self, source: str, times_s: Sequence[float], **options: Any) -> Any:  # type: ignore[override]
+        """As a store's; a skim has 16 frames, a look 8."""
+        if source in self.unreadable or (source in self.broken and len(times_s) < 16):
+            raise VideoError(f"{source}: damaged")
+        return super().frames(source, times_s, **options)
+
+
+def policy_with(store: FrameStore) -> CompactPolicy:
+    policy = make_compact(FEW)
+    policy.reader = replace(policy.reader, store=store)
+    return policy
+
+
+def test_imitation_passes_over_tasks_that_cannot_be_shown(tmp_path: Path) -> None:
+    """Half of the files are gone, and of the other half's skims one in two cannot be read."""
+    tasks = load_tasks(FEW.tasks)
+    rows = [replace(task, video=f"{i}.mp4") if i % 2 else task for i, task in enumerate(tasks)]
+    write_tasks(tmp_path / "tasks.jsonl", rows)
+    config = replace(FEW, tasks=str(tmp_path / "tasks.jsonl"))
+    policy = policy_with(Damaged(unreadable=[task.video for task in tasks[::4]]))
+    curve = teach(policy, [make_env(config, config.tasks) for _ in range(8)], SHORT, 0)
+    assert [row[0] for row in curve] == [8, 16] and all(np.isfinite(row[1]) for row in curve)
+
+
+def test_nothing_is_imitated_of_an_episode_that_breaks() -> None:
+    """The oracle would look at what cannot be shown until it has to answer unseen."""
+    videos = [task.video for task in load_tasks(FEW.tasks)]
+    learned: list[Demonstration] = []
+
+    def loss_of(policy: CompactPolicy, batch: Sequence[Demonstration]) -> torch.Tensor:
+        learned.extend(batch)
+        return imitation_loss(policy, batch)
+
+    def run(broken: Sequence[str]) -> None:
+        policy = policy_with(Damaged(broken=broken))
+        with torch.no_grad():
+            policy.answer_now.get_parameter("2.bias").fill_(-100.0)  # it looks first, as the oracle does
+        envs = [make_env(FEW, FEW.tasks) for _ in range(8)]
+        for seed, env in enumerate(envs):
+            env.reset(seed=seed)
+        imitate(policy, envs, SHORT, 0, lambda *_: None, loss_of)
+
+    run(videos[::2])
+    assert learned and not any(demonstration.broken for demonstration in learned)
+    assert all(demonstration.labels[-1] >= FEW.looks for demonstration in learned), (
+        "the oracle answers last"
+    )
+    with pytest.raises(VideoError, match="of none of the 8 episodes of a round could all frames be shown"):
+        run(videos)
