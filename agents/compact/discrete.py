@@ -27,6 +27,9 @@ class DiscretePolicy(nn.Module, ABC):
     and may resolve them through a `videogym.FrameStore`; what it returns is all that is kept of an
     observation, for acting and for the update. Weights that `read` uses are not trained and must not
     require gradients.
+
+    Whoever plays, evaluates or trains a policy keeps it in eval mode: what was drawn for an action is not
+    known to the update, and odds that another dropout mask or batch norm gives are not those that acted.
     """
 
     @abstractmethod
@@ -58,13 +61,13 @@ class Checked(nn.Module):
     """A policy whose outputs are looked at before they are used.
 
     Args:
-        policy: what is trained.
+        policy: what is trained; kept in eval mode.
         actions: A, the number of actions of the environment.
     """
 
     def __init__(self, policy: DiscretePolicy, actions: int) -> None:
         super().__init__()
-        self.policy, self.actions = policy, actions
+        self.policy, self.actions = policy.eval(), actions
 
     def forward(self, inputs: TensorDictBase) -> tuple[Tensor, Tensor]:
         """As the policy's.
@@ -89,12 +92,12 @@ class Acting:
     """A policy as `videogym.evaluate` calls it: the likeliest action, or a drawn one.
 
     Args:
-        policy: trained, or not.
+        policy: trained, or not; kept in eval mode.
         generator: draws actions by their odds; None takes the likeliest.
     """
 
     def __init__(self, policy: DiscretePolicy, generator: torch.Generator | None = None) -> None:
-        self.policy, self.generator = policy, generator
+        self.policy, self.generator = policy.eval(), generator
 
     @torch.no_grad()
     def __call__(self, observation: Mapping[str, Any], info: Mapping[str, Any]) -> int:

@@ -113,7 +113,7 @@ class EpisodeEnv(EnvBase):
 
     Args:
         env: plays every row; it must show references, not pixels.
-        policy: its `read` is called here, and nothing else of it.
+        policy: its `read` is called here, in eval mode, and nothing else of it.
         rows: episodes of a batch.
         group_size: rows that start from one state; divides ``rows``.
         seed: of the tasks; batch i of a seed always has the same.
@@ -128,7 +128,7 @@ class EpisodeEnv(EnvBase):
         super().__init__(batch_size=(rows,))
         if rows < 1 or group_size < 1 or rows % group_size:
             raise ValueError(f"rows must be a positive multiple of group_size, got {rows} and {group_size}")
-        self._env, self._policy = env, policy
+        self._env, self._policy = env, policy.eval()
         self._inner = cast(Any, env.unwrapped)
         if self._inner.observe != "references":
             raise ValueError(

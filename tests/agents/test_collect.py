@@ -20,6 +20,7 @@ from rounding import ROUNDING, assert_close
 from small_runs import BROKEN, LOOKING, SMALL, Table, env_with_one_broken_worker, video_number
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
+from torch import nn
 from torchrl.collectors import Collector
 from torchrl.data import NonTensor
 from torchrl.envs import EnvBase
@@ -27,7 +28,7 @@ from torchrl.envs.utils import ExplorationType, check_env_specs, set_exploration
 
 from agents import train_grpo, train_ppo
 from agents.collectors.episodes import EpisodeCollector
-from agents.compact.discrete import DiscretePolicy, PolicyError
+from agents.compact.discrete import Acting, DiscretePolicy, PolicyError
 from agents.compact.env import EpisodeEnv, make_actor, torchrl_env
 from agents.compact.run import (
     RunConfig,
@@ -371,6 +372,39 @@ def test_numbers_that_do_not_divide_are_refused() -> None:
         collector("async", Table(), group_size=3)
     with pytest.raises(ValueError, match="'multi'"):
         collector("multi", Table())
+
+
+class Drawing(Table):
+    """Its logits pass a dropout and a batch norm; like all modules it begins in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.drop = nn.BatchNorm1d(8), nn.Dropout(0.5)
+
+    def forward(self, inputs: TensorDictBase) -> tuple[torch.Tensor, torch.Tensor]:
+        """As the table's, but for the layers that draw or remember."""
+        logits, worth = super().forward(inputs)
+        rows = self.drop(self.norm((logits + torch.arange(8.0)).reshape(-1, 8)))
+        return rows.reshape(logits.shape), worth
+
+
+@pytest.mark.parametrize("loop", [train_ppo, train_grpo])
+def test_the_odds_that_acted_are_those_that_are_trained(loop: ModuleType, tmp_path: Path) -> None:
+    """Before the first step all ratios are 1, and no batch moves what the norm remembers."""
+    policy = Drawing()
+    once = {"iterations": 1, "epochs": 1, "mini_batch_size": 1000}
+    loop.train(loop.Config.of(**{**SMALL, **once}), policy, tmp_path)
+    for name in ("kl_approx", "clip_fraction"):
+        points = (tmp_path / "log" / "scalars" / f"{name}.csv").read_text().splitlines()
+        assert [float(point.split(",")[1]) for point in points] == [pytest.approx(0.0, abs=1e-6)]
+    assert policy.logits.any() and int(policy.norm.num_batches_tracked) == 0
+
+
+def test_equal_inputs_have_one_likeliest_action() -> None:
+    env = make_env(CONFIG, CONFIG.tasks)
+    observation, info = env.reset(seed=0)
+    acting = Acting(Drawing())
+    assert {acting(observation, info) for _ in range(20)} == {7}
 
 
 # --- what a policy can get wrong ---------------------------------------------------------------
