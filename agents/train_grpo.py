@@ -104,7 +104,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
     run = TrainingRun(config, out, policy, optimizer, rewards, Evaluator(config, policy))
-    collector = make_collector(config, policy, actor, config.group_size)
+    collector = make_collector(config, policy, actor, config.group_size, run.first_iteration)
     try:
         for iteration in run.iterations(progress):
             optimizer.param_groups[0]["lr"] = config.learning_rate * (1.0 - iteration / config.iterations)

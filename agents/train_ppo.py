@@ -102,7 +102,7 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
     run = TrainingRun(config, out, policy, optimizer, shaping, Evaluator(config, policy))
-    collector = make_collector(config, policy, actor)
+    collector = make_collector(config, policy, actor, first_iteration=run.first_iteration)
     try:
         for iteration in run.iterations(progress):
             optimizer.param_groups[0]["lr"] = config.learning_rate * (1.0 - iteration / config.iterations)

@@ -36,6 +36,7 @@ class EpisodeCollector:
         group_size: rows that start from one state.
         workers: processes of ``"parallel"``; groups are not divided among them.
         seed: of the tasks.
+        first_iteration: of this part of a run: what is played goes on from there.
 
     Raises:
         ValueError: an unknown kind, or numbers that do not divide.
@@ -51,6 +52,7 @@ class EpisodeCollector:
         group_size: int = 1,
         workers: int = 2,
         seed: int = 0,
+        first_iteration: int = 0,
     ) -> None:
         if kind not in get_args(CollectorKind):
             raise ValueError(f"collector must be one of {get_args(CollectorKind)}, got {kind!r}")
@@ -82,7 +84,12 @@ class EpisodeCollector:
             make = functools.partial(make_env, rows=episodes // workers, group_size=group_size)
             self._errors = torch.multiprocessing.get_context("spawn").SimpleQueue()
             self._collector = MultiSyncCollector(
-                [functools.partial(_in_worker, make, seed=seed * workers + i) for i in range(workers)],
+                [
+                    functools.partial(
+                        _in_worker, make, seed=seed * workers + i, first_batch=first_iteration
+                    )
+                    for i in range(workers)
+                ],
                 copy.deepcopy(actor),
                 reset_at_each_iter=True,
                 cat_results=0,
@@ -96,8 +103,10 @@ class EpisodeCollector:
                 functools.partial(make_env, rows=1, seed=seed * episodes + i // group_size)
                 for i in range(min(episodes, 8 * group_size))
             ]
+            # Batches of one episode, of which an environment has played no more than there were in all.
+            first_batch = first_iteration * episodes
             self._collector = AsyncBatchedCollector(
-                [functools.partial(_alone, make) for make in makers],
+                [functools.partial(_alone, make, first_batch) for make in makers],
                 policy=copy.deepcopy(actor),
                 env_backend="threading",
                 policy_backend="threading",
@@ -175,13 +184,17 @@ class _Reporting(Collector):
             raise
 
 
-def _in_worker(make: Callable[..., EpisodeEnv], seed: int) -> EpisodeEnv:
+def _in_worker(make: Callable[..., EpisodeEnv], seed: int, first_batch: int) -> EpisodeEnv:
     torch.set_num_threads(1)
-    return make(seed=seed)
+    env = make(seed=seed)
+    env.next_batch = first_batch
+    return env
 
 
-def _alone(make: Callable[..., EpisodeEnv]) -> OneEpisodeEnv:
-    return OneEpisodeEnv(make())
+def _alone(make: Callable[..., EpisodeEnv], first_batch: int) -> OneEpisodeEnv:
+    env = make()
+    env.next_batch = first_batch
+    return OneEpisodeEnv(env)
 
 
 def _padded(episode: TensorDictBase, turns: int) -> TensorDictBase:
@@ -201,7 +214,11 @@ def _padded(episode: TensorDictBase, turns: int) -> TensorDictBase:
 
 
 def make_collector(
-    config: RunConfig, policy: DiscretePolicy, actor: ProbabilisticActor, group_size: int = 1
+    config: RunConfig,
+    policy: DiscretePolicy,
+    actor: ProbabilisticActor,
+    group_size: int = 1,
+    first_iteration: int = 0,
 ) -> EpisodeCollector:
     """The configured collector of batches of whole episodes."""
     return EpisodeCollector(
@@ -212,4 +229,5 @@ def make_collector(
         group_size=group_size,
         workers=config.workers,
         seed=config.seed,
+        first_iteration=first_iteration,
     )

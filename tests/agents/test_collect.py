@@ -319,6 +319,22 @@ def test_batches_are_whole_and_follow_the_weights(kind: str) -> None:
         gathered.close()
 
 
+@pytest.mark.parametrize("kind", ["single", pytest.param("parallel", marks=pytest.mark.slow), "async"])
+def test_a_run_goes_on_with_tasks_that_were_not_played(kind: str) -> None:
+    """In lockstep those that would have come next."""
+
+    def groups(first: int, last: int) -> list[set[int]]:
+        gathered = collector(kind, Table().always(5), workers=1, first_iteration=first)
+        try:
+            return [set(gathered.collect(n)["group"][:, 0, 0].tolist()) for n in range(first, last)]
+        finally:
+            gathered.close()
+
+    whole, resumed = groups(0, 3), groups(2, 3)
+    assert not resumed[0] & (whole[0] | whole[1]), "tasks of iterations that were done are played again"
+    assert kind == "async" or resumed == whole[2:]
+
+
 def test_parallel_workers_play_different_tasks() -> None:
     """Already the seeds say so: worker i of seed s has s x workers + i."""
     videos = [
