@@ -27,6 +27,7 @@ from videogym import (
     evaluate,
     get_recipe,
 )
+from videogym.actions import Find
 from videogym.comparison import (
     ComparisonError,
     compare,
@@ -41,6 +42,7 @@ from videogym.comparison import (
 )
 from videogym.evaluate import Episode, task_digest
 from videogym.results import EvaluationResult, ResultError, describe_run, read_result, result_text
+from videogym.state import Clip
 from videogym.testing.policies import Oracle, Random
 from videogym.traces import RecordTraces, Trace, TraceError, Traces, read_traces
 from videogym.traces.episodes import episode_from_trace
@@ -473,6 +475,34 @@ def test_the_same_action_may_show_other_frames_or_pay_otherwise(tmp_path):
     assert divergence(base, reworded) == ("observation", 1), "a policy reads the message"
     nearly = replace(base, turns=(replace(first, reward=first.reward + 1e-12), *rest))
     assert divergence(base, nearly) == ("nowhere", 0)
+
+
+def test_words_of_other_policies_and_what_a_search_found_are_what_came_of_an_action(tmp_path):
+    base = episode(Crop(20, 25), Answer("B"), tmp_path=tmp_path)
+
+    def changed(number, result=None, **turn):
+        turns = list(base.turns)
+        played = turns[number].turn
+        (old,) = played.results
+        new = replace(played, results=(replace(old, **(result or {})),), **turn)
+        turns[number] = replace(turns[number], turn=new)
+        return replace(base, turns=tuple(turns))
+
+    red, blue = changed(0, {"reply": "A red flag."}), changed(0, {"reply": "A blue one."})
+    assert divergence(red, blue) == divergence(base, red) == ("observation", 1)
+    assert divergence(red, red) == ("nowhere", 0)
+    other = replace(blue, turns=(blue.turns[0], changed(1, {"action": Answer("A")}).turns[1]))
+    assert divergence(red, other) == ("observation", 1), "the answer follows from what was said"
+    assert divergence(changed(1, verifier_answer="A"), changed(1, verifier_answer="B")) == (
+        "observation",
+        2,
+    )
+    clips = (Clip((1.0,)), Clip((2.0,)))
+    here, there = (
+        changed(0, {"action": Find("a flag", found_s=clip.times_s), "clip": clip}) for clip in clips
+    )
+    assert divergence(here, there) == ("observation", 1)
+    assert divergence(here, changed(0, {"action": Find("a kite")})) == ("action", 1)
 
 
 def test_kinds_are_counted_in_the_order_of_an_episode(tmp_path):

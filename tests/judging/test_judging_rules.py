@@ -7,13 +7,14 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videogym import Task, get_recipe
+from videogym import Answer, Crop, Select, Task, TextActions, VideoQAEnv, get_recipe
 from videogym.answers import number_of
 from videogym.judging import (
     Judge,
@@ -27,8 +28,9 @@ from videogym.judging import (
     token_f1,
     with_judge,
 )
-from videogym.rewards import AnswerTerm, TranscriptScore
-from videogym.state import SIGNS, is_number
+from videogym.recipes import recipe_names
+from videogym.rewards import AnswerTerm, Completeness, Term, TranscriptScore, ZoomScore
+from videogym.state import SIGNS, State, is_number
 
 
 def task(answer: str, kind: str = "numeric", **changes: object) -> Task:
@@ -36,6 +38,7 @@ def task(answer: str, kind: str = "numeric", **changes: object) -> Task:
     return replace(made, kind=kind, **changes)  # type: ignore[arg-type]
 
 
+FILM = "synthetic:brief_event?level=0&duration_s=60&seed=1&size=64x36"
 DASHES = "-‐‑‒–—―−﹘﹣－"  # U+002D, U+2010 to U+2015, U+2212, small and full-width ones
 
 
@@ -264,6 +267,74 @@ def test_another_judge_takes_the_place_of_the_recipes_own_and_of_nothing_else(na
     assert "judge" not in dict(changed.choices) and changed.rules == recipe.rules
     with pytest.raises(ValueError, match=f"recipe '{name}' has no term that asks a judge"):
         with_judge(replace(recipe, terms=recipe.terms[:1] if name == "DEFAULT" else ()), NumericJudge())
+
+
+def says(verdict: float | None) -> Judge:
+    def judge(task: Task, answer: str) -> float | None:
+        return verdict
+
+    return judge
+
+
+TRUE = Task("t", FILM, "What is waved?", "open", answer="red")
+ASKED = [name for name in recipe_names() if name != "VIDEO_MTR/code" and "VIDEO_MTR/code-" not in name]
+
+
+@pytest.mark.parametrize("answer", ["red", "blue"])  # right and wrong by the default judge
+@pytest.mark.parametrize("name", ASKED)
+def test_one_judge_decides_the_accuracy_and_every_term_that_asks(name: str, answer: str) -> None:
+    """Played with a judge that contradicts the default one, and with one that abstains."""
+
+    def ended(verdict: float | None) -> dict[str, Any]:
+        env = TextActions(VideoQAEnv([TRUE], with_judge(get_recipe(name), says(verdict))))
+        env.reset(seed=0)
+        rules = env.unwrapped.state.rules
+        given = {"fps": 0.5} if "fps" in rules.crop_arguments else {}
+        given |= {"frames": 4, "scale": 1.0} if "frames" in rules.crop_arguments else {}
+        look = Select(0, 30) if "select" in rules.actions else Crop(0, 30, **given)
+        for action in (look, Answer(answer)):
+            *_, info = env.step(env.grammar.write(action, env.unwrapped.state))
+        paid = {
+            term: float(value)
+            for term, value in info["reward_terms"].items()
+            if info["reward_present"][term]
+        }
+        env.close()
+        return {"success": info["is_success"], **paid}
+
+    right, wrong, silent = ended(1.0), ended(0.0), ended(None)
+    assert right["success"] and not wrong["success"]
+    assert right["answer"] > 0 == wrong["answer"] and "answer" not in silent
+    if name == "EVA/code":
+        assert (right["format"], wrong["format"], "format" in silent) == (0.0, 0.05, False)
+    if name == "VIDEO_ZOOMER/paper":
+        assert (right["tool"], wrong["tool"], "tool" in silent) == (0.5, 0.0, False)
+    if name == "PARAVT/paper":
+        assert (right["tool"], wrong["tool"], "tool" in silent) == (0.8, 0.3, False)
+    if name == "PARAVT/code":
+        assert right["tool"] - wrong["tool"] == 0.5 and "tool" not in silent
+
+
+def test_the_tool_term_of_videozoomers_code_asks_the_same_judge() -> None:
+    recipe = get_recipe("VIDEO_ZOOMER/code")
+    changed = {term.name: term.function for term in with_judge(recipe, NumericJudge()).terms}
+    assert changed["answer"] == ZoomScore("answer", NumericJudge())
+    assert changed["tool"] == ZoomScore("tool", NumericJudge())
+    assert changed["format"] == ZoomScore("format")
+
+
+def test_a_term_of_ones_own_with_a_judge_asks_the_chosen_one() -> None:
+    @dataclass(frozen=True)
+    class Brief:
+        judge: Judge = judge_lenient
+
+        def __call__(self, before: State, after: State) -> float:
+            return 1.0
+
+    own = replace(get_recipe("DEFAULT"), terms=(Term("brief", "turn", Brief()),))
+    assert with_judge(own, NumericJudge()).terms[0].function == Brief(NumericJudge())
+    second = replace(own, terms=(Term("answer", "trajectory", Completeness()),))
+    assert with_judge(second, NumericJudge()).terms[0].function == Completeness(NumericJudge())
 
 
 # --- verdicts of a language model --------------------------------------------------------------

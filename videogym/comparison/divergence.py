@@ -1,16 +1,18 @@
 """The first step at which two episodes of one task part ways.
 
 Traces keep frames by reference: an observation is the same if the video's fingerprint, the times and
-regions of its frames and the message of an error are. Pixels of another decoder are not seen here.
+regions of its frames, the message of an error, and what another policy said of them are. Pixels of
+another decoder are not seen here.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+from videogym.state import Action, Turn
 from videogym.traces import Trace, TurnTrace
 
 Kind = Literal[
@@ -76,14 +78,25 @@ def _asked(trace: Trace) -> tuple[object, ...]:
 
 def _turn_divergence(a: TurnTrace, b: TurnTrace) -> Kind | None:
     x, y = a.turn, b.turn
-    # By their texts: an action may hold NaN, which is not equal to itself.
-    if repr([result.action for result in x.results]) != repr([result.action for result in y.results]):
+    if [_asked_for(result.action) for result in x.results] != [_asked_for(r.action) for r in y.results]:
         return "action"
     if (x.text, x.well_formed) != (y.text, y.well_formed):
         return "words"
-    if [(r.clip, r.error) for r in x.results] != [(r.clip, r.error) for r in y.results]:
+    if _came_of(x) != _came_of(y):
         return "observation"
     return None if _same_pay(a, b) else "reward"
+
+
+def _asked_for(action: Action) -> list[tuple[str, str]]:
+    """What the policy chose of an action; what a search found came of it."""
+    chosen = (one.name for one in fields(action) if one.compare)  # type: ignore[arg-type]  # a dataclass
+    # By their texts: an action may hold NaN, which is not equal to itself.
+    return [("kind", action.kind), *((name, repr(getattr(action, name))) for name in chosen)]
+
+
+def _came_of(turn: Turn) -> tuple[object, ...]:
+    """What a turn brought: clips, errors, and the words of policies that were asked."""
+    return turn.verifier_answer, [(r.clip, r.error, r.reply) for r in turn.results]
 
 
 def _same_pay(a: TurnTrace, b: TurnTrace) -> bool:

@@ -7,7 +7,7 @@ shared, `video_mtr` and `longvt` hold what those systems pay for. A term of your
 
 from videogym.rewards.answers import AnswerTerm, Judge, is_correct, judge_lenient, judge_letter
 from videogym.rewards.completeness import Completeness
-from videogym.rewards.eva import tried_in_vain
+from videogym.rewards.eva import TriedInVain, tried_in_vain
 from videogym.rewards.grounding import (
     best_coverage,
     coverage_gain,
@@ -16,17 +16,18 @@ from videogym.rewards.grounding import (
     turn_segments,
 )
 from videogym.rewards.longvt import CropOverlap, TranscriptScore, well_formed_episode
-from videogym.rewards.paravt import ParaVTScore, executed_calls
+from videogym.rewards.paravt import ExecutedCalls, ParaVTScore, executed_calls
 from videogym.rewards.scoring import AbsentTerm, answered_right, history, pays_for_answers, score
 from videogym.rewards.terms import RewardError, Score, Term, TermFunction, finite, term_names
 from videogym.rewards.video_mtr import FrameGain, WellFormedTurn, frame_iou, relevant_pool
-from videogym.rewards.video_zoomer import ZoomScore, ZoomSettings, zoomed_rightly
+from videogym.rewards.video_zoomer import ZoomedRightly, ZoomScore, ZoomSettings, zoomed_rightly
 
 __all__ = [
     "AbsentTerm",
     "AnswerTerm",
     "Completeness",
     "CropOverlap",
+    "ExecutedCalls",
     "FrameGain",
     "Judge",
     "ParaVTScore",
@@ -35,9 +36,11 @@ __all__ = [
     "Term",
     "TermFunction",
     "TranscriptScore",
+    "TriedInVain",
     "WellFormedTurn",
     "ZoomScore",
     "ZoomSettings",
+    "ZoomedRightly",
     "answered_right",
     "best_coverage",
     "coverage_gain",

@@ -55,6 +55,18 @@ def is_correct(state: State) -> bool:
     return state.answer is not None and judge_lenient(state.task, state.answer) > 0
 
 
+def earned(judge: Judge, state: State) -> bool | None:
+    """Whether the judge gives the accepted answer anything; False without one, None where it abstains.
+
+    Raises:
+        RewardError: the verdict is neither None nor a number in [0, 1].
+    """
+    if state.answer is None:
+        return False
+    verdict = verdict_of(judge, state.task, state.answer)
+    return None if verdict is None else verdict > 0
+
+
 def _same_number(given: str, truth: str) -> bool:
     def marked(text: str) -> bool:
         return "." in text or "," in text

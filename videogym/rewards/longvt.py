@@ -59,6 +59,11 @@ class TranscriptScore:
     variant: Literal["iou", "recall"] = "iou"
     judge: Judge = judge_lenient
 
+    @property
+    def asks(self) -> bool:
+        """Whether this part asks whether the answer is right."""
+        return self.part == "answer"
+
     def __call__(self, before: State, after: State) -> float | None:
         """The part in [0, 1]; ``time`` is None without annotation, ``answer`` where the judge abstains."""
         text = longvt_transcript.transcript(after)

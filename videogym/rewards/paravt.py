@@ -11,7 +11,7 @@ import json
 import re
 import string
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from videogym.actions import Crop
@@ -19,7 +19,8 @@ from videogym.grammars.blocks import THINK, bodies
 from videogym.grammars.paravt import ANSWER, ParaVT, extracted_answer
 from videogym.grammars.paravt_calls import TOOL_CODE, blocks
 from videogym.grammars.tool_calls import TOOL_CALL, TOOL_RESPONSE
-from videogym.rewards.answers import judge_lenient
+from videogym.rewards.answers import Judge, earned, judge_lenient, verdict_of
+from videogym.rules import LATER
 from videogym.state import State
 
 QuestionType = Literal["mcq", "tvg", "oe"]
@@ -207,31 +208,62 @@ def written(state: State) -> str:
 
 @dataclass(frozen=True)
 class ParaVTScore:
-    """One part of ParaVT's reward as its code reads it, before its weight."""
+    """One part of ParaVT's reward as its code reads it, before its weight.
+
+    A ``judge`` takes the place of F1 of words, as a language model does in the published code. Choices are
+    read as the code reads them, whoever judges.
+    """
 
     part: Literal["answer", "format", "tool"]
     answer_suffix: bool = True
     anchor_weight: float = 0.5
+    judge: Judge | None = field(default=None, metadata=LATER)  # of what is no choice; None: F1 of words
 
-    def __call__(self, before: State, after: State) -> float:
-        """A value in [0, 1]."""
+    @property
+    def asks(self) -> bool:
+        """Whether this part asks whether the answer is right."""
+        return self.part != "format"
+
+    def __call__(self, before: State, after: State) -> float | None:
+        """A value in [0, 1], or None where the judge abstains."""
         text = written(after)
         if is_degenerate(text):
             return 0.0
         if self.part == "format":
             return format_score(text, self.answer_suffix, self.anchor_weight)
-        right = accuracy(extracted_answer(text), after.task.answer, question_type(after))
-        return right if self.part == "answer" else tool_score(text, right)
+        if self.part == "tool" and first_call(text) is None:
+            return 0.0  # whatever the answer is
+        right = self._right(after, extracted_answer(text))
+        return right if self.part == "answer" or right is None else tool_score(text, right)
+
+    def _right(self, state: State, answer: str) -> float | None:
+        if self.judge is None or state.task.kind == "choice":
+            return accuracy(answer, state.task.answer, question_type(state))
+        return verdict_of(self.judge, state.task, answer) if answer else 0.0
 
 
-def executed_calls(before: State, after: State) -> float:
-    """0.3 for an executed look and 0.5 more where the answer is right; 0.1 for one that was only asked for.
+@dataclass(frozen=True)
+class ExecutedCalls:
+    """0.3 for an executed look, 0.1 for one that was only asked for; 0.5 more for an answer worth anything.
+
+    Absent where the judge abstains.
 
     Source: ParaVT, R_tool, as it is meant; its code pays "executed" for a tool response that the policy
     wrote itself.
     """
-    looks = [r.action for turn in after.turns for r in turn.results if isinstance(r.action, Crop)]
-    if not looks:
-        return 0.0
-    right = after.answer is not None and (judge_lenient(after.task, after.answer) or 0.0) > 0
-    return (0.3 if any(turn.looked for turn in after.turns) else 0.1) + 0.5 * right
+
+    judge: Judge = judge_lenient
+
+    def __call__(self, before: State, after: State) -> float | None:
+        """A value in [0, 0.8], or None."""
+        looks = [r.action for turn in after.turns for r in turn.results if isinstance(r.action, Crop)]
+        if not looks:
+            return 0.0
+        right = earned(self.judge, after)
+        paid = 0.3 if any(turn.looked for turn in after.turns) else 0.1
+        return None if right is None else paid + 0.5 * right
+
+
+def executed_calls(before: State, after: State) -> float | None:
+    """`ExecutedCalls` by `judge_lenient`."""
+    return ExecutedCalls()(before, after)

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 from videogym.grammars.blocks import THINK
 from videogym.grammars.video_zoomer import ANSWER, VIDEO_ZOOM, VideoZoomer, final_text
-from videogym.rewards.answers import Judge, judge_lenient, verdict_of
+from videogym.rewards.answers import Judge, earned, judge_lenient, verdict_of
 from videogym.state import State
 
 _LETTER = re.compile(r"([A-Z])\.")
@@ -162,6 +162,11 @@ class ZoomScore:
     judge: Judge = judge_lenient
     max_frames: int = 16
 
+    @property
+    def asks(self) -> bool:
+        """Whether this part asks whether the answer is right."""
+        return self.part != "format"
+
     def __call__(self, before: State, after: State) -> float | None:
         """0.0 or 1.0, or the judge's verdict; None where the judge abstains."""
         texts = outputs(after)
@@ -179,12 +184,26 @@ class ZoomScore:
         return verdict_of(self.judge, state.task, answer) if answer else 0.0
 
 
-def zoomed_rightly(before: State, after: State) -> float:
-    """1.0 if a look was executed and the answer is right, else 0.0.
+@dataclass(frozen=True)
+class ZoomedRightly:
+    """1.0 if a look was executed and the answer is worth anything, else 0.0.
+
+    Absent where the judge abstains.
 
     Source: VideoZoomer, R_tool: paid if a tool was used and the answer is right. Differs: a call that
     failed is no use of a tool.
     """
-    answer = after.answer
-    right = answer is not None and (judge_lenient(after.task, answer) or 0.0) > 0
-    return float(right and any(turn.looked for turn in after.turns))
+
+    judge: Judge = judge_lenient
+
+    def __call__(self, before: State, after: State) -> float | None:
+        """1.0 or 0.0, or None."""
+        if not any(turn.looked for turn in after.turns):
+            return 0.0
+        right = earned(self.judge, after)
+        return None if right is None else float(right)
+
+
+def zoomed_rightly(before: State, after: State) -> float | None:
+    """`ZoomedRightly` by `judge_lenient`."""
+    return ZoomedRightly()(before, after)
