@@ -246,6 +246,13 @@ def test_a_task_depends_on_its_position_and_not_on_the_count() -> None:
     assert many[10**12 - 1].task_id == "brief_event-L0-600s-train-s0-999999999999"
 
 
+def test_a_count_has_as_many_digits_as_an_id() -> None:
+    assert len(load_tasks(f"procedural:brief_event?count={10**18}")) == 10**18
+    for count in (0, 10**18 + 1, 9_999_999_999_999_999_999):
+        with pytest.raises(InvalidAddress, match=f"count must be 1 to {10**18}, got {count}"):
+            load_tasks(f"procedural:brief_event?count={count}")
+
+
 def test_ids_are_readable_and_by_id_refuses_all_others() -> None:
     tasks = load_tasks("procedural:event_order?level=2&duration_s=90.5&count=10&split=val&seed=3&fps=16")
     name = "event_order-L2-90.5s-16fps-val-s3-000004"

@@ -22,9 +22,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from videogym.data.prompts import step_prompt
 from videogym.datasets import READERS, TaskFileError, load_tasks
 from videogym.datasets.fields import text_of
 from videogym.geometry import Segment
+from videogym.grammars import load_prompt
 from videogym.metadata import Metadata
 from videogym.state import Task
 from videogym.testing.dataset_suite import check_tasks
@@ -947,3 +949,21 @@ def test_whatever_a_field_holds_it_is_read_or_named(
 def test_an_unknown_format_is_refused_with_the_known_ones(source: str) -> None:
     with pytest.raises(ValueError, match=f"with a format of cg-bench, charades-sta, .*; got '{source}'"):
         load_tasks(source)
+
+
+def test_a_byte_order_mark_is_no_part_of_what_stands_behind_it(tmp_path: Path) -> None:
+    """Some editors begin a file with one; it is read in every file that a person writes."""
+    mark = "\ufeff".encode()
+    line = b"ABC 1.0 2.5##a person sits.\n"
+    (tmp_path / "test.txt").write_bytes(mark + line + line.replace(b"ABC", b"DEF"))
+    tasks = load_tasks(f"charades-sta:{tmp_path}/test.txt")
+    assert [task.video for task in tasks] == ["ABC.mp4", "DEF.mp4"]
+    parts = tmp_path / "parts.json"
+    parts.write_bytes(mark + b'[{"tasks": "procedural:brief_event?count=2"}]')
+    assert len(load_tasks(f"mixture:{parts}")) == 2
+    prompt = tmp_path / "prompt.toml"
+    prompt.write_bytes(mark + b'system = "You see {max_turns}."\n')
+    assert load_prompt(prompt).system == "You see {max_turns}."
+    ours = step_prompt("questions").text
+    (tmp_path / "questions.txt").write_bytes(mark + ours.encode())
+    assert step_prompt("questions", tmp_path / "questions.txt").text == ours

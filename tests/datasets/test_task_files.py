@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from videogym import VideoQAEnv
 from videogym.datasets import (
     EvidenceError,
     TaskFileError,
@@ -259,7 +260,7 @@ def some_tasks(draw: st.DrawFn) -> list[Task]:
                 question=draw(texts),
                 kind=kind,
                 options=tuple(options),
-                answer=draw(answers.get(kind, texts)),
+                answer=draw(answers.get(kind, st.just("") | texts)),
                 evidence=draw(st.none() | st.lists(segments, min_size=1, max_size=3).map(tuple)),
                 source=draw(st.just("") | texts),
                 metadata=draw(st.dictionaries(texts, json_values, max_size=3)),
@@ -273,6 +274,46 @@ def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
     path = tmp_path_factory.mktemp("round") / "tasks.jsonl"
     write_tasks(path, tasks)
     assert list(read_tasks(path)) == tasks
+
+
+any_text = st.text(max_size=4) | st.sampled_from(["", " ", "\ud800", "\ufeff", "A. red"])
+
+
+@given(st.tuples(*[any_text] * 5), st.none() | st.just(()) | st.just((Segment(0, 1e300),)))
+def test_a_task_comes_back_equal_or_is_refused_by_its_name(
+    tmp_path_factory: pytest.TempPathFactory, fields: tuple[str, ...], evidence: tuple[Segment, ...] | None
+) -> None:
+    task_id, video, question, answer, source = fields
+    if not (task_id and video and question):
+        return
+    path = tmp_path_factory.mktemp("round") / "tasks.jsonl"
+    task = Task(task_id, video, question, "open", answer=answer, evidence=evidence, source=source)
+    try:
+        write_tasks(path, [task])
+    except ValueError as error:
+        assert repr(task_id) in str(error) and not list(path.parent.iterdir())
+    else:
+        assert list(read_tasks(path)) == [task]
+
+
+def test_an_open_task_may_have_no_answer_and_two_of_one_id_are_not_written(tmp_path: Path) -> None:
+    path, task = tmp_path / "tasks.jsonl", Task("t", "v.mp4", "What happens?", "open")
+    write_tasks(path, [task])
+    assert list(read_tasks(path)) == [task]
+    with pytest.raises(ValueError, match="task 't' is there twice"):
+        write_tasks(path, [task, task])
+    with pytest.raises(ValueError, match="task 't' cannot be written: field 'question' must be non-empty"):
+        write_tasks(path, [replace(task, question=" ")])
+    assert list(read_tasks(path)) == [task]
+
+
+@pytest.mark.parametrize("task_id", [5, None, 2.5, ["t"], b"t", {"t": 1}], ids=repr)
+def test_an_id_that_is_no_text_is_refused_like_any_other(task_id: Any) -> None:
+    for tasks in ([Task("t", "v.mp4", "What?", "open")], "procedural:brief_event?count=3"):
+        env = VideoQAEnv(tasks)
+        with pytest.raises(ValueError, match="no task"):
+            env.reset(options={"task_id": task_id})
+        env.close()
 
 
 @pytest.mark.parametrize("family", ["event_order", "small_detail", "digits"])

@@ -71,7 +71,7 @@ def step_prompt(name: str, path: str | os.PathLike[str] | None = None) -> StepPr
         ours = files("videogym.data").joinpath("prompts", f"{name}.txt")
         return StepPrompt(name, ours.read_text("utf-8"))
     try:
-        return StepPrompt(name, Path(path).read_text(encoding="utf-8"))
+        return StepPrompt(name, Path(path).read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{os.fspath(path)}: not UTF-8: {error.reason}") from error
     except ValueError as error:

@@ -50,7 +50,8 @@ def _lines(path: Path) -> Iterator[Row]:
             continue
         place = f"line {number}"
         try:
-            match = _LINE.fullmatch(line.decode("utf-8").strip())
+            # Some editors begin a file with a byte order mark.
+            match = _LINE.fullmatch(line.decode("utf-8-sig" if number == 1 else "utf-8").strip())
             if match is None:
                 raise ValueError("a line must read 'VIDEO start end##sentence'")
             times = [float(match[2]), float(match[3])]

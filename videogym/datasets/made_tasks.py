@@ -11,9 +11,11 @@ from videogym.datasets.questions import Question
 from videogym.datasets.tasks import Tasks
 from videogym.state import Task
 
+MOST_MADE = 10**18  # the number in an id has up to 18 digits, and a length is a machine's own number
+
 
 class MadeTasks(Tasks):
-    """Tasks with ids of a name and a number, ``NAME-000000`` and so on."""
+    """Tasks with ids of a name and a number, ``NAME-000000`` and so on; at most `MOST_MADE`."""
 
     num_tasks: int
 
@@ -31,13 +33,13 @@ class MadeTasks(Tasks):
         Raises:
             ValueError: there is none.
         """
-        number = task_id.rpartition("-")[2]
+        number = task_id.rpartition("-")[2] if isinstance(task_id, str) else ""
         if re.fullmatch(r"[0-9]{6,18}", number):
             position = int(number)
             if position < self.num_tasks and task_id == self._task_id(position):
                 return self._task(position)
         raise ValueError(
-            f"no task {task_id!r}; ids are {self._task_id(0)} to {self._task_id(self.num_tasks - 1)}"
+            f"no task {task_id!r:.80}; ids are {self._task_id(0)} to {self._task_id(self.num_tasks - 1)}"
         )
 
     def _task_id(self, position: int) -> str:

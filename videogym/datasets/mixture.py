@@ -112,7 +112,7 @@ def read_parts(source: str) -> list[MixturePart]:
     text = source.removeprefix(MIXTURE_PREFIX)
     name = "mixture" if text.lstrip().startswith("[") else text
     try:
-        rows = json.loads(text if name == "mixture" else Path(text).read_text(encoding="utf-8"))
+        rows = json.loads(text if name == "mixture" else Path(text).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{name}: {error}") from error
     if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):

@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, cast, get_args
 
-from videogym.datasets.made_tasks import MadeTasks, task_of_question
+from videogym.datasets.made_tasks import MOST_MADE, MadeTasks, task_of_question
 from videogym.datasets.planted_families import (
     MAX_PLANTED_SHARE,
     MIN_DURATION_S,
@@ -119,7 +119,7 @@ class PlantedTasks(MadeTasks):
         families = get_args(PlantedFamily)
         _require("family", family, family in families, f"one of {', '.join(families)}")
         _require("level", level, 0 <= level < NUM_LEVELS, f"0 to {NUM_LEVELS - 1}")
-        _require("count", num_tasks, num_tasks >= 1, "at least 1")
+        _require("count", num_tasks, 1 <= num_tasks <= MOST_MADE, f"1 to {MOST_MADE}")
         _require("split", split, split in ALL_SPLITS, f"one of {', '.join(ALL_SPLITS)}")
         _require("seed", seed, seed >= 0, "at least 0")
         _require("event_s", event_s, event_s is None or event_s > 0, "above 0 seconds")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, cast
 
-from videogym.datasets.made_tasks import MadeTasks, task_of_question
+from videogym.datasets.made_tasks import MOST_MADE, MadeTasks, task_of_question
 from videogym.datasets.questions import ask
 from videogym.state import Task
 from videogym.video.synthetic import Address, InvalidAddress, write_script
@@ -60,8 +60,8 @@ class ProceduralTasks(MadeTasks):
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise InvalidAddress(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")
-        if self.num_tasks < 1:
-            raise InvalidAddress(f"count must be at least 1, got {self.num_tasks}")
+        if not 1 <= self.num_tasks <= MOST_MADE:
+            raise InvalidAddress(f"count must be 1 to {MOST_MADE}, got {self.num_tasks}")
         if self.seed < 0:
             raise InvalidAddress(f"seed must be at least 0, got {self.seed}")
         self._address(0)  # checks the rest

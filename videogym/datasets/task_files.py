@@ -7,7 +7,7 @@
 | `question` | text |
 | `kind` | `"choice"`, `"open"` or `"numeric"` |
 | `options` | for a choice 2 to 26 texts without letters; otherwise absent or `[]` |
-| `answer` | the letter for a choice, the number as text for numeric, else the text |
+| `answer` | the letter for a choice, the number as text for numeric, else the text, which may be empty |
 | `evidence` | `[[start_s, end_s], ...]` in seconds of the video; absent or `null`: not annotated |
 | `source` | text, where the task comes from; may be absent |
 | `evidence_region` | `[x0, y0, x1, y1]`, the place of a detail that only a crop shows; may be absent |
@@ -25,6 +25,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from difflib import SequenceMatcher
 from typing import Any, get_args
 
@@ -36,7 +37,7 @@ from videogym.datasets.fields import (
     text_of,
     texts_of,
 )
-from videogym.datasets.rows import Row, collect, json_rows
+from videogym.datasets.rows import Row, collect, json_rows, parse_json
 from videogym.datasets.tasks import TaskList
 from videogym.metadata import Metadata
 from videogym.state import Task, TaskKind
@@ -85,13 +86,31 @@ def _plain(name: str) -> str:
 
 
 def write_tasks(path: str | os.PathLike[str], tasks: Iterable[Task]) -> None:
-    """Write tasks so that `read_tasks` gives them back. The file appears when it is complete.
+    """Write tasks so that `read_tasks` gives them back, but for subtitles. It appears when it is complete.
 
     Raises:
+        ValueError: a task would not come back, such as one with a blank question, or two share an id; the
+            message names the task. No file is written.
         OSError: the file cannot be written.
     """
     with appearing(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(json.dumps(task_row(task), ensure_ascii=False) + "\n" for task in tasks)
+        ids: set[str] = set()
+        for task in tasks:
+            if task.task_id in ids:
+                raise ValueError(f"task {task.task_id!r} is there twice; ids must be unique")
+            ids.add(task.task_id)
+            file.write(_line(task))
+
+
+def _line(task: Task) -> str:
+    line = json.dumps(task_row(task), ensure_ascii=False)
+    try:
+        back = task_of_row(parse_json(line))
+    except ValueError as error:
+        raise ValueError(f"task {task.task_id!r} cannot be written: {error}") from error
+    if back != replace(task, subtitles=()):
+        raise ValueError(f"task {task.task_id!r} cannot be written: it would be read as {back}")
+    return line + "\n"
 
 
 def task_row(task: Task) -> dict[str, Any]:
@@ -144,7 +163,7 @@ def task_of_row(row: dict[str, Any]) -> Task:
         question=text_of(row, "question"),
         kind=kind,
         options=texts_of(row, "options") if row.get("options") is not None else (),
-        answer=text_of(row, "answer"),
+        answer=text_of(row, "answer", empty=kind == "open"),
         evidence=segments_of(row, "evidence") if row.get("evidence") is not None else None,
         source=text_of(row, "source", empty=True) if "source" in row else "",
         evidence_region=region_of(row, "evidence_region")

@@ -173,9 +173,10 @@ class TaskList(Tasks):
         Raises:
             ValueError: there is none.
         """
-        if task_id not in self._positions:
-            raise ValueError(f"no task has the id {task_id!r}; there are {len(self)}")
-        return self._tasks[self._positions[task_id]]
+        position = self._positions.get(task_id) if isinstance(task_id, str) else None
+        if position is None:
+            raise ValueError(f"no task has the id {task_id!r:.80}; there are {len(self)}")
+        return self._tasks[position]
 
 
 def check_evidence(task: Task, duration_s: float) -> None:

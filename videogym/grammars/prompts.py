@@ -183,7 +183,7 @@ def load_prompt(path: str | PathLike[str]) -> Prompt:
     if len(raw) > MAX_BYTES:
         raise PromptError(f"{path} is no prompt: it has more than {MAX_BYTES:,} bytes")
     try:
-        return parse_prompt(raw.decode("utf-8"))
+        return parse_prompt(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise PromptError(f"{path} is not UTF-8: byte {error.start} is {raw[error.start]:#04x}") from error
     except PromptError as error:
