@@ -4,8 +4,12 @@
 
 import os
 import random
+import shutil
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -437,6 +441,69 @@ def test_a_grid_that_is_damaged_while_it_is_open_is_not_served(path, decoded, ch
         change(folder)
         assert np.array_equal(store.frames(path, TIMES, size=SIZE).pixels, decoded)
     assert "damaged and not used" in caplog.text
+
+
+def test_two_threads_that_meet_the_same_damage_decode(path, decoded, monkeypatch, caplog):
+    """Both hold the grid when both find it damaged."""
+    together = threading.Barrier(2)
+
+    def damaged(*arguments):
+        together.wait(60)
+        raise DamagedGrid("a frame is not the one that was stored")
+
+    with FrameStore(lru_bytes=0) as store, ThreadPoolExecutor(2) as threads:
+        store.build_grid(path, times_s=TIMES, size=SIZE)
+        monkeypatch.setattr(Grid, "fill", damaged)
+        read = [threads.submit(store.frames, path, TIMES, size=SIZE) for _ in range(2)]
+        assert all(np.array_equal(one.result(60).pixels, decoded) for one in read)
+    assert caplog.text.count("damaged and not used") == 2
+
+
+def test_a_grid_that_is_made_again_while_it_is_found_damaged_costs_decoding(path, decoded, monkeypatch):
+    fill = Grid.fill
+    with FrameStore(lru_bytes=0) as store:
+        folder = store.build_grid(path, times_s=TIMES, size=SIZE)
+
+        def made_again(*arguments):
+            monkeypatch.setattr(Grid, "fill", fill)
+            shutil.rmtree(folder)
+            store.build_grid(path, times_s=TIMES, size=SIZE)
+            store.frames(path, TIMES, size=SIZE)  # another thread has found the new one
+            raise DamagedGrid("a frame is not the one that was stored")
+
+        monkeypatch.setattr(Grid, "fill", made_again)
+        for _ in range(2):
+            assert np.array_equal(store.frames(path, TIMES, size=SIZE).pixels, decoded)
+
+
+def test_grids_that_are_deleted_while_they_are_listed_cost_decoding(path, decoded, monkeypatch):
+    listed = Path.iterdir
+
+    def deleted(folder):
+        shutil.rmtree(folder)
+        return listed(folder)
+
+    with FrameStore(lru_bytes=0) as store:
+        store.build_grid(path, times_s=TIMES, size=SIZE)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "iterdir", deleted)
+            assert np.array_equal(store.frames(path, TIMES, size=SIZE).pixels, decoded)
+
+
+def test_two_builders_that_remove_the_same_damage_make_one_grid(path, decoded, monkeypatch):
+    with FrameStore(lru_bytes=0) as store:
+        folder = store.build_grid(path, times_s=TIMES, size=SIZE)
+        _cut(folder)
+        remove = shutil.rmtree
+
+        def gone(which, *arguments, **options):
+            remove(which, *arguments, **options)
+            if which == folder:
+                raise FileNotFoundError(which)
+
+        monkeypatch.setattr(shutil, "rmtree", gone)
+        assert store.build_grid(path, times_s=TIMES, size=SIZE) == folder
+    assert np.array_equal(np.load(folder / "pixels.npy"), decoded)
 
 
 def test_a_grid_of_another_video_is_not_served(path, cache_dir, decoded, caplog):

@@ -9,6 +9,7 @@ about decoding: its maker hands it frames.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import math
@@ -66,8 +67,8 @@ class Grid:
             raise DamagedGrid("its files have other lengths")
         if self._pts_s.dtype != np.float64 or folder.name != _name(self._pts_s):
             raise DamagedGrid("its times are not those that it was made for")
-        self._checked: set[int] = set()  # rows whose checksum was right, of the file as it was then
-        self._file_state: tuple[int, ...] = ()
+        # A file as it was, and its rows whose checksum was right; threads replace both at once.
+        self._checked: tuple[tuple[int, ...], set[int]] = ((), set())
 
     def fill(
         self, pixels: NDArray[np.uint8], pts_s: NDArray[np.float64], missing: NDArray[np.intp]
@@ -90,9 +91,9 @@ class Grid:
         held = self._pts_s[rows] == pts_s[missing]
         if held.any():
             with open(self.folder / "pixels.npy", "rb", buffering=0) as file:
-                self._forget_if_changed(file)
+                checked = self._checked_rows(file)
                 for place, row in zip(missing[held].tolist(), rows[held].tolist(), strict=True):
-                    self._read(file, row, pixels[place])
+                    self._read(file, row, pixels[place], checked)
         return missing[~held]
 
     def require_whole(self) -> None:
@@ -105,28 +106,30 @@ class Grid:
         frame = np.empty(self._frame_bytes, dtype=np.uint8)
         with open(self.folder / "pixels.npy", "rb", buffering=0) as file:
             for row in range(len(self._pts_s)):
-                self._read(file, row, frame)
+                self._read(file, row, frame, set())
 
-    def _forget_if_changed(self, file: FileIO) -> None:
-        """Check frames again that were read before the file was last written to.
+    def _checked_rows(self, file: FileIO) -> set[int]:
+        """Rows that need no check, to be added to; none that was read before the file was last written to.
 
         A checksum is taken once for each frame of a file that stays as it is: it costs ten times as much
         as reading. Times of files are coarse, so a file that has just changed is checked at every reading.
         """
         facts = os.fstat(file.fileno())
         state = (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
-        if state != self._file_state or time.time_ns() - facts.st_ctime_ns < _COARSE_NS:
-            self._checked.clear()
-        self._file_state = state
+        known, checked = self._checked
+        if state != known or time.time_ns() - facts.st_ctime_ns < _COARSE_NS:
+            checked = set()
+            self._checked = (state, checked)
+        return checked
 
-    def _read(self, file: FileIO, row: int, frame: NDArray[np.uint8]) -> None:
+    def _read(self, file: FileIO, row: int, frame: NDArray[np.uint8], checked: set[int]) -> None:
         start = self._start + row * self._frame_bytes
         whole = os.preadv(file.fileno(), [frame.data], start) == self._frame_bytes
         if not whole or (
-            row not in self._checked and self._sums[row] != _sum(self.folder, frame, self._pts_s[row])
+            row not in checked and self._sums[row] != _sum(self.folder, frame, self._pts_s[row])
         ):
             raise DamagedGrid(f"frame {row} is not the one that was stored")
-        self._checked.add(row)
+        checked.add(row)
 
 
 def _shape_of(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:
@@ -150,7 +153,7 @@ def _sum(folder: Path, content: Any, pts_s: float) -> int:
 
 
 class Grids:
-    """All grids below a folder, opened when they are asked for.
+    """All grids below a folder, opened when they are asked for; threads may share them.
 
     Args:
         root: the folder; it need not exist.
@@ -158,28 +161,32 @@ class Grids:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._opened: dict[Path, tuple[int, list[Grid]]] = {}
+        self._opened: dict[Path, tuple[int, tuple[Grid, ...]]] = {}
 
     def folder(self, key: str, view: View) -> Path:
         """Where the grids of one video, size and resizer lie."""
         width, height = view.size or (0, 0)
         return self._root / f"{key}-{width}x{height}-{view.resizer}"
 
-    def of(self, key: str, view: View) -> list[Grid]:
+    def of(self, key: str, view: View) -> tuple[Grid, ...]:
         """Grids that may hold frames of a view; new ones are found when their folder's time changes."""
         if view.region is not None or view.size is None:
-            return []
+            return ()
         folder = self.folder(key, view)
         try:
             changed_ns = folder.stat().st_mtime_ns
-        except OSError:
-            return []
-        known = self._opened.get(folder)
-        if known is None or known[0] != changed_ns:
+            known = self._opened.get(folder)
+            if known is not None and known[0] == changed_ns:
+                return known[1]
             entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
-            grids = [grid for entry in entries if (grid := _open(entry, view.size)) is not None]
-            known = self._opened[folder] = (changed_ns, grids)
-        return known[1]
+        except OSError as error:
+            # None has been built, or `index` or a person removes them at this moment.
+            if os.path.lexists(folder):
+                warn_damaged(folder, error)
+            return ()
+        grids = tuple(grid for entry in entries if (grid := _open(entry, view.size)) is not None)
+        self._opened[folder] = (changed_ns, grids)
+        return grids
 
     def fill(
         self,
@@ -190,13 +197,20 @@ class Grids:
         missing: NDArray[np.intp],
     ) -> NDArray[np.intp]:
         """Copy the frames that some grid holds, see `Grid.fill`; a damaged grid is told and forgotten."""
-        for grid in tuple(self.of(key, view)):
+        for grid in self.of(key, view):
             try:
                 missing = grid.fill(pixels, pts_s, missing)
             except (OSError, DamagedGrid) as error:
                 warn_damaged(grid.folder, error)
-                self.of(key, view).remove(grid)
+                self._forget(grid)
         return missing
+
+    def _forget(self, grid: Grid) -> None:
+        """Use a grid no more until its folder changes; another thread may have forgotten it already."""
+        folder = grid.folder.parent
+        changed_ns, grids = self._opened.get(folder, (0, ()))
+        if grid in grids:
+            self._opened[folder] = (changed_ns, tuple(other for other in grids if other is not grid))
 
     def clear(self) -> None:
         """Let go of all grids."""
@@ -208,7 +222,7 @@ def _open(folder: Path, size: tuple[int, int] | None = None) -> Grid | None:
     try:
         return Grid(folder, size)
     except (OSError, DamagedGrid) as error:
-        if folder.exists():
+        if os.path.lexists(folder):
             warn_damaged(folder, error)
         return None
 
@@ -240,7 +254,8 @@ def write_grid(parent: Path, pts_s: NDArray[np.float64], batches: Iterator[NDArr
     except (OSError, DamagedGrid) as error:
         # One that appears meanwhile is another builder's, and whole.
         warn_damaged(folder, error)
-        folder.unlink() if folder.is_symlink() or not folder.is_dir() else shutil.rmtree(folder)
+        with contextlib.suppress(FileNotFoundError):  # another builder removes it too
+            folder.unlink() if folder.is_symlink() or not folder.is_dir() else shutil.rmtree(folder)
     publish_folder(folder, lambda temporary: _fill(temporary, folder, pts_s, batches))
     return folder
 
