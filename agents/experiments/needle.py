@@ -38,7 +38,7 @@ from ..compact.imitation import ImitationConfig, teach
 from ..compact.network import CompactPolicy
 from ..compact.run import TASKS, RunConfig, make_compact, make_env
 from ..train_ppo import Config, train
-from ..training.archive import load_archive
+from ..training.archive import load_archive, write_archive
 from ..training.options import quiet_libraries
 from ..training.staging import whole_file
 
@@ -63,27 +63,36 @@ def run_seed(
     lesson = lesson or ImitationConfig()
     path = out / f"seed-{seed}.json"
     row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"seed": seed}
+
+    def done(**metrics: Any) -> None:
+        """Keep an arm; it is on the disk when the next one begins."""
+        row.update(metrics)
+        with whole_file(path) as file:
+            file.write(json.dumps(row).encode())
+
+    warm, cold, taught = replace(WARM, seed=seed), replace(COLD, seed=seed), out / f"imitation-{seed}"
     if "oracle" not in row:
-        row["oracle"] = evaluate(Oracle(), make_env(WARM, TEST_TASKS).unwrapped).accuracy.mean
+        done(oracle=evaluate(Oracle(), make_env(WARM, TEST_TASKS).unwrapped).accuracy.mean)
+    if "imitation" not in row:
+        policy, seconds = _imitate(warm, lesson, progress)
+        write_archive(taught, {"policy": policy.state_dict()}, {})
+        done(imitation=_figures(Acting(policy), WARM, seconds))
     if "warm" not in row:
-        policy, seconds = _imitate(replace(WARM, seed=seed), lesson, progress)
-        row["imitation"] = _figures(Acting(policy), WARM, seconds)
-        row["warm"] = _ppo(policy, replace(WARM, seed=seed), out / f"warm-{seed}", progress)
-        row["warm"]["seconds"] += seconds
+        policy = make_compact(warm)
+        load_archive(taught, {"policy": policy})
+        metrics = _ppo(policy, warm, out / f"warm-{seed}", progress)
+        done(warm=metrics | {"seconds": metrics["seconds"] + row["imitation"]["seconds"]})
     if "one_turn_33" not in row:
         policy = make_compact(WARM)
         load_archive(out / f"warm-{seed}" / "checkpoint", {"policy": policy})
-        row["one_turn_33"] = _figures(AnswerOnly(policy), RunConfig(recipe=ONE_TURN_33), 0.0)
+        done(one_turn_33=_figures(AnswerOnly(policy), RunConfig(recipe=ONE_TURN_33), 0.0))
     if "one_turn" not in row:
         config = RunConfig(recipe=ONE_TURN, seed=seed)
         policy, seconds = _imitate(config, lesson, progress)
-        row["one_turn"] = _figures(Acting(policy), config, seconds)
+        done(one_turn=_figures(Acting(policy), config, seconds))
     if "cold" not in row:
-        cold = replace(COLD, seed=seed)
-        row["cold"] = _ppo(make_compact(cold), cold, out / f"cold-{seed}", progress)
-        row["cold_curve"] = _curve(out / f"cold-{seed}")
-    with whole_file(path) as file:
-        file.write(json.dumps(row).encode())
+        metrics = _ppo(make_compact(cold), cold, out / f"cold-{seed}", progress)
+        done(cold=metrics, cold_curve=_curve(out / f"cold-{seed}"))
     return row
 
 

@@ -63,8 +63,9 @@ def run_cell(name: str, seed: int, out: Path, confidence: float = 0.0, progress:
     prefer_answers(policy, config, ANSWERS_AT_ONCE)
     folder = out / "runs" / f"{name}-{seed}-{confidence:g}"  # never resumed from another start
     loop = train_grpo.train if isinstance(config, train_grpo.Config) else train_ppo.train
-    loop(config, policy, folder, progress=progress)  # type: ignore[arg-type]  # each takes its own config
-    cell = _measure(name, config, confidence, policy, folder, time.monotonic() - started)
+    before = time.monotonic() - started
+    run = loop(config, policy, folder, progress=progress)  # type: ignore[arg-type]  # each has its own config
+    cell = _measure(name, config, confidence, policy, folder, before + run.seconds)
     path = cell_path(out, name, seed)
     with whole_file(path) as file:
         file.write(json.dumps(cell.__dict__).encode())

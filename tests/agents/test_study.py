@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,6 +70,25 @@ def test_cells_are_run_once_and_reported(
 
     monkeypatch.setattr(study, "run_cell", never)
     study.run_missing(["full", "no_bootstrapping"], [0], tmp_path, 0.0, jobs=1)
+
+
+def test_a_cell_that_was_stopped_knows_all_its_seconds(
+    tmp_path: Path, tiny: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained to the end by a process that took an hour and was stopped before the cell was written."""
+    first = study.train_ppo.train
+
+    def slow(config: Config, policy: Any, folder: Path, progress: bool) -> Any:
+        run = first(config, policy, folder, progress)
+        run.seconds += 3600
+        run.save(config.iterations)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study.train_ppo, "train", slow)
+        with pytest.raises(KeyboardInterrupt):
+            run_cell("full", 0, tmp_path)
+    assert 3600 < run_cell("full", 0, tmp_path).seconds < 7200
 
 
 def test_a_folder_without_cells_says_what_to_do(tmp_path: Path) -> None:
