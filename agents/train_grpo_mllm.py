@@ -34,7 +34,7 @@ from .collectors.local import ANEW
 from .collectors.rollouts import RolloutCollector, RolloutKind, make_collector
 from .training.groups import group_advantage, group_turn_advantage
 from .training.losses import ScoredPolicy, kl_to_reference, loss_metrics
-from .training.run import TrainingRun, mean_over_ranks, mean_rows, optimizer_step
+from .training.run import TrainingRun, mean_rows, optimizer_step, sum_over_ranks
 from .vlm.actor import ChatActor
 from .vlm.batch import RolloutBatch, complete_groups, needing_looks, turn_payments
 from .vlm.command import command_line
@@ -190,7 +190,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
                         total += loss.item()
                         parts += [metrics] if micro.active else []
                     step = optimizer_step(parameters, optimizer, total, adamw.max_grad_norm)
-                updates.append(step | mean_over_ranks(parts))
+                updates.append(step | sum_over_ranks(parts))
             collector.update_policy_weights_()
             values = rollout_metrics(rollouts) | {"groups": len(batch) / config.group_size}
             values["batches"] = len(rollouts) / (config.groups * config.group_size)
@@ -279,14 +279,14 @@ def make_loss(config: Config, device: torch.device) -> GRPOLoss:
 def grpo_loss(
     config: Config, loss_module: GRPOLoss, tensors: TensorDictBase, micro: MicroBatch
 ) -> tuple[Tensor, dict[str, float]]:
-    """What a micro-batch adds to the loss of its gradient step, and its metrics."""
+    """What a micro-batch adds to the loss of its gradient step, and to its metrics."""
     losses = loss_module(tensors)
-    metrics = loss_metrics(losses, tensors)
+    metrics = {name: value * micro.token_share for name, value in loss_metrics(losses, tensors).items()}
     share = micro.rollout_share if config.aggregation == "prompt_mean" else micro.token_share
     loss = losses.loss_objective * share
     if config.kl_coef:
         divergence = kl_to_reference(tensors)
-        metrics["kl_to_first"] = float(divergence.detach())
+        metrics["kl_to_first"] = float(divergence.detach()) * micro.rollout_share
         # A mean over rollouts, however the objective counts.
         loss = loss + config.kl_coef * divergence * micro.rollout_share
     return loss, metrics

@@ -31,7 +31,7 @@ from .collectors.rollouts import RolloutKind, make_collector
 from .training.advantage import bilevel_gae, whiten
 from .training.losses import ScoredPolicy, clipped_value_loss, loss_metrics
 from .training.releveling import CodeGate, ExplorationBonus, TurnRewards
-from .training.run import TrainingRun, mean_over_ranks, mean_rows, optimizer_step
+from .training.run import TrainingRun, mean_rows, optimizer_step, sum_over_ranks
 from .vlm.actor import ChatActor
 from .vlm.batch import RolloutBatch, rewards_of_turns
 from .vlm.command import command_line
@@ -179,7 +179,7 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
                         total += loss.item()
                         parts += [metrics] if micro.active else []
                     step = optimizer_step(clipped, optimizer, total, adamw.max_grad_norm, own)
-                updates.append(step | mean_over_ranks(parts))
+                updates.append(step | sum_over_ranks(parts))
             if len(batch):
                 collector.update_policy_weights_()
             turns = sum(len(record.played) for record in rollouts)
@@ -203,14 +203,14 @@ def make_loss(config: Config, device: torch.device) -> GRPOLoss:
 def ppo_loss(
     config: Config, loss_module: GRPOLoss, critic: Critic, minibatch: RolloutBatch, micro: MicroBatch
 ) -> tuple[Tensor, dict[str, float]]:
-    """What a micro-batch adds to the loss of its gradient step, and its metrics.
+    """What a micro-batch adds to the loss of its gradient step, and to its metrics.
 
     A critic that reads the policy's hidden states has its error in it; see `value_loss` for others.
     """
     tensors = minibatch.tensors(micro)
     losses = loss_module(tensors)
     loss = (losses.loss_objective + losses.loss_entropy) * micro.token_share
-    metrics = loss_metrics(losses, tensors)
+    metrics = {name: value * micro.token_share for name, value in loss_metrics(losses, tensors).items()}
     if critic.model:
         return loss, metrics
     error, of_critic = value_loss(config, critic, minibatch, micro)
@@ -220,13 +220,14 @@ def ppo_loss(
 def value_loss(
     config: Config, critic: Critic, minibatch: RolloutBatch, micro: MicroBatch
 ) -> tuple[Tensor, dict[str, float]]:
-    """The critic's error in what a micro-batch adds to the loss, and its metrics."""
+    """The critic's error in what a micro-batch adds to the loss, and to the metrics."""
     now = critic(micro.scored)
     old, target = (
         torch.cat(minibatch.get(name)[micro.place]).to(now.device) for name in ("value", "target")
     )
     error = clipped_value_loss(now, old, target, config.value_clip)
-    return config.vf_coef * error * micro.token_share, {"loss_critic": float(error.detach())}
+    metrics = {"loss_critic": float(error.detach()) * micro.token_share}
+    return config.vf_coef * error * micro.token_share, metrics
 
 
 def make_shaping(config: Config) -> Compose:

@@ -430,6 +430,8 @@ def mean_rows(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([row[name] for row in rows if name in row])) for name in sorted(names)}
 
 
-def mean_over_ranks(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """`mean_rows` over the rows of all ranks."""
-    return mean_rows([row for some in all_gather_object(list(rows)) for row in some])
+def sum_over_ranks(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Sums by name over the rows of all ranks: of means of parts, each times its share, the mean of all."""
+    gathered = [row for some in all_gather_object(list(rows)) for row in some]
+    names = {name for row in gathered for name in row}
+    return {name: math.fsum(row.get(name, 0.0) for row in gathered) for name in sorted(names)}

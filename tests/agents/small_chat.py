@@ -23,7 +23,7 @@ from agents.models.qwen_vl import QwenVL
 from agents.models.tiny_qwen import build_tiny_qwen
 from agents.models.visuals import WHOLE_FRAME, Visual
 from agents.train_grpo_mllm import Config, grpo_loss, make_loss
-from agents.training.run import mean_rows, optimizer_step
+from agents.training.run import optimizer_step, sum_over_ranks
 from agents.vlm.actor import ChatActor
 from agents.vlm.batch import RolloutBatch
 from agents.vlm.env import ChatEnv
@@ -301,4 +301,4 @@ def grpo_step(
         total += loss.item()
         parts.append(metrics)
     weights = list(actor.model.parameters())
-    return optimizer_step(weights, optimizer, total, config.optimizer.max_grad_norm) | mean_rows(parts)
+    return optimizer_step(weights, optimizer, total, config.optimizer.max_grad_norm) | sum_over_ranks(parts)

@@ -27,6 +27,7 @@ from torchrl.objectives.llm import GRPOLoss
 from agents import train_ppo_mllm
 from agents.train_grpo_mllm import Config, make_loss
 from agents.training.losses import KL_BOUND, ScoredPolicy, clipped_value_loss, kl_to_reference, loss_metrics
+from agents.training.run import sum_over_ranks
 from agents.vlm.actor import ChatActor
 from agents.vlm.critic import Critic
 from agents.vlm.records import Record
@@ -171,6 +172,8 @@ def test_parts_add_up_to_the_whole(
             "max_grad_norm": 1e9,
         }
         batch = batch_of(actor, records, ADVANTAGES, Scorer(actor.model, 0.7) if kl else None)
+        for number, row in enumerate(batch.rows):  # the last ones are clipped
+            row["log_probs"] = row["log_probs"] - 0.05 * number * row["mask"]
         values = grpo_step(Config.of(**options), actor, batch, optimizer)  # type: ignore[arg-type]
         found.append((values, torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])))
         actor.model.zero_grad()
@@ -178,8 +181,38 @@ def test_parts_add_up_to_the_whole(
         assert values["loss"] == rounded(found[0][0]["loss"])
         assert values["grad_norm"] == pytest.approx(found[0][0]["grad_norm"], rel=GRADIENT)
         assert float((gradient - found[0][1]).norm()) < GRADIENT * float(found[0][1].norm())
+        assert values["clip_fraction"] == rounded(found[0][0]["clip_fraction"])
+        assert 0.05 < values["clip_fraction"] < 0.95
         if kl:
-            assert "kl_to_first" in values
+            assert values["kl_to_first"] == rounded(found[0][0]["kl_to_first"])
+            assert values["kl_to_first"] > 1e-4
+
+
+def test_figures_of_a_step_are_means_over_its_tokens(played: tuple[ChatActor, list[Record]]) -> None:
+    """Entropy, clipped tokens and the critic's error, however many rollouts are scored at a time."""
+    actor, records = played
+    assert len({record.sampled_tokens for record in records}) > 1, "else all means are the same"
+    critic = Critic(nn.Linear(actor.model.model.config.text_config.hidden_size, 1), actor.scorer)
+    config = train_ppo_mllm.Config.of()
+    batch = batch_of(actor, records, ADVANTAGES)
+    for number, row in enumerate(batch.rows):
+        row["log_probs"] = row["log_probs"] - 0.05 * number * row["mask"]
+    targets = [torch.full((record.sampled_tokens,), float(n)) for n, record in enumerate(records)]
+    batch.set("value", [torch.zeros_like(target) for target in targets])
+    batch.set("target", targets)
+    loss_module = train_ppo_mllm.make_loss(config, actor.model.device)
+    found = []
+    for at_once in (6, 4, 1):
+        micros = actor.scorer.micro_batches(records, at_once)
+        parts = [train_ppo_mllm.ppo_loss(config, loss_module, critic, batch, one)[1] for one in micros]
+        found.append(sum_over_ranks(parts))
+    with torch.no_grad():
+        whole = actor.scorer(records)
+    for values in found:
+        assert values["entropy"] == rounded(float(whole.entropies.mean()))
+        assert values["clip_fraction"] == rounded(found[0]["clip_fraction"])
+        assert values["loss_critic"] == rounded(found[0]["loss_critic"])
+    assert 0.05 < found[0]["clip_fraction"] < 0.95
 
 
 def test_the_critic_is_compared_clipped_as_well() -> None:
