@@ -86,10 +86,10 @@ class Record:
         return tuple(turn for turn in self.turns if turn.output)
 
     @property
-    def first_frames(self) -> int:
-        """Frames that were shown with the question; one that fills a video's last pair counts once."""
+    def first_times_s(self) -> tuple[float, ...]:
+        """Times of the frames that were shown first; a video fills its last pair with the last of them."""
         shown = self.turns[0].visuals if self.turns else ()
-        return len({time_s for visual in shown for time_s in visual.times_s})
+        return tuple(time_s for visual in shown for time_s in visual.times_s)
 
     @property
     def sampled_tokens(self) -> int:

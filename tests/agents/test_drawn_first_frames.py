@@ -41,17 +41,17 @@ def test_a_group_shares_what_was_drawn_by_the_seed(tokenizer: Tokenizer) -> None
     shown = []
     for _ in range(60):
         records = [row["record"] for row in env.reset().unbind(0)]
-        shown += [record.first_frames for record in records]
+        shown += [len(record.first_times_s) for record in records]
         for first in (0, 3):
-            assert len({record.first_frames for record in records[first : first + 3]}) == 1
-            counts[records[first].first_frames] += 1
+            assert len({len(record.first_times_s) for record in records[first : first + 3]}) == 1
+            counts[len(records[first].first_times_s)] += 1
         assert [len(snapshot.state.skim.times_s) for snapshot in env.snapshots] == shown[-6:]
     # 120 draws of three: 40 of each, and four standard deviations are 21.
     assert set(counts) == set(NUMBERS) and all(19 <= count <= 61 for count in counts.values())
     again = chat_env(tokenizer)
-    assert [r["record"].first_frames for _ in range(60) for r in again.reset().unbind(0)] == shown
+    assert [len(r["record"].first_times_s) for _ in range(60) for r in again.reset().unbind(0)] == shown
     other = chat_env(tokenizer, seed=1)
-    assert [r["record"].first_frames for _ in range(60) for r in other.reset().unbind(0)] != shown
+    assert [len(r["record"].first_times_s) for _ in range(60) for r in other.reset().unbind(0)] != shown
 
 
 def test_without_numbers_tasks_are_drawn_as_before_and_named_tasks_show_the_recipes(
@@ -59,9 +59,9 @@ def test_without_numbers_tasks_are_drawn_as_before_and_named_tasks_show_the_reci
 ) -> None:
     plain = chat_env(tokenizer, numbers=())
     drawn = [row["record"] for row in plain.reset().unbind(0)]
-    assert {record.first_frames for record in drawn} == {6}
+    assert {len(record.first_times_s) for record in drawn} == {6}
     task = drawn[0].task_id
-    assert chat_env(tokenizer, numbers=(2,)).open_task(task).first_frames == 6
+    assert len(chat_env(tokenizer, numbers=(2,)).open_task(task).first_times_s) == 6
 
 
 @pytest.mark.parametrize("numbers", [(7,), (-1,), (2, 99), (True,), (2.5,)])
@@ -99,6 +99,6 @@ def test_grpo_trains_with_it(checkpoints: dict[str, Path], tmp_path: Path) -> No
     for file in sorted((tmp_path / "run" / "records").glob("*.jsonl")):
         for line in file.read_text().splitlines():
             record = from_json(line)
-            shown.setdefault(record.group, set()).add(record.first_frames)
+            shown.setdefault(record.group, set()).add(len(record.first_times_s))
     assert len(shown) == 8 and all(len(numbers) == 1 for numbers in shown.values())
     assert set().union(*shown.values()) == {2, 6}

@@ -68,8 +68,11 @@ class StoredEpisode(Protocol):
         """Of the episode in its group."""
 
     @property
-    def first_frames(self) -> int:
-        """Frames that were shown with the question; a run may draw their number."""
+    def first_times_s(self) -> Sequence[float]:
+        """Times of the frames shown with the question, seconds; a run may draw their number.
+
+        The last may stand there twice, where it filled a pair of a video.
+        """
 
     @property
     def played(self) -> Sequence[StoredTurn]:
@@ -135,11 +138,28 @@ def replayed(record: StoredEpisode, env: VideoQAEnv, run: str) -> Trace:
 
 
 def _begin(record: StoredEpisode, env: VideoQAEnv) -> None:
-    """The first state of the episode, with as many first frames as it had."""
+    """The first state of the episode, with the first frames that it had.
+
+    Raises:
+        ReplayError: no number of first frames shows these.
+    """
     options: dict[str, Any] = {"task_id": record.task_id}
     env.reset(options=options)
-    if record.played and len(env.state.skim.times_s) > record.first_frames:
-        env.reset(options=options | {"skim_frames": record.first_frames})
+    if not record.played:  # it was cut before anything was shown
+        return
+    shown, most = tuple(record.first_times_s), env.recipe.rules.skim_frames
+    # A run may have drawn their number; a skim of a short video repeats frames, so that all of them count.
+    for drawn in (None, len(shown), len(shown) - 1):
+        if drawn is not None:
+            if not 0 <= drawn <= most:
+                continue
+            env.reset(options=options | {"skim_frames": drawn})
+        first = env.state.skim.times_s
+        if shown == first or (first and shown == (*first, first[-1])):
+            return
+    raise ReplayError(
+        f"{_name(record)} does not begin as it did: no skim of the video shows its {len(shown)} frames"
+    )
 
 
 def _name(record: StoredEpisode) -> str:

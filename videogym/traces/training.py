@@ -56,7 +56,7 @@ class _Record:
     task_id: str
     group: str
     sample_index: int
-    first_frames: int
+    first_times_s: tuple[float, ...]
     played: tuple[_Turn, ...]
     ending: str
     abort_reason: str
@@ -208,7 +208,7 @@ def _record(row: Mapping[str, Any]) -> _Record:
         task_id=row["task_id"],
         group=row["group"],
         sample_index=row["number"],
-        first_frames=_frames(row["turns"][0]) if row["turns"] else 0,
+        first_times_s=_times(row["turns"][0]) if row["turns"] else (),
         played=tuple(_turn(turn) for turn in row["turns"] if turn["output"]),
         ending=row["ending"],
         abort_reason=row["cut"],
@@ -216,9 +216,9 @@ def _record(row: Mapping[str, Any]) -> _Record:
     )
 
 
-def _frames(turn: Mapping[str, Any]) -> int:
-    """Frames of a turn's observation; one that is shown twice, to fill a video's last pair, counts once."""
-    return len({time_s for visual in turn["visuals"] for time_s in visual["times_s"]})
+def _times(turn: Mapping[str, Any]) -> tuple[float, ...]:
+    """Times of the frames of a turn's observation, seconds."""
+    return tuple(float(time_s) for visual in turn["visuals"] for time_s in visual["times_s"])
 
 
 def _turn(row: Mapping[str, Any]) -> _Turn:
