@@ -7,7 +7,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,22 @@ def chromium() -> str | None:
     return named or next((path for path in map(shutil.which, CHROMIUMS) if path), None)
 
 
+# Playwright gives up after 30 seconds, in which a busy machine may not have opened a page. Where all goes
+# well nothing waits that long.
+PATIENCE_MS = 600_000
+
+
+def patient(make: Callable[..., Any]) -> Callable[..., Any]:
+    """What makes pages or contexts, which then wait for as long as anything may take."""
+
+    def waiting(*arguments: Any, **options: Any) -> Any:
+        made = make(*arguments, **options)
+        made.set_default_timeout(PATIENCE_MS)
+        return made
+
+    return waiting
+
+
 @pytest.fixture(scope="module")  # an event loop runs as long as it does, and others want their own
 def browser() -> Iterator[Any]:
     """A running Chromium without a window."""
@@ -59,7 +75,10 @@ def browser() -> Iterator[Any]:
     # Its sandbox does not work for root, as in a container.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium(), args=arguments)
+        running = playwright.chromium.launch(
+            executable_path=chromium(), args=arguments, timeout=PATIENCE_MS
+        )
+        running.new_page, running.new_context = map(patient, (running.new_page, running.new_context))
         yield running
         running.close()
 

@@ -52,7 +52,7 @@ def build(config: Path, out: Path) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,  # of a build that hangs: one takes seconds, on a busy machine minutes
     )
 
 
@@ -289,6 +289,8 @@ def test_a_reader_finds_a_page_by_a_word(site: Path, served: str, browser: Any) 
     page.on("request", lambda asked: asked.url.startswith(served) or complaints.append(asked.url))
     page.goto(f"{served}/index.html")
     page.locator("[data-md-component=search-query]").click()
+    # The index is fetched and built in a worker; what is typed before may be lost.
+    page.locator(".md-search-result__meta", has_text="Type to start searching").wait_for(state="attached")
     page.keyboard.type("abstain")  # by keys: a text that is filled in is not searched for
     page.locator(".md-search-result__link", has_text="Judging answers").first.click()
     assert page.locator("h1").inner_text().startswith("Judging answers")
