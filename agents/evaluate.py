@@ -35,11 +35,13 @@ from videogym.evaluate import task_digest
 from videogym.grouping import Groups, require_known, table
 from videogym.intervals import Estimate
 from videogym.judging import EndpointError
+from videogym.mistakes import MENDABLE
 
 from .engines.base import EngineError
 from .policies import evaluate_compact, is_compact, of_checkpoint
 from .tools.traces import traces_of, write_traces
-from .training.command import interruptible
+from .training.bounds import CountOrNone
+from .training.command import interruptible, one_line, require_folder
 from .training.config_file import blamed, parse_with_config
 from .training.options import add_options, from_options, options_of, quiet_libraries
 from .training.ranks import (
@@ -61,7 +63,7 @@ from .vlm.estimates import costs, estimates, grouped
 from .vlm.evaluation import greedy
 from .vlm.played import PlayedFiles, is_unjudged, weights_digest
 from .vlm.policy import checkpoint_of, load_trained, make_actor, require_device
-from .vlm.records import Record, write_records
+from .vlm.records import Record, RecordError, write_records
 from .vlm.rollouts import make_chat_env, play_tasks
 
 OPTIONS = (
@@ -71,6 +73,7 @@ OPTIONS = (
     *("judge", "judge_model", "judge_cache", "judge_deadline_s", "threads", "server", "by"),
 )
 log = logging.getLogger(__name__)
+REFUSALS: tuple[type[Exception], ...] = (*MENDABLE, EngineError)  # of what an evaluation is given
 # Settings that may change when an evaluation is resumed: they decide about no episode.
 _FREE = (
     *("device", "max_concurrent_rollouts", "threads", "server", "by", "trained_on", "video_root"),
@@ -90,7 +93,7 @@ class Config(ChatConfig):
     """Recipe of all episodes, or its name, such as LONGVT/paper."""
     tasks: str = ""
     """Source of the tasks that are evaluated."""
-    episodes: int = 0
+    episodes: CountOrNone = 0
     """Number of tasks that are played, the first ones; 0: all."""
     trained_on: str = ""
     """Source of the training tasks: evaluating on their videos is refused; empty: not checked."""
@@ -111,8 +114,6 @@ class Config(ChatConfig):
             if not value:
                 raise ValueError(f"name the {name}: an evaluation has none by default")
         super().__post_init__()
-        if self.episodes < 0:
-            raise ValueError(f"episodes must be at least 0, got {self.episodes}")
 
     @property
     def names(self) -> list[str]:
@@ -340,7 +341,8 @@ def main() -> None:
     add_options(parser, Config, OPTIONS)
     arguments = parse_with_config(parser, beneath=of_checkpoint)
     quiet_libraries()
-    with interruptible(lambda: f"The same command resumes the evaluation in {arguments.out}"):
+    resume = "The same command resumes the evaluation in"
+    with interruptible(lambda: f"{resume} {arguments.out}"), one_line(parser, RecordError):
         command(parser, arguments)
 
 
@@ -349,6 +351,7 @@ def command(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> N
     try:
         if arguments.out is None:
             raise ValueError("name the folder of what was played: --out")
+        require_folder(arguments.out)
         if arguments.checkpoint and is_compact(Path(arguments.checkpoint)):
             sys.stdout.write(f"{evaluate_compact(arguments)}\n")
             sys.stdout.write(f"The result is {arguments.out / 'result.json'}\n")
@@ -359,7 +362,7 @@ def command(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> N
         torch.set_num_threads(config.runtime.threads)
         evaluation = prepare(config)
         files = PlayedFiles(arguments.out / "played", settings(evaluation))
-    except (OSError, ValueError, ImportError, EngineError) as error:
+    except REFUSALS as error:
         parser.error(blamed(error, arguments.config))
     try:
         records = evaluation.play(progress=True, files=files)

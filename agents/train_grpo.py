@@ -33,6 +33,7 @@ from .compact.run import (
     scalars,
     sound_episodes,
 )
+from .training.bounds import Coefficient, Count, Positive, ShareBelowOne
 from .training.groups import LEAST_STD, group_advantage
 from .training.releveling import TurnRewards
 from .training.run import TrainingRun, mean_rows, optimizer_step
@@ -44,25 +45,25 @@ LOSS_KEYS = ("inputs", "action", "action_log_prob", "advantage")
 class Config(RunConfig):
     """Everything a run depends on, beside the policy it starts from."""
 
-    group_size: int = 8
+    group_size: Count = 8
     """Episodes that start from one state and are compared; divides the episodes of a batch."""
     scale_by_std: bool = True
     """Divide by the group's standard deviation (GRPO) or not (Dr. GRPO, and LongVT's paper)."""
     aggregation: Literal["episode", "turn"] = "episode"
     """Mean over episodes of means over their turns, or mean over all turns."""
-    epochs: int = 2
+    epochs: Count = 2
     """Passes over a batch."""
-    mini_batch_size: int = 128
+    mini_batch_size: Count = 128
     """Turns per gradient step."""
-    learning_rate: float = 5e-4
+    learning_rate: Coefficient = 5e-4
     """Learning rate at the start; it falls to zero on a straight line."""
-    clip_low: float = 0.2
+    clip_low: ShareBelowOne = 0.2
     """Clip the importance ratio below at 1 minus this value."""
-    clip_high: float = 0.2
+    clip_high: Coefficient = 0.2
     """Clip the importance ratio above at 1 plus this value; DAPO's clip-higher is 0.28."""
-    entropy_coef: float = 0.01
+    entropy_coef: Coefficient = 0.01
     """Coefficient of the entropy bonus."""
-    max_grad_norm: float = 0.5
+    max_grad_norm: Positive = 0.5
     """Clip the norm of the gradient to this value."""
 
     def __post_init__(self) -> None:

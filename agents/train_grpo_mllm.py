@@ -32,6 +32,7 @@ from videogym.grammars import get_grammar
 
 from .collectors.local import ANEW
 from .collectors.rollouts import RolloutCollector, RolloutKind, make_collector
+from .training.bounds import Coefficient, Count, Share, ShareBelowOne
 from .training.groups import group_advantage, group_turn_advantage
 from .training.losses import ScoredPolicy, kl_to_reference, loss_metrics
 from .training.run import TrainingRun, mean_rows, optimizer_step, sum_over_ranks
@@ -53,21 +54,21 @@ FORMAT = "format"  # name of the term that `format_credit` is about
 class Config(ChatConfig):
     """Everything a run depends on, beside the weights it starts from."""
 
-    iterations: int = 160
+    iterations: Count = 160
     """Number of iterations; each collects a batch and learns from it."""
-    groups: int = 16
+    groups: Count = 16
     """Tasks in an iteration."""
-    group_size: int = 16
+    group_size: Count = 16
     """Rollouts per task."""
-    mini_batch_groups: int = 8
+    mini_batch_groups: Count = 8
     """Groups per gradient step."""
-    learning_rate: float = 1e-6
+    learning_rate: Coefficient = 1e-6
     """Learning rate."""
-    clip_low: float = 0.2
+    clip_low: ShareBelowOne = 0.2
     """Clip the importance ratio below at 1 minus this value."""
-    clip_high: float = 0.2
+    clip_high: Coefficient = 0.2
     """Clip the importance ratio above at 1 plus this value."""
-    kl_coef: float = 0.001
+    kl_coef: Coefficient = 0.001
     """Coefficient of the KL divergence from the reference policy; 0: no reference policy is kept."""
     scale_by_std: bool = True
     """Divide advantages by the standard deviation of their group; without, groups in which rollouts differ
@@ -75,10 +76,10 @@ class Config(ChatConfig):
     credit: Literal["trajectory", "turn"] = "trajectory"
     """What an output is compared by: the return of its rollout (trajectory), or what its turn and those
     after it were paid, against the same turn of the group's other rollouts (turn)."""
-    max_generation_batches: int = 1
+    max_generation_batches: Count = 1
     """Batches that an iteration generates at most until ``groups`` of them have contrast: dynamic sampling,
     as in DAPO. 1: no group is replaced."""
-    max_success_without_looks: float = 1.0
+    max_success_without_looks: Share = 1.0
     """Share of a group's rollouts that may be right without a single look; where more are, the prompt needs
     none and is left out, and another is drawn as far as ``max_generation_batches`` allows. 1: none is left
     out."""
@@ -90,7 +91,7 @@ class Config(ChatConfig):
     collector: RolloutKind = "local"
     """Where episodes are played: in this process, which makes a run repeatable to the bit, in threads
     (async) or in Ray workers."""
-    workers: int = 2
+    workers: Count = 2
     """Ray workers, or the groups that the async collector plays in parallel."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """AdamW, beside the learning rate."""
@@ -104,14 +105,9 @@ class Config(ChatConfig):
             ValueError: as in `ChatConfig`; a group of one has nothing to be compared with.
         """
         super().__post_init__()
-        self._require_at_least(1, "max_generation_batches")
         if self.group_size < 2:
             raise ValueError(
                 f"group_size must be at least 2, got {self.group_size}: a rollout is compared with others"
-            )
-        if not 0 <= self.max_success_without_looks <= 1:
-            raise ValueError(
-                f"max_success_without_looks must be from 0 to 1, got {self.max_success_without_looks}"
             )
         if self.format_credit == "structure":
             _ = self.tags

@@ -37,6 +37,7 @@ from .compact.run import (
     sound_episodes,
 )
 from .training.advantage import BiLevelGAE, whiten
+from .training.bounds import Coefficient, Count, Positive, Share, ShareBelowOne
 from .training.releveling import CodeGate, ExplorationBonus, TurnRewards
 from .training.run import TrainingRun, mean_rows, optimizer_step
 
@@ -53,23 +54,23 @@ class Config(RunConfig):
     """Exploration bootstrapping, see `agents.training.releveling.ExplorationBonus`."""
     estimator: Literal["bilevel", "gae"] = "bilevel"
     """Advantage estimator; with one action per turn both give the same."""
-    gamma: float = 0.95
+    gamma: Share = 0.95
     """Discount from turn to turn; 0.95 in the paper, 1.0 in its code."""
-    lmbda: float = 0.95
+    lmbda: Share = 0.95
     """Lambda of GAE, over turns."""
-    epochs: int = 4
+    epochs: Count = 4
     """Passes over a batch."""
-    mini_batch_size: int = 128
+    mini_batch_size: Count = 128
     """Turns per gradient step."""
-    learning_rate: float = 5e-4
+    learning_rate: Coefficient = 5e-4
     """Learning rate at the start; it falls to zero on a straight line."""
-    clip_epsilon: float = 0.2
+    clip_epsilon: ShareBelowOne = 0.2
     """Clip the importance ratio to 1 plus or minus this value."""
-    entropy_coef: float = 0.01
+    entropy_coef: Coefficient = 0.01
     """Coefficient of the entropy bonus."""
-    vf_coef: float = 1.0
+    vf_coef: Coefficient = 1.0
     """Coefficient of the value loss."""
-    max_grad_norm: float = 0.5
+    max_grad_norm: Positive = 0.5
     """Clip the norm of the gradient to this value."""
 
 

@@ -29,6 +29,7 @@ from torchrl.objectives.llm import GRPOLoss
 
 from .collectors.rollouts import RolloutKind, make_collector
 from .training.advantage import bilevel_gae, whiten
+from .training.bounds import Coefficient, Count, Positive, Share, ShareBelowOne
 from .training.losses import ScoredPolicy, clipped_value_loss, loss_metrics
 from .training.releveling import CodeGate, ExplorationBonus, TurnRewards
 from .training.run import TrainingRun, mean_rows, optimizer_step, sum_over_ranks
@@ -48,7 +49,7 @@ from .vlm.scoring import MicroBatch
 class CriticConfig:
     """Who values the sampled tokens."""
 
-    critic_learning_rate: float = 1e-5
+    critic_learning_rate: Coefficient = 1e-5
     """Learning rate of the critic."""
     critic_model: str = ""
     """Model of the critic: a copy of the policy that is trained beside it (copy), or a folder or name of a
@@ -61,40 +62,40 @@ class Config(ChatConfig):
 
     recipe: str = "VIDEO_MTR_TINY"
     """Recipe of all episodes, or its name, such as LONGVT/paper."""
-    iterations: int = 500
+    iterations: Count = 500
     """Number of iterations; each collects a batch and learns from it."""
-    groups: int = 16
+    groups: Count = 16
     """Tasks in an iteration."""
-    group_size: int = 2
+    group_size: Count = 2
     """Episodes per task."""
-    mini_batch_size: int = 8
+    mini_batch_size: Count = 8
     """Episodes per gradient step."""
-    learning_rate: float = 1e-6
+    learning_rate: Coefficient = 1e-6
     """Learning rate of the policy."""
-    vf_coef: float = 1.0
+    vf_coef: Coefficient = 1.0
     """Coefficient of the value loss."""
-    clip_epsilon: float = 0.2
+    clip_epsilon: ShareBelowOne = 0.2
     """Clip the importance ratio to 1 plus or minus this value."""
-    value_clip: float = 0.5
+    value_clip: Positive = 0.5
     """Clip the change of the critic's values to this, see `agents.training.losses.clipped_value_loss`."""
-    entropy_coef: float = 0.001
+    entropy_coef: Coefficient = 0.001
     """Coefficient of the entropy bonus."""
-    kl_coef: float = 0.001
+    kl_coef: Coefficient = 0.001
     """Coefficient of the KL penalty in the reward of each token; 0: no reference policy is kept."""
     gate: Literal["recipe", "code", "none"] = "recipe"
     """What gates turn rewards: the recipe's terms, the published code's reward shaping, or nothing."""
     bonus: Literal["none", "paper", "code"] = "paper"
     """Exploration bootstrapping, see `agents.training.releveling.ExplorationBonus`."""
-    gamma_turn: float = 0.95
+    gamma_turn: Share = 0.95
     """Discount from turn to turn; 0.95 in the paper, 1.0 in its code."""
-    gamma_token: float = 1.0
+    gamma_token: Share = 1.0
     """Discount from token to token of a turn."""
-    lmbda: float = 1.0
+    lmbda: Share = 1.0
     """Lambda of GAE on both levels, as in the published code."""
     collector: RolloutKind = "local"
     """Where episodes are played: in this process, which makes a run repeatable to the bit, in threads
     (async) or in Ray workers."""
-    workers: int = 2
+    workers: Count = 2
     """Ray workers, or the groups that the async collector plays in parallel."""
     sampling: SamplingConfig = SamplingConfig(window=2, temperature=0.7, max_new_tokens=512)
     """What the model reads of a conversation, and how its outputs are sampled."""

@@ -21,11 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import train_sft
+from .training.bounds import Count, CountOrNone, OptionError, Share
 from .training.ranks import is_first
 from .training.run import TrainingRun
 from .vlm.actor import ChatActor
 from .vlm.command import command_line
-from .vlm.records import Record, fingerprint, read_records, write_records
+from .vlm.records import Record, RecordError, fingerprint, read_records, write_records
 
 log = logging.getLogger(__name__)
 SELECTED = "selected.jsonl"  # what a run learns from, in its folder
@@ -39,11 +40,11 @@ class Config(train_sft.Config):
     """File or folder of records to select from."""
     overlap_term: str = "time"
     """Reward term that is the temporal IoU of an episode."""
-    min_overlap: float = 0.3
+    min_overlap: Share = 0.3
     """Least temporal IoU of a rollout that is kept."""
-    per_question: int = 4
+    per_question: CountOrNone = 4
     """Limit of rollouts per question, the first ones; 0: all."""
-    iterations: int = 1600
+    iterations: Count = 1600
     """Gradient steps."""
 
     def __post_init__(self) -> None:
@@ -91,7 +92,7 @@ def select(
         per_question: most rollouts of one question; 0: all.
 
     Raises:
-        ValueError: the recipe of a record has no such term, or none was kept: the message counts why.
+        RecordError: the recipe of a record has no such term, or none was kept: the message counts why.
     """
     counts = Counter(
         dict.fromkeys(
@@ -113,7 +114,7 @@ def select(
             kept.setdefault(record.task_id, []).append(record)
     selection = Selection(tuple(record for some in kept.values() for record in some), dict(counts))
     if not selection.kept:
-        raise ValueError(f"no rollout was good enough: {selection}")
+        raise RecordError(f"no rollout was good enough: {selection}")
     return selection
 
 
@@ -128,7 +129,7 @@ def _refusal(record: Record, overlap_term: str, min_overlap: float) -> str:
         overlap = record.total(overlap_term)
     except KeyError:
         names = ", ".join(record.played[0].terms)
-        raise ValueError(
+        raise RecordError(
             f"recipe {record.recipe} has no reward term {overlap_term!r} to select by; it has {names}"
         ) from None
     return "" if overlap is not None and overlap >= min_overlap else "no overlap"
@@ -138,11 +139,11 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     """Select, then train a policy in place; the selection is written to ``selected.jsonl``.
 
     Raises:
-        ValueError: nothing to learn from.
-        RecordError: rollouts of another recipe or tokenizer.
+        OptionError: no rollouts are named.
+        RecordError: nothing to learn from, or rollouts of another recipe or tokenizer.
     """
     if not config.rollouts:
-        raise ValueError("name the file or folder of rollouts to select from")
+        raise OptionError("rollouts must name the file or folder of records to select from, got ''")
     path = out / SELECTED
     # A run that goes on learns from what it began with, whatever has been collected since.
     if is_first() and not (path.exists() and (out / "checkpoint").exists()):

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ from videogym.grammars import get_grammar
 
 from .demonstrations.evidence import Demonstrator, ScriptedPolicy
 from .demonstrations.scenes import HastyWords, SceneDemonstrator
+from .training.bounds import Bounds, Coefficient, Count, CountOrNone, Share, ShareBelowOne
 from .training.options import EvaluationConfig, RuntimeConfig
 from .training.ranks import broadcast_from_rank0, is_first
 from .training.run import TrainingRun, optimizer_step
@@ -69,33 +70,33 @@ class DemonstrationConfig:
     """Who demonstrates: `agents.demonstrations.evidence`, for all tasks with evidence;
     `agents.demonstrations.scenes`, which says what frames show and teaches a model that cannot see yet; or
     the conversations in the rows of ``tasks``, ``longvt-sft:FILE``, see `agents.vlm.replay`."""
-    glances: int = 0
+    glances: CountOrNone = 0
     """More demonstrations of each task by the scenes script, which only teach to read a look."""
-    hasty: float = 0.0
+    hasty: Share = 0.0
     """Share of the scenes script's episodes that begin with a look before the skim was searched, which is
     imitated: demonstrations of mixed quality, see `agents.demonstrations.scenes`."""
-    gives_up: float = 0.0
+    gives_up: Share = 0.0
     """Share of the scenes script's looks without the evidence after which it answers by what it saw."""
     hasty_words: HastyWords = "colour"
     """What is said before a hasty look: what is looked for (colour), or a search that stops too early
     (search)."""
-    hasty_look: int = 0
+    hasty_look: CountOrNone = 0
     """Length of a hasty look in seconds, or pool frames; 0: as long as the look that ends a search."""
-    demonstrated_tasks: int = 1000
+    demonstrated_tasks: CountOrNone = 1000
     """Number of tasks that are demonstrated, the first ones, of a mixture in all; of conversations those
     of each file, 0: all."""
     images: str = ""
     """LongVT's rows for fine-tuning that show images, a file or a mixture of files: learned beside the
     tasks' examples, see `agents.vlm.images`; empty: none."""
-    images_share: float = 0.25
+    images_share: ShareBelowOne = 0.25
     """Share of a step's tasks that are conversations about images, where there are any."""
-    image_max_pixels: int = 1_003_520
+    image_max_pixels: Annotated[int, Bounds(784)] = 1_003_520
     """Largest image, in pixels; 1280 tokens of Qwen2.5-VL."""
-    per_task: int = 4
+    per_task: Count = 4
     """Demonstrations per task, in different words; a conversation is played once."""
-    wrong_looks: float = 0.15
+    wrong_looks: Share = 0.15
     """Share of the script's turns that look in the wrong place first."""
-    refused_calls: float = 0.1
+    refused_calls: Share = 0.1
     """Share of the evidence script's turns that make a call which is refused."""
     look_again: bool = False
     """Look also at evidence that the skim already shows, as LongVT's conversations do."""
@@ -105,13 +106,13 @@ class DemonstrationConfig:
 class SFTOptimizerConfig(OptimizerConfig):
     """AdamW, beside the highest learning rate."""
 
-    weight_decay: float = 0.0
+    weight_decay: Coefficient = 0.0
     """Weight decay of AdamW."""
-    beta2: float = 0.999
+    beta2: ShareBelowOne = 0.999
     """Second beta of AdamW; a model that starts from random weights learns faster with a lower one."""
-    warmup: float = 0.1
+    warmup: Share = 0.1
     """Share of the steps over which the learning rate warms up."""
-    vision_lr_mult: float = 1.0
+    vision_lr_mult: Coefficient = 1.0
     """Factor of the vision tower's learning rate."""
 
 
@@ -125,13 +126,13 @@ class Config(ChatConfig):
     """File or folder of examples; empty: a scripted policy demonstrates."""
     demonstrations: DemonstrationConfig = DemonstrationConfig()
     """Who demonstrates where there are no records, and how."""
-    iterations: int = 3000
+    iterations: Count = 3000
     """Gradient steps."""
-    groups: int = 4
+    groups: Count = 4
     """Tasks per gradient step, with all their examples."""
-    learning_rate: float = 5e-5
+    learning_rate: Coefficient = 5e-5
     """Highest learning rate, falling in a half cosine."""
-    pack_tokens: int = 0
+    pack_tokens: CountOrNone = 0
     """Tokens of a forward and backward pass: whole conversations stand one behind the other, without
     padding, and a longer one by itself; 51,200 in LongVT. 0: not packed, micro_batch_size at a time."""
     evaluation: EvaluationConfig = EvaluationConfig(TASKS.format(count=200, split="val"), eval_every=500)
@@ -161,12 +162,9 @@ class Config(ChatConfig):
             _ = weighted_sources(self.tasks, "tasks")
         if self.demonstrations.images:
             _ = image_sources(self)
-        if not 0 <= self.demonstrations.images_share < 1:
-            raise ValueError(f"images_share must be in [0, 1), got {self.demonstrations.images_share}")
-        self._require_at_least(784, "image_max_pixels")
-        self._require_at_least(0, "pack_tokens")
         # Conversations come to an end, and 0 takes all of them; what a script plays need not.
-        self._require_at_least(0 if script == "traces" else 1, "demonstrated_tasks")
+        if not self.demonstrations.demonstrated_tasks and script != "traces":
+            raise ValueError("demonstrated_tasks must be at least 1, got 0: 0 needs script='traces'")
 
     @property
     def ignored(self) -> dict[str, str]:
@@ -278,14 +276,15 @@ def make_lessons(config: Config, actor: ChatActor, progress: bool) -> Lessons:
     """The configured examples by step; what stands in files is played when its step comes.
 
     Raises:
-        RecordError: stored examples are of another recipe or tokenizer.
-        ValueError: there is nothing to learn from.
+        RecordError: there is nothing to learn from, or stored examples are of another recipe or tokenizer.
     """
     lesson = config.demonstrations
+    # What can be refused comes first: a script plays for minutes.
+    images = image_pools(config, actor) if lesson.images else []
     pools = own_pools(config, actor, progress)
-    if lesson.images:
+    if images:
         pools = [(pool, share * (1 - lesson.images_share)) for pool, share in pools]
-        pools += [(pool, share * lesson.images_share) for pool, share in image_pools(config, actor)]
+        pools += [(pool, share * lesson.images_share) for pool, share in images]
     return Lessons(pools, config.seed, actor.model.store)
 
 

@@ -30,7 +30,7 @@ LAYERS = (
     ("answers", "spaces", "search"),
     ("actions",),
     ("grammars",),
-    ("observations", "rewards", "recipes", "datasets", "judging"),
+    ("observations", "rewards", "recipes", "datasets", "judging", "mistakes"),
     ("env",),
     ("wrappers", "grouping", "evaluate", "rendering", "traces", "tool_episode"),
     ("serving",),

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from videogym.extras import MissingExtra, end_by_a_line
+from videogym.mistakes import MENDABLE, STATUS, in_a_line
 from videogym.serving import (
     IMAGE_TYPE,
     Limits,
@@ -235,9 +236,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             episode = sessions.begin()
             episode.begin(seed=0 if options.seed is None else options.seed, task_id=options.task_id)
             anyio.run(_serve_stdio, make_server(episode))
-    except (OSError, ValueError, ImportError, VideoError) as error:
-        print(f"videogym.mcp_server: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except MENDABLE as error:
+        print(f"videogym.mcp_server: error: {in_a_line(error)}", file=sys.stderr)
+        return STATUS
     except KeyboardInterrupt:
         return 130  # as shells do for an interrupted command
     finally:

@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -21,6 +21,7 @@ import gymnasium
 from videogym.cost import Cost
 from videogym.evaluate import Episode, Report
 from videogym.metadata import Metadata, MetadataError
+from videogym.mistakes import missing_fields
 from videogym.traces import RecordTraces
 
 _VERSION = 1  # of the format on disk
@@ -129,6 +130,7 @@ def _result(row: Any) -> EvaluationResult:
     if not isinstance(row, dict) or row.get(MARK) != _VERSION:
         found = row.get(MARK) if isinstance(row, dict) else None
         raise ResultError(f"field {MARK!r} must be {_VERSION}, got {found!r}")
+    _require(row, ("run", "recipe", "played", "bad_videos", "faults"))
     played = _typed(row, "played", (list,))
     return EvaluationResult(
         run=_typed(row, "run", (dict,)),
@@ -143,6 +145,7 @@ def _episode(row: Any, place: str) -> Episode:
     if not isinstance(row, dict):
         raise ResultError(f"field {place!r} must be an object, got {row!r:.80}")
     row = {"metadata": {}, "cost": None, **row}  # older results lack them
+    _require(row, (one.name for one in fields(Episode)), place)
     found = {f.name: _typed(row, f.name, _TYPES[str(f.type)], place) for f in fields(Episode)}
     for term in found["terms"]:
         _typed(found["terms"], term, _NUMBER, f"{place}.terms")
@@ -159,10 +162,14 @@ def _cost(row: Mapping[str, Any], place: str) -> Cost:
     return Cost(**{f.name: _typed(row, f.name, types[str(f.type)], place) for f in fields(Cost)})
 
 
+def _require(row: Mapping[str, Any], names: Iterable[str], place: str = "") -> None:
+    if lacking := missing_fields(row, names, f"{place}." if place else ""):
+        raise ResultError(lacking)
+
+
 def _typed(row: Mapping[str, Any], name: str, types: tuple[type, ...], place: str = "") -> Any:
     where = f"{place}.{name}".lstrip(".")
-    if name not in row:
-        raise ResultError(f"field {where!r} is missing")
+    _require(row, (name,), place)
     value = row[name]
     # In Python a truth value is a number, in JSON it is not.
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):

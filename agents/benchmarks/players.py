@@ -23,6 +23,7 @@ from videogym.traces import Trace, TurnTrace, trace_of
 from videogym.video import VideoError
 
 from ..tools.traces import trace_of_record
+from ..training.bounds import CountOrNone
 from ..training.options import options_of
 from ..vlm.config import EVALUATED_AT_ONCE, ChatConfig
 from ..vlm.env import ChatEnv
@@ -54,17 +55,17 @@ class BenchmarkConfig(ChatConfig):
     has one."""
     grammar: str = ""
     """Grammar in place of the recipe's, such as longvt/code."""
-    max_turns: int = 0
+    max_turns: CountOrNone = 0
     """Turns of an episode; 0: the recipe's. So with all that follow."""
-    skim_frames: int = 0
+    skim_frames: CountOrNone = 0
     """Frames shown first."""
-    clip_frames: int = 0
+    clip_frames: CountOrNone = 0
     """Most frames of one look."""
-    frame_budget: int = 0
+    frame_budget: CountOrNone = 0
     """Most frames of an episode, the skim included."""
-    max_calls: int = 0
+    max_calls: CountOrNone = 0
     """Most looks of an episode."""
-    max_pixels: int = 0
+    max_pixels: CountOrNone = 0
     """Most pixels of a frame."""
     traces: str = "runs/lmms-eval"
     """Folder of the traces; one that holds some of this run is continued."""
@@ -82,7 +83,6 @@ class BenchmarkConfig(ChatConfig):
         if self.server and not self.model.checkpoint:
             raise ValueError("a server samples with the weights of a checkpoint: name it")
         super().__post_init__()
-        self._require_at_least(0, *BUDGETS)
 
     @cached_property
     def rules(self) -> Recipe:  # type: ignore[override]

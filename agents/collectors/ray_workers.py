@@ -21,6 +21,7 @@ import ray
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from ..training.bounds import OptionError
 from ..training.run import TrainingRun
 from ..vlm.actor import ChatActor
 from ..vlm.config import ChatConfig
@@ -135,7 +136,7 @@ class RayCollector:
             if workers * each > there.get(name, 0):
                 if self._started:
                     ray.shutdown()
-                raise ValueError(
+                raise OptionError(
                     f"workers={workers} need {workers * each} {name}s, Ray has {there.get(name, 0):g}"
                 )
         remote = ray.remote(

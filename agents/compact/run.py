@@ -19,7 +19,8 @@ from videogym.datasets import Tasks, load_tasks, require_unseen
 from videogym.datasets.mixture import MIXTURE_PREFIX, read_parts
 from videogym.evaluate import Estimate, Report
 
-from ..training.command import interruptible, one_line, saved_so_far
+from ..training.bounds import Count, CountOrNone, OptionError
+from ..training.command import interruptible, one_line, require_folder, saved_so_far
 from ..training.config_file import parse_with_config
 from ..training.options import EvaluationConfig, LoopConfig, add_options, quiet_libraries, read_config
 from ..training.run import TrainingRun
@@ -38,7 +39,7 @@ class LookingConfig:
     look_arguments: tuple[str, ...] = ("{}",)
     """Sets of further arguments that every window can be looked at with, in JSON, such as {"fps": 8}; {}:
     none."""
-    moments: int = 0
+    moments: CountOrNone = 0
     """Number of moments that a search for the question brings; 0: the policy cannot search."""
 
     def __post_init__(self) -> None:
@@ -75,16 +76,16 @@ class RunConfig(LoopConfig):
     """Evaluations while a run trains."""
     windows: tuple[int, ...] = (16,)
     """Numbers of windows a policy can look at, see `videogym.DiscreteActions`."""
-    options: int = 4
+    options: Count = 4
     """Number of answer options that the policy can choose from."""
     looking: LookingConfig = LookingConfig()
     """How a policy may look beside the recipe's own way."""
-    episodes: int = 128
+    episodes: Count = 128
     """Episodes per batch."""
     collector: Literal["single", "parallel", "async"] = "single"
     """Where episodes are played: in this process, which is repeatable, in worker processes (parallel), or
     in threads with one batching server (async)."""
-    workers: int = 2
+    workers: Count = 2
     """Worker processes of the parallel collector."""
 
     @property
@@ -96,9 +97,16 @@ class RunConfig(LoopConfig):
         """Refuse what cannot be meant.
 
         Raises:
-            ValueError: weights of tasks change with the iteration, which collectors of several processes
-                or threads do not know.
+            ValueError: as in `LoopConfig`, a batch is no whole groups, or weights of tasks change with the
+                iteration, which collectors of several processes or threads do not know.
         """
+        super().__post_init__()
+        group_size: int = getattr(self, "group_size", 1)
+        workers = self.workers if self.collector == "parallel" else 1
+        if self.episodes % (workers * group_size):
+            by = "workers x group_size" if workers > 1 else "group_size"
+            told = f"{workers} x {group_size}" if workers > 1 else str(group_size)
+            raise OptionError(f"episodes must be a multiple of {by}, got {self.episodes} and {told}")
         if self.collector == "single" or not self.tasks.startswith(MIXTURE_PREFIX):
             return
         if any(isinstance(part.weight, tuple) for part in read_parts(self.tasks)):
@@ -265,6 +273,7 @@ def command_line(about: str, config_class: type[C], train: Callable[..., Trainin
     quiet_libraries()
     torch.set_num_threads(config.runtime.threads)
     with interruptible(lambda: saved_so_far(arguments.out)), one_line(parser, PolicyError):
+        require_folder(arguments.out)
         policy = make_compact(config)
         if not (arguments.out / "checkpoint").exists():
             begin(policy, config, arguments.start, arguments.out / "imitation")

@@ -29,6 +29,9 @@ from typing import Literal
 import torch
 from tqdm import tqdm
 
+from videogym.mistakes import STATUS, in_a_line
+
+from ..training.bounds import Count, Port, Seed, number
 from .base import EngineError
 from .vllm_common import engine_options
 
@@ -209,21 +212,23 @@ def command_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", help="folder or name of a Qwen2.5-VL or Qwen3-VL")
-    parser.add_argument("--port", type=int, default=0, help="TCP port (default: one that is free)")
+    parser.add_argument("--port", type=number(Port), default=0, help="TCP port (default: one that is free)")
     needed = {
         "max-model-len": "tokens of the longest context with its output",
         "max-images": "images of one context",
         "max-frame-pixels": "width times height of the largest frame",
     }
     for name, what in needed.items():
-        parser.add_argument(f"--{name}", type=int, required=True, help=what)
+        parser.add_argument(f"--{name}", type=number(Count), required=True, help=what)
     parser.add_argument(
         "--dtype", default="bfloat16", help="type of weights and activations (default: %(default)s)"
     )
     parser.add_argument(
         "--device", choices=("cuda", "cpu"), help="where the model runs (default: a GPU, if there is one)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of sampling (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=number(Seed), default=0, help="seed of sampling (default: %(default)s)"
+    )
     parser.add_argument("--vllm", help="executable (default: that beside this Python, or on the path)")
     parser.add_argument(
         "--log",
@@ -239,7 +244,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # in the background interrupts are ignored
     given = sys.argv[1:]
     own = given.index("--") if "--" in given else len(given)
-    options = vars(command_parser().parse_args(given[:own]))
+    parser = command_parser()
+    options = vars(parser.parse_args(given[:own]))
     try:
         with serve(log_path=options.pop("log"), arguments=given[own + 1 :], **options) as server:
             sys.stdout.write(f"Train with --server {server.url}; its output is in {server.log_path}\n")
@@ -248,8 +254,10 @@ def main() -> None:
                 time.sleep(1.0)
     except KeyboardInterrupt:
         return
-    except (EngineError, OSError) as error:
+    except EngineError as error:
         failure = str(error)
+    except OSError as error:
+        parser.exit(STATUS, f"{parser.prog}: error: {in_a_line(error)}\n")
     sys.exit(failure)
 
 

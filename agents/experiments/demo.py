@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import argparse
 import copy
-import multiprocessing
 import os
 import shutil
 import sys
 import time
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,8 +40,10 @@ from ..compact.imitation import ImitationConfig, teach
 from ..compact.network import CompactPolicy
 from ..compact.run import TASKS, make_compact, make_env
 from ..train_ppo import Config, train
+from ..training.bounds import Count, Seed, number
 from ..training.options import quiet_libraries
 from .looking import learn_to_look
+from .runs import resumable, runs_at_once
 
 HELD_OUT = TASKS.format(count="{count}", split="test")
 RECIPE = "VIDEO_MTR/paper"
@@ -56,16 +56,22 @@ ITERATIONS = 40  # of PPO
 
 def main() -> None:
     """Run all of it."""
-    arguments = parse_arguments()
+    parser = command_parser()
+    arguments = parser.parse_args()
+    with resumable(parser, arguments.out, "Encoded videos are kept"):
+        run_demo(arguments)
+
+
+def run_demo(arguments: argparse.Namespace) -> None:
+    """Train, prove and draw; see the top of this file."""
     quiet_libraries()
     torch.set_num_threads(1)
     started = time.monotonic()
     tasks = list(load_tasks(HELD_OUT.format(count=arguments.videos)))
     folder = arguments.out / "held_out"
     folder.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")
     # Training goes first: the encoders take what time it leaves.
-    with ProcessPoolExecutor(os.cpu_count(), context, initializer=os.nice, initargs=(10,)) as pool:
+    with runs_at_once(os.cpu_count() or 1, niceness=10) as pool:
         files = [pool.submit(encode_once, task.video, folder / f"{task.task_id}.mp4") for task in tasks]
         runs = {seed: trainable(seed, arguments.out / f"seed-{seed}") for seed in arguments.seeds}
         for file in tqdm(files, desc="H.264 files"):
@@ -81,8 +87,8 @@ def main() -> None:
         sys.exit(f"GRPO adds less than {LIFT} to the language model")
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+def command_parser() -> argparse.ArgumentParser:
+    """What the command reads."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -96,16 +102,19 @@ def parse_arguments() -> argparse.Namespace:
         "--seed",
         "--seeds",
         dest="seeds",
-        type=int,
+        type=number(Seed),
         nargs="+",
         default=[0],
         help="one run each (default: 0)",
     )
     parser.add_argument(
-        "--videos", type=int, default=64, help="held-out videos, one question each (default: %(default)s)"
+        "--videos",
+        type=number(Count),
+        default=64,
+        help="held-out videos, one question each (default: %(default)s)",
     )
     parser.add_argument("--skip-grpo", action="store_true", help="leave the language model out")
-    return parser.parse_args()
+    return parser
 
 
 def encode_once(source: str, path: Path) -> None:

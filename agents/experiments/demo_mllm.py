@@ -54,7 +54,7 @@ from ..vlm.policy import make_actor, make_model
 from ..vlm.records import Record
 from ..vlm.rollouts import make_chat_env, play_tasks
 from ..vlm.tiny import tiny_checkpoint
-from .runs import add_run_options, runs_at_once
+from .runs import add_run_options, resumable, runs_at_once
 from .stages import (
     SIZES,
     Grey,
@@ -129,7 +129,7 @@ def run_seed(recipe: str, seed: int, out: Path) -> dict[str, dict[str, Any]]:
     """All stages of a seed that have no result yet; returns the results by stage.
 
     Raises:
-        ValueError: a result is there that was made in another way.
+        CheckpointMismatch: a result is there that was made in another way.
     """
     folder = out / recipe / f"seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -268,6 +268,12 @@ def main() -> None:
     add_run_options(parser, "runs/demo-mllm", seeds=(0, 1, 2))
     add_recipes_option(parser)
     arguments = parser.parse_args()
+    with resumable(parser, arguments.out):
+        run_pairs(arguments)
+
+
+def run_pairs(arguments: argparse.Namespace) -> None:
+    """Run what the command names, and print it."""
     pairs = list(dict.fromkeys((recipe, seed) for seed in arguments.seeds for recipe in arguments.recipes))
     cells = [
         arguments.out / recipe / f"seed-{seed}" / f"{name}.json"

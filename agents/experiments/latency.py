@@ -18,14 +18,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from videogym.cost import Spread
+from videogym.mistakes import in_a_line
 from videogym.video.decoding_time import now_s
 
 from ..engines.base import EngineError
-from ..evaluate import OPTIONS, Config, prepare
+from ..evaluate import OPTIONS, REFUSALS, Config, prepare
+from ..training.command import interruptible, one_line, require_folder
 from ..training.options import add_options, from_options, quiet_libraries
 from ..training.ranks import alone
 from ..training.staging import whole_file
@@ -94,13 +97,22 @@ def main() -> None:
     add_options(parser, Config, [name for name in OPTIONS if name not in _NOT])
     options = vars(parser.parse_args())
     quiet_libraries()
-    torch.set_num_threads(options["threads"])
+    with interruptible(lambda: "The same command measures anew"), one_line(parser, EngineError):
+        measure_all(parser, options)
+
+
+def measure_all(parser: argparse.ArgumentParser, options: dict[str, Any]) -> None:
+    """Measure what the command names, write it and print it."""
     found = []
+    if options["out"] is not None:
+        require_folder(options["out"].parent)
     for source in options["tasks"]:
         try:
-            found.append(measure(from_options(Config, options | {"tasks": source})))
-        except (OSError, ValueError, ImportError, EngineError) as error:
-            parser.error(f"{source}: {error}")
+            config = from_options(Config, options | {"tasks": source})
+            torch.set_num_threads(config.runtime.threads)
+            found.append(measure(config))
+        except REFUSALS as error:
+            parser.error(f"{source}: {in_a_line(error)}")
     if options["out"] is not None:
         with whole_file(options["out"]) as file:
             file.write(f"{json.dumps([asdict(one) for one in found], indent=2)}\n".encode())

@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import replace
@@ -58,7 +57,7 @@ from ..vlm.rollouts import make_chat_env, play_tasks
 from ..vlm.tiny import corpus
 from .episodes import course, curves, metrics
 from .lift_report import LESSONS, draw, table
-from .runs import add_run_options, runs_at_once
+from .runs import add_run_options, resumable, runs_at_once
 from .stages import (
     EVENT_S,
     SIZES,
@@ -211,7 +210,8 @@ def run_seed(recipe: str, seed: int, out: Path, names: Sequence[str] = ()) -> di
         The results by stage.
 
     Raises:
-        ValueError: there is no such stage, or a result is there that was made in another way.
+        ValueError: there is no such stage.
+        CheckpointMismatch: a result is there that was made in another way.
     """
     quiet_libraries()
     disable_progress_bar()
@@ -281,9 +281,8 @@ def needed(every: dict[str, Stage], names: Sequence[str]) -> dict[str, Stage]:
 def run_stage(name: str, stage: Stage, folder: Path, start: Path) -> dict[str, Any]:
     """Train a stage from a checkpoint, and measure what it made."""
     config, actor = begun(stage, folder, start)
-    started = time.process_time()
     run = stage.train(config, actor, folder / "runs" / name, True)
-    seconds = {"seconds": run.seconds, "cpu_seconds": time.process_time() - started}
+    seconds = {"seconds": run.seconds, "cpu_seconds": run.cpu_seconds}
     actor.model.save(str(folder / name))
     found = measure(config, folder / name, ways=SEEING if name in LESSONS else tuple(WAYS)) | seconds
     records = folder / "runs" / name / "records"
@@ -358,6 +357,12 @@ def main() -> None:
             needed(stages(recipe, 0), arguments.stages)
     except ValueError as error:
         parser.error(str(error))
+    with resumable(parser, arguments.out):
+        run_seeds(arguments)
+
+
+def run_seeds(arguments: argparse.Namespace) -> None:
+    """Run what the command names, and print it."""
     seeds = list(dict.fromkeys(arguments.seeds))
     with runs_at_once(arguments.jobs) as pool:
         runs = {

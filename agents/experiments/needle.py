@@ -39,8 +39,11 @@ from ..compact.network import CompactPolicy
 from ..compact.run import TASKS, RunConfig, make_compact, make_env
 from ..train_ppo import Config, train
 from ..training.archive import load_archive, write_archive
+from ..training.bounds import Count, Seed, number
 from ..training.options import quiet_libraries
 from ..training.staging import whole_file
+from .runs import resumable
+from .stages import stored_result
 
 TEST_TASKS = TASKS.format(count=400, split="test")
 PAPER = get_recipe("VIDEO_MTR/paper")
@@ -62,7 +65,7 @@ def run_seed(
     """All arms of a seed that have no result yet; returns accuracies, hit rates and seconds by name."""
     lesson = lesson or ImitationConfig()
     path = out / f"seed-{seed}.json"
-    row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"seed": seed}
+    row: dict[str, Any] = stored_result(path) if path.exists() else {"seed": seed}
 
     def done(**metrics: Any) -> None:
         """Keep an arm; it is on the disk when the next one begins."""
@@ -158,10 +161,22 @@ def main() -> None:
         "--out", type=Path, default=Path("runs/needle"), help="folder of all runs (default: %(default)s)"
     )
     parser.add_argument(
-        "--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="one run each (default: 0 to 4)"
+        "--seeds",
+        nargs="+",
+        type=number(Seed),
+        default=[0, 1, 2, 3, 4],
+        help="one run each (default: 0 to 4)",
     )
-    parser.add_argument("--rounds", type=int, default=75, help="rounds of imitation (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=number(Count), default=75, help="rounds of imitation (default: %(default)s)"
+    )
     arguments = parser.parse_args()
+    with resumable(parser, arguments.out, "Seeds that are done are kept"):
+        run_seeds(arguments)
+
+
+def run_seeds(arguments: argparse.Namespace) -> None:
+    """Run what the command names, print it, and judge it."""
     quiet_libraries()
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -18,18 +18,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from videogym import get_recipe
 from videogym.grammars import grammar_names
 from videogym.intervals import Estimate
+from videogym.mistakes import in_a_line
 from videogym.recipes import recipe_names
 
 from .. import evaluate
 from ..engines.base import EngineError
-from ..evaluate import OPTIONS, Config
+from ..evaluate import OPTIONS, REFUSALS, Config
 from ..policies import of_checkpoint
+from ..training.command import interruptible, one_line, require_folder
 from ..training.config_file import parse_with_config
 from ..training.options import add_options, from_options, quiet_libraries
 from ..training.ranks import alone
@@ -111,17 +114,27 @@ def main() -> None:
     add_options(parser, Config, [name for name in OPTIONS if name not in _NOT])
     options = vars(parse_with_config(parser, beneath=of_checkpoint))
     quiet_libraries()
-    torch.set_num_threads(options["threads"])
+    with (
+        interruptible(lambda: f"The same command resumes what was stopped in {options['out']}"),
+        one_line(parser, EngineError),
+    ):
+        measure_all(parser, options)
+
+
+def measure_all(parser: argparse.ArgumentParser, options: dict[str, Any]) -> None:
+    """Play under every recipe that the command names, write it and print it."""
     try:
         alone("agents.experiments.other_grammars")
         if options["out"] is None or not (options["recipes"] or options["recipe"]):
             raise ValueError("name the folder of what is played, --out, and --recipe or --recipes")
+        require_folder(options["out"])
         recipes = options["recipes"] or one_for_each_grammar(options["recipe"])
         configs = [from_options(Config, options | {"recipe": name}) for name in recipes]
         _ = [config.rules for config in configs]  # all names are known before anything is played
+        torch.set_num_threads(configs[0].runtime.threads)
         lines = [measure(config, options["out"] / config.rules.name) for config in configs]
-    except (OSError, ValueError, ImportError, EngineError) as error:
-        parser.error(str(error))
+    except REFUSALS as error:
+        parser.error(in_a_line(error))
     with whole_file(options["out"] / "lines.json") as file:
         file.write(f"{json.dumps([asdict(one) for one in lines], indent=2)}\n".encode())
     sys.stdout.write("\n".join([*table(lines), "Of turns and looks, means of an episode.", ""]))

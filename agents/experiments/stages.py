@@ -24,7 +24,7 @@ from .. import train_rft
 from ..demonstrations.scenes import WORDS
 from ..models.visuals import FrameReader
 from ..training.options import RENAMED, options_of
-from ..training.run import TrainingRun
+from ..training.run import CheckpointMismatch, TrainingRun
 from ..training.staging import whole_file
 from ..vlm.actor import ChatActor
 from ..vlm.config import ChatConfig
@@ -123,19 +123,36 @@ def result(path: Path, made_by: str, make: Callable[[], dict[str, Any]]) -> dict
     """What a file holds, made first if it is not there.
 
     Raises:
-        ValueError: it was made by something else, such as another config of this stage or of one before.
+        CheckpointMismatch: it was made by something else, such as another config of this stage or of one
+            before.
     """
     identity = hashlib.sha256(made_by.encode()).hexdigest()[:16]
     if not path.exists():
         values = make() | {"made_by": identity}
         with whole_file(path) as file:
             file.write((json.dumps(values, indent=1) + "\n").encode())
-    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if read["made_by"] != identity:
-        raise ValueError(
-            f"{path} was made by {read['made_by']}, which is not what this program would do now "
+    read = stored_result(path)
+    if (made := read.get("made_by")) != identity:
+        raise CheckpointMismatch(
+            f"{path} was made by {made}, which is not what this program would do now "
             f"({identity}); choose another folder"
         )
+    return read
+
+
+def stored_result(path: Path) -> dict[str, Any]:
+    """What a file of a result holds.
+
+    Raises:
+        CheckpointMismatch: it is no such file.
+        OSError: it cannot be read.
+    """
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointMismatch(f"{path} is no result: {error}; remove it to have it made anew") from error
+    if not isinstance(read, dict):
+        raise CheckpointMismatch(f"{path} is no result: it holds no object; remove it to have it made anew")
     return read
 
 

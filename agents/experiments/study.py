@@ -34,9 +34,11 @@ from ..compact.imitation import ImitationConfig, teach
 from ..compact.network import CompactPolicy
 from ..compact.run import RunConfig, make_compact, make_env
 from ..training.archive import load_archive, write_archive
+from ..training.bounds import Coefficient, number
 from ..training.options import quiet_libraries
+from ..training.run import CheckpointMismatch
 from ..training.staging import whole_file
-from .runs import add_run_options, runs_at_once
+from .runs import add_run_options, resumable, runs_at_once
 from .study_cells import _PAPER, _TINY, CONDITIONS, CURVES, Cell, cell_path, read_cell
 from .study_report import report
 
@@ -190,17 +192,18 @@ def main() -> None:
     )
     parser.add_argument(
         "--confidence",
-        type=float,
+        type=number(Coefficient),
         default=0.0,
         help="confidence in looks at the start; 1: as taught (default: %(default)s)",
     )
     parser.add_argument("--report", action="store_true", help="print the report; run nothing")
     arguments = parser.parse_args()
-    if not arguments.report:
-        run_missing(
-            arguments.conditions, arguments.seeds, arguments.out, arguments.confidence, arguments.jobs
-        )
-    sys.stdout.write(report(arguments.out))
+    with resumable(parser, arguments.out):
+        if not arguments.report:
+            run_missing(
+                arguments.conditions, arguments.seeds, arguments.out, arguments.confidence, arguments.jobs
+            )
+        sys.stdout.write(report(arguments.out))
 
 
 def run_missing(
@@ -213,7 +216,7 @@ def run_missing(
         if not path.exists():
             missing.append((name, seed))
         elif (found := read_cell(path).confidence) != confidence:
-            raise ValueError(
+            raise CheckpointMismatch(
                 f"{path} started from confidence {found}, not {confidence}; choose another folder"
             )
     with runs_at_once(jobs) as pool:

@@ -12,6 +12,7 @@ from videogym.rewards import CropOverlap
 
 from .. import train_grpo, train_ppo
 from ..compact.run import RunConfig
+from ..training.run import CheckpointMismatch
 
 SCALES = (1, 4, 16)  # of windows, where a policy may choose how wide it looks
 CURVES = ("eval_accuracy", "eval_turns", "trained_reward", "retrieval_rate", "success", "seconds_total")
@@ -127,5 +128,13 @@ def cell_path(out: Path, name: str, seed: int) -> Path:
 
 
 def read_cell(path: Path) -> Cell:
-    """A cell that was written."""
-    return Cell(**json.loads(path.read_text(encoding="utf-8")))
+    """A cell that was written.
+
+    Raises:
+        CheckpointMismatch: the file is no cell.
+        OSError: it cannot be read.
+    """
+    try:
+        return Cell(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CheckpointMismatch(f"{path} is no cell: {error}; remove it to have it made anew") from error

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from videogym.evaluate import Estimate
 
+from ..training.run import CheckpointMismatch
 from .study_cells import CONDITIONS, Cell, read_cell
 
 
@@ -25,7 +26,9 @@ def report(out: Path) -> str:
         raise FileNotFoundError(f"{out / 'cells'} holds no cell yet; run the study first")
     starts = {cell.confidence for group in cells.values() for cell in group}
     if len(starts) > 1:
-        raise ValueError(f"cells of different starts, confidence {sorted(starts)}, lie in {out / 'cells'}")
+        raise CheckpointMismatch(
+            f"cells of different starts, confidence {sorted(starts)}, lie in {out / 'cells'}"
+        )
     text = table({name: cells[name] for name in CONDITIONS if name in cells})
     (out / "table.md").write_text(text, encoding="utf-8")
     draw(cells, out / "curves.png")

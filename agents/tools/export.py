@@ -25,9 +25,10 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from videogym import FrameStore, Recipe, State, VideoError
+from videogym import FrameStore, Recipe, State
 from videogym.geometry import intersection_s
 from videogym.grammars import FramePart, Part
+from videogym.mistakes import told_in_a_line
 from videogym.sizes import clip_size
 from videogym.state import Clip, Turn
 from videogym.traces import Trace, TraceFiles, looks_of
@@ -306,8 +307,8 @@ def write_conversations(
     return count
 
 
-def main() -> int:
-    """The command; returns the exit status."""
+def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -319,13 +320,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for data and frames")
     parser.add_argument("--video-root", help="folder below which the videos lie (default: none)")
     arguments = parser.parse_args()
-    try:
+    with told_in_a_line(parser.prog):
         count = _export(arguments)
-    except (OSError, ValueError, ImportError, VideoError) as error:
-        sys.stderr.write(f"{' '.join(str(error).split())}\n")  # transformers says it in several lines
-        return 2
     sys.stdout.write(f"{count} episodes are in {arguments.out}\n")
-    return 0
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -333,15 +330,20 @@ def _export(arguments: argparse.Namespace) -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     store, form = FrameStore(video_root=arguments.video_root), arguments.format
     if arguments.checkpoint is None:
+        if next(iter(TraceFiles(arguments.records)), None) is None:
+            raise ValueError(f"{arguments.records} holds no episode")
         traces = tqdm(TraceFiles(arguments.records), "episodes")
         count, left = export_traces(traces, store, arguments.out, form)
         if left:
             sys.stdout.write(f"{left} with a look that missed are left out\n")
         return count
-    tokenizer = AutoTokenizer.from_pretrained(arguments.checkpoint, trust_remote_code=False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(arguments.checkpoint, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{arguments.checkpoint} has no tokenizer that can be loaded: {error}") from error
     records = tqdm(read_records(arguments.records, tokenizer=fingerprint(tokenizer)), "episodes")
     return export(records, tokenizer, store, arguments.out, form)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

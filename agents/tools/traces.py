@@ -11,16 +11,16 @@ what the run was trained on, then ``videogym report grpo.jsonl``.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from videogym import Recipe, VideoError, VideoQAEnv, get_recipe
+from videogym import Recipe, VideoQAEnv, get_recipe
 from videogym.grammars import Prompt, load_prompt
 from videogym.judging import Judge, with_judge
+from videogym.mistakes import told_in_a_line
 from videogym.traces import Trace, to_line
 from videogym.traces.replay import ReplayError, replayed
 
@@ -87,8 +87,8 @@ def write_traces(path: Path, traces: Iterable[Trace]) -> None:
         file.writelines(to_line(trace) for trace in traces)
 
 
-def main() -> int:
-    """The command; returns the exit status."""
+def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -102,16 +102,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSONL file of traces, made or replaced")
     arguments = parser.parse_args()
     run = arguments.run or arguments.records.resolve().stem
-    try:
+    with told_in_a_line(parser.prog):
         prompt = load_prompt(arguments.prompt_file) if arguments.prompt_file else None
         records = tqdm(read_records(arguments.records), "episodes")
         traces = traces_of(records, arguments.tasks, run, arguments.video_root, prompt)
         write_traces(arguments.out, traces)
-    except (OSError, ValueError, ImportError, VideoError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

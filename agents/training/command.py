@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import signal
 import sys
 import threading
@@ -13,12 +15,21 @@ from types import FrameType
 from typing import NoReturn
 
 from videogym import VideoError
-from videogym.datasets import TrainedOnError
+from videogym.datasets import TaskFileError, TrainedOnError
+from videogym.extras import MissingExtra
+from videogym.grammars import PromptError
+from videogym.judging import EndpointError, JudgementLogError
+from videogym.mistakes import told_in_a_line
 
 from .archive import UnreadableCheckpoint, read_metadata
+from .bounds import OptionError
 from .ranks import RankDied, await_death, is_first, is_first_alive, require_peers
 from .run import CheckpointMismatch, RunDiverged
 
+_TOLD: tuple[type[Exception], ...] = (
+    *(OSError, VideoError, OptionError, MissingExtra, TaskFileError, PromptError, JudgementLogError),
+    *(EndpointError, TrainedOnError, CheckpointMismatch, UnreadableCheckpoint, RunDiverged),
+)
 INTERRUPTED = 130  # status of a program that was interrupted, as shells have it
 
 
@@ -71,17 +82,29 @@ def saved_so_far(out: Path) -> str:
     return f"{done} iterations are saved; the same command resumes the run in {out}"
 
 
+def require_folder(out: Path) -> None:
+    """Refuse a folder that cannot be made or written in, before anything else is done; it is not made.
+
+    Raises:
+        OSError: it is a file, lies below one, or nobody may write there.
+    """
+    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(out))
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(out))
+
+
 @contextmanager
 def one_line(parser: argparse.ArgumentParser, *others: type[Exception]) -> Iterator[None]:
     """End a command by one line and status 2 for what its user can mend, and what nobody can.
 
+    In what trains not every `ValueError` is such: one from the middle of an update is a fault, and is seen
+    with its traceback.
+
     Args:
         parser: of the command.
-        others: errors that are told in a line too, beside those of runs and videos.
+        others: errors that are told in a line too, beside those of options, files, runs and videos.
     """
-    mendable: tuple[type[Exception], ...] = (TrainedOnError, CheckpointMismatch, UnreadableCheckpoint)
-    mendable += (RunDiverged, VideoError, *others)
-    try:
+    with told_in_a_line(parser.prog, (*_TOLD, *others)):
         yield
-    except mendable as error:
-        parser.exit(2, f"{parser.prog}: error: {' '.join(str(error).split())}\n")

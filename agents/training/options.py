@@ -21,6 +21,7 @@ from videogym.extras import require
 from videogym.judging import Judge, judge_named, with_judge
 from videogym.judging.named import CACHE, DEADLINE_S, REPLAY, RULES
 
+from .bounds import Bounds, Count, OptionError, Positive, Seed, Threads, bounds_of
 from .loggers import LoggerKind, require_logger
 
 RENAMED = {  # options under earlier names: the command, checkpoints and results may still have them
@@ -43,9 +44,9 @@ class EvaluationConfig:
 
     eval_tasks: str = ""
     """Source of the held-out tasks."""
-    eval_episodes: int = 100
+    eval_episodes: Count = 100
     """Number of held-out tasks in an evaluation, always the same ones."""
-    eval_every: int = 10
+    eval_every: Count = 10
     """Iterations between evaluations; there is one after the last."""
 
 
@@ -56,9 +57,9 @@ class RuntimeConfig:
     video_root: str = ""
     """Folder below which the videos of task files and data sets lie; empty: their paths are taken as they
     stand."""
-    checkpoint_every: int = 10
+    checkpoint_every: Count = 10
     """Iterations between checkpoints; there is one after the last."""
-    keep_checkpoints: int = 1
+    keep_checkpoints: Count = 1
     """Number of newest checkpoints that are kept; beside ``checkpoint`` they are in ``checkpoints``."""
     keep_best: bool = False
     """Keep also the checkpoint of the best evaluation, by accuracy, or by reward where there is none."""
@@ -67,7 +68,7 @@ class RuntimeConfig:
     offline where it is out of reach."""
     run_name: str = ""
     """Name of the run in W&B; empty: that of its folder."""
-    threads: int = 1
+    threads: Threads = 1
     """CPU threads of torch; small models gain nothing from more."""
 
 
@@ -83,7 +84,7 @@ class JudgeConfig:
     """Name by which the endpoint knows its model."""
     judge_cache: str = CACHE
     """JSONL file of judgements that are kept and looked up."""
-    judge_deadline_s: float = DEADLINE_S
+    judge_deadline_s: Positive = DEADLINE_S
     """Seconds after which a judgement is given up; the judge then abstains, and the episode is left out."""
 
     def make(self, *, asks: bool = True) -> Judge | None:
@@ -130,9 +131,9 @@ class LoopConfig:
     """Recipe of all episodes, or its name, such as LONGVT/paper."""
     tasks: str = ""
     """Source of the training tasks: a task file, FORMAT:PATH or procedural:."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of tasks, actions and mini-batches."""
-    iterations: int = 60
+    iterations: Count = 60
     """Number of iterations; each collects a batch and learns from it."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Evaluations while a run trains."""
@@ -140,6 +141,16 @@ class LoopConfig:
     """Where a run reads and writes."""
     judging: JudgeConfig = JudgeConfig()
     """Who judges answers."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that an option cannot have.
+
+        Raises:
+            OptionError: one is out of the bounds of its field, see `agents.training.bounds`.
+        """
+        for option in options_of(type(self)):
+            if option.bounds and (refusal := option.bounds.refusal(option.of(self))):
+                raise OptionError(f"{option.name} {refusal}, got {option.of(self)}")
 
     @classmethod
     def of(cls, **options: Any) -> Self:
@@ -194,6 +205,7 @@ class Option:
     field: str  # of the config: the group, or the option itself
     kind: Any  # its type
     default: Any
+    bounds: Bounds | None = None  # of numbers
 
     def of(self, config: LoopConfig) -> Any:
         """Its value in a config."""
@@ -203,16 +215,16 @@ class Option:
 
 def options_of(config: type[LoopConfig]) -> list[Option]:
     """All options, those of groups among them, in the order of the fields."""
-    hints, found = get_type_hints(config), []
+    hints, found = get_type_hints(config, include_extras=True), []
     for own in fields(config):
         if own.name in (groups := groups_of(config)):
-            kinds = get_type_hints(groups[own.name])
-            found += [
-                Option(one.name, own.name, kinds[one.name], getattr(own.default, one.name))
-                for one in fields(groups[own.name])
-            ]
+            kinds = get_type_hints(groups[own.name], include_extras=True)
+            for one in fields(groups[own.name]):
+                kind, bounds = bounds_of(kinds[one.name])
+                found.append(Option(one.name, own.name, kind, getattr(own.default, one.name), bounds))
         else:
-            found.append(Option(own.name, own.name, hints[own.name], own.default))
+            kind, bounds = bounds_of(hints[own.name])
+            found.append(Option(own.name, own.name, kind, own.default, bounds))
     return found
 
 

@@ -22,6 +22,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from .bounds import OptionError
+
 T = TypeVar("T")
 R = TypeVar("R")
 P = ParamSpec("P")
@@ -74,10 +76,10 @@ def alone(what: str) -> None:
     """Refuse several processes.
 
     Raises:
-        ValueError: torchrun started this.
+        OptionError: torchrun started this.
     """
     if launched():
-        raise ValueError(f"{what} is not made for torchrun; start it with plain python")
+        raise OptionError(f"{what} is not made for torchrun; start it with plain python")
 
 
 def rank() -> int:

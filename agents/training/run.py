@@ -51,7 +51,7 @@ Span = Callable[[str], AbstractContextManager[None]]  # times what is done in it
 
 
 class CheckpointMismatch(ValueError):
-    """A checkpoint was written by another kind of run."""
+    """A checkpoint or a result was written by another kind of run."""
 
 
 class RunDiverged(RuntimeError):
@@ -108,7 +108,7 @@ class TrainingRun:
         self.evaluated: Mapping[str, float] = {}  # the last figures; none before there were any
         out.mkdir(parents=True, exist_ok=True)
         self.best: float | None = None  # score of the best evaluation
-        self.first_iteration, self.turns, self.seconds = self._resume()
+        self.first_iteration, self.turns, self.seconds, self.cpu_seconds = self._resume()
         if is_first():
             with whole_file(out / "config.yaml") as file:
                 file.write(config_text(config).encode())
@@ -127,6 +127,7 @@ class TrainingRun:
                 resumed=self.first_iteration > 0,
             )
         self._started = time.monotonic() - self.seconds
+        self._cpu_started = time.process_time() - self.cpu_seconds
         self._memory = memory
         # Of this iteration, in a list: nothing here holds the run, whose files are closed with it.
         self._steps = steps = [0]
@@ -135,11 +136,11 @@ class TrainingRun:
         self._interruption = Interruption(WeakMethod(self._save_unchanged))
         optimizer.zero_grad()  # a policy that was taught before has gradients of that
 
-    def _resume(self) -> tuple[int, int, float]:
+    def _resume(self) -> tuple[int, int, float, float]:
         path = self.out / "checkpoint"
         found = broadcast_from_rank0(self._found)
         if found is None:
-            return 0, 0, 0.0
+            return 0, 0, 0.0, 0.0
         if told := _difference(found, self._identity, self.config, self.out):
             raise CheckpointMismatch(f"{path} is of another run: it has {told}; choose another folder")
         if is_first():
@@ -148,7 +149,9 @@ class TrainingRun:
             part.scatter()
         best = found.get("best")
         self.best = best if isinstance(best, float) else None
-        return found["iteration"], found["turns"], found["seconds"]
+        # Older checkpoints do not say it; one thread takes no more than there were seconds.
+        cpu_seconds = found.get("cpu_seconds", found["seconds"])
+        return found["iteration"], found["turns"], found["seconds"], cpu_seconds
 
     def _found(self) -> dict[str, Any] | None:
         """What the folder's checkpoint says about itself; None where there is none."""
@@ -191,7 +194,7 @@ class TrainingRun:
         if self._steps[0] or launched() or _contents(self._memory) != self._remembered:
             return False
         self._bar.close()
-        self.seconds = time.monotonic() - self._started
+        self._take_time()
         self.save(self._iteration)
         return True
 
@@ -220,7 +223,7 @@ class TrainingRun:
         seconds = time.monotonic() - self._begun
         spans = {f"seconds_{name}": value for name, value in self._spans.items()}
         spans["seconds_other"] = seconds - sum(self._spans.values())
-        self.seconds = time.monotonic() - self._started
+        self._take_time()
         total = {"turns_total": self.turns, "seconds_total": self.seconds, "seconds_iteration": seconds}
         self.log(iteration, {**values, **spans, **total})
         best = self.config.runtime.keep_best and self._is_best(iteration)
@@ -233,6 +236,11 @@ class TrainingRun:
                 self.save(iteration + 1)
             self._close()
             raise Interrupted
+
+    def _take_time(self) -> None:
+        """Of all parts of the run together."""
+        self.seconds = time.monotonic() - self._started
+        self.cpu_seconds = time.process_time() - self._cpu_started
 
     def _is_best(self, iteration: int) -> bool:
         """Whether this iteration's evaluation is the best so far, which it then is."""
@@ -278,7 +286,8 @@ class TrainingRun:
             part.gather()
         if not is_first():
             return
-        progress = {"iteration": iteration, "turns": self.turns, "seconds": self.seconds, "best": self.best}
+        progress = {"iteration": iteration, "turns": self.turns, "best": self.best}
+        progress |= {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
         states = {name: part.state_dict() for name, part in self._parts.items()}
         about = {**self._identity, **progress, KEY: self.provenance(iteration)}
         kept = self.config.runtime.keep_checkpoints
@@ -311,8 +320,9 @@ def _progress(path: Path, found: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint says about itself, if it can be believed."""
     counts = (found.get("iteration"), found.get("turns"))
     sound = all(type(count) is int and count >= 0 for count in counts)
-    seconds = found.get("seconds")
-    if not sound or type(seconds) not in (int, float) or not isinstance(found.get("config"), dict):
+    times = (found.get("seconds"), found.get("cpu_seconds", 0.0))
+    sound = sound and all(type(one) in (int, float) for one in times)
+    if not sound or not isinstance(found.get("config"), dict):
         raise UnreadableCheckpoint(f"{path} does not say how far its run had come; remove it to begin anew")
     return found
 

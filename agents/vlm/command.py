@@ -15,7 +15,7 @@ from videogym.judging import EndpointError
 
 from ..engines.base import EngineError
 from ..models.qwen_vl import QwenVL
-from ..training.command import interruptible, one_line, saved_so_far
+from ..training.command import interruptible, one_line, require_folder, saved_so_far
 from ..training.config_file import parse_with_config
 from ..training.options import add_options, options_of, quiet_libraries, read_config
 from ..training.provenance import files_of
@@ -36,6 +36,7 @@ from .config import ChatConfig, M, tell_prompt
 from .critic import CriticError
 from .hub import PushError, push_to_hub, require_pushable
 from .policy import make_actor, make_model, require_device
+from .records import RecordError
 from .tiny import tiny_checkpoint
 
 
@@ -106,7 +107,8 @@ def command_line(
         except ValueError as error:
             parser.error(f"--push-to-hub: {error}")
     quiet_libraries()
-    with interruptible(lambda: saved_so_far(arguments.out)), one_line(parser, CriticError):
+    with interruptible(lambda: saved_so_far(arguments.out)), one_line(parser, CriticError, RecordError):
+        require_folder(arguments.out)
         _run(parser, arguments, config, train)
 
 

@@ -11,7 +11,8 @@ from videogym import Recipe
 from videogym.grammars import compared
 
 from ..engines import draws
-from ..training.options import EvaluationConfig, LoopConfig, options_of
+from ..training.bounds import Coefficient, Count, CountOrNone, Positive
+from ..training.options import EvaluationConfig, LoopConfig
 from ..training.ranks import launched
 
 # Longer events than half the gap between a skim's frames do not hide from it, and nobody need look.
@@ -33,7 +34,7 @@ class ModelConfig:
     can be trained: the shards stay in float32, and computation is in bfloat16."""
     device: str = "cpu"
     """Device of the model, as torch names it: cpu, cuda, cuda:1."""
-    lora_rank: int = 0
+    lora_rank: CountOrNone = 0
     """Rank of LoRA adapters on all linear layers of the language model; 0: all weights are trained."""
     freeze_vision: bool = False
     """Freeze the vision tower; features of frames are then computed once and cached."""
@@ -45,13 +46,13 @@ class SamplingConfig:
 
     video_form: bool = False
     """Show neighbouring frames as a video, in the way of the model family, instead of as images."""
-    window: int = 0
+    window: CountOrNone = 0
     """Number of earlier turns in the context; 0: all."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """Temperature of sampling, and of the distribution that is trained."""
-    max_new_tokens: int = 128
+    max_new_tokens: Count = 128
     """Limit of tokens in one output."""
-    max_context: int = 32_768
+    max_context: Count = 32_768
     """Limit of tokens in a conversation."""
     first_frames: tuple[int, ...] = ()
     """Numbers of first frames, one of which is drawn for each training prompt and shared by its rollouts,
@@ -62,9 +63,9 @@ class SamplingConfig:
 class MemoryConfig:
     """Memory against time; what is trained is the same but for rounding."""
 
-    micro_batch_size: int = 16
+    micro_batch_size: Count = 16
     """Rollouts per forward and backward pass; gradients are accumulated over the step."""
-    max_concurrent_rollouts: int = 0
+    max_concurrent_rollouts: CountOrNone = 0
     """Number of episodes played concurrently, whose KV caches are in memory; 0: all of an iteration, 32 in
     an evaluation."""
     share_prefixes: bool = True
@@ -78,10 +79,10 @@ class MemoryConfig:
 class ConversationConfig:
     """Sampled conversations for people to read; nothing is trained by them."""
 
-    conversations_every: int = 0
+    conversations_every: CountOrNone = 0
     """Iterations between conversations that are shown: in the run's ``conversations``, and by its logger;
     0: none are."""
-    conversations_shown: int = 4
+    conversations_shown: Count = 4
     """Number of them, of different tasks where there are as many."""
 
 
@@ -89,9 +90,9 @@ class ConversationConfig:
 class OptimizerConfig:
     """AdamW, beside the learning rate."""
 
-    weight_decay: float = 0.01
+    weight_decay: Coefficient = 0.01
     """Weight decay of AdamW."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Positive = 1.0
     """Clip the norm of the gradient to this value."""
 
 
@@ -125,17 +126,11 @@ class ChatConfig(LoopConfig):
                 in bfloat16 and trained.
             OSError: the prompt file cannot be read.
         """
+        super().__post_init__()
         if self.prompt_file:
             _ = self.rules  # the file is read here and now, and once
-        self._require_at_least(0, "window", "lora_rank", "max_concurrent_rollouts", "conversations_every")
-        self._require_at_least(
-            1, "max_new_tokens", "eval_episodes", "eval_every", "checkpoint_every", "iterations"
-        )
-        self._require_at_least(1, "conversations_shown")
         for number in self.sampling.first_frames:
             self.rules.rules.skimming(number)
-        if not self.sampling.temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {self.sampling.temperature}")
         alone = not self.model.lora_rank and not launched()
         if self.trains and self.model.dtype == "bfloat16" and alone:
             raise ValueError(
@@ -148,11 +143,6 @@ class ChatConfig(LoopConfig):
         """The recipe itself, in the words of the prompt file."""
         recipe = super().rules
         return recipe.with_prompt(self.prompt_file) if self.prompt_file else recipe
-
-    def _require_at_least(self, least: int, *names: str) -> None:
-        for option in options_of(type(self)):
-            if option.name in names and option.of(self) < least:
-                raise ValueError(f"{option.name} must be at least {least}, got {option.of(self)}")
 
 
 M = TypeVar("M", bound=ChatConfig)

@@ -21,7 +21,7 @@ import torch
 from videogym.video import VideoError
 
 from ..models.visuals import FrameReader, resolve
-from .records import Record, passages
+from .records import Record, RecordError, passages
 
 log = logging.getLogger(__name__)
 MOST_PASSED_OVER = 100  # examples of a pool in a row; more of them are no accident
@@ -69,14 +69,14 @@ class Lessons:
         counts: of all examples that were asked for by what became of them, ``"kept"`` first.
 
     Raises:
-        ValueError: a pool is empty.
+        RecordError: a pool is empty.
     """
 
     def __init__(self, pools: Sequence[tuple[Pool, float]], seed: int, store: FrameReader) -> None:
         self._pools, self._seed, self._store = [pool for pool, _ in pools], seed, store
         self._shown: set[tuple[int, int]] = set()  # pool and index of examples whose frames were seen
         if not all(len(pool) for pool in self._pools):
-            raise ValueError("a pool of examples is empty")
+            raise RecordError("a pool of examples is empty")
         self._ends = np.cumsum([share for _, share in pools])[:-1]
         self._orders: dict[int, tuple[int, list[int]]] = {}  # by pool: a pass, and its order
         self.counts: Counter[str] = Counter(kept=0)
@@ -85,7 +85,7 @@ class Lessons:
         """The examples of some places of the run, by task.
 
         Raises:
-            ValueError: too many examples of a pool cannot be had; the message counts why.
+            RecordError: too many examples of a pool cannot be had; the message counts why.
         """
         # A longer run begins with the same draws.
         draws = np.random.default_rng((self._seed, _POOLS)).random(places.stop)
@@ -101,7 +101,7 @@ class Lessons:
             self.counts["kept" if not isinstance(found, str) else found] += 1
             if not isinstance(found, str):
                 return found
-        raise ValueError(f"none of {min(size, MOST_PASSED_OVER)} examples in a row can be had: {self}")
+        raise RecordError(f"none of {min(size, MOST_PASSED_OVER)} examples in a row can be had: {self}")
 
     def _showable(self, pool: int, index: int) -> list[Record] | str:
         """As the pool's `Pool.at`, where all frames that are learned from can be shown."""
@@ -137,7 +137,7 @@ def by_task(records: Sequence[Record]) -> list[list[Record]]:
     Records that were cut, and those without an output to imitate, are left out.
 
     Raises:
-        ValueError: none is left.
+        RecordError: none is left.
     """
     whole = [
         record
@@ -145,5 +145,5 @@ def by_task(records: Sequence[Record]) -> list[list[Record]]:
         if not record.abort_reason and any(turn.trainable for turn in record.played)
     ]
     if not whole:
-        raise ValueError(f"none of the {len(records)} records has an output to learn from")
+        raise RecordError(f"none of the {len(records)} records has an output to learn from")
     return [list(some) for _, some in groupby(whole, key=lambda record: record.task_id)]

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from videogym.cost import Cost
 from videogym.metadata import Metadata, MetadataError
+from videogym.mistakes import missing_fields
 
 from ..models.visuals import WHOLE_FRAME, Visual
 from ..training.ranks import is_first
@@ -203,14 +204,20 @@ def from_json(line: str) -> Record:
     """The record of a line.
 
     Raises:
-        RecordError: the line is not a record of this version; the message names the field.
+        RecordError: the line is not a record of this version; the message names the field, or all that are
+            missing.
     """
     try:
         plain = json.loads(line)
-        version = plain.pop("version")
-        if version != VERSION:
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"not a record: not JSON: {error}") from error
+    try:
+        _require_all(plain, (), "")
+        if (version := plain.get("version", VERSION)) != VERSION:
             raise RecordError(f"the record has version {version!r}, this code reads {VERSION}")
-        turns = tuple(_turn(turn) for turn in plain.pop("turns"))
+        _require_all(plain, ("version", *_needed(Record)), "")
+        del plain["version"]
+        turns = tuple(_turn(turn, f"turns[{i}]") for i, turn in enumerate(plain.pop("turns")))
         metadata, cost = Metadata(plain.pop("metadata", {})), plain.pop("cost", None)
         return Record(
             turns=turns,
@@ -218,11 +225,28 @@ def from_json(line: str) -> Record:
             cost=None if cost is None else Cost(**cost),
             **{**_named(plain), "head": tuple(plain["head"])},
         )
-    except (KeyError, TypeError, AttributeError, MetadataError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, MetadataError) as error:
         raise RecordError(f"not a record: {type(error).__name__}: {error}") from error
 
 
-def _turn(plain: dict[str, Any]) -> TurnRecord:
+def _needed(kind: type[Any]) -> list[str]:
+    """Fields that a line must have, by their names there."""
+    needed = (one for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING)
+    return [STORED.get(one.name, one.name) for one in needed]
+
+
+def _require_all(plain: Any, names: Iterable[str], where: str) -> None:
+    if not isinstance(plain, dict):
+        raise RecordError(f"not a record: {where or 'the line'} is no object but {plain!r:.80}")
+    if lacking := missing_fields(plain, names, f"{where}." if where else ""):
+        raise RecordError(f"not a record: {lacking}")
+
+
+def _turn(plain: Any, where: str) -> TurnRecord:
+    lists = ("observation", "output", "log_probs", "versions")
+    _require_all(plain, ("visuals", *lists), where)
+    for i, visual in enumerate(plain["visuals"]):
+        _require_all(visual, ("video", "times_s", "region", "size"), f"{where}.visuals[{i}]")
     visuals = tuple(
         Visual(
             visual["video"],
@@ -232,7 +256,7 @@ def _turn(plain: dict[str, Any]) -> TurnRecord:
         )
         for visual in plain.pop("visuals")
     )
-    for name in ("observation", "output", "log_probs", "versions"):
+    for name in lists:
         plain[name] = tuple(plain[name])
     for name, value in {"reward": plain.get("reward"), **plain.get("terms", {})}.items():
         if value is not None and not math.isfinite(value):
@@ -300,20 +324,27 @@ def read_records(path: Path, recipe: str | None = None, tokenizer: str | None = 
 
     Raises:
         RecordError: a line is not a record, or of another recipe or tokenizer; the message names the
-            line and both identities. Or a folder holds no file of records.
+            line and both identities. Or there is no record at all.
+        OSError: a file cannot be read.
     """
-    if path.is_dir():
-        files = sorted(path.glob("*.jsonl"))
-        if not files:
-            raise RecordError(f"{path} holds no *.jsonl file of records")
-        for file_path in files:
-            yield from read_records(file_path, recipe, tokenizer)
-        return
-    with path.open(encoding="utf-8") as file:
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files:
+        raise RecordError(f"{path} holds no *.jsonl file of records")
+    found = False
+    for file in files:
+        for record in _records_of(file, recipe, tokenizer):
+            found = True
+            yield record
+    if not found:
+        raise RecordError(f"{path} holds no record")
+
+
+def _records_of(path: Path, recipe: str | None, tokenizer: str | None) -> Iterator[Record]:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                record = from_json(line)
-            except RecordError as error:
+                record = from_json(line.decode())
+            except (RecordError, UnicodeDecodeError) as error:
                 raise RecordError(f"{path}, line {number}: {error}") from error
             for name, expected in (("recipe", recipe), ("tokenizer", tokenizer)):
                 found = getattr(record, name)

@@ -15,6 +15,7 @@ from transformers import AutoProcessor, ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
 from videogym import VideoQAEnv
+from videogym.mistakes import told_in_a_line
 from videogym.tool_episode import ToolEpisode, ToolReply
 
 TASKS = "procedural:brief_event?level=0&duration_s=120&count=1000"
@@ -111,8 +112,8 @@ if __name__ == "__main__":
     parser.add_argument("--model", required=True, help="name or folder of a Qwen-VL")
     parser.add_argument("--steps", type=int, default=200, help="updates (default: %(default)s)")
     options = parser.parse_args()
-    trainer = make_trainer(
-        options.model, AutoProcessor.from_pretrained(options.model), max_steps=options.steps
-    )
+    with told_in_a_line(parser.prog):
+        processor = AutoProcessor.from_pretrained(options.model)
+    trainer = make_trainer(options.model, processor, max_steps=options.steps)
     trainer.train()
     trainer.save_model()

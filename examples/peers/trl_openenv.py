@@ -15,6 +15,7 @@ from PIL import Image
 from transformers import AutoProcessor, ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
+from videogym.mistakes import told_in_a_line
 from videogym.openenv import VideoAction, VideoEnv, VideoObservation
 
 SYSTEM = (
@@ -119,8 +120,8 @@ if __name__ == "__main__":
     )
     parser.add_argument("--steps", type=int, default=200, help="updates (default: %(default)s)")
     options = parser.parse_args()
-    trainer = make_trainer(
-        options.model, AutoProcessor.from_pretrained(options.model), options.url, max_steps=options.steps
-    )
+    with told_in_a_line(parser.prog):
+        processor = AutoProcessor.from_pretrained(options.model)
+    trainer = make_trainer(options.model, processor, options.url, max_steps=options.steps)
     trainer.train()
     trainer.save_model()

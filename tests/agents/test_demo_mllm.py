@@ -122,7 +122,7 @@ def in_threads(jobs: int, *_: object, **options: object) -> ThreadPoolExecutor:
 
 def test_a_run_that_fails_lets_none_that_waits_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     """All but the one that has begun meanwhile are cancelled, and nobody waits for that one."""
-    monkeypatch.setattr(runs, "ProcessPoolExecutor", in_threads)
+    monkeypatch.setattr(runs, "RunPool", in_threads)
     held = Event()
     with pytest.raises(FileNotFoundError, match="nowhere"):
         with runs_at_once(1) as pool:
@@ -139,10 +139,11 @@ def test_a_stage_that_fails_ends_the_command(tmp_path: Path, monkeypatch: pytest
         (folder / "base").mkdir(parents=True)
         (folder / "base" / "config.json").write_text("no model")
     monkeypatch.setattr(demo_mllm, "TESTED", 2)
-    monkeypatch.setattr(runs, "ProcessPoolExecutor", in_threads)
+    monkeypatch.setattr(runs, "RunPool", in_threads)
     monkeypatch.setattr("sys.argv", ["demo_mllm", "--jobs", "1", "--out", str(tmp_path)])
-    with pytest.raises(OSError, match=r"config\.json"):
+    with pytest.raises(SystemExit) as ended:
         demo_mllm.main()
+    assert ended.value.code == 2 and "config.json" in str(ended.value.__cause__)
 
 
 def test_grey_eyes_see_what_they_are_left() -> None:

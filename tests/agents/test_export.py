@@ -161,6 +161,8 @@ def test_what_cannot_be_exported_is_told_in_a_line(
     Path("broken.jsonl").write_text("{}\n")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("sys.argv", ["export", *options, "--format", "trl", "--out", "out"])
-    assert command.main() == 2
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2
     line = capsys.readouterr().err.splitlines()[-1]  # below a bar of progress
     assert told in line

@@ -56,7 +56,7 @@ def test_an_evaluation_asks_in_the_words_of_the_file(
     assert {trace.recipe for trace in read_traces(out).episodes} == {recipe.identity}
     again = (str(out / "played"), "--tasks", TASKS, "--out", str(tmp_path / "again.jsonl"))
     monkeypatch.setattr("sys.argv", ["agents.tools.traces", *again, "--prompt-file", str(prompt)])
-    assert traces_command.main() == 0
+    traces_command.main()
     assert {trace.recipe for trace in read_traces(tmp_path / "again.jsonl").episodes} == {recipe.identity}
     # A run's folder says it by its prompt.toml; without one, its episodes are of another recipe.
     run = tmp_path / "run"

@@ -106,7 +106,11 @@ def test_the_command(
 
     def call(*arguments: str) -> int:
         monkeypatch.setattr("sys.argv", ["agents.tools.traces", str(records), *arguments])
-        return traces.main()
+        try:
+            traces.main()
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        return 0
 
     out = tmp_path / "t.jsonl"
     assert call("--tasks", TASKS, "--out", str(out), "--run", "é") == 0

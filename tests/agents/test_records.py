@@ -244,7 +244,8 @@ def test_records_of_another_recipe_or_tokenizer_are_refused(tmp_path: Path) -> N
 def spoiled(**changes: object) -> str:
     """The line of a record with fields replaced, or dropped where they are None."""
     plain = {**json.loads(to_json(some(1)[0])), **changes}
-    return json.dumps({key: value for key, value in plain.items() if value is not None})
+    dropped = {key for key, value in changes.items() if value is None}
+    return json.dumps({key: value for key, value in plain.items() if key not in dropped})
 
 
 BARE = {"visuals": [], "observation": [1], "output": [2], "log_probs": [0.0], "versions": [0]}
@@ -253,19 +254,31 @@ BARE = {"visuals": [], "observation": [1], "output": [2], "log_probs": [0.0], "v
 @pytest.mark.parametrize(
     "line, complaint",
     [
-        (to_json(some(1)[0])[:-9], "JSONDecodeError"),
-        ("", "JSONDecodeError"),
-        ("[]", "not a record: TypeError"),
-        ("7", "not a record"),
-        ("{}", "KeyError: 'version'"),
+        (to_json(some(1)[0])[:-9], "not JSON: "),
+        ("", "not JSON: "),
+        ("[" * 100_000, "not JSON: "),
+        ("[]", "not a record: the line is no object but []"),
+        ("7", "not a record: the line is no object but 7"),
+        (
+            "{}",
+            "fields 'version', 'recipe', 'tokenizer', 'task_id', 'group', 'number', 'kind', 'head', "
+            "'window', 'turns' are missing",
+        ),
         (spoiled(version=99), "version 99, this code reads 1"),
-        (spoiled(turns=None), "KeyError: 'turns'"),
-        (spoiled(recipe=None), "'recipe'"),
+        (spoiled(turns=None), "field 'turns' is missing"),
+        (spoiled(recipe=None), "field 'recipe' is missing"),
+        (spoiled(recipe=None, head=None), "fields 'recipe', 'head' are missing"),
         (spoiled(colour="red"), "'colour'"),
         (spoiled(head=7), "TypeError"),
-        (spoiled(turns=[{"visuals": []}]), "KeyError: 'observation'"),
-        (spoiled(turns=[{"visuals": [{"video": "v"}]}]), "KeyError: 'times_s'"),
-        (spoiled(turns=[7]), "AttributeError"),
+        (
+            spoiled(turns=[BARE, {"visuals": [], "output": []}]),
+            "fields 'turns[1].observation', 'turns[1].log_probs', 'turns[1].versions' are missing",
+        ),
+        (
+            spoiled(turns=[{**BARE, "visuals": [{"video": "v", "size": [1, 1]}]}]),
+            "fields 'turns[0].visuals[0].times_s', 'turns[0].visuals[0].region' are missing",
+        ),
+        (spoiled(turns=[7]), "turns[0] is no object but 7"),
         (spoiled(turns=[{**BARE, "reward": math.nan}]), "a reward must be a finite number, reward is nan"),
         (spoiled(turns=[{**BARE, "terms": {"x": -math.inf}}]), "a finite number, x is -inf"),
     ],

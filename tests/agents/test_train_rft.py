@@ -131,7 +131,7 @@ def test_rollouts_that_cannot_be_selected_from_are_refused(
 ) -> None:
     """None named, of another recipe, or none that was good."""
     actor = make_actor(load(checkpoints["qwen2_5_vl"]))
-    with pytest.raises(ValueError, match="name the file or folder of rollouts"):
+    with pytest.raises(ValueError, match="rollouts must name the file or folder"):
         train(Config.of(**SMALL), actor, tmp_path / "run")
     path = tmp_path / "rollouts.jsonl"
     config = Config.of(**SMALL, rollouts=str(path))

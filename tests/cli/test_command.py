@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from videogym.cli import main
-from videogym.cli.terminal import ProgressBar, printable
+from videogym.cli.terminal import ProgressBar
+from videogym.mistakes import printable
 from videogym.testing.coded_clips import write_clip
 
 NAMES = ("doctor", "look", "index", "eval", "diff", "report", "play")

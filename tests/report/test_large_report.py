@@ -233,7 +233,8 @@ def test_a_line_that_cannot_be_read_is_known_late_and_leaves_nothing(
     with open("t.jsonl", "a", encoding="utf-8") as file:
         file.write('{"version": 1}\n')
     assert main(["report", "t.jsonl", "--thumbnails", "0"]) == 2
-    assert "t.jsonl: line 21: field 'recipe' is missing" in capsys.readouterr().err
+    lacking = ", ".join(map(repr, ("recipe", "task", "video", "skim", "turns", "ending", "cut", "correct")))
+    assert f"t.jsonl: line 21: fields {lacking} are missing" in capsys.readouterr().err
     assert os.listdir() == ["t.jsonl"]
 
 

@@ -651,3 +651,25 @@ def test_sums_of_turns_are_those_of_the_environment() -> None:
         assert trace.frames_shown == sum(len(clip.times_s) for clip in trace.clips)
         assert all(one.end_s <= trace.video.duration_s for one in trace.looks)
     assert all(one != other for one, other in pairwise(zoo()))
+
+
+def test_all_that_a_line_lacks_is_named(tmp_path):
+    """Of the line itself, and of what is in it."""
+    sound = GOOD
+    for place, names in (
+        ((), ("recipe", "ending", "cut")),
+        (("task",), ("question", "answer")),
+        (("video",), ("width", "fingerprint")),
+        (("skim",), ("times_s", "region")),
+        (("turns", 0), ("well_formed", "terms")),
+        (("turns", 0, "results", 0), ("clip", "error")),
+    ):
+        row = json.loads(json.dumps(sound))
+        inner = row
+        for step in place:
+            inner = inner[step]
+        for name in names:
+            del inner[name]
+        listed = ", ".join(map(repr, names))
+        with pytest.raises(TraceError, match=f"^fields {listed} are missing$"):
+            from_line(json.dumps(row).encode())

@@ -23,9 +23,7 @@ from videogym.cli.index import add_index
 from videogym.cli.look import add_look
 from videogym.cli.play import add_play
 from videogym.cli.report import add_report
-from videogym.cli.terminal import printable
-from videogym.judging import EndpointError
-from videogym.video import VideoError
+from videogym.mistakes import MENDABLE, STATUS, in_a_line
 
 COMMANDS = (add_doctor, add_look, add_index, add_eval, add_diff, add_report, add_play, add_data)
 _EPILOG = """\
@@ -73,8 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:  # a full disk
         _close_output()
-        print(f"videogym: error: {printable(error)}", file=sys.stderr)
-        return 2
+        print(f"videogym: error: {in_a_line(error)}", file=sys.stderr)
+        return STATUS
 
 
 def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
@@ -84,10 +82,9 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> in
         return int(chosen.run(chosen))
     except BrokenPipeError:
         raise
-    except (OSError, ValueError, ImportError, VideoError, EndpointError) as error:
-        lines = " ".join(str(error).split()) or type(error).__name__
-        print(f"videogym {chosen.command}: error: {printable(lines)}", file=sys.stderr)
-        return 2
+    except MENDABLE as error:
+        print(f"videogym {chosen.command}: error: {in_a_line(error)}", file=sys.stderr)
+        return STATUS
     except KeyboardInterrupt:
         return 130  # as shells do for an interrupted command
 

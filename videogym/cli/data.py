@@ -11,7 +11,7 @@ from typing import Any, Protocol, get_args
 
 from videogym.cli.options import add_command
 from videogym.cli.places import find_places
-from videogym.cli.terminal import printable, progress_bar
+from videogym.cli.terminal import progress_bar
 from videogym.data import (
     Asker,
     ExportFormat,
@@ -34,6 +34,7 @@ from videogym.data.prompts import PROMPT_PLACES
 from videogym.data.scenes import CutDetector
 from videogym.data.work import Progress
 from videogym.judging import ChatEndpoint
+from videogym.mistakes import printable
 from videogym.video.addresses import is_address
 
 _TOLD = 20  # of what was dropped in a run, and of what is left

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from videogym.cli.options import add_command, add_groups
-from videogym.cli.terminal import printable
 from videogym.comparison import Comparison, Run, compare, read_run
 from videogym.comparison.compare import p_value, signed_difference
 from videogym.comparison.divergence import DESCRIPTIONS
 from videogym.comparison.paired import PairGroup
+from videogym.mistakes import printable
 
 _NAMED = 3  # tasks that are named
 _MOST_GROUPS = 40  # that are written

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 from videogym.cli.options import add_command, add_places, add_processes
 from videogym.cli.places import find_places
-from videogym.cli.terminal import ProgressBar, printable, progress_bar
+from videogym.cli.terminal import ProgressBar, progress_bar
 from videogym.datasets import EvidenceError, check_evidence
 from videogym.doctor import Examination, examine_all, finding
+from videogym.mistakes import printable
 from videogym.state import Task
 
 _T = TypeVar("_T")

@@ -14,9 +14,10 @@ from typing import Any, get_args
 import gymnasium
 
 from videogym.cli.options import add_command, add_episodes, add_groups, add_judge, judged, read_recipe
-from videogym.cli.terminal import printable, progress_bar
+from videogym.cli.terminal import progress_bar
 from videogym.env import VideoQAEnv
 from videogym.evaluate import Policy, Report, evaluate
+from videogym.mistakes import printable
 from videogym.results import describe_run, result_text
 from videogym.testing.policies import Blind, Oracle, Random, SkimOnly
 from videogym.traces import RecordTraces

@@ -12,8 +12,9 @@ from videogym.actions import begin
 from videogym.cli.doctor import answers_in_order
 from videogym.cli.options import add_command, add_places, add_processes
 from videogym.cli.places import find_places
-from videogym.cli.terminal import printable, progress_bar
+from videogym.cli.terminal import progress_bar
 from videogym.isolation import Lost, run_isolated
+from videogym.mistakes import printable
 from videogym.recipes import get_recipe
 from videogym.sizes import resized
 from videogym.state import Task

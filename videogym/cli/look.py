@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from videogym.cli.options import add_command
-from videogym.cli.terminal import printable
 from videogym.datasets import check_evidence, check_same_video, load_tasks
 from videogym.geometry import Region, Segment
+from videogym.mistakes import printable
 from videogym.rendering import evidence_times
 from videogym.state import Task
 from videogym.video import FrameStore, Video, fit_within

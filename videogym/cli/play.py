@@ -10,9 +10,9 @@ from typing import Any
 import gymnasium
 
 from videogym.cli.options import add_command, add_episodes, read_recipe
-from videogym.cli.terminal import printable
 from videogym.data.verdicts import Verdicts
 from videogym.env import VideoQAEnv
+from videogym.mistakes import printable
 from videogym.play import Game, PlayServer, Review
 from videogym.traces import RecordTraces
 

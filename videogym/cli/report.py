@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from videogym.cli.options import add_command, add_groups
-from videogym.cli.terminal import printable, progress_bar
+from videogym.cli.terminal import progress_bar
+from videogym.mistakes import printable
 
 
 def add_report(commands: Any) -> None:

@@ -1,9 +1,8 @@
-"""What the commands write to a terminal: progress, and texts that nobody here has written."""
+"""What the commands write to a terminal: progress."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 _BAR = 30  # characters of a full progress bar
 _ERASE = "\r\x1b[K"
@@ -44,14 +43,3 @@ class ProgressBar:
 def progress_bar(unit: str) -> ProgressBar:
     """A counter on the standard error, drawn where that is a terminal; call it with (done, total)."""
     return ProgressBar(unit)
-
-
-def printable(text: Any) -> str:
-    r"""A text on one line, in which nothing is obeyed by a terminal or refused by an encoding.
-
-    >>> printable("a\x1b[31m b\n c\ud800é")
-    'a\\x1b[31m b\\n c\\ud800é'
-    """
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
-    )

@@ -24,9 +24,10 @@ from videogym.datasets.curation import video_mtr_keeps
 from videogym.datasets.fields import id_of, published_segments, seconds_of, text_of
 from videogym.datasets.qvhighlights import choice_made, read_questions
 from videogym.datasets.rows import Row, parse_json, read_rows
-from videogym.judging.endpoint import ChatEndpoint, EndpointError, NoReply
+from videogym.judging.endpoint import ChatEndpoint, NoReply
 from videogym.judging.language_model import quoted
 from videogym.judging.log import Reply
+from videogym.mistakes import MENDABLE, STATUS, in_a_line
 from videogym.writing import naming
 
 log = logging.getLogger(__name__)
@@ -145,9 +146,9 @@ def main() -> int:
         rows = [row for row in read_rows(arguments.annotations) if arguments.all or kept(row)]
         endpoint = ChatEndpoint(arguments.endpoint)
         asked, lost = ask_questions(rows, out, endpoint, arguments.model)
-    except (OSError, ValueError, ImportError, EndpointError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+    except MENDABLE as error:
+        sys.stderr.write(f"{parser.prog}: error: {in_a_line(error)}\n")
+        return STATUS
     again = f", {lost} are left for another run" if lost else ""
     sys.stdout.write(f"{asked} of {len(rows)} sentences were asked about{again}; the questions are {out}\n")
     return 0

@@ -14,6 +14,7 @@ from typing import Any
 
 from videogym.datasets.rows import Row, RowLeftOut, parse_json
 from videogym.geometry import Region, Segment
+from videogym.mistakes import missing_fields
 from videogym.video.addresses import is_address
 from videogym.video.containers import VIDEO_SUFFIXES
 
@@ -40,11 +41,20 @@ def text_of(row: Fields, name: str, *, empty: bool = False) -> str:
     return _text(_value(row, name), name, empty)
 
 
-def _value(row: Fields, name: str) -> Any:
-    if name not in row:
+def require_fields(row: Fields, *names: str) -> None:
+    """Refuse a row that lacks some fields.
+
+    Raises:
+        ValueError: the message names all that are missing, and those that there are.
+    """
+    if lacking := missing_fields(row, names):
         listed = ", ".join(repr(found) for found in list(row)[:_LISTED]) or "none"
         more = f" and {len(row) - _LISTED} more" if len(row) > _LISTED else ""
-        raise ValueError(f"field {name!r} is missing; there are {listed}{more}")
+        raise ValueError(f"{lacking}; there are {listed}{more}")
+
+
+def _value(row: Fields, name: str) -> Any:
+    require_fields(row, name)
     return row[name]
 
 

@@ -33,6 +33,7 @@ from videogym.datasets.fields import (
     choice_of,
     object_of,
     region_of,
+    require_fields,
     segments_of,
     text_of,
     texts_of,
@@ -153,6 +154,7 @@ def task_of_row(row: dict[str, Any]) -> Task:
         ValueError: a field is missing or invalid.
     """
     unknown = {name: value for name, value in row.items() if name not in (*REQUIRED, *OPTIONAL)}
+    require_fields(row, *REQUIRED)
     kind = choice_of(row, "kind", get_args(TaskKind))
     told = object_of(row, "metadata") if row.get("metadata") is not None else {}
     if twice := sorted(told.keys() & unknown.keys()):

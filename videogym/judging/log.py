@@ -222,7 +222,7 @@ def _read(file: BinaryIO, path: Path, start: int, lines: int) -> Iterator[tuple[
             return  # its writer was killed
         try:
             yield _judgement(json.loads(line)), len(line)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise JudgementLogError(f"{path}, line {number}: {type(error).__name__}: {error}") from error
 
 

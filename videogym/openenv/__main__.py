@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import uvicorn
 
+from videogym.mistakes import MENDABLE, STATUS, in_a_line
 from videogym.openenv.server import make_app
 from videogym.serving import add_network_options, add_options, limits_of, sessions_of
 
@@ -24,9 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         limits, sessions = limits_of(options), sessions_of(options)
-    except (OSError, ValueError, ImportError) as error:
-        print(f"videogym.openenv: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except MENDABLE as error:
+        print(f"videogym.openenv: error: {in_a_line(error)}", file=sys.stderr)
+        return STATUS
     try:
         uvicorn.run(
             make_app(sessions, limits),

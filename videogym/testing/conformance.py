@@ -65,7 +65,7 @@ def check_file(path: Path, report: Callable[[str], None] = print, check: CheckRo
 def _read_row(line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnusableRow(f"not JSON: {error}") from error
     if not isinstance(row, dict):
         raise UnusableRow(f"a row is a JSON object, got {type(row).__name__}")

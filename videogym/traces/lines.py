@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, fields, replace
 from types import NoneType
 from typing import Any, get_args, get_type_hints
@@ -34,6 +34,7 @@ import numpy as np
 from videogym.cost import Cost
 from videogym.geometry import Region, Segment
 from videogym.metadata import Metadata
+from videogym.mistakes import missing_fields
 from videogym.state import Action, Clip, Ending, Invalid, Result, Task, TaskKind, Turn, action_kinds
 from videogym.traces.trace import Trace, TurnTrace
 from videogym.video import VideoMeta
@@ -44,6 +45,7 @@ _LONGEST_S = 1e9  # seconds, as in task files
 _WIDEST = 1 << 20  # pixels, more than any codec has
 _LARGEST = sys.float_info.max
 _MOST = 1e15  # frames, frames a second, degrees
+_OF_TRACE = ("recipe", "task", "video", "skim", "turns", "ending", "cut", "correct")
 _NOT_FINITE = ("nan", "inf", "-inf")
 _Row = Mapping[str, Any]
 
@@ -158,6 +160,7 @@ def from_line(line: bytes, run: str | None = None) -> Trace:
         row = _object(json.loads(line.decode(), parse_constant=_no_constant), "the line")
         if row.get("version") != _VERSION:
             raise TraceError(f"field 'version' must be {_VERSION}, got {row.get('version')!r}")
+        _require(row, ("run",) * (run is None) + _OF_TRACE)
         return Trace(
             run=_text(row, "run") if run is None or "run" in row else run,
             recipe=_text(row, "recipe"),
@@ -185,6 +188,7 @@ def _no_constant(name: str) -> float:
 
 
 def _task(row: _Row) -> Task:
+    _require(row, (one.name for one in fields(Task) if one.name not in ("metadata", "subtitles")))
     evidence = None
     if _field(row, "evidence") is not None:
         evidence = tuple(_segment(pair) for pair in _list(row, "evidence"))
@@ -226,6 +230,7 @@ def _video(row: _Row) -> VideoMeta:
         "int": int,
         "bool": bool,
     }  # by the text of an annotation
+    _require(row, (one.name for one in fields(VideoMeta)))
     facts = {f.name: _typed(_field(row, f.name), f.name, types[str(f.type)]) for f in fields(VideoMeta)}
     bounds = {"duration_s": _LONGEST_S, "width": _WIDEST, "height": _WIDEST, "num_frames": _MOST}
     for name, most in (bounds | {"avg_fps": _MOST, "rotation": _MOST}).items():
@@ -241,6 +246,7 @@ def _video(row: _Row) -> VideoMeta:
 
 def _clip(value: Any, name: str) -> Clip:
     row = _object(value, name)
+    _require(row, ("times_s", "region"))
     times = tuple(_typed(time, f"{name}.times_s", (int, float)) for time in _list(row, "times_s"))
     if not all(map(math.isfinite, times)):
         raise TraceError(f"field '{name}.times_s' must hold finite seconds")
@@ -262,6 +268,7 @@ def _region(row: _Row, name: str) -> Region | None:
 
 def _turn(value: Any, name: str) -> TurnTrace:
     row = _object(value, name)
+    _require(row, ("text", "well_formed", "results", "fault", "reward", "terms"))
     text = _field(row, "text")
     turn = Turn(
         results=tuple(
@@ -285,6 +292,7 @@ def _verifier_answer(row: _Row) -> str | None:
 
 def _result(value: Any, name: str) -> Result:
     row = _object(value, name)
+    _require(row, ("action", "clip", "error"))
     clip, error = _field(row, "clip"), _field(row, "error")
     return Result(
         action=_action(_object(_field(row, "action"), f"{name}.action")),
@@ -303,6 +311,7 @@ def _action(row: _Row) -> Action:
             "your own import its module first, on the command line by `videogym --import MODULE`"
         )
     kind = known[name]
+    _require(row, (f.name for f in fields(kind) if f.default is MISSING))  # type: ignore[arg-type]
     types = get_type_hints(kind)
     values = {
         f.name: _value(_field(row, f.name), f.name, types[f.name])
@@ -328,12 +337,17 @@ def _value(value: Any, name: str, kind: Any) -> Any:
 
 
 def _invalid(row: _Row) -> Invalid:
+    _require(row, ("code", "reason"))
     return Invalid(_text(row, "code"), _text(row, "reason"))
 
 
+def _require(row: _Row, names: Iterable[str]) -> None:
+    if lacking := missing_fields(row, names):
+        raise TraceError(lacking)
+
+
 def _field(row: _Row, name: str) -> Any:
-    if name not in row:
-        raise TraceError(f"field {name!r} is missing")
+    _require(row, (name,))
     return row[name]
 
 

@@ -147,11 +147,13 @@ def _begin(record: StoredEpisode, env: VideoQAEnv) -> None:
     env.reset(options=options)
     if not record.played:  # it was cut before anything was shown
         return
-    shown, most = tuple(record.first_times_s), env.recipe.rules.skim_frames
+    shown = tuple(record.first_times_s)
     # A run may have drawn their number; a skim of a short video repeats frames, so that all of them count.
     for drawn in (None, len(shown), len(shown) - 1):
         if drawn is not None:
-            if not 0 <= drawn <= most:
+            try:
+                env.recipe.rules.skimming(drawn)
+            except ValueError:  # no run can have drawn so many
                 continue
             env.reset(options=options | {"skim_frames": drawn})
         first = env.state.skim.times_s

@@ -25,6 +25,7 @@ from videogym.datasets import Tasks, load_tasks
 from videogym.env import VideoQAEnv
 from videogym.grammars import load_prompt
 from videogym.judging import judge_named, with_judge
+from videogym.mistakes import missing_fields
 from videogym.recipes import get_recipe
 from videogym.rewards import Judge
 from videogym.traces.lines import TraceError
@@ -38,6 +39,8 @@ PROMPT = "prompt.toml"  # file of a run whose recipe has a prompt
 JUDGE = "judge.json"  # file of a run whose answers another judge than the recipe's judges
 _HEAD = re.compile(rb'\s*\{"version": \d+, "recipe": "[^"]*", "tokenizer": "')  # what a line begins with
 _MOST_MANIFEST = 4_000_000  # bytes
+_OF_RECORD = ("version", "recipe", "task_id", "group", "number", "turns", "ending", "cut", "success")
+_OF_TURN = ("visuals", "output", "text", "error", "looked", "reward", "terms")
 _TOLD = 3  # episodes that could not be played again and are named
 
 
@@ -201,8 +204,13 @@ def _records(path: Path) -> Iterator[tuple[int, _Record]]:
 
 
 def _record(row: Mapping[str, Any]) -> _Record:
+    if lacking := missing_fields(row, _OF_RECORD):
+        raise ValueError(lacking)
     if row["version"] != _VERSION:
         raise ValueError(f"version {row['version']!r}, this code reads {_VERSION}")
+    for number, turn in enumerate(row["turns"]):
+        if lacking := missing_fields(turn, _OF_TURN, f"turns[{number}]."):
+            raise ValueError(lacking)
     return _Record(
         recipe=row["recipe"],
         task_id=row["task_id"],
