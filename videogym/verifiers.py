@@ -15,6 +15,7 @@ from typing import Any
 
 from videogym.env import DEFAULT_TASKS, VideoQAEnv
 from videogym.grammars import FramePart, Message, TextPart
+from videogym.rewards import RewardError, answered_right
 from videogym.serving import IMAGE_TYPE, SharedEnvs, as_base64_jpeg
 from videogym.sizes import frame_size
 from videogym.video import VideoError
@@ -112,6 +113,9 @@ class VerifiersEnv(vf.Env[VerifiersEnvConfig]):
 
     The trace gets the reward ``episode``, what the recipe pays for the whole of it, and metrics: one for
     each reward term that applied, and ``is_success``, ``turns``, ``frames_shown``, ``invalid_turns``.
+
+    An episode that nobody can score is no reward but an error of its rollout, with which verifiers leaves
+    it out: frames of a look could not be had (`VideoError`), or the judge abstained (`RewardError`).
     """
 
     async def run(self, task: VideoTask, agents: vf.Agents) -> None:
@@ -127,6 +131,7 @@ class VerifiersEnv(vf.Env[VerifiersEnvConfig]):
                         await asyncio.to_thread(episode.leave)
                         break
                     messages = await asyncio.to_thread(episode.play, _written(segment.messages))
+                episode.require_judged()
         finally:
             await asyncio.to_thread(episode.close)
         interaction.trace.record_reward("episode", episode.reward)
@@ -152,26 +157,41 @@ class _Episode:
             return self._news()
 
     def play(self, text: str) -> list[Any]:
-        """The messages after an output; none when the episode is over."""
+        """The messages after an output; none when the episode is over.
+
+        Raises:
+            VideoError: the frames of a look could not be had.
+        """
         with self._turn:
             return self._played(text)
 
     def _played(self, text: str) -> list[Any]:
         _, reward, _, _, info = self._env.step(text)
         self._turns.append((reward, info))
+        if info["fault"]:
+            raise VideoError(f"task {info['task_id']!r}: {info['fault']}")
         try:
             return [] if self._inner.state.terminated else self._news()
         except VideoError as error:
-            # A turn whose frames cannot be shown is played as one that brought none.
-            _, reward, _, _, info = self._inner.report_fault(str(error))
-            self._turns[-1] = (float(reward), info)
-            return [] if self._inner.state.terminated else self._news()
+            self._inner.report_fault(str(error))  # for the trace
+            raise VideoError(f"task {info['task_id']!r}: {error}") from error
 
     def leave(self) -> None:
         """Spend the turns that are left: the recipe settles an episode that has ended."""
         with self._turn:
             while not self._inner.state.terminated:
                 self.play("")
+
+    def require_judged(self) -> None:
+        """Refuse an episode that has no reward.
+
+        Raises:
+            RewardError: the judge abstained.
+        """
+        _, last = self._turns[-1]
+        paid = float(last["reward_terms"]["answer"]) if last["reward_present"].get("answer") else None
+        if answered_right(self._inner.recipe.terms, paid, self._inner.state) is None:
+            raise RewardError(f"task {last['task_id']!r}: the judge abstained, so there is no reward")
 
     def close(self) -> None:
         with self._turn:

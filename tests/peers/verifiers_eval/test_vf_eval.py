@@ -20,9 +20,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from videogym import Answer, Crop, TextActions, VideoError, VideoQAEnv
+from videogym import Answer, Crop, Task, TextActions, VideoError, VideoQAEnv, get_recipe
+from videogym.datasets import write_tasks
 from videogym.grammars import get_grammar
+from videogym.judging import with_judge
+from videogym.rewards import RewardError
 from videogym.traces import RecordTraces, read_traces
+from videogym.video.synthetic import encode
 
 pytestmark = [pytest.mark.peers("verifiers"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -41,6 +45,7 @@ class Endpoint(BaseHTTPRequestHandler):
         with server.lock:
             script = server.scripts.setdefault(rollout, len(server.scripts))
             server.requests.setdefault(script, []).append(body["messages"])
+        server.before_a_reply()
         said = server.texts[script][sum(message["role"] == "assistant" for message in body["messages"])]
         answer = {
             "id": "1",
@@ -67,6 +72,7 @@ class Endpoint(BaseHTTPRequestHandler):
 def endpoint():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
     server.lock, server.scripts, server.requests = threading.Lock(), {}, {}
+    server.before_a_reply = lambda: None
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -192,24 +198,55 @@ def test_a_wrong_option_is_refused_before_anything_is_played(option, value, said
         VideoTaskset(VideoTasksetConfig(**{option: value}))
 
 
-def test_frames_that_cannot_be_shown_are_a_turn_that_brought_none(monkeypatch):
+@pytest.mark.parametrize("observe", ["references", "pixels"])  # met by the agent, and in the step
+def test_frames_that_cannot_be_shown_end_the_rollout_without_a_reward(observe, monkeypatch, tmp_path):
     from videogym.verifiers import _Episode
 
-    task, look, right, _ = written()
-    env = VideoQAEnv(TASKS)
-    episode = _Episode(TextActions(env))
+    task, look, _, _ = written()
+    env = VideoQAEnv(TASKS, observe=observe)
+    episode = _Episode(TextActions(RecordTraces(env, tmp_path / "played.jsonl")))
     episode.begin(task.task_id)
 
     def gone(*arguments, **options):
         raise VideoError("the file is gone")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(env.store, "frames", gone)
-        (reply,) = episode.play(look)
-    assert [part.type for part in reply.content] == ["text"]
-    assert env.state.turns[-1].fault == "the file is gone" and episode.reward == 0.0
-    assert episode.play(right) == [] and episode.reward == pytest.approx(1.0)
-    assert episode.metrics["turns"] == 2
+    monkeypatch.setattr(env.store, "frames", gone)
+    with pytest.raises(VideoError, match=f"task '{task.task_id}': the file is gone"):
+        episode.play(look)
+    episode.close()
+    (stored,) = read_traces(tmp_path / "played.jsonl").episodes
+    assert stored.turns[-1].turn.fault == "the file is gone" and stored.cut == "fault: the file is gone"
+
+
+@pytest.mark.parametrize("verdict", [None, 1.0])
+def test_an_episode_whose_judge_abstains_has_no_reward(verdict):
+    from videogym.verifiers import _Episode
+
+    task, _, right, _ = written()
+    env = VideoQAEnv(TASKS, with_judge(get_recipe("DEFAULT"), lambda task, answer: verdict))
+    episode = _Episode(TextActions(env))
+    episode.begin(task.task_id)
+    assert episode.play(right) == []
+    if verdict is None:
+        with pytest.raises(RewardError, match=f"task '{task.task_id}': the judge abstained"):
+            episode.require_judged()
+    else:
+        episode.require_judged()
+
+
+def test_a_rollout_whose_video_goes_is_an_error_of_verifiers_and_no_reward(endpoint, tmp_path):
+    """The file is removed when the model has been asked, so its look finds no frames."""
+    _, look, right, _ = written()
+    video, tasks = tmp_path / "v.mp4", tmp_path / "tasks.jsonl"
+    encode("synthetic:brief_event?level=0&duration_s=60&seed=1&size=64x36", video)
+    write_tasks(tasks, [Task("t", "v.mp4", "Who?", "open", answer="Ann")])
+    endpoint.texts = [[look, right]]
+    endpoint.before_a_reply = lambda: video.unlink(missing_ok=True)
+    source = ("--env.taskset.tasks", str(tasks), "--env.taskset.video-root", str(tmp_path))
+    (trace,) = evaluate(endpoint, tmp_path, 1, *source)
+    assert not trace["ok"] and "episode" not in trace["rewards"] and "is_success" not in trace["metrics"]
+    (error,) = trace["errors"]
+    assert "task 't'" in error["message"] and "v.mp4" in error["message"]
 
 
 def test_a_rollout_that_is_cancelled_in_a_turn_is_stored_once(monkeypatch, tmp_path):
