@@ -5,6 +5,7 @@ Nothing here knows what an episode is: whoever plays one says to whom the time s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -49,25 +50,36 @@ FREE = Cost(0.0, 0.0, 0.0)
 class Stopwatch:
     """Divides time: every second belongs to one part, so that the parts add up to what has passed.
 
-    What the thread spent on decoding (`videogym.video.decoding_time`) goes to decoding, whoever asked.
+    What was spent on decoding (`videogym.video.decoding_time`) goes to decoding, whoever asked.
+
+    Args:
+        spent: counts the decoding of one who plays in many threads; None: that of this thread counts, and
+            nobody knows what was decoded between two threads.
     """
 
-    def __init__(self) -> None:
-        self.cost = FREE
-        self._mark, self._decoded = decoding_time.now_s(), decoding_time.decoding_s()
+    def __init__(self, spent: decoding_time.Spent | None = None) -> None:
+        self._cost, self._own = FREE, spent
+        self._spent = spent or decoding_time.of_thread()
+        self._mark, self._decoded = decoding_time.now_s(), self._spent.seconds
+
+    @property
+    def cost(self) -> Cost | None:
+        """What all laps add up to; None where one began in another thread than it ended."""
+        return None if math.isnan(self._cost.decoding_s) else self._cost
 
     def lap(self, part: Spender) -> Cost:
         """Give the time since the last lap, or the beginning, to a part.
 
         Returns:
-            What was given.
+            What was given; NaN where the last lap was in another thread.
         """
-        now, decoded = decoding_time.now_s(), decoding_time.decoding_s()
-        decoding = decoded - self._decoded
+        spent = self._own or decoding_time.of_thread()
+        now, decoded = decoding_time.now_s(), spent.seconds
+        decoding = decoded - self._decoded if spent is self._spent else math.nan
         rest = now - self._mark - decoding
         lap = Cost(decoding, rest * (part == "model"), rest * (part == "environment"))
-        self.cost = self.cost.plus(lap)
-        self._mark, self._decoded = now, decoded
+        self._cost = self._cost.plus(lap)
+        self._mark, self._decoded, self._spent = now, decoded, spent
         return lap
 
 

@@ -229,7 +229,7 @@ def _play(
 
 
 def _episode(
-    state: State, correct: bool | None, reward: float, terms: dict[str, float], cost: Cost
+    state: State, correct: bool | None, reward: float, terms: dict[str, float], cost: Cost | None
 ) -> Episode:
     evidence = state.task.evidence
     return Episode(

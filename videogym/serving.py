@@ -127,7 +127,7 @@ class _SessionEnv(VideoQAEnv):
 
     def __init__(self, store: FrameStore, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.store = store
+        self.store = store.lent()
 
     def close(self) -> None:
         """Others still use the store."""

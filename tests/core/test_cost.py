@@ -3,16 +3,19 @@
 # ruff: noqa: D102, D103
 
 import json
+import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 from pytest import approx
 
 from videogym import Answer, Crop, Segment, Task, VideoQAEnv, evaluate, get_recipe
-from videogym.cost import Cost, Spread, cost_table, quantities, spread, spreads
+from videogym.cost import Cost, Spread, Stopwatch, cost_table, quantities, spread, spreads
 from videogym.judging import with_judge
 from videogym.report import write_report
 from videogym.results import ResultError, describe_run, read_result, result_text
+from videogym.serving import Sessions, SharedEnvs
 from videogym.traces import RecordTraces, TraceError, from_line, read_traces, to_line
 from videogym.video import decoding_time, store
 
@@ -111,6 +114,45 @@ def test_what_is_inside_a_call_that_counts_is_not_counted_twice(clock):
     with decoding_time.counted():  # counts again after an error
         clock.now_s += 1
     assert decoding_time.decoding_s() - begun == approx(8, abs=0.1)
+
+
+def test_a_server_counts_what_each_session_decodes_in_whatever_thread(clock, tmp_path):
+    """Two sessions take turns in two threads. By hand: each decodes its skim and one look of its own."""
+    path = tmp_path / "run.jsonl"
+    sessions = Sessions(SharedEnvs(tasks(2), traces=path))
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+
+        def play(thread, played, *arguments):
+            return thread.submit(played, *arguments).result(60)
+
+        one, other = sessions.begin(), sessions.begin()
+        play(first, lambda: one.begin(task_id="t0"))
+        play(first, lambda: other.begin(task_id="t1"))  # in the thread whose last word was the first's
+        clock.now_s += THINKS
+        play(second, one.call, "crop", {"start_s": 20.0, "end_s": 25.0})
+        play(second, other.call, "crop", {"start_s": 20.0, "end_s": 25.0})
+        clock.now_s += THINKS
+        play(first, one.call, "answer", {"text": "B"})
+        play(second, other.call, "answer", {"text": "B"})
+    # The client's time, in which the server decoded twice for the other one, and once.
+    for trace, others in zip(read_traces(path).episodes, (2, 1), strict=True):
+        assert trace.cost.decoding_s == approx(2 * DECODES, abs=0.1)
+        assert trace.cost.model_s == approx(2 * THINKS + others * DECODES, abs=0.1)
+        assert trace.cost.environment_s == approx(0, abs=0.1)
+
+
+def test_what_began_in_one_thread_and_ended_in_another_is_not_divided(clock, tmp_path):
+    """Nobody knows whose decoding it was: no seconds are better than negative ones."""
+    path = tmp_path / "run.jsonl"
+    with ThreadPoolExecutor(1) as thread, RecordTraces(VideoQAEnv(tasks(1), observe="pixels"), path) as env:
+        thread.submit(env.reset).result(60)
+        env.step(Crop(20.0, 25.0))
+        env.step(Answer("B"))
+    (trace,) = read_traces(path).episodes
+    assert trace.cost is None
+    with ThreadPoolExecutor(1) as thread:
+        watch = thread.submit(Stopwatch).result(60)
+        assert math.isnan(watch.lap("model").seconds) and watch.cost is None
 
 
 def test_spreads_by_hand():

@@ -51,7 +51,7 @@ class RecordTraces(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Record
         self.run = Path(path).stem if run is None else run
         self._paid: dict[int, TurnTrace] = {}  # by number of the turn
         self._open = False  # whether a turn was played that is not stored
-        self._watch = Stopwatch()
+        self._watch = Stopwatch(inner.store.spent)
         require_writable(self.path)  # what is refused before its first episode leaves no file
 
     def reset(
@@ -65,7 +65,7 @@ class RecordTraces(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Record
         self._leave()
         if not os.path.lexists(self.path):
             prepare(self.path)
-        self._watch = Stopwatch()
+        self._watch = Stopwatch(self._inner.store.spent)
         found = self.env.reset(seed=seed, options=options)
         self._watch.lap("environment")
         return found

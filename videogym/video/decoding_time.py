@@ -17,28 +17,48 @@ def now_s() -> float:
     return time.perf_counter()
 
 
-class _Spent(threading.local):
+class Spent:
+    """A count of seconds."""
+
     seconds = 0.0
+
+
+class _Thread(threading.local):
     counting = False  # one call may be made of others
 
+    def __init__(self) -> None:
+        self.spent = Spent()
 
-_spent = _Spent()
+
+_thread = _Thread()
+
+
+def of_thread() -> Spent:
+    """What this thread has spent so far."""
+    return _thread.spent
 
 
 def decoding_s() -> float:
     """Seconds that this thread has spent so far."""
-    return _spent.seconds
+    return _thread.spent.seconds
 
 
 @contextmanager
-def counted() -> Iterator[None]:
-    """Count what is done as opening and decoding, once however deep it is nested."""
-    if _spent.counting:
+def counted(also: Spent | None = None) -> Iterator[None]:
+    """Count what is done as opening and decoding, once however deep it is nested.
+
+    Args:
+        also: a count beside the thread's, of one who plays in many threads.
+    """
+    if _thread.counting:
         yield
         return
-    begun, _spent.counting = now_s(), True
+    begun, _thread.counting = now_s(), True
     try:
         yield
     finally:
-        _spent.seconds += now_s() - begun
-        _spent.counting = False
+        passed = now_s() - begun
+        for spent in (_thread.spent, also):
+            if spent is not None:
+                spent.seconds += passed
+        _thread.counting = False

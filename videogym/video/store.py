@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from videogym.video.addresses import PLANTED_PREFIX, is_address
 from videogym.video.backends import Backend, open_video
 from videogym.video.cache import cache_root
-from videogym.video.decoding_time import counted
+from videogym.video.decoding_time import Spent, counted
 from videogym.video.file_video import FileVideo
 from videogym.video.frame_cache import FrameCache
 from videogym.video.grid import Grids, write_grid
@@ -45,7 +45,12 @@ class FrameStore:
         video_root: relative sources lie below it and nothing outside it is opened; None: no limit.
         deadline_s: seconds after which opening or decoding is given up, see `open_video`.
         open_videos: most videos kept open; a reader holds some megabytes.
+
+    Attributes:
+        spent: seconds of opening and decoding for the one to whom the store is `lent`; else None.
     """
+
+    spent: Spent | None = None
 
     def __init__(
         self,
@@ -86,7 +91,7 @@ class FrameStore:
             VideoChanged: the file changed since it was opened; the next call opens it anew.
             VideoError: it is not a usable video.
         """
-        with counted(), self._owned_lock():
+        with counted(self.spent), self._owned_lock():
             address = self._resolve(source)
             video = self._videos.get(address)
             if isinstance(video, FileVideo | PlantedVideo):
@@ -148,7 +153,7 @@ class FrameStore:
             VideoError: the frames cannot be decoded, or the file changed.
         """
         view = View(size, region, resizer)
-        with counted():
+        with counted(self.spent):
             video = self.open(source)
             key = _pixel_key(video)
             shown = video.pts_s[ordinals_at(video.pts_s, times_s)]
@@ -202,6 +207,12 @@ class FrameStore:
                     progress(start + len(chunk), len(pts_s))
 
         return write_grid(self._grids.folder(key, view), pts_s, batches())
+
+    def lent(self) -> FrameStore:
+        """This store for one of several in this process who share videos and frames; it counts `spent`."""
+        lent = object.__new__(type(self))
+        vars(lent).update(vars(self), spent=Spent())
+        return lent
 
     def close(self) -> None:
         """Close all videos and forget all frames. The store can be used again."""
