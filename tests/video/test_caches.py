@@ -400,6 +400,15 @@ def _swap_frames(folder):
     np.save(folder / "pixels.npy", pixels[::-1])
 
 
+def _change_the_header(folder):
+    content = (folder / "sums.npy").read_bytes()
+    (folder / "sums.npy").write_bytes(content.replace(b"}", b"{", 1))
+
+
+def _write_an_archive(folder):
+    (folder / "pts_s.npy").write_bytes(b"PK\x03\x04" + bytes(60))
+
+
 def _cut(folder):
     os.truncate(folder / "pixels.npy", 5000)
 
@@ -413,7 +422,7 @@ def _no_frames(folder):
 
 
 CHANGES = [_change_a_byte, _change_the_shape, _change_the_times, _shift_the_times]
-CHANGES += [_swap_frames, _cut, _no_sums, _no_frames]
+CHANGES += [_swap_frames, _cut, _no_sums, _no_frames, _change_the_header, _write_an_archive]
 
 
 @pytest.mark.parametrize("change", CHANGES)

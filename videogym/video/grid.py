@@ -51,12 +51,14 @@ class Grid:
     def __init__(self, folder: Path, size: tuple[int, int] | None = None) -> None:
         self.folder = folder
         try:
-            self._pts_s = np.load(folder / "pts_s.npy", allow_pickle=False)
-            self._sums = np.load(folder / "sums.npy", allow_pickle=False)
+            self._pts_s = _array(folder / "pts_s.npy")
+            self._sums = _array(folder / "sums.npy")
             with open(folder / "pixels.npy", "rb") as file:
                 shape, dtype, length = _shape_of(file)
                 self._start = file.tell()
-        except (ValueError, EOFError, SyntaxError, TypeError) as error:
+        except OSError:
+            raise
+        except Exception as error:  # numpy lets through what its parts raise, TokenError too
             raise DamagedGrid(f"its files cannot be read: {error}") from error
         count = len(self._pts_s) if self._pts_s.ndim == 1 and len(self._pts_s) else -1
         frame = shape[1:] if size is None else (size[1], size[0], 3)
@@ -130,6 +132,13 @@ class Grid:
         ):
             raise DamagedGrid(f"frame {row} is not the one that was stored")
         checked.add(row)
+
+
+def _array(path: Path) -> NDArray[Any]:
+    """An array's file, and no archive of them."""
+    with open(path, "rb") as file:
+        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
 
 
 def _shape_of(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:
