@@ -59,7 +59,7 @@ def test_what_cannot_be_used_is_told_in_a_line(
             "--look-arguments or --moments: the recipe opens no argument 'fps'",
         ),
         (["--moments", "2"], "--moments: moments must be 0 where the recipe offers no search, got 2"),
-        (["--options", "0"], "windows and options must be at least 1, got (16,) and 0"),
+        (["--options", "0"], "options must be at least 1, got 0"),
         (["--windows", "0"], "windows and options must be at least 1"),
     ],
 )

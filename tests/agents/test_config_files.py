@@ -81,7 +81,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
     assert arguments.learning_rate == 3e-4, "an earlier name of an option is known as on the command line"
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False), st.text(st.characters(exclude_categories=("C",))))
+@given(st.floats(0, allow_infinity=False), st.text(st.characters(exclude_categories=("C",))))
 def test_any_number_and_text_comes_back(number: float, text: str) -> None:
     config = train_ppo.Config(learning_rate=number, tasks=text, windows=(4, 16))
     found = yaml.safe_load(config_text(config))

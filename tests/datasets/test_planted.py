@@ -302,7 +302,7 @@ def test_only_large_videos_are_asked_about_in_detail(root, tmp_path):
     [
         ("planted:whatever", "family must be one of what, word"),
         ("planted:what?level=4", "level must be 0 to 3, got 4"),
-        ("planted:what?count=0", "count must be at least 1"),
+        ("planted:what?count=0", "count must be 1 to 1000000000000000000, got 0"),
         ("planted:what?split=dev", "split must be one of train, val, test, all"),
         ("planted:what?colour=red", "field 'colour' is unknown"),
         ("planted:what?side=1.5", "side must be 0.02 to 1 of the frame, got 1.5"),

@@ -50,7 +50,8 @@ from videogym.traces import (
 from videogym.video import VideoMeta
 
 PROOF = Path(__file__).parents[1] / "benchmarks" / "prove_traces.py"
-TWO_LOOKS = (Crop(280, 320), Crop(9, 3), Answer("B"))
+LOOKS = (Crop(280, 320), Crop(9, 3))
+TWO_LOOKS = (*LOOKS, Answer("B"))
 
 # --- lines ---------------------------------------------------------------------------------------
 
@@ -499,28 +500,47 @@ def test_evidence_of_an_arrays_numbers_is_stored() -> None:
     assert from_line(to_line(trace)) == trace and trace.task.evidence == (Segment(1.5, 4.0),)
 
 
-def test_an_episode_that_cannot_be_stored_does_not_hinder_the_next(
+def test_an_episode_that_a_full_disk_refused_is_stored_by_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused when it ended by an answer, by a limit, and when it was left."""
+    path = tmp_path / "t.jsonl"
+    env = RecordTraces(TimeLimit(VideoQAEnv([TASK]), 2), path)
+    for number, (goes_on, last) in enumerate([([], Answer("B")), (LOOKS[:1], LOOKS[1]), (LOOKS[:1], None)]):
+        env.reset(seed=0)
+        for action in goes_on:
+            env.step(action)
+        with monkeypatch.context() as full:
+            full.setattr("videogym.traces.recording.append_trace", _full_disk)
+            if last is not None:
+                with pytest.raises(OSError, match="No space"):
+                    env.step(last)
+            for _ in range(2):
+                with pytest.raises(OSError, match="No space"):
+                    env.reset(seed=0)
+        assert len(read_traces(path).episodes) == number
+    env.close()
+    found = read_traces(path).episodes
+    assert [(one.answer, one.cut) for one in found] == [("B", ""), (None, "truncated"), (None, "left")]
+
+
+def test_an_episode_that_is_no_line_does_not_hinder_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env, _ = recorder(tmp_path / "t.jsonl")
     env.reset(seed=0)
-    env.step(TWO_LOOKS[0])
-    with monkeypatch.context() as full:
-        full.setattr("videogym.traces.recording.append_trace", _full_disk)
-        with pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as broken:
+        broken.setattr("videogym.traces.recording.append_trace", _no_line)
+        with pytest.raises(TypeError):
             env.step(Answer("B"))
     env.reset(seed=0)
     env.step(Answer("A"))
-    assert [one.answer for one in read_traces(tmp_path / "t.jsonl").episodes] == ["A"]
-    env.reset(seed=0)
-    env.step(TWO_LOOKS[0])
-    with monkeypatch.context() as full:
-        full.setattr("videogym.traces.recording.append_trace", _full_disk)
-        with pytest.raises(OSError, match="No space"):
-            env.reset(seed=0)
-    env.reset(seed=0)
     env.close()
-    assert len(read_traces(tmp_path / "t.jsonl").episodes) == 1
+    assert [one.answer for one in read_traces(tmp_path / "t.jsonl").episodes] == ["A"]
+
+
+def _no_line(*_: object) -> None:
+    raise TypeError("Object of type object is not JSON serializable")
 
 
 def _full_disk(*_: object) -> None:
@@ -659,7 +679,7 @@ def test_all_that_a_line_lacks_is_named(tmp_path):
     for place, names in (
         ((), ("recipe", "ending", "cut")),
         (("task",), ("question", "answer")),
-        (("video",), ("width", "fingerprint")),
+        (("video",), ("fingerprint", "width")),
         (("skim",), ("times_s", "region")),
         (("turns", 0), ("well_formed", "terms")),
         (("turns", 0, "results", 0), ("clip", "error")),

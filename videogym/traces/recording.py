@@ -51,6 +51,7 @@ class RecordTraces(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Record
         self.run = Path(path).stem if run is None else run
         self._paid: dict[int, TurnTrace] = {}  # by number of the turn
         self._open = False  # whether a turn was played that is not stored
+        self._cut = ""  # how the episode ended, where storing it was tried
         self._watch = Stopwatch(inner.store.spent)
         require_writable(self.path)  # what is refused before its first episode leaves no file
 
@@ -60,7 +61,7 @@ class RecordTraces(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Record
         """As the environment's; stores the episode that it leaves.
 
         Raises:
-            OSError: that episode could not be stored; it is lost, and the next call begins a new one.
+            OSError: that episode could not be stored; the next call tries again.
         """
         self._leave()
         if not os.path.lexists(self.path):
@@ -74,7 +75,7 @@ class RecordTraces(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Record
         """As the environment's; stores the episode when it ends.
 
         Raises:
-            OSError: the episode could not be stored; it is lost, and the next ones can be played.
+            OSError: the episode could not be stored; the next `reset` or `close` tries again.
         """
         self._watch.lap("model")
         observation, reward, terminated, truncated, info = self.env.step(action)
@@ -98,21 +99,23 @@ class RecordTraces(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Record
             super().close()
 
     def _leave(self) -> None:
-        try:
-            if self._open and self._inner.state.turns:
-                fault = self._inner.state.turns[-1].fault
-                self._store("" if self._inner.state.terminated else f"fault: {fault}" if fault else "left")
-        finally:
-            self._paid, self._open = {}, False
+        if self._open and self._inner.state.turns:
+            fault = self._inner.state.turns[-1].fault
+            terminated = self._inner.state.terminated
+            self._store(self._cut or ("" if terminated else f"fault: {fault}" if fault else "left"))
+        self._paid, self._open, self._cut = {}, False, ""
 
     def _store(self, cut: str) -> None:
-        # Tried once: an episode that cannot be stored is told of and must not hinder those behind it.
-        self._open = False
+        self._open, self._cut = False, cut  # what can never be stored is told of once
         state, terms = self._inner.state, self._inner.recipe.terms
         turns = tuple(self._turn(before, after) for before, after in pairwise(history(state)))
         correct = answered_right(terms, turns[-1].terms.get("answer"), state)
         trace = trace_of(state, turns, correct=correct, run=self.run, cut=cut, cost=self._watch.cost)
-        append_trace(self.path, trace)
+        try:
+            append_trace(self.path, trace)
+        except OSError:  # a disk that is full today
+            self._open = True
+            raise
 
     def _turn(self, before: State, after: State) -> TurnTrace:
         seen = self._paid.get(len(after.turns))
