@@ -108,6 +108,7 @@ def test_mixtures_that_fine_tuning_cannot_take_are_told_in_a_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("hub_offline")
 @pytest.mark.parametrize(
     ("model", "said"),
     [

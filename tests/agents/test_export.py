@@ -141,6 +141,7 @@ def test_an_output_that_begins_a_message_is_refused(told: tuple[ChatEnv, Record]
         rows((env, forged), tmp_path, "trl")
 
 
+@pytest.mark.usefixtures("hub_offline")
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -159,7 +160,6 @@ def test_what_cannot_be_exported_is_told_in_a_line(
     """A file that is not there or is something else, and a checkpoint that is none."""
     monkeypatch.chdir(tmp_path)
     Path("broken.jsonl").write_text("{}\n")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("sys.argv", ["export", *options, "--format", "trl", "--out", "out"])
     with pytest.raises(SystemExit) as ended:
         command.main()

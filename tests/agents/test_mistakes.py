@@ -196,6 +196,7 @@ def run(module: str, arguments: list[str]) -> tuple[Any, list[str]]:
     return ended.value.code, [one for one in text.splitlines() if "error: " in one]
 
 
+@pytest.mark.usefixtures("hub_offline")
 @pytest.mark.parametrize(("command", "arguments", "said"), CASES, ids=lambda part: str(part)[:60])
 def test_a_mistake_is_a_line(
     command: str,
@@ -207,7 +208,6 @@ def test_a_mistake_is_a_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(place)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     named = {"CHECKPOINT": str(checkpoints["qwen2_5_vl"]), "RECORDS": str(tmp_path / "records.jsonl")}
     if "RECORDS" in arguments:
         write_records(Path(named["RECORDS"]), [RECORD])
