@@ -72,13 +72,15 @@ class RunPool(ProcessPoolExecutor):
 
     def stop(self) -> None:
         """Have all runs save what they have done, and wait for that; a second interruption ends them."""
-        sys.stderr.write("\nInterrupted: what runs is saved first. Once more ends at once.\n")
         children = multiprocessing.active_children()
         try:
+            sys.stderr.write("\nInterrupted: what runs is saved first. Once more ends at once.\n")
             for child in children:
                 child.terminate()
             self.shutdown(cancel_futures=True)
         except KeyboardInterrupt:
+            pass
+        finally:  # one that is left would be waited for when this process ends
             for child in children:
                 child.kill()
 

@@ -70,7 +70,7 @@ def of_loops() -> Iterator[Case]:
     yield "train_ppo", ["--out", "file.txt/run"], "file.txt"
     yield "train_sft", ["--out", "file.txt/run"], "file.txt"
     for number, name in enumerate(LOOPS):
-        bad = ("nowhere", "folder", "file.txt", "empty.jsonl")[number]
+        bad = ("./nowhere", "folder", "file.txt", "empty.jsonl")[number]
         yield name, ["--checkpoint", bad], f"--checkpoint {bad} is no model that can be loaded"
         for bad in some(number):
             yield name, ["--prompt-file", bad], bad
@@ -102,7 +102,7 @@ def of_others() -> Iterator[Case]:
         out = [] if name == "experiments.latency" else ["--out", "out"]
         for bad in some(number, 3):
             yield name, [*model, *out, "--recipe", "LONGVT_TINY", "--tasks", bad], bad
-        bad = ("nowhere", "folder", "file.txt")[number]
+        bad = ("./nowhere", "folder", "file.txt")[number]  # what may be on a hub is looked for there
         yield name, ["--checkpoint", bad, *out, *played], f"{bad} "
         yield name, [*model, *out, *played, "--recipe", "LONGVT"], "unknown recipe 'LONGVT'; known: "
         yield name, [*model, *out, *played, "--video-root", "nowhere"], "got 'nowhere'"
@@ -121,7 +121,7 @@ def of_others() -> Iterator[Case]:
         yield "tools.export", [bad, *more], bad
     yield "tools.traces", ["RECORDS", "--tasks", "nowhere.jsonl", "--out", "t.jsonl"], "nowhere.jsonl"
     yield "tools.traces", ["RECORDS", "--tasks", TASKS, "--out", "file.txt/t.jsonl"], "file.txt"
-    more = ["--checkpoint", "nowhere", "--format", "trl", "--out", "out"]
+    more = ["--checkpoint", "./nowhere", "--format", "trl", "--out", "out"]
     yield "tools.export", ["RECORDS", *more], "nowhere has no tokenizer that can be loaded"
     more = ["--checkpoint", "CHECKPOINT", "--format", "trl", "--out", "file.txt"]
     yield "tools.export", ["RECORDS", *more], "file.txt"
