@@ -15,9 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +37,9 @@ from videogym.testing.policies import Blind, Oracle, SkimOnly
 from ..compact.discrete import Acting
 from ..compact.imitation import ImitationConfig, Lesson, teach
 from ..compact.network import CompactPolicy, CompactReader, Vocabulary
+from ..training.bounds import Count, Seed, number
 from ..training.options import quiet_libraries
+from .runs import resumable, runs_at_once
 
 FAMILY: PlantedFamily = "scene"
 SIDE = 0.6  # of a shape, as a share of the frame's height: 14 of the 24 pixels that the policy sees
@@ -65,7 +65,19 @@ class Folders:
 
 def main() -> None:
     """Run all of it."""
-    arguments = parse_arguments()
+    parser = command_parser()
+    arguments = parser.parse_args()
+    if (arguments.train is None) != (arguments.test is None):
+        parser.error("--train and --test go together")
+    for name in ("train", "test"):
+        if (folder := getattr(arguments, name)) is not None and not folder.is_dir():
+            parser.error(f"--{name} must be a folder, got {str(folder)!r}")
+    with resumable(parser, arguments.out, "Mixed videos are kept"):
+        run_demo(arguments)
+
+
+def run_demo(arguments: argparse.Namespace) -> None:
+    """Mix, train, compare and draw; see the top of this file."""
     quiet_libraries()
     torch.set_num_threads(1)
     started = time.monotonic()
@@ -78,7 +90,7 @@ def main() -> None:
     test = PlantedTasks(FAMILY, folders.test, split="all", num_tasks=arguments.tasks, seed=1, side=SIDE)
     require_disjoint(train, test)
     lessons = lessons_of(arguments.rounds)
-    with ProcessPoolExecutor(2, get_context("spawn"), initializer=quiet_libraries) as pool:
+    with runs_at_once(2) as pool:
         looking = pool.submit(learn, RECIPE, train, folders.train, lessons, arguments.seed)
         skimming = pool.submit(learn, SKIM, train, folders.train, lessons[:1], arguments.seed)
         learnt = {
@@ -104,8 +116,8 @@ def require_disjoint(train: PlantedTasks, test: PlantedTasks) -> None:
         sys.exit(f"{len(shared)} held-out videos are among those to train on, the first: {shared[0]}")
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+def command_parser() -> argparse.ArgumentParser:
+    """What the command reads."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -123,26 +135,25 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--videos",
-        type=int,
+        type=number(Count),
         default=6,
         help="number of videos that are mixed to train on, and half as many to be held out (default: "
         "%(default)s)",
     )
     parser.add_argument(
-        "--tasks", type=int, default=200, help="number of held-out tasks (default: %(default)s)"
+        "--tasks", type=number(Count), default=200, help="number of held-out tasks (default: %(default)s)"
     )
     parser.add_argument(
         "--rounds",
-        type=int,
+        type=number(Count),
         default=25,
         help="number of rounds of the first lesson, 64 episodes each; the second has three times as many "
         "(default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of weights and tasks (default: %(default)s)")
-    arguments = parser.parse_args()
-    if (arguments.train is None) != (arguments.test is None):
-        parser.error("--train and --test go together")
-    return arguments
+    parser.add_argument(
+        "--seed", type=number(Seed), default=0, help="of weights and tasks (default: %(default)s)"
+    )
+    return parser
 
 
 def mix(folders: Folders, count: int) -> None:
@@ -151,7 +162,7 @@ def mix(folders: Folders, count: int) -> None:
     wanted += [(folders.test / f"{i:02d}.mp4", TEST_PART, 1000 + i) for i in range((count + 1) // 2)]
     for folder in (folders.train, folders.test):
         folder.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+    with runs_at_once(os.cpu_count() or 1) as pool:
         jobs = [
             pool.submit(write_mixture, path, CLIPS, seed=seed, part=part)
             for path, part, seed in wanted

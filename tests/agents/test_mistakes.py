@@ -150,6 +150,13 @@ def of_experiments() -> Iterator[Case]:
     yield "experiments.needle", ["--seeds", "0", "--out", "study"], "study/seed-0.json is no result"
     yield "experiments.needle", ["--rounds", "0"], "--rounds: must be at least 1, got 0"
     yield "experiments.demo_planted", ["--train", "folder"], "--test"
+    both = ["--train", "nowhere", "--test", "nowhere"]
+    yield "experiments.demo_planted", both, "--train must be a folder, got 'nowhere'"
+    yield "experiments.demo_planted", ["--train", "folder", "--test", "folder"], "no video of split 'all'"
+    for option in ("--videos", "--tasks", "--rounds"):
+        yield "experiments.demo_planted", [option, "0"], f"{option}: must be at least 1, got 0"
+    yield "experiments.demo_planted", ["--seed", "-1"], "--seed: must be from 0"
+    yield "experiments.demo_planted", ["--out", "file.txt/runs"], "file.txt/runs"
     yield "experiments.demo", ["--videos", "0"], "--videos: must be at least 1, got 0"
     for name in (*RUNS, "experiments.demo"):
         yield name, ["--out", "file.txt/runs"], "file.txt/runs"
