@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,11 +65,23 @@ def records(path: Path) -> Iterator[Any]:
             place += BLOCK - place % BLOCK
             continue
         length, kind = struct.unpack_from("<HB", data, place + 4)
+        if place + 7 + length > len(data):
+            return  # it is being written
         parts += data[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):  # whole, or the last part
             yield wandb_internal_pb2.Record.FromString(parts)
             parts = b""
+
+
+def ended(out: Path) -> list[Path]:
+    """Files of a run's offline parts, in order and whole: W&B's process ends them behind `finish`."""
+    paths = sorted((out / "wandb").glob("offline-run-*/*.wandb"))
+    until = time.monotonic() + 60
+    while not all(any(one.WhichOneof("record_type") == "exit" for one in records(path)) for path in paths):
+        assert time.monotonic() < until, "W&B has not ended its files"
+        time.sleep(0.05)
+    return paths
 
 
 def history(path: Path) -> list[dict[str, Any]]:
@@ -85,7 +98,7 @@ def test_an_offline_run_holds_curves_and_conversations_and_goes_on_under_its_nam
     """Two iterations, then one more by the same folder: what W&B was told is what the CSV files say."""
     go_through(begin(tmp_path, 2))
     go_through(begin(tmp_path, 3))
-    runs = sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    runs = ended(tmp_path)
     assert len(runs) == 2
     told = [
         record.run for path in runs for record in records(path) if record.WhichOneof("record_type") == "run"
@@ -126,7 +139,7 @@ def test_where_it_is_out_of_reach_a_run_says_so_once_and_goes_on(
         go_through(begin(tmp_path, 2))
     (told,) = [record for record in caplog.records if record.name == "agents.training.loggers"]
     assert "W&B is out of reach" in told.getMessage() and "\n" not in told.getMessage()
-    (path,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    (path,) = ended(tmp_path)
     assert [row["reward"] for row in history(path) if "reward" in row] == [0.0, 0.25]
 
 
@@ -142,4 +155,4 @@ def test_without_an_account_a_run_says_so_once_and_goes_on(
     with caplog.at_level(logging.WARNING, logger="agents.training.loggers"):
         go_through(begin(tmp_path / "run", 1))
     assert len([record for record in caplog.records if record.name == "agents.training.loggers"]) == 1
-    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    assert ended(tmp_path / "run")
