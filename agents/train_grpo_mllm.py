@@ -35,6 +35,7 @@ from .collectors.rollouts import RolloutCollector, RolloutKind, make_collector
 from .training.bounds import Coefficient, Count, Share, ShareBelowOne
 from .training.groups import group_advantage, group_turn_advantage
 from .training.losses import ScoredPolicy, kl_to_reference, loss_metrics
+from .training.provenance import digest_of_weights
 from .training.run import TrainingRun, mean_rows, optimizer_step, sum_over_ranks
 from .vlm.actor import ChatActor
 from .vlm.batch import RolloutBatch, complete_groups, needing_looks, turn_payments
@@ -149,11 +150,13 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         EngineError: the engine failed.
     """
     torch.set_num_threads(config.runtime.threads)
+    began_with = {"checkpoint": digest_of_weights(actor.model)}
     reference = reference_policy(config, actor) if config.kl_coef else None
     parameters = trainable_parameters(shard_model(config, actor.model))
     memory, adamw = config.memory, config.optimizer
     optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=adamw.weight_decay)
-    run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), make_evaluator(config, actor))
+    evaluate = make_evaluator(config, actor)
+    run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), evaluate, began_with)
     files = RolloutFiles(out / "records", run.first_iteration)
     conversations = ConversationLog(config.shown, run, actor.model)
     actor.version = run.first_iteration  # records of a run that was resumed say what they would have

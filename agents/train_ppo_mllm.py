@@ -31,6 +31,7 @@ from .collectors.rollouts import RolloutKind, make_collector
 from .training.advantage import bilevel_gae, whiten
 from .training.bounds import Coefficient, Count, Positive, Share, ShareBelowOne
 from .training.losses import ScoredPolicy, clipped_value_loss, loss_metrics
+from .training.provenance import digest_of_weights
 from .training.releveling import CodeGate, ExplorationBonus, TurnRewards
 from .training.run import TrainingRun, mean_rows, optimizer_step, sum_over_ranks
 from .vlm.actor import ChatActor
@@ -124,8 +125,10 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         EngineError: the engine failed.
     """
     torch.set_num_threads(config.runtime.threads)
+    began_with = {"checkpoint": digest_of_weights(actor.model)}
     reference = reference_policy(config, actor) if config.kl_coef else None
     critic = make_critic(config, actor, config.valuing.critic_model)
+    began_with |= {"critic_model": critic.began_with} if critic.model else {}
     policy = trainable_parameters(shard_model(config, actor.model))
     groups: list[dict[str, Any]] = [{"params": policy}]
     groups.append({"params": critic.parameters(), "lr": config.valuing.critic_learning_rate})
@@ -136,7 +139,8 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
     optimizer = torch.optim.AdamW(groups, config.learning_rate, weight_decay=adamw.weight_decay)
     shaping = make_shaping(config)
     lasting = nn.ModuleDict({"shaping": shaping, **critic.modules()})
-    run = TrainingRun(config, out, actor.model, optimizer, lasting, make_evaluator(config, actor))
+    evaluate = make_evaluator(config, actor)
+    run = TrainingRun(config, out, actor.model, optimizer, lasting, evaluate, began_with)
     files = RolloutFiles(out / "records", run.first_iteration)
     conversations = ConversationLog(config.shown, run, actor.model)
     actor.version = run.first_iteration  # records of a run that was resumed say what they would have

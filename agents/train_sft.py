@@ -36,6 +36,7 @@ from .demonstrations.evidence import Demonstrator, ScriptedPolicy
 from .demonstrations.scenes import HastyWords, SceneDemonstrator
 from .training.bounds import Bounds, Coefficient, Count, CountOrNone, Share, ShareBelowOne
 from .training.options import EvaluationConfig, RuntimeConfig
+from .training.provenance import digest_of_weights
 from .training.ranks import broadcast_from_rank0, is_first
 from .training.run import TrainingRun, optimizer_step
 from .vlm.actor import ChatActor
@@ -198,14 +199,12 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
         CheckpointMismatch: the folder belongs to another kind of run.
     """
     torch.set_num_threads(config.runtime.threads)
-    optimizer = torch.optim.AdamW(
-        weight_groups(config, shard_model(config, actor.model)),
-        config.learning_rate,
-        betas=(0.9, config.optimizer.beta2),
-        weight_decay=config.optimizer.weight_decay,
-    )
+    began_with = {"checkpoint": digest_of_weights(actor.model)}
+    groups, adamw = weight_groups(config, shard_model(config, actor.model)), config.optimizer
+    betas, decay = (0.9, adamw.beta2), adamw.weight_decay
+    optimizer = torch.optim.AdamW(groups, config.learning_rate, betas, weight_decay=decay)
     evaluate = make_evaluator(config, actor, lambda: files_learned_from(config, actor))
-    run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), evaluate)
+    run = TrainingRun(config, out, actor.model, optimizer, nn.Module(), evaluate, began_with)
     if run.first_iteration >= config.iterations:
         actor.update_weights()
         return run

@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ..training.bounds import Count, Seed, number
 from ..training.command import interruptible, one_line, require_folder
-from ..training.run import end_with_parent
+from ..training.ranks import end_with_parent
 
 P = ParamSpec("P")
 T = TypeVar("T")

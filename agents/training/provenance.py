@@ -6,10 +6,14 @@ whoever reads it gets a config back, and nothing in it is run.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import nn
 
 from videogym import Prompt, Recipe, __version__, get_recipe
 
@@ -20,6 +24,8 @@ TRAINED_FILE = "videogym.json"  # beside the weights of a language model
 KEY = "trained"  # of an archive's metadata
 _VERSION = 1
 _MOST_BYTES = 4_000_000
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of a weight
+_AT_ONCE = 1 << 24  # weights that are summed at once, which takes memory
 
 
 # What an evaluation has from the run that made the checkpoint, unless it is named.
@@ -56,6 +62,22 @@ def provenance(
         "evaluated": {name: float(value) for name, value in evaluated.items()},
         "policy": policy.described() if hasattr(policy, "described") else None,
     }
+
+
+def digest_of_weights(model: nn.Module) -> str:
+    """Twelve hexadecimal digits that change with the weights, on whatever device they are.
+
+    Low-rank adapters do not count: they begin at nothing, and at random. No rank may have shards yet.
+    """
+    digest = hashlib.sha256()
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            continue
+        bits = weight.detach().flatten().view(_INTEGERS[weight.element_size()])
+        # Of integers, so that no order of summing makes another number.
+        total = sum(int(some.sum(dtype=torch.int64)) for some in bits.split(_AT_ONCE))
+        digest.update(f"{tuple(weight.shape)} {bits[:64].tolist()} {total}".encode())
+    return digest.hexdigest()[:12]
 
 
 def read_provenance(path: Path) -> dict[str, Any] | None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakMethod
 
@@ -73,9 +72,12 @@ class TrainingRun:
         optimizer: of its weights.
         memory: modules whose state lasts from batch to batch, such as an exploration bonus.
         evaluate: figures of the policy on held-out tasks.
+        began_with: digests of the weights that it begins with, by the option that names them, see
+            `agents.training.provenance.digest_of_weights`.
 
     Raises:
-        CheckpointMismatch: the folder's checkpoint is of another recipe, algorithm, version or config.
+        CheckpointMismatch: the folder's checkpoint is of another recipe, algorithm, version or config, or
+            what these name had other weights.
         UnreadableCheckpoint: it is damaged, or holds anything but tensors and plain data.
     """
 
@@ -87,6 +89,7 @@ class TrainingRun:
         optimizer: torch.optim.Optimizer,
         memory: nn.Module,
         evaluate: Callable[[], Mapping[str, float]],
+        began_with: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.config, self.out, self.policy = config, out, policy
         parts: dict[str, Any] = {"policy": policy, "optimizer": optimizer, "memory": memory}
@@ -97,6 +100,7 @@ class TrainingRun:
             "algorithm": _module_name(type(config)),
             "version": VERSION,
             "engine_version": config.engine_version,
+            "began_with": dict(began_with),
             "config": {
                 option.name: _from_folder(option.of(config), out)
                 for option in options_of(type(config))
@@ -363,11 +367,18 @@ def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any], config: Loop
     free = {*MAY_CHANGE, *config.ignored}
     names = [name for name in {**old, **ours["config"]} if name not in free]
     pairs = [(name, old.get(name), ours["config"].get(name)) for name in names]
-    return "; ".join(
+    told = [
         f"{name} {one}, this run {other}"
         for name, one, other in pairs
         if one != other and not _is_ours(str(one), str(other), out)
-    )
+    ]
+    began = theirs.get("began_with", {})  # checkpoints of before do not say it
+    told += [
+        f"{name} {ours['config'].get(name)}, whose weights have changed since it began"
+        for name, digest in ours["began_with"].items()
+        if not told and began.get(name, digest) != digest
+    ]
+    return "; ".join(told)
 
 
 def _module_name(config: type) -> str:
@@ -420,18 +431,6 @@ def optimizer_step(
     optimizer.step()
     optimizer.zero_grad()
     return {"loss": total, **norms}
-
-
-def end_with_parent() -> None:
-    """End this worker process when the one that started it is killed, so that nothing goes on writing."""
-
-    def wait() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def mean_rows(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ..models.qwen_vl import QwenVL
+from ..training.provenance import digest_of_weights
 from ..training.sharding import fully_shard_head, unsharded_params
 from .actor import ChatActor
 from .config import ChatConfig
@@ -34,11 +35,13 @@ class Critic:
         head: (T, H) to (T, 1).
         scorer: reads what it values.
         model: its own, which is trained; None: the scorer's model is the policy's.
+        began_with: digest of that model's first weights.
     """
 
     head: nn.Linear
     scorer: Scorer
     model: QwenVL | None = None
+    began_with: str = ""
 
     def modules(self) -> dict[str, nn.Module]:
         """What is trained and belongs to a checkpoint, by name."""
@@ -83,8 +86,8 @@ def make_critic(config: ChatConfig, actor: ChatActor, model: str = "") -> Critic
     fully_shard_head(head, config.model.device)
     if own is None:
         return Critic(head, actor.scorer)
-    share = config.memory.share_prefixes
-    return Critic(head, Scorer(shard_model(config, own), share=share, outputs=False), own)
+    began_with, share = digest_of_weights(own), config.memory.share_prefixes
+    return Critic(head, Scorer(shard_model(config, own), share=share, outputs=False), own, began_with)
 
 
 def _own_model(config: ChatConfig, actor: ChatActor, model: str) -> QwenVL:

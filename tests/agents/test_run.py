@@ -26,6 +26,7 @@ from agents.compact.run import Evaluator, episode_metrics
 from agents.training import run as loop
 from agents.training import staging
 from agents.training.archive import UnreadableCheckpoint, load_archive, read_metadata, write_archive
+from agents.training.provenance import digest_of_weights
 from agents.training.run import CheckpointMismatch, RunDiverged, TrainingRun, optimizer_step
 from videogym import Segment, Task
 from videogym.datasets import write_tasks
@@ -171,6 +172,35 @@ def test_a_checkpoint_of_another_engine_is_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(train_ppo.Config, "engine_version", 2)
     with pytest.raises(CheckpointMismatch, match=expected):
         make_run(tmp_path)
+
+
+def test_a_run_goes_on_with_what_it_began_with(tmp_path: Path) -> None:
+    """Files under the same path may be others by then; one of before does not say what it began with."""
+
+    def run(**began_with: str) -> TrainingRun:
+        policy, config = Table(), LOOPS["ppo"][1]
+        optimizer = torch.optim.Adam(policy.parameters())
+        return TrainingRun(config, tmp_path, policy, optimizer, nn.Module(), dict, began_with)
+
+    run().save(1)  # as earlier versions did
+    run(checkpoint="ab", critic_model="cd").save(1)
+    assert run(checkpoint="ab", critic_model="cd").first_iteration == 1
+    with pytest.raises(CheckpointMismatch, match=r"it has critic_model .*, whose weights have changed"):
+        run(checkpoint="ab", critic_model="ef")
+
+
+def test_a_digest_changes_with_any_weight_and_with_no_adapter() -> None:
+    """Whatever its type and place, by a single bit; adapters begin at random."""
+    digests = set()
+    for kind in (torch.float32, torch.bfloat16):
+        model = nn.ModuleDict({"a": nn.Linear(100, 3, dtype=kind), "lora_B": nn.Linear(2, 2, dtype=kind)})
+        digests.add(first := digest_of_weights(model))
+        with torch.no_grad():
+            model["lora_B"].weight += 1
+            assert digest_of_weights(model) == first
+            model["a"].weight[2, 99] *= -1  # its first bit
+        digests.add(digest_of_weights(model))
+    assert len(digests) == 4 and all(len(one) == 12 for one in digests)
 
 
 @pytest.mark.parametrize(

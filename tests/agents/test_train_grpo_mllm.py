@@ -17,6 +17,7 @@ from torchrl.checkpoint import Checkpoint
 from agents import train_grpo_mllm
 from agents.train_grpo_mllm import Config, compared, generate, grpo_loss, make_loss, train
 from agents.training.groups import group_advantage
+from agents.training.run import CheckpointMismatch
 from agents.vlm.actor import ChatActor
 from agents.vlm.batch import complete_groups
 from agents.vlm.policy import make_model, trainable_parameters
@@ -224,6 +225,12 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(
     found, expected = (list(read_records(tmp_path / name / "records")) for name in ("parts", "whole"))
     assert found == expected
     assert curve(tmp_path / "parts", "loss") == curve(tmp_path / "whole", "loss")
+    # Its checkpoint was overwritten: the reference would be another policy.
+    other = make()
+    with torch.no_grad():
+        list(other.model.parameters())[-1].view(-1)[-1] += 0.5
+    with pytest.raises(CheckpointMismatch, match=r"weights have changed since it began; choose another"):
+        train(config, other, tmp_path / "parts")
 
 
 @pytest.mark.parametrize("kl", [0.0, 0.01])

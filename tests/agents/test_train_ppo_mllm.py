@@ -14,6 +14,8 @@ from torch import nn
 from torchrl.checkpoint import Checkpoint
 
 from agents.train_ppo_mllm import Config, estimate, make_shaping, train, value_loss
+from agents.training.archive import read_metadata
+from agents.training.run import CheckpointMismatch
 from agents.vlm.actor import ChatActor
 from agents.vlm.batch import RolloutBatch, rewards_of_turns
 from agents.vlm.critic import Critic, make_critic
@@ -148,6 +150,12 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(
     train(config, make(), tmp_path / "whole")
     train(replace(config, iterations=2), make(), tmp_path / "parts")
     train(config, make(), tmp_path / "parts")
+    began_with = read_metadata(tmp_path / "parts" / "checkpoint")["began_with"]
+    assert list(began_with) == ["checkpoint", *["critic_model"] * bool(model)]
+    other = make()  # of files that were written anew
+    torch.nn.init.zeros_(next(other.model.parameters()))
+    with pytest.raises(CheckpointMismatch, match=r"checkpoint .*whose weights have changed"):
+        train(config, other, tmp_path / "parts")
     states = []
     for name in ("whole", "parts"):
         actor = make()

@@ -271,6 +271,10 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(
         found[0]["model.lm_head.weight"], make().model.state_dict()["model.lm_head.weight"]
     )
     assert train(config, make(), tmp_path / "parts").first_iteration == 4, "there is nothing left to do"
+    other = make()  # of files that were written anew
+    torch.nn.init.zeros_(next(other.model.parameters()))
+    with pytest.raises(CheckpointMismatch, match=r"checkpoint .*whose weights have changed"):
+        train(config, other, tmp_path / "parts")
 
 
 def test_a_folder_of_another_run_is_refused(make: Callable[[], ChatActor], tmp_path: Path) -> None:
