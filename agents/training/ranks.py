@@ -50,6 +50,7 @@ def init_distributed(device: str) -> None:
     """Meet the other ranks, unless that is done; on GPUs each takes its own."""
     if not launched() or dist.is_initialized():
         return
+    end_with_parent()  # torchrun ends its ranks, but where it is killed itself
     kind = torch.device(device).type
     if kind == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

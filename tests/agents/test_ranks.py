@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+from forks import fork, status
+
+from agents.training import ranks
 from videogym.datasets import load_tasks, write_tasks
 
 HERE = Path(__file__).parent
@@ -49,3 +56,23 @@ def test_alarms_are_heard_until_they_are_over_and_other_tasks_are_refused(tmp_pa
     assert ", rank 1 6 tasks of digest " in line
     assert any("exitcode  : 2" in line for line in said), said
     assert not any("has died" in line for line in said), said
+
+
+def test_a_rank_ends_with_the_torchrun_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is killed, so that it ends no rank, while one waits for another that never comes."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
+    ours, theirs = os.pipe()
+
+    def meet(*_: object, **__: object) -> None:
+        os.write(theirs, b"waits")
+        time.sleep(600)
+
+    monkeypatch.setattr(ranks.dist, "init_process_group", meet)
+    torchrun = fork(lambda: fork(lambda: ranks.init_distributed("cpu")) and time.sleep(600))
+    os.close(theirs)
+    assert os.read(ours, 5) == b"waits"
+    os.kill(torchrun, signal.SIGKILL)
+    assert status(torchrun) == -signal.SIGKILL
+    readable, _, _ = select.select([ours], [], [], 60)
+    assert readable and os.read(ours, 5) == b"", "the rank has the other end as long as it lives"
+    os.close(ours)
