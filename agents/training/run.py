@@ -45,7 +45,7 @@ MAY_CHANGE = (  # from one part of a run to the next
     "pack_tokens",
 )
 SHOWN = ("reward", "success", "loss")  # metrics beside a progress bar
-_FOLDER = "{out}/"  # of a run, in paths that are told from there
+FOLDER = "{out}/"  # of a run, in paths that are told from there
 Span = Callable[[str], AbstractContextManager[None]]  # times what is done in it, by name
 
 
@@ -336,15 +336,15 @@ def _from_folder(value: object, out: Path) -> str:
     if isinstance(value, str) and value and os.path.exists(value):
         with suppress(ValueError):
             below = Path(os.path.abspath(value)).relative_to(os.path.abspath(out))
-            return f"{_FOLDER}{below.as_posix()}" if below.parts else value
+            return f"{FOLDER}{below.as_posix()}" if below.parts else value
     return str(value)
 
 
 def _is_ours(theirs: str, ours: str, out: Path) -> bool:
     """Whether a path that a checkpoint of before has as it was given is one below the run's folder."""
-    if not ours.startswith(_FOLDER):
+    if not ours.startswith(FOLDER):
         return False
-    below = Path(ours.removeprefix(_FOLDER))
+    below = Path(ours.removeprefix(FOLDER))
     if Path(theirs).parts[-len(below.parts) :] != below.parts:
         return False
     return not os.path.exists(theirs) or os.path.samefile(theirs, out / below)

@@ -18,9 +18,10 @@ from ..engines.vllm_common import MIN_TEMPERATURE
 from ..engines.vllm_http import HTTPEngine
 from ..models.qwen_vl import QwenVL
 from ..models.visuals import FrameReader
-from ..training.archive import UnreadableCheckpoint, load_archive
+from ..training.archive import UnreadableCheckpoint, load_archive, read_metadata
 from ..training.provenance import options_of_run, read_provenance
 from ..training.ranks import launched
+from ..training.run import FOLDER
 from ..training.sharding import fully_shard_model
 from .actor import ChatActor
 from .config import ChatConfig
@@ -71,7 +72,8 @@ def load_trained(config: ChatConfig, store: FrameReader) -> QwenVL:
         store: resolves frames.
 
     Raises:
-        UnreadableCheckpoint: an archive is damaged, or does not say which model it was trained from.
+        UnreadableCheckpoint: an archive is damaged, or does not say which model it was trained from, or
+            that is gone.
         ValueError, OSError: as `QwenVL.from_pretrained`.
     """
     path = checkpoint_of(config.model.checkpoint)
@@ -81,10 +83,40 @@ def load_trained(config: ChatConfig, store: FrameReader) -> QwenVL:
     if trained is None:
         raise UnreadableCheckpoint(f"{path} does not say which model it was trained from")
     options = options_of_run(trained)
-    own = {name: options[name] for name in ("checkpoint", "lora_rank", "freeze_vision")}
-    model = make_model(config.with_options(**own), store)
+    own = {name: options[name] for name in ("lora_rank", "freeze_vision")}
+    first = first_model(path, options["checkpoint"])
+    try:
+        model = make_model(config.with_options(**own, checkpoint=first), store)
+    except OSError as error:  # transformers says it in several lines
+        raise _gone(path, first, f"cannot be loaded ({' '.join(str(error).split())})") from error
     load_archive(path, {"policy": model})
     return model
+
+
+def first_model(archive: Path, stored: str) -> str:
+    """Where the model that an archive was trained from lies, also where they were moved together.
+
+    Args:
+        archive: its weights are those of that model's architecture.
+        stored: the checkpoint that its run was given: a name, or a path from where the run was started.
+
+    Raises:
+        UnreadableCheckpoint: there is no such folder.
+    """
+    told = str(read_metadata(archive).get("config", {}).get("checkpoint", ""))
+    below = told.removeprefix(FOLDER) if told.startswith(FOLDER) else stored
+    # Joined to these, an absolute path stays what it is.
+    places = [*(folder / below for folder in archive.absolute().parents), Path(stored)]
+    if found := next((place for place in places if (place / "config.json").is_file()), None):
+        return str(found)
+    if not Path(stored).is_absolute() and stored.count("/") <= 1 and not Path(stored).exists():
+        return stored  # a name that a hub may know
+    raise _gone(archive, stored, "is neither there nor beside it")
+
+
+def _gone(archive: Path, first: str, why: str) -> UnreadableCheckpoint:
+    advice = "put it there, or name a model that was saved whole, such as the folder 'model' of a run"
+    return UnreadableCheckpoint(f"{archive} was trained from the model {first}, which {why}: {advice}")
 
 
 def _computes_lower(config: ChatConfig) -> bool:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,13 @@ from agents import (
 )
 from agents.compact.run import make_compact
 from agents.demonstrations.evidence import Demonstrator
+from agents.models.qwen_vl import QwenVL
 from agents.policies import ActingConfig, LoadedPolicy, Speaking, load_policy
-from agents.training.archive import UnreadableCheckpoint, read_metadata
+from agents.training.archive import UnreadableCheckpoint, read_metadata, write_archive
 from agents.training.provenance import TRAINED_FILE, model_card, read_provenance, recipe_of
 from agents.vlm.command import command_line
 from agents.vlm.evaluation import greedy
-from agents.vlm.policy import make_actor, make_model
+from agents.vlm.policy import first_model, make_actor, make_model
 from agents.vlm.records import write_records
 from agents.vlm.rollouts import demonstrate, make_chat_env, play_tasks
 from videogym import FrameStore
@@ -236,6 +238,50 @@ def test_archives_of_a_language_model_are_policies_too(language_run: Path) -> No
     states: list[Any] = [policy._act.actor.model.state_dict() for policy in (newest, model)]
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]), name
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "checkpoints/000003", "best"])
+def test_an_archive_finds_the_model_it_was_trained_from_where_it_lies(
+    name: str, language_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Moved with its run; the folder where that was is no matter."""
+    kept = tmp_path / "kept"
+    shutil.copytree(language_run, kept, ignore=shutil.ignore_patterns("model"))
+    asked: list[str] = []
+    real = QwenVL.from_pretrained
+    monkeypatch.setattr(
+        QwenVL, "from_pretrained", lambda one, *rest: (asked.append(one), real(one, *rest))[1]
+    )
+    states = [load_policy(one / name)._act.actor.model.state_dict() for one in (kept, language_run)]
+    assert asked == [str(kept / "tiny"), str(language_run / "tiny")]
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+@pytest.mark.parametrize(
+    ("stored", "told", "lies", "found"),
+    [
+        ("runs/a/tiny", "{out}/tiny", "new/b/tiny", "new/b/tiny"),  # below its run, which was renamed
+        ("runs/sft/model", "runs/sft/model", "new/runs/sft/model", "new/runs/sft/model"),  # beside it
+        ("/gone/sft/model", "/gone/sft/model", "new/gone/sft/model", None),
+        ("runs/sft/model", "runs/sft/model", "old/sft/model", None),
+        ("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen2.5-VL-3B-Instruct", "x", "Qwen/Qwen2.5-VL-3B-Instruct"),
+    ],
+)
+def test_a_model_is_looked_for_beside_the_archive(
+    stored: str, told: str, lies: str, found: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its path was given from where the run was started, which is seldom where an archive is read."""
+    archive = tmp_path / "new" / ("b" if "out" in told else "runs/grpo") / "checkpoint"
+    write_archive(archive, {}, {"config": {"checkpoint": told}})
+    (tmp_path / lies).mkdir(parents=True)
+    (tmp_path / lies / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    for path in (archive, archive.relative_to(tmp_path)):
+        if found is None:
+            with pytest.raises(UnreadableCheckpoint, match=f"^{path} .* model {stored}, .*folder 'model'"):
+                first_model(path, stored)
+        else:
+            assert first_model(path, stored) == (found if "Qwen" in found else str(tmp_path / found))
 
 
 def test_a_model_folder_says_all_of_itself(language_run: Path) -> None:
