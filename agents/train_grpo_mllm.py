@@ -36,7 +36,8 @@ from .training.bounds import Coefficient, Count, Share, ShareBelowOne
 from .training.groups import group_advantage, group_turn_advantage
 from .training.losses import ScoredPolicy, kl_to_reference, loss_metrics
 from .training.provenance import digest_of_weights
-from .training.run import TrainingRun, mean_rows, optimizer_step, sum_over_ranks
+from .training.ranks import sum_over_ranks
+from .training.run import TrainingRun, mean_rows, optimizer_step
 from .vlm.actor import ChatActor
 from .vlm.batch import RolloutBatch, complete_groups, needing_looks, turn_payments
 from .vlm.command import command_line

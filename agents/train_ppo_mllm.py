@@ -32,8 +32,9 @@ from .training.advantage import bilevel_gae, whiten
 from .training.bounds import Coefficient, Count, Positive, Share, ShareBelowOne
 from .training.losses import ScoredPolicy, clipped_value_loss, loss_metrics
 from .training.provenance import digest_of_weights
+from .training.ranks import sum_over_ranks
 from .training.releveling import CodeGate, ExplorationBonus, TurnRewards
-from .training.run import TrainingRun, mean_rows, optimizer_step, sum_over_ranks
+from .training.run import TrainingRun, mean_rows, optimizer_step
 from .vlm.actor import ChatActor
 from .vlm.batch import RolloutBatch, rewards_of_turns
 from .vlm.command import command_line

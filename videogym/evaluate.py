@@ -32,6 +32,10 @@ _NAMED = 3  # tasks that an error names
 REGION_IOU = 0.5  # from which a box counts as the other, as in object detection since PASCAL VOC
 
 
+class NothingScored(ValueError):
+    """No episode of an evaluation says anything: videos failed in all, or a judge abstained from all."""
+
+
 @dataclass(frozen=True)
 class Episode:
     """What one episode came to."""
@@ -134,8 +138,8 @@ def evaluate(
         by: names of fields of `Task.metadata` by which metrics are grouped too.
 
     Raises:
-        ValueError: there is nothing to evaluate, every video was bad, no answer was judged, or no task has
-            metadata of such a name.
+        NothingScored: there is nothing to evaluate, every video was bad, or no answer was judged.
+        ValueError: no task has metadata of such a name.
         RewardError: a reward is not a finite number.
         TrainedOnError: tasks ask about videos that were trained on; the message names them, and nothing
             is played.
@@ -165,12 +169,14 @@ def evaluate(
     sound = [episode for episode in played if not episode.fault_turns]
     if not sound:
         some = "; ".join(f"{task_id}: {cause}" for task_id, cause in list(bad.items())[:_NAMED])
-        raise ValueError(
+        raise NothingScored(
             f"no episode could be scored: {len(bad)} bad videos, {len(played)} faults"
             + (f", such as {some}" if some else "")
         )
     if all(episode.correct is None for episode in sound):
-        raise ValueError(f"no episode could be scored: the judge abstained from all {len(sound)} answers")
+        raise NothingScored(
+            f"no episode could be scored: the judge abstained from all {len(sound)} answers"
+        )
     lost = [told[task_id] for task_id in bad if names]
     lost += [episode.metadata for episode in played if episode.fault_turns]
     groups = {name: group(sound, name, lost) for name in names}

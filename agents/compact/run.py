@@ -165,15 +165,22 @@ class Evaluator:
         self._acting, self._episodes = Acting(policy), config.evaluation.eval_episodes
 
     def __call__(self) -> dict[str, float]:
-        """Means, by the names of their curves."""
+        """Means, by the names of their curves; ``eval_cut_rate`` is of episodes that were not scored.
+
+        Raises:
+            NothingScored: these are all.
+        """
         report = self.report()
+        lost = len(report.bad_videos) + report.faults
+        cut = (lost + report.abstained) / (lost + len(report.episodes))
         metrics: dict[str, Estimate | None] = {
             "accuracy": report.accuracy,
             "turns": report.turns,
             "reward": report.reward,
         }
         metrics |= {"hit_rate": report.hit_rate, "tiou": report.tiou}
-        return {f"eval_{name}": metric.mean for name, metric in metrics.items() if metric is not None}
+        values = {name: metric.mean for name, metric in metrics.items() if metric is not None}
+        return {f"eval_{name}": value for name, value in {**values, "cut_rate": cut}.items()}
 
     def report(self) -> Report:
         """Play the held-out tasks."""

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from videogym import VideoError
 from videogym.datasets import TaskFileError, TrainedOnError
+from videogym.evaluate import NothingScored
 from videogym.extras import MissingExtra
 from videogym.grammars import PromptError
 from videogym.judging import EndpointError, JudgementLogError
@@ -28,7 +29,7 @@ from .run import CheckpointMismatch, RunDiverged
 
 _TOLD: tuple[type[Exception], ...] = (
     *(OSError, VideoError, OptionError, MissingExtra, TaskFileError, PromptError, JudgementLogError),
-    *(EndpointError, TrainedOnError, CheckpointMismatch, UnreadableCheckpoint, RunDiverged),
+    *(EndpointError, TrainedOnError, NothingScored, CheckpointMismatch, UnreadableCheckpoint, RunDiverged),
 )
 INTERRUPTED = 130  # status of a program that was interrupted, as shells have it
 

@@ -6,6 +6,7 @@ nothing here does anything: one process does all and tells nobody. Models are no
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -247,6 +248,13 @@ def map_across_ranks(
     mine = items[rank() :: size()]
     parts = together(lambda: work(mine) if mine else [], told)
     return [parts[place % size()][place // size()] for place in range(len(items))]
+
+
+def sum_over_ranks(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Sums by name over the rows of all ranks: of means of parts, each times its share, the mean of all."""
+    gathered = [row for some in all_gather_object(list(rows)) for row in some]
+    names = {name for row in gathered for name in row}
+    return {name: math.fsum(row.get(name, 0.0) for row in gathered) for name in sorted(names)}
 
 
 class Alarm:

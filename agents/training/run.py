@@ -8,6 +8,7 @@ one process). What is trained, and on what, is not known here.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import sys
@@ -15,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from weakref import WeakMethod
 
@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
+
+from videogym.evaluate import NothingScored
 
 from .archive import UnreadableCheckpoint, load_archive, read_metadata, write_archive
 from .config_file import config_text
@@ -34,6 +36,7 @@ from .ranks import all_gather_object, broadcast_from_rank0, is_first, launched
 from .sharding import FullStateDict, full_tensor
 from .staging import link, remove, sweep, whole_file
 
+log = logging.getLogger(__name__)
 VERSION = 1  # of what a checkpoint holds
 MAY_CHANGE = (  # from one part of a run to the next
     *("recipe", "prompt_file", "iterations", "collector", "workers", "eval_every", "eval_episodes"),
@@ -71,9 +74,8 @@ class TrainingRun:
         policy: what is trained.
         optimizer: of its weights.
         memory: modules whose state lasts from batch to batch, such as an exploration bonus.
-        evaluate: figures of the policy on held-out tasks.
-        began_with: digests of the weights that it begins with, by the option that names them, see
-            `agents.training.provenance.digest_of_weights`.
+        evaluate: figures of the policy on held-out tasks; what raises `NothingScored` is passed over.
+        began_with: `digest_of_weights` of what it begins with, by the option that names it.
 
     Raises:
         CheckpointMismatch: the folder's checkpoint is of another recipe, algorithm, version or config, or
@@ -89,7 +91,7 @@ class TrainingRun:
         optimizer: torch.optim.Optimizer,
         memory: nn.Module,
         evaluate: Callable[[], Mapping[str, float]],
-        began_with: Mapping[str, str] = MappingProxyType({}),
+        began_with: Mapping[str, str] | None = None,
     ) -> None:
         self.config, self.out, self.policy = config, out, policy
         parts: dict[str, Any] = {"policy": policy, "optimizer": optimizer, "memory": memory}
@@ -100,7 +102,7 @@ class TrainingRun:
             "algorithm": _module_name(type(config)),
             "version": VERSION,
             "engine_version": config.engine_version,
-            "began_with": dict(began_with),
+            "began_with": dict(began_with or {}),
             "config": {
                 option.name: _from_folder(option.of(config), out)
                 for option in options_of(type(config))
@@ -108,7 +110,7 @@ class TrainingRun:
             },
         }
         self._spans: dict[str, float] = {}
-        self.evaluate = evaluate
+        self._evaluate = evaluate
         self.evaluated: Mapping[str, float] = {}  # the last figures; none before there were any
         out.mkdir(parents=True, exist_ok=True)
         self.best: float | None = None  # score of the best evaluation
@@ -214,6 +216,15 @@ class TrainingRun:
     def is_due(self, iteration: int, every: int) -> bool:
         """Whether something done every so many iterations is due after this one."""
         return (iteration + 1) % every == 0 or iteration + 1 == self.config.iterations
+
+    def evaluate(self) -> Mapping[str, float]:
+        """Figures of the policy on held-out tasks; of episodes that say nothing how many there were."""
+        try:
+            return self._evaluate()
+        except NothingScored as error:  # training goes on: videos and judges may be there the next time
+            if is_first():
+                log.warning("the held-out tasks say nothing: %s", error)
+            return {"eval_cut_rate": 1.0}
 
     def end_iteration(self, iteration: int, turns: int, values: Mapping[str, float]) -> None:
         """Evaluate and checkpoint where due, and log an iteration."""
@@ -437,10 +448,3 @@ def mean_rows(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Means by name over rows that need not have the same names."""
     names = {name for row in rows for name in row}
     return {name: float(np.mean([row[name] for row in rows if name in row])) for name in sorted(names)}
-
-
-def sum_over_ranks(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Sums by name over the rows of all ranks: of means of parts, each times its share, the mean of all."""
-    gathered = [row for some in all_gather_object(list(rows)) for row in some]
-    names = {name for row in gathered for name in row}
-    return {name: math.fsum(row.get(name, 0.0) for row in gathered) for name in sorted(names)}

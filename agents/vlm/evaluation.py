@@ -10,6 +10,7 @@ import numpy as np
 
 from videogym import Region, Task
 from videogym.datasets import TrainedOnError, load_tasks, require_unseen, require_unseen_files
+from videogym.evaluate import NothingScored
 from videogym.evaluate import hits as evidence_shown
 from videogym.state import Clip
 
@@ -19,6 +20,8 @@ from .actor import ChatActor
 from .config import EVALUATED_AT_ONCE, ChatConfig
 from .records import Record
 from .rollouts import make_chat_env, play_tasks, require_same_tasks
+
+SCORED = ("", "context")  # reasons for which an episode was cut that say whether it answered right
 
 
 def make_evaluator(
@@ -53,6 +56,9 @@ def make_evaluator(
     def evaluate() -> dict[str, float]:
         with actor.gathered():
             records = map_across_ranks([task.task_id for task in tasks], play_some, (EngineError,))
+        if not any(record.abort_reason in SCORED for record in records):
+            told = f"{records[0].task_id}: {records[0].abort_reason}"
+            raise NothingScored(f"no episode could be scored: all {len(records)} were cut, such as {told}")
         values = {**rollout_metrics(records), **hits(records, tasks)}
         return {f"eval_{name}": value for name, value in values.items()}
 
@@ -90,7 +96,7 @@ def rollout_metrics(records: Sequence[Record]) -> dict[str, float]:
         for this: whose context was full has not answered, and that is not right.
     """
     whole = [record for record in records if not record.abort_reason]
-    judged = [record for record in records if record.abort_reason in ("", "context")]
+    judged = [record for record in records if record.abort_reason in SCORED]
     values: dict[str, float] = {"cut_rate": 1 - len(whole) / len(records)}
     if judged:
         values["accuracy"] = float(np.mean([bool(record.success) for record in judged]))

@@ -23,7 +23,8 @@ from agents.models.qwen_vl import QwenVL
 from agents.models.tiny_qwen import build_tiny_qwen
 from agents.models.visuals import WHOLE_FRAME, Visual
 from agents.train_grpo_mllm import Config, grpo_loss, make_loss
-from agents.training.run import optimizer_step, sum_over_ranks
+from agents.training.ranks import sum_over_ranks
+from agents.training.run import optimizer_step
 from agents.vlm.actor import ChatActor
 from agents.vlm.batch import RolloutBatch
 from agents.vlm.env import ChatEnv

@@ -27,7 +27,7 @@ from torchrl.objectives.llm import GRPOLoss
 from agents import train_ppo_mllm
 from agents.train_grpo_mllm import Config, make_loss
 from agents.training.losses import KL_BOUND, ScoredPolicy, clipped_value_loss, kl_to_reference, loss_metrics
-from agents.training.run import sum_over_ranks
+from agents.training.ranks import sum_over_ranks
 from agents.vlm.actor import ChatActor
 from agents.vlm.critic import Critic
 from agents.vlm.records import Record

@@ -9,6 +9,7 @@ import random
 import resource
 import runpy
 import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from forks import in_fork
 from small_runs import BROKEN, SMALL, Table
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensordict import TensorDict
+from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
 from agents import train_grpo, train_ppo
@@ -28,8 +29,8 @@ from agents.training import staging
 from agents.training.archive import UnreadableCheckpoint, load_archive, read_metadata, write_archive
 from agents.training.provenance import digest_of_weights
 from agents.training.run import CheckpointMismatch, RunDiverged, TrainingRun, optimizer_step
-from videogym import Segment, Task
-from videogym.datasets import write_tasks
+from videogym import Segment, Task, VideoError
+from videogym.datasets import load_tasks, write_tasks
 from videogym.testing.coded_clips import write_clip
 
 PROOF = Path(__file__).parents[1] / "benchmarks" / "prove_resume.py"
@@ -136,6 +137,38 @@ def test_a_folder_holds_curves_and_one_checkpoint(tmp_path: Path) -> None:
 
 
 # --- faults ------------------------------------------------------------------------------------
+
+
+class Unseeing(Table):
+    """Cannot be shown some videos."""
+
+    def __init__(self, gone: Sequence[str]) -> None:
+        super().__init__()
+        self.gone = gone
+
+    def read(self, observation: Mapping[str, Any], earlier: TensorDictBase | None = None) -> TensorDict:
+        """Or the table's."""
+        if observation["video"] in self.gone:
+            raise VideoError("the share is gone")
+        return super().read(observation, earlier)
+
+
+def test_held_out_tasks_that_say_nothing_are_told_and_end_no_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their videos are away for a time: no figure but how many, no best checkpoint, and a run goes on."""
+    config = LOOPS["ppo"][1].with_options(eval_every=1, keep_best=True)
+    policy = Unseeing(videos := [task.video for task in load_tasks(SMALL["eval_tasks"])[:4]])
+    run = make_run(tmp_path, policy, config)
+    for iteration in run.iterations():
+        if iteration:
+            policy.gone = videos[1:2]
+        run.end_iteration(iteration, 1, {})
+        assert run.evaluated["eval_cut_rate"] == (0.25 if iteration else 1.0)
+        assert (len(run.evaluated) > 1) == (tmp_path / "best").exists() == bool(iteration)
+    assert caplog.text.count("no episode could be scored: 4 bad videos") == 1
+    assert "the share is gone" in caplog.text
+    assert make_run(tmp_path, config=config).first_iteration == 2
 
 
 @pytest.mark.parametrize("name", LOOPS)

@@ -279,9 +279,12 @@ class Gone(Noise):
 
 @pytest.mark.parametrize("kl", [0.0, 0.01])
 def test_an_iteration_without_a_whole_rollout_learns_nothing(
-    checkpoints: dict[str, Path], tmp_path: Path, kl: float
+    checkpoints: dict[str, Path], tmp_path: Path, kl: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No frame can be shown: all rollouts are cut before a word is said, and the weights stay."""
+    """No frame can be shown: all rollouts are cut before a word is said, and the weights stay.
+
+    The evaluation, which says nothing, ends nothing.
+    """
 
     class Empty(Noise):
         def frames(self, source: str, *arguments: Any, **view: Any) -> Any:
@@ -292,6 +295,10 @@ def test_an_iteration_without_a_whole_rollout_learns_nothing(
     before = [parameter.clone() for parameter in actor.model.parameters()]
     train(Config.of(**{**SMALL, "iterations": 1, "kl_coef": kl}), actor, tmp_path)
     assert curve(tmp_path, "cut_rate") == [1.0] and curve(tmp_path, "groups") == [0.0]
+    assert (
+        curve(tmp_path, "eval_cut_rate") == [1.0] and not (tmp_path / "log/scalars/eval_turns.csv").exists()
+    )
+    assert "no episode could be scored: all 2 were cut, such as " in caplog.text
     assert all(torch.equal(a, b) for a, b in zip(before, actor.model.parameters(), strict=True))
 
 
