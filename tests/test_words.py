@@ -84,14 +84,13 @@ def identifiers(path: Path) -> Iterator[str]:
                 yield name
 
 
-def texts(path: Path) -> Iterator[str]:
+@cache
+def texts(path: Path) -> tuple[str, ...]:
     """Texts for people: a page, or the strings of a module; line breaks are spaces."""
     if path.suffix == ".md":
-        yield " ".join(path.read_text(encoding="utf-8").split())
-        return
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield " ".join(node.value.split())
+        return (" ".join(path.read_text(encoding="utf-8").split()),)
+    constants = (node.value for node in ast.walk(parsed(path)) if isinstance(node, ast.Constant))
+    return tuple(" ".join(value.split()) for value in constants if isinstance(value, str))
 
 
 def test_names_are_the_fields() -> None:
