@@ -228,18 +228,23 @@ class EpisodeEnv(EnvBase):
         if self._over[place]:
             return {}
         before, earlier = self._snapshots[place].state, self._inputs[place]
-        self._inner.set_state(self._snapshots[place])
+        try:
+            self._inner.set_state(self._snapshots[place])
+        except VideoError as error:  # it can no longer be opened, and the turn not be played
+            log.warning("task %s: %s", before.task.task_id, error)
+            self._over[place] = True
+            return {"fault": True, "terminated": False}
         observation, reward, terminated, truncated, info = self._env.step(action)
         try:
             inputs = self._policy.read(observation, earlier)
         except VideoError as error:
             log.warning("task %s: %s", before.task.task_id, error)
             _, reward, terminated, _, info = self._inner.report_fault(str(error))
-            inputs, truncated = earlier, True  # nothing is learned from the episode
+            inputs = earlier  # nothing is learned from the episode
         # Wrappers may have changed it, and in a loss it would move all weights or none.
         reward = finite(reward, f"the reward of task {before.task.task_id!r}")
         self._snapshots[place], self._inputs[place] = self._inner.get_state(), inputs
-        self._over[place] = terminated or truncated
+        self._over[place] = terminated or truncated or bool(info["fault"])
         return _figures(before, self._inner.state, info) | {"reward": reward, "terminated": terminated}
 
     def _batch(self, turns: Sequence[Mapping[str, Any]]) -> TensorDict:

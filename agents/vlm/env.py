@@ -285,11 +285,19 @@ class Episode:
     cost: Cost = FREE  # seconds so far; of what several did together, an equal share
 
     def advance(self, env: ChatEnv, answered: Record) -> None:
-        """Play the output that was sampled, unless the policy cut the episode."""
+        """Play the output that was sampled, unless the policy cut the episode.
+
+        Where its video can no longer be opened it is cut without that output, which was never played.
+        """
         if not answered.done:
-            env.env.set_state(self.snapshot)
-            answered = env.advance(answered)
-            self.snapshot = env.env.get_state()
+            try:
+                env.env.set_state(self.snapshot)
+            except VideoError as error:
+                log.warning("task %s: %s", answered.task_id, error)
+                answered = replace(answered.answered((), (), ()), abort_reason=f"fault: {error}")
+            else:
+                answered = env.advance(answered)
+                self.snapshot = env.env.get_state()
         self.record = answered
 
 

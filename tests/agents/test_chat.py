@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from agents.models.tiny_qwen import SPECIAL_TOKENS, TOOL_TOKENS, train_tokenizer
 from agents.models.visuals import WHOLE_FRAME, ChatForm, Visual
+from agents.tools.traces import trace_of_record
 from agents.vlm.chat import Chat, frame_size
 from agents.vlm.env import ChatEnv, NoRoom
 from agents.vlm.evaluation import rollout_metrics
@@ -420,10 +421,14 @@ def test_an_episode_whose_answer_was_not_judged_is_cut(tokenizer: Tokenizer) -> 
     assert (judged.abort_reason, judged.success, judged.total("answer")) == ("", True, 1.0)
 
 
+@pytest.mark.parametrize("restored", [True, False])
 def test_a_video_that_fails_in_a_turn_cuts_its_row(
-    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    restored: bool, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The environment meets a video error: the row is cut with the cause, the other goes on."""
+    """The environment meets a video error: the row is cut with the cause, the other goes on.
+
+    Where even the state cannot be restored, the output was not played, and is left out.
+    """
     env = VideoQAEnv(TASKS, RECIPE)
     groups = ChatEnv(env, tokenizer, groups=2, group_size=1)
     batch = groups.reset()
@@ -432,14 +437,17 @@ def test_a_video_that_fails_in_a_turn_cuts_its_row(
 
     def failing(source: str) -> Video:
         calls.append(source)
-        if calls.count(broken) > 1 and source == broken:  # the first is that of restoring the state
+        if calls.count(broken) > restored and source == broken:  # the first restores the state
             raise VideoError(f"{calls.count(source)}: its packets are gone")
         return opened(source)
 
     monkeypatch.setattr(env.store, "open", failing)
     cut, fine = records(speak(batch, groups, [crop(5, 15)] * 2))
     assert cut.task_id == gone
-    assert cut.abort_reason == "fault: 2: its packets are gone" and cut.done and cut.success is None
+    assert cut.abort_reason == f"fault: {1 + restored}: its packets are gone" and cut.success is None
+    assert cut.done and len(cut.played) == restored
+    monkeypatch.undo()
+    assert len(trace_of_record(cut, VideoQAEnv(TASKS, RECIPE), "run").turns) == restored
     assert (fine.abort_reason, len(fine.turns)) == ("", 2)
 
 

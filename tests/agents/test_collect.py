@@ -42,7 +42,7 @@ from agents.compact.run import (
 from agents.training.releveling import TurnRewards
 from videogym import DiscreteActions, RewardError, TextActions, VideoError, VideoQAEnv
 from videogym.datasets import load_tasks
-from videogym.video import UnreadableVideo
+from videogym.video import UnreadableVideo, Video
 
 IDS = sorted(name for name in gymnasium.registry if name.startswith("videogym/"))
 TASKS = "procedural:brief_event?level=0&duration_s=60&count=20"
@@ -513,6 +513,32 @@ def test_frames_that_are_lost_after_they_were_read_are_a_fault_too() -> None:
     env = make_episode_env(replace(CONFIG, options=8), Losing(), rows=2)
     batch = batch_of(env, Table(12).always(11))
     assert batch["next", "fault"][:, 0].all() and batch["waiting"][:, 1].all()
+
+
+@pytest.mark.parametrize("opened_again", [0, 1])
+def test_a_video_that_cannot_be_opened_any_more_is_a_fault_too(
+    opened_again: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an answer that the task lacks; where a row goes on, or where frames are looked for."""
+    env = make_episode_env(replace(CONFIG, options=8), Table(12), rows=3)
+    start = env.reset()
+    store, gone = env._inner.store, env._snapshots[1].state.task.video
+    opened, asked = store.open, []
+
+    def failing(source: str) -> Video:
+        asked.append(source)
+        if asked.count(gone) > opened_again and source == gone:
+            raise UnreadableVideo("clip.mp4: the share is gone")
+        return opened(source)
+
+    first = env.step(start.set("action", torch.full((3,), 11)))["next"]
+    assert not first["fault"].any() and not first["waiting"].any()
+    monkeypatch.setattr(store, "open", failing)
+    after = env.step(first.set("action", torch.full((3,), 0)))["next"]
+    assert after["fault"].flatten().tolist() == [False, True, False] == after["waiting"].flatten().tolist()
+    assert not after["terminated"][1] and after["reward"][1] == 0
+    last = env.step(after.set("action", torch.full((3,), 0)))["next"]
+    assert not last["fault"].any() and last["waiting"].all(), "it was played to its end"
 
 
 def test_figures_are_those_of_the_episodes_without_a_fault() -> None:
