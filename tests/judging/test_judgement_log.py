@@ -105,8 +105,9 @@ def test_a_torn_last_line_is_dropped_in_reading_and_cut_in_writing(tmp_path: Pat
 def test_a_file_of_something_else_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "notes"
     path.write_bytes(content)
-    with pytest.raises(JudgementLogError, match="notes ends in something that is no piece of a judgement"):
-        JudgementLog(path).add(judgement(0))
+    for use in (list, lambda log: log.find("?"), lambda log: log.add(judgement(0))):
+        with pytest.raises(JudgementLogError, match="notes ends in something that is no piece of a judgem"):
+            use(JudgementLog(path))
     assert path.read_bytes() == content
 
 

@@ -13,7 +13,7 @@ from chat_server import chat_server, says
 from videogym import Task, get_recipe
 from videogym.cli import main
 from videogym.datasets import write_tasks
-from videogym.judging import judge_lenient, judge_named, with_judge
+from videogym.judging import JudgementLogError, judge_lenient, judge_named, with_judge
 
 VIDEO = "synthetic:brief_event?level=0&duration_s=60&seed=1&size=64x36"
 DEAD = "http://127.0.0.1:9/v1"  # nobody listens at the port of discard
@@ -54,6 +54,18 @@ def test_what_is_no_judge_is_told(
     with pytest.raises(ValueError, match=r"judge|log|deadline") as caught:
         judge_named(name, **options)  # type: ignore[arg-type]
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [DEAD, "cache"])
+@pytest.mark.parametrize("content", [b'{"task_id": "a", "question": "?"}\n', b"my notes", b"\x00\xff" * 99])
+def test_a_cache_that_is_none_of_judgements_is_refused_at_once(
+    name: str, content: bytes, tmp_path: Path
+) -> None:
+    """Not when the first answer is judged, hours later."""
+    (cache := tmp_path / "tasks.jsonl").write_bytes(content)
+    with pytest.raises(JudgementLogError, match=r"tasks\.jsonl"):
+        judge_named(name, model="m", cache=str(cache))
+    assert cache.read_bytes() == content
 
 
 def test_a_cache_is_the_judge_that_filled_it(tmp_path: Path) -> None:

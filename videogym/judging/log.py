@@ -170,12 +170,6 @@ class JudgementLog:
 
     def _cut_torn_line(self, file: BinaryIO) -> None:
         """Remove what a killed writer left behind the last whole line, and go there."""
-        file.seek(self._read_bytes)
-        torn = file.read(len(_HEAD))
-        if torn != _HEAD[: len(torn)]:
-            raise JudgementLogError(
-                f"{self.path} ends in something that is no piece of a judgement; it is left as it is"
-            )
         file.truncate(self._read_bytes)
         file.seek(self._read_bytes)
 
@@ -219,11 +213,19 @@ def _read(file: BinaryIO, path: Path, start: int, lines: int) -> Iterator[tuple[
     file.seek(start)
     for number, line in enumerate(file, lines + 1):
         if not line.endswith(b"\n"):
+            _require_torn(line[: len(_HEAD)], path)
             return  # its writer was killed
         try:
             yield _judgement(json.loads(line)), len(line)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise JudgementLogError(f"{path}, line {number}: {type(error).__name__}: {error}") from error
+
+
+def _require_torn(start: bytes, path: Path) -> None:
+    """Refuse what stands behind the last whole line, unless it is the start of a judgement."""
+    if start != _HEAD[: len(start)]:
+        told = "ends in something that is no piece of a judgement; it is left as it is"
+        raise JudgementLogError(f"{path} {told}")
 
 
 def _line(judgement: Judgement) -> bytes:

@@ -38,7 +38,8 @@ def judge_named(name: str, *, model: str = "", cache: str = CACHE, deadline_s: f
 
     Raises:
         ValueError: there is no such judge, or what it needs is missing or has no place.
-        OSError: the cache cannot be made.
+        JudgementLogError: the cache is a file of something else.
+        OSError: the cache cannot be made or read.
         ImportError: an endpoint, and httpx2 is not installed.
     """
     if name in RULES:
@@ -55,4 +56,6 @@ def judge_named(name: str, *, model: str = "", cache: str = CACHE, deadline_s: f
     if endpoint is not None:
         with naming(cache):
             Path(cache).touch()
-    return LanguageModelJudge(model, log=JudgementLog(cache), endpoint=endpoint)
+    judge = LanguageModelJudge(model, log=(log := JudgementLog(cache)), endpoint=endpoint)
+    log.find("")  # reads all of it: a file that is none of judgements is refused now, not at an answer
+    return judge
