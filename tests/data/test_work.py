@@ -11,6 +11,7 @@ import pytest
 from videogym.cli import main
 from videogym.data import DataError, SceneOptions, WorkFolder, export, find_scenes
 from videogym.data.work import Dropped, Item, Summary, run_step
+from videogym.datasets import TaskFileError
 from videogym.judging import NoReply
 from videogym.testing.coded_clips import write_clip
 
@@ -52,7 +53,7 @@ def asked(work: WorkFolder, each: int) -> Summary:
 
 
 def test_a_video_that_is_gone_or_renamed_counts_no_more(videos: Path, tmp_path: Path) -> None:
-    """Nor do its captions; the export, which opens every video, writes those that are there."""
+    """Nor do its captions; the export, which opens every video, finds those that are there, and no task."""
     with WorkFolder(tmp_path / "work") as work:
         found(work, videos)
         captioned(work)
@@ -61,7 +62,8 @@ def test_a_video_that_is_gone_or_renamed_counts_no_more(videos: Path, tmp_path: 
         assert (summary.made, summary.kept) == (1, 2)
         assert places(work, "scenes") == ["b.mp4", "c.mp4"]
         assert {place[:5] for place in places(work, "captions")} == {"b.mp4"}
-        assert export(work, "tasks", tmp_path / "tasks.jsonl") == 0
+        with pytest.raises(TaskFileError, match="there is no task to write"):
+            export(work, "tasks", tmp_path / "tasks.jsonl")
 
 
 def test_a_video_that_is_back_is_not_divided_again(videos: Path, tmp_path: Path) -> None:

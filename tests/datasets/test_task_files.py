@@ -214,6 +214,9 @@ def test_a_file_without_tasks_a_missing_one_and_a_folder_are_refused(tmp_path: P
     for path in (write_rows(tmp_path / "empty.jsonl"), tmp_path / "missing.jsonl", tmp_path):
         with pytest.raises(TaskFileError, match=str(path)):
             read_tasks(path)
+    with pytest.raises(TaskFileError, match=r"none\.jsonl: there is no task to write"):
+        write_tasks(tmp_path / "none.jsonl", iter(()))
+    assert not (tmp_path / "none.jsonl").exists(), "which could not be read"
 
 
 def test_what_cannot_be_a_source_is_refused(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from videogym.datasets.fields import (
     texts_of,
 )
 from videogym.datasets.rows import Row, collect, json_rows, parse_json
-from videogym.datasets.tasks import TaskList
+from videogym.datasets.tasks import TaskFileError, TaskList
 from videogym.metadata import Metadata
 from videogym.state import Task, TaskKind
 from videogym.writing import appearing
@@ -92,6 +92,7 @@ def write_tasks(path: str | os.PathLike[str], tasks: Iterable[Task]) -> None:
     Raises:
         ValueError: a task would not come back, such as one with a blank question, or two share an id; the
             message names the task. No file is written.
+        TaskFileError: there are no tasks, and `read_tasks` refuses a file without any.
         OSError: the file cannot be written.
     """
     with appearing(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
@@ -101,6 +102,8 @@ def write_tasks(path: str | os.PathLike[str], tasks: Iterable[Task]) -> None:
                 raise ValueError(f"task {task.task_id!r} is there twice; ids must be unique")
             ids.add(task.task_id)
             file.write(_line(task))
+        if not ids:
+            raise TaskFileError(path, "", "there is no task to write")
 
 
 def _line(task: Task) -> str:
