@@ -160,13 +160,14 @@ def _run(
         sys.exit(said)
     finally:
         actor.engine.close()
-    actor.model.save(str(arguments.out / "model"), files_of(run.provenance(config.iterations)))
+    iterations = max(run.first_iteration, config.iterations)  # it had done more than are asked for now
+    actor.model.save(str(arguments.out / "model"), files_of(run.provenance(iterations)))
     if is_first():
         told = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
         sys.stdout.write(f"{told}\nThe checkpoint is {arguments.out / 'model'}\n")
     destroy_process_group()
     if is_first() and arguments.push_to_hub:
-        done = f"{parser.prog.removesuffix('.py')}, {config.iterations} iterations"
+        done = f"{parser.prog.removesuffix('.py')}, {iterations} iterations"
         try:
             where = push_to_hub(arguments.out / "model", arguments.push_to_hub, done)
         except PushError as error:

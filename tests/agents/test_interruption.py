@@ -25,6 +25,7 @@ from agents.compact.run import make_compact, make_env
 from agents.training.archive import UnreadableCheckpoint, load_archive, read_metadata
 from agents.training.command import interruptible
 from agents.training.interruption import Interrupted
+from agents.training.provenance import read_provenance
 from agents.training.run import TrainingRun
 from agents.vlm.command import command_line
 
@@ -213,6 +214,9 @@ def test_an_interrupted_command_says_how_to_resume(
     assert said.endswith(f"1 iterations are saved; the same command resumes the run in {out}\n")
     command_line("", train_sft.Config, train_sft.train, out)
     assert read_metadata(out / "checkpoint")["iteration"] == 3
+    monkeypatch.setattr("sys.argv", [*command, "--iterations", "2"])  # fewer than it has done
+    command_line("", train_sft.Config, train_sft.train, out)
+    assert read_provenance(out / "model")["iteration"] == 3  # type: ignore[index]
 
 
 def test_what_the_user_can_mend_is_one_line(
