@@ -28,6 +28,7 @@ from .compact.discrete import Acting, DiscretePolicy
 from .compact.network import CompactPolicy
 from .compact.run import RunConfig, make_env
 from .training.archive import UnreadableCheckpoint, load_archive
+from .training.options import options_of
 from .training.provenance import CARRIED, options_of_run, read_provenance, recipe_of, require_recipe
 from .training.staging import whole_file
 from .vlm.actor import ChatActor
@@ -87,7 +88,10 @@ class LoadedPolicy:
 
 
 def load_policy(
-    path: str | os.PathLike[str], policy: DiscretePolicy | None = None, recipe: Recipe | None = None
+    path: str | os.PathLike[str],
+    policy: DiscretePolicy | None = None,
+    recipe: Recipe | None = None,
+    **options: Any,
 ) -> LoadedPolicy:
     """The policy of a checkpoint.
 
@@ -96,10 +100,12 @@ def load_policy(
         policy: one of your own class, which is given the checkpoint's weights; a compact policy of ours and
             a language model are made by themselves.
         recipe: in place of the one it was trained under, where that was one of your own.
+        options: in place of those of its run, by name, such as ``video_root``.
 
     Raises:
         UnreadableCheckpoint: it is damaged, does not say what it was trained under, or its recipe is none
             that there is.
+        TypeError: there is no such option.
         ValueError: it is no model that can be loaded.
         OSError: it cannot be read.
     """
@@ -110,6 +116,7 @@ def load_policy(
     config = _config(folder, trained, recipe or recipe_of(trained))
     if recipe is None:
         require_recipe(trained, config)
+    config = config.with_options(**options)
     if isinstance(config, RunConfig):
         return _compact(folder, trained, config, policy)
     if policy is not None:
@@ -236,7 +243,7 @@ def evaluate_compact(arguments: argparse.Namespace) -> str:
 
     Args:
         arguments: of `agents.evaluate`: ``checkpoint``, ``recipe``, ``tasks``, ``episodes``, ``by``,
-            ``trained_on`` and ``out``.
+            ``trained_on`` and ``out``, and of `CARRIED` those that there are without a language model.
 
     Returns:
         The table.
@@ -245,7 +252,12 @@ def evaluate_compact(arguments: argparse.Namespace) -> str:
         ValueError: as `load_policy`, or there is nothing to evaluate.
         OSError: a file cannot be read or written.
     """
-    policy = load_policy(arguments.checkpoint, recipe=get_recipe(arguments.recipe))
+    own = {
+        option.name: getattr(arguments, option.name)
+        for option in options_of(RunConfig)
+        if option.name in CARRIED
+    }
+    policy = load_policy(arguments.checkpoint, recipe=get_recipe(arguments.recipe), **own)
     env = policy.make_env(arguments.tasks)
     report = evaluate(
         policy,

@@ -314,6 +314,20 @@ def test_a_compact_policy_is_evaluated_with_nothing_repeated(
     assert json.loads((compact_run / "evaluation" / "result.json").read_text())
 
 
+def test_options_of_an_evaluation_hold_for_a_compact_policy_too(
+    compact_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another judge is another recipe, and videos may lie elsewhere by now."""
+    named = ("--checkpoint", compact_run, "--episodes", "1", "--out", tmp_path)
+    command(monkeypatch, *named, "--judge", "rules")
+    identity = load_policy(compact_run, judge="rules").config.rules.identity
+    assert f"1 episodes of {identity}" in capsys.readouterr().out
+    assert identity != load_policy(compact_run).config.rules.identity
+    with pytest.raises(SystemExit):
+        command(monkeypatch, *named, "--video-root", tmp_path / "gone")
+    assert "video_root must be a folder, got" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_the_best_stays_the_best(tmp_path: Path) -> None:
     """Scores 0.2, 0.6, 0.4 and, resumed, 0.5: the second stays; equal scores keep the earlier one."""
     scores = iter([0.2, 0.6, 0.4, 0.5, 0.6])
