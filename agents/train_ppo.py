@@ -111,8 +111,9 @@ def train(config: Config, policy: DiscretePolicy, out: Path, progress: bool = Fa
                 collector.update_policy_weights_()
                 batch = collector.collect(iteration)
             metrics, played = episode_metrics(batch), int((~batch["waiting"]).sum())
-            if not len(batch := sound_episodes(batch)):
-                run.end_iteration(iteration, played, metrics)  # there is nothing to learn from
+            batch = sound_episodes(batch)
+            if int((~batch["waiting"]).sum()) < 2:  # nothing to learn from, or nothing to compare it with
+                run.end_iteration(iteration, played, metrics)
                 continue
             with run.span("advantage"):
                 batch = shaping(batch)

@@ -162,7 +162,10 @@ def train(config: Config, actor: ChatActor, out: Path, progress: bool = False) -
             files.write(iteration, rollouts)
             conversations.write(iteration, rollouts)
             values, updates = rollout_metrics(rollouts), []
-            batch = RolloutBatch([record for record in rollouts if not record.abort_reason], actor.model)
+            whole = [record for record in rollouts if not record.abort_reason]
+            if sum(record.sampled_tokens for record in whole) < 2:
+                whole = []  # one advantage has no deviation
+            batch = RolloutBatch(whole, actor.model)
             if len(batch):
                 with run.span("advantage"):
                     if reference is not None:

@@ -105,6 +105,16 @@ def test_either_estimator_trains(estimator, tmp_path: Path) -> None:
     assert policy.logits.isfinite().all() and policy.logits.any() and policy.worth.any()
 
 
+def test_a_single_turn_is_compared_with_nothing(tmp_path: Path) -> None:
+    """One episode, answered at once: an advantage alone has no deviation, and no step is made."""
+    policy = Table().always(4)
+    before = policy.logits.tolist()
+    train(replace(CONFIG, episodes=1, mini_batch_size=8), policy, tmp_path)
+    assert policy.logits.tolist() == before
+    curves = {path.stem for path in (tmp_path / "log" / "scalars").glob("*.csv")}
+    assert "turns" in curves and "trained_reward" not in curves
+
+
 class Counting(Table):
     """A table whose values depend on what it reads, as those of every real policy do."""
 

@@ -19,7 +19,7 @@ from agents.training.run import CheckpointMismatch
 from agents.vlm.actor import ChatActor
 from agents.vlm.batch import RolloutBatch, rewards_of_turns
 from agents.vlm.critic import Critic, make_critic
-from agents.vlm.records import Record, TurnRecord
+from agents.vlm.records import Record, TurnRecord, read_records
 from agents.vlm.rollouts import make_chat_env, rollouts
 from agents.vlm.scoring import Scorer
 
@@ -139,6 +139,19 @@ def test_divergence_is_paid_for_token_by_token(
             # The end of a turn is worth its own pay and the discounted worth of the next end.
             paid = one.reward + 0.95 * (two.reward - 0.5 * gaps[-1])
         assert row["target"][place].item() == rounded(paid - 0.5 * sum(ahead), of=-sum(first))
+
+
+def test_a_single_token_is_compared_with_nothing(make: Callable[[], ChatActor], tmp_path: Path) -> None:
+    """All that was sampled: its advantage has no deviation, and no step is made."""
+    once = replace(ODD, rules=replace(ODD.rules, max_turns=1))
+    few = {"recipe": once, "groups": 1, "group_size": 1, "iterations": 1, "eval_episodes": 1}
+    actor = make()
+    actor.sampling = replace(actor.sampling, max_new_tokens=1)
+    before = [weight.clone() for weight in actor.model.parameters()]
+    train(Config.of(**SMALL | few), actor, tmp_path)
+    (played,) = read_records(tmp_path / "records")
+    assert played.sampled_tokens == 1 and not played.abort_reason
+    assert all(torch.equal(a, b) for a, b in zip(before, actor.model.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("model", OWN)
