@@ -29,7 +29,7 @@ def estimates(records: Sequence[Record], tasks: Sequence[Task]) -> dict[str, Est
     kept = [record for record in records if not record.abort_reason]
     found = {"cut_rate": proportion(len(records) - len(kept), len(records))}
     rows = [
-        (rollout_metrics([record]) | ({} if record.abort_reason else hits([record], [task])), task.video)
+        (rollout_metrics([record]) | hits([record], [task]), task.video)
         for record, task in zip(records, tasks, strict=True)
     ]
     for name in dict.fromkeys(name for row, _ in rows for name in row if name != "cut_rate"):

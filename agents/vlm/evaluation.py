@@ -69,12 +69,12 @@ def hits(records: Sequence[Record], tasks: Sequence[Task]) -> dict[str, float]:
     """``hit_rate``: share of episodes that were shown all evidence, see `videogym.evaluate.hits`.
 
     Args:
-        records: one of every task, in order; those in which a fault was do not count.
+        records: one of every task, in order; those that were cut do not count, as in `rollout_metrics`.
         tasks: those without evidence do not count.
     """
     found = []
     for record, task in zip(records, tasks, strict=True):
-        if record.abort_reason.startswith("fault"):
+        if record.abort_reason:
             continue
         shown = [visual for turn in record.turns for visual in turn.visuals]
         hit = evidence_shown(task, [Clip(visual.times_s, Region(*visual.region)) for visual in shown])

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from agents.models.visuals import WHOLE_FRAME, Visual
+from agents.vlm.estimates import estimates
 from agents.vlm.evaluation import hits
 from agents.vlm.records import Record, TurnRecord
 from videogym import Region, Segment, Task
@@ -40,3 +42,14 @@ def task(*evidence: tuple[float, float], region: Region | None = None) -> Task:
 )
 def test_by_hand(asked: Task, shown: list[Any], expected: dict[str, float]) -> None:
     assert hits([episode(*shown)], [asked]) == expected
+
+
+@pytest.mark.parametrize("reason", ["context", "judge: it abstained from the answer", "fault: gone"])
+def test_a_run_and_an_evaluation_count_the_same_episodes(reason: str) -> None:
+    """One of two was cut, which counts in no other figure: it missed, and the rate is that of the other."""
+    turn = TurnRecord((), (), (1,), (0.0,), (1,), terms={})
+    whole, cut = episode((5.5, WHOLE_FRAME)), replace(episode((1.0, WHOLE_FRAME)), abort_reason=reason)
+    records = [replace(one, turns=(*one.turns, turn)) for one in (whole, cut)]
+    tasks = [task((5, 6))] * 2
+    assert hits(records, tasks) == {"hit_rate": 1.0}
+    assert estimates(records, tasks)["hit_rate"].mean == 1.0
