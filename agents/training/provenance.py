@@ -174,7 +174,8 @@ def model_card(found: Mapping[str, Any]) -> str:
         f"`{recipe['identity']}`{', behind `prompt.toml`' if found.get('prompt') else ''}.\n\n"
         "What it was trained under is in `videogym.json`, so that nothing has to be repeated:\n\n"
         "```bash\npython -m agents.evaluate --checkpoint THIS_FOLDER\n```\n\n"
-        f"| last evaluation, {config.get('eval_episodes')} held-out tasks | |\n|---|---|\n{rows}\n\n"
+        f"| last evaluation, at most {config.get('eval_episodes')} held-out tasks | |\n"
+        f"|---|---|\n{rows}\n\n"
         f"## Options\n\n```yaml\n{options}\n```\n"
     )
 

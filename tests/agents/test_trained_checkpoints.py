@@ -289,6 +289,7 @@ def test_a_model_folder_says_all_of_itself(language_run: Path) -> None:
     trained = read_provenance(language_run / "model")
     assert trained is not None and card == model_card(trained)
     assert recipe_of(trained).prompt is not None
+    assert "at most 3 held-out tasks" in card, "there may be fewer"
     assert card.startswith("---\nlibrary_name: transformers\n") and "base_model" not in card
     for name in ("identity", "name"):
         assert trained["recipe"][name] in card
