@@ -242,3 +242,12 @@ def test_a_stream_that_appears_on_the_way_is_left_out(tmp_path):
         assert video.meta.num_frames == COUNT - 1
         first = video.pts_s[:40].tolist()
         assert [read_code(pixels) for pixels in video.frames_at(first).pixels] == list(range(40))
+
+
+@pytest.mark.parametrize("name", ["mpeg1video.avi", "mpeg2video.wmv", "libx264.asf"])
+def test_a_file_in_which_seeking_changes_timestamps_is_refused_when_it_is_opened(tmp_path, name):
+    """FFmpeg guesses them where the container has none; no frame could be read, and plays would begin."""
+    path = tmp_path / name
+    write_clip(path, 2 * RATE, codec=path.stem, codec_options={"bf": "2", "g": "12"})
+    with pytest.raises(UnreadableVideo, match=rf"{name}: its timestamps .* convert it to MP4$"):
+        open_video(str(path))

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,6 +49,15 @@ def test_frames_equal_those_of_the_video_itself(path):
                 served, due = store.frames(path, times, **request), video.frames_at(times, **request)
                 assert np.array_equal(served.pixels, due.pixels)
                 assert served.pts_s.tolist() == due.pts_s.tolist()
+
+
+def test_a_path_object_is_the_path(path):
+    with FrameStore() as store, open_video(Path(path)) as video:
+        assert store.open(Path(path)) is store.open(path)
+        served = store.frames(Path(path), at(7), size=None)
+        assert np.array_equal(served.pixels, video.frames_at(at(7)).pixels)
+    with pytest.raises(TypeError, match="PathLike"):
+        open_video(None)
 
 
 def test_times_between_frames_share_an_entry(path):

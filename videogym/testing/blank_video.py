@@ -5,6 +5,7 @@ Any number of frames, rate and size, at no cost; nothing is decoded and nothing 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Self
 
@@ -63,6 +64,6 @@ class OneVideoStore(FrameStore):
         super().__init__(lru_bytes=0)
         self._video = video
 
-    def open(self, source: str) -> Video:
+    def open(self, source: str | os.PathLike[str]) -> Video:
         """The video, whatever the source."""
         return self._video

@@ -15,7 +15,7 @@ Backend = Literal["pyav", "decord", "torchcodec"]
 
 
 def open_video(
-    source: str,
+    source: str | os.PathLike[str],
     *,
     backend: Backend = "pyav",
     cache_dir: str | Path | None = None,
@@ -44,6 +44,7 @@ def open_video(
     """
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be one of {get_args(Backend)}, got {backend!r}")
+    source = os.fspath(source)
     options: dict[str, Any] = {"backend": backend, "cache_dir": cache_dir, "deadline_s": deadline_s}
     if source.startswith(SYNTHETIC_PREFIX):
         from videogym.video.synthetic import open_synthetic

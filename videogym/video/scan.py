@@ -7,6 +7,7 @@ file is opened for the first time, and is a typed error. Nothing is decoded but 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import av
@@ -141,7 +142,9 @@ def scan(path: str) -> PacketTable:
         if headers.first is None:
             raise UnreadableVideo(f"{path}: no frame of it can be decoded")
         _require_complete(container, stream, headers, path)
-        return _table(container, stream, headers, path)
+        table = _table(container, stream, headers, path)
+        _require_way_back(container, stream, table, path)
+        return table
 
 
 def _read_headers(container: Any, stream: Any) -> Headers:
@@ -185,6 +188,20 @@ def _require_complete(container: Any, stream: Any, headers: Headers, path: str) 
     length_s = (container.duration or 0) / av.time_base
     if container.format.name in _TELL_LENGTH and length_s - end_s > _MISSING_END_S:
         raise TruncatedVideo(f"{path}: promises {length_s:.1f} s, its packets end at {end_s:.1f} s")
+
+
+def _require_way_back(container: Any, stream: Any, table: PacketTable, path: str) -> None:
+    """A reader that cannot go back to the first keyframe can serve nothing; be told before one plays."""
+    for ticks in (table.keys[0], table.key_dts[0]):
+        with suppress(av.FFmpegError):
+            container.seek(int(ticks), stream=stream)
+            back = (p.pts for p in packets_of(container, stream) if p.is_keyframe and p.pts is not None)
+            if next(back, table.end) <= table.keys[0]:
+                return
+    kind = container.format.name
+    raise UnreadableVideo(
+        f"{path}: its timestamps are others after seeking ({table.codec} in {kind}); convert it to MP4"
+    )
 
 
 def _table(container: Any, stream: Any, headers: Headers, path: str) -> PacketTable:

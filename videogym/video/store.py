@@ -79,7 +79,7 @@ class FrameStore:
         self._lock = threading.RLock()
         self._pid = os.getpid()
 
-    def open(self, source: str) -> Video:
+    def open(self, source: str | os.PathLike[str]) -> Video:
         """An open video, shared with all other callers; do not close it.
 
         Args:
@@ -92,7 +92,7 @@ class FrameStore:
             VideoError: it is not a usable video.
         """
         with counted(self.spent), self._owned_lock():
-            address = self._resolve(source)
+            address = self._resolve(os.fspath(source))
             video = self._videos.get(address)
             if isinstance(video, FileVideo | PlantedVideo):
                 try:
@@ -129,7 +129,7 @@ class FrameStore:
 
     def frames(
         self,
-        source: str,
+        source: str | os.PathLike[str],
         times_s: Sequence[float],
         *,
         size: tuple[int, int] | None,
@@ -165,7 +165,7 @@ class FrameStore:
 
     def build_grid(
         self,
-        source: str,
+        source: str | os.PathLike[str],
         *,
         size: tuple[int, int],
         times_s: Sequence[float] | None = None,
