@@ -159,6 +159,15 @@ def test_a_value_of_another_shape_is_a_mistake_of_the_caller(name, value):
     assert "\n" not in str(caught.value) and env.state.turns == ()
 
 
+@pytest.mark.parametrize("value", [np.datetime64("2020-01-01T00:00:00"), np.timedelta64(1, "s")], ids=repr)
+def test_a_date_is_no_kind_of_action(value):
+    """NumPy takes it for a number and Python does not: the line names the key all the same."""
+    env = started()
+    with pytest.raises(ValueError, match=r"its space: kind must be in .*, got") as caught:
+        env.step(member() | {"kind": value})
+    assert "\n" not in str(caught.value) and env.state.turns == ()
+
+
 @pytest.mark.parametrize("name", ["fps", "frames", "scale", "region", "segment"])
 def test_a_structured_action_without_an_argument_is_a_mistake_of_the_caller(name):
     action = member()
