@@ -66,8 +66,11 @@ def mean(values: Sequence[float]) -> Estimate:
     return clustered_mean(values, range(len(values)))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # the result says it, NumPy's warning not of what
 def clustered_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> Estimate:
     """Mean with its normal 95 % interval, wider where values of one cluster go together.
+
+    Where a value is infinite or NaN, as a stored reward may be, so is the mean, and the bounds are NaN.
 
     Args:
         values: at least one.
@@ -75,6 +78,8 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> Est
     """
     array = np.asarray(values, dtype=np.float64)
     centre = float(array.mean())
+    if not math.isfinite(centre):
+        return Estimate(centre, math.nan, math.nan, len(array))
     half = Z * float(array.std(ddof=1)) / math.sqrt(len(array)) if len(array) > 1 else 0.0
     half *= math.sqrt(design_effect(array, clusters))
     return Estimate(centre, centre - half, centre + half, len(array))

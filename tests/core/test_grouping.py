@@ -231,3 +231,12 @@ def test_an_interval_is_never_narrower_than_of_independent_questions(pairs):
     assert (estimate.mean, estimate.count) == (plain.mean, plain.count)
     average = clustered_mean([float(value) for value in values], clusters)
     assert math.isfinite(average.low) and average.low <= average.mean <= average.high
+
+
+@pytest.mark.parametrize(
+    "values", [[1.0, math.inf, 0.0], [math.inf, -math.inf], [math.nan, 1.0], [math.inf]]
+)
+@pytest.mark.filterwarnings("error")
+def test_a_mean_of_what_is_not_finite_has_no_interval_and_no_warning(values):
+    told = mean(values)
+    assert not math.isfinite(told.mean) and math.isnan(told.low) and math.isnan(told.high)

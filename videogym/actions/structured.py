@@ -59,9 +59,8 @@ def _misfits(action: dict[str, Any], space: Dict) -> Iterator[str]:
             # One number may stand for a row of one.
             fits = given.shape == due.shape or (value is not None and given.ndim == 0 and due.shape == (1,))
             fits &= not isinstance(due, Discrete) or bool(np.isfinite(given).all())
-            fits &= (
-                np.asarray(value).dtype.kind not in "mM"
-            )  # NumPy makes numbers of dates, Python does not
+            # NumPy makes numbers of dates, Python does not.
+            fits &= np.asarray(value).dtype.kind not in "mM"
         except (TypeError, ValueError, OverflowError):
             fits = isinstance(value, str) and isinstance(due, Text)
         if not fits:
