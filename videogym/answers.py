@@ -17,6 +17,10 @@ from videogym.state import SIGNS, Task, is_number
 # Compatibility forms that are the same letter, drawn otherwise. NFKC also folds those that mean
 # something else: superscripts, subscripts, fractions, circled and styled letters.
 _SAME_LETTER = {"<wide>", "<narrow>", "<noBreak>", "<initial>", "<medial>", "<final>", "<isolated>"}
+# Marks that show nothing: of direction, a byte order mark, a soft hyphen, where a line may (not) break.
+# Not the joiners U+200C and U+200D, which tell words of some scripts apart.
+_UNSEEN = dict.fromkeys(map(ord, "\u00ad\u061c\u200b\u200e\u200f\u2060\ufeff"))
+_UNSEEN |= dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 _FIRST_LIGATURE, _LAST_LIGATURE = "\ufb00", "\ufb06"  # Latin: ff, fi, fl, ffi, ffl, long st, st
 _LETTER = re.compile(r"\(\s*([A-Za-z])\s*\)|([A-Za-z])\s*[.):]?")
 # Commas separate thousands where they stand as such; an exponent of more digits is no one's answer.
@@ -29,13 +33,13 @@ _LABELLED = re.compile(r"(?:\(\s*([A-Za-z])\s*\)|([A-Za-z])\s*[.):])\s*(.*)", re
 def plain(text: str) -> str:
     """The same text in one shape: white space as single blanks, full-width letters and ligatures folded.
 
-    Case and everything that can tell one text from another stays.
+    Marks that show nothing go. Case and everything that can tell one text from another stays.
 
     >>> plain(" Ｂ   ﬂag "), plain("10²")
     ('B flag', '10²')
     """
     if not text.isascii():
-        text = unicodedata.normalize("NFC", "".join(map(_shape, text)))
+        text = unicodedata.normalize("NFC", "".join(map(_shape, text.translate(_UNSEEN))))
     return " ".join(text.split())
 
 

@@ -107,6 +107,11 @@ def test_sameness_is_symmetric_and_needs_a_text(left, right):
         (("Ｂlue", "red"), "blue", "A"),
         (("red", "blue"), "Ｂ", "B"),
         (("red", "blue"), "В", None),  # Cyrillic
+        (("red", "blue"), "\u200fB\u200b", "B"),  # marks that show nothing
+        (("red", "blue"), "\ufeffblue", "B"),
+        (("red", "\u2066blue\u2069"), "blue", "B"),
+        (("red", "blue"), "\u200b", None),
+        (("نامهای", "نامه\u200cای"), "نامه\u200cای", "B"),  # a joiner tells words apart
         (("-5", "5"), "–5", "A"),  # a number by its value, where no option is written so
     ],
 )
@@ -154,6 +159,9 @@ ANSWERS = (
     "–5",
     "H2O",
     "h₂o",
+    "\u200fB",
+    "\ufeff-5",
+    "\u200b",
 )
 _SYNTHETIC = "synthetic:brief_event?duration_s=60&level=0&seed=1"
 
