@@ -32,7 +32,11 @@ class Bounds:
 
     def refusal(self, value: float) -> str:
         """What a number must be that this one is not; "" if nothing."""
-        if not math.isfinite(value):
+        try:
+            is_finite = math.isfinite(value)
+        except OverflowError:  # an integer that no float holds
+            is_finite = False
+        if not is_finite:
             return "must be a finite number"
         low = value > self.least if self.open else value >= self.least
         high = value < self.most if self.below else value <= self.most

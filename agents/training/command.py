@@ -57,7 +57,8 @@ def interruptible(resume: Callable[[], str]) -> Iterator[None]:
             raise
         _end_after(death, main, resume)
     finally:
-        if main:
+        # Not where a rank that ends by itself ignores torchrun's, see `exit_together`.
+        if main and signal.getsignal(signal.SIGTERM) is _on_sigterm:
             signal.signal(signal.SIGTERM, before)
 
 

@@ -64,7 +64,12 @@ def init_distributed(device: str) -> None:
 
 
 def destroy_process_group() -> None:
-    """Part from the other ranks, which may end from now on."""
+    """Part from the other ranks, which may end from now on; all part together.
+
+    The first may still be writing when others are done: if they ended, its failure would look like theirs.
+    """
+    if dist.is_initialized():
+        all_gather_object(None)
     _PEERS.clear()
     if dist.is_initialized():
         dist.destroy_process_group()

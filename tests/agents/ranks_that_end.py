@@ -59,9 +59,19 @@ def agree(folder: Path) -> None:
         ranks.exit_together(2, str(error))
 
 
+def write() -> None:
+    """The first fails at what it alone does at the end, when the other has long been done."""
+    if ranks.rank() == 0:
+        time.sleep(10)
+        raise RuntimeError("the model cannot be written")
+    ranks.destroy_process_group()
+
+
 if __name__ == "__main__":
     ranks.init_distributed("cpu")
     with interruptible(lambda: "Seven iterations are saved."):
         if sys.argv[1] == "die":
             die()
+        if sys.argv[1] == "write":
+            write()
         agree(Path(sys.argv[2]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -165,6 +166,17 @@ def test_a_command_ends_in_a_line(number: int, capsys: pytest.CaptureFixture[str
     assert ended.value.code == 130
     assert capsys.readouterr().err == "\nInterrupted. It resumes.\n"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_command_that_ends_by_itself_goes_on_ignoring_torchruns_signal() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit), interruptible(lambda: "It resumes."):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            sys.exit(2)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # --- imitation and commands ----------------------------------------------------------------------

@@ -149,6 +149,7 @@ def of_experiments() -> Iterator[Case]:
     yield "experiments.needle", ["--out", "file.txt"], "file.txt"
     yield "experiments.needle", ["--seeds", "0", "--out", "study"], "study/seed-0.json is no result"
     yield "experiments.needle", ["--rounds", "0"], "--rounds: must be at least 1, got 0"
+    yield "experiments.needle", ["--rounds", "9" * 400], "--rounds: must be a finite number, got 9"
     yield "experiments.demo_planted", ["--train", "folder"], "--test"
     both = ["--train", "nowhere", "--test", "nowhere"]
     yield "experiments.demo_planted", both, "--train must be a folder, got 'nowhere'"

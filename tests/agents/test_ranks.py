@@ -20,8 +20,8 @@ from videogym.datasets import load_tasks, write_tasks
 HERE = Path(__file__).parent
 
 
-def ended(number: int, *job: str) -> list[str]:
-    """What torchrun with so many ranks has said when it has failed."""
+def ended(number: int, *job: str, raised: int = 0) -> list[str]:
+    """What torchrun with so many ranks has said when it has failed, and so many of them by a traceback."""
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(number)]
     ran = subprocess.run(
         [sys.executable, *launch, str(HERE / "ranks_that_end.py"), *job],
@@ -32,7 +32,7 @@ def ended(number: int, *job: str) -> list[str]:
         check=False,
     )
     assert ran.returncode == 1, ran.stderr
-    assert ran.stderr.count("Traceback") <= 1, ran.stderr  # that of torchrun itself
+    assert ran.stderr.count("Traceback") <= 1 + raised, ran.stderr  # that of torchrun itself
     return ran.stderr.splitlines()
 
 
@@ -41,6 +41,14 @@ def test_one_rank_tells_that_another_has_died() -> None:
     said = ended(4, "die")
     told = [line for line in said if "has died" in line or "saved" in line or "nterrupted" in line]
     assert told == ["rank 0 has died", "Seven iterations are saved."], said
+
+
+@pytest.mark.slow
+def test_an_error_of_the_rank_that_writes_at_the_end_is_told() -> None:
+    """The other waits for it: one that had ended would be taken for dead, and the error for its death."""
+    said = ended(2, "write", raised=1)
+    assert "RuntimeError: the model cannot be written" in said, said
+    assert not any("rank 1 has died" in line for line in said), said
 
 
 def test_alarms_are_heard_until_they_are_over_and_other_tasks_are_refused(tmp_path: Path) -> None:
