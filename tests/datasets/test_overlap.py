@@ -73,6 +73,8 @@ def test_the_error_says_what_is_shared() -> None:
         ("elsewhere/B.mkv", ("x", "y")),
         ("frames/b.jpg", ("x", "y")),  # a frame, by its own name
         ("frames/b/000017.png", ("x", "y")),  # or by its folder's
+        ("frames/b.mp4/000017.png", ("x", "y")),  # which may keep the ending
+        ("frames/B.mkv.jpg", ("x", "y")),
         ("frames/b/more/000017.png", ()),
         ("b/other.mp4", ()),
         ("bb.jpg", ()),

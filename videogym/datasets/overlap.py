@@ -108,7 +108,7 @@ def require_unseen_files(tasks: Iterable[Task], files: Iterable[str]) -> None:
     Args:
         tasks: for evaluation.
         files: paths or addresses of videos, and paths of images, which are taken for frames of a video if
-            they or their folder are called as it is.
+            they or their folder are called as it is, with its ending or without.
 
     Raises:
         TrainedOnError: a task asks about one of these videos; of questions nothing is known.
@@ -123,7 +123,7 @@ def _file_keys(file: str) -> tuple[str, ...]:
     if not is_image(file):
         return (_video_key(file),)
     path = PurePosixPath(file.replace("\\", "/"))
-    return _folded(path.stem), _folded(path.parent.name)
+    return _video_key(path.stem), _video_key(path.parent.name)
 
 
 def _may_hold(source: ProceduralTasks, video: str) -> bool:
