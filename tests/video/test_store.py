@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clips import RATE
+from forks import fork, status
 
 from videogym.testing.coded_clips import read_code, write_clip
 from videogym.video import FrameStore, VideoChanged, VideoNotFound, open_video
@@ -174,3 +175,15 @@ def test_bad_requests_are_refused(path):
         ):
             with pytest.raises(ValueError):
                 store.frames(path, times, **request)
+
+
+def test_those_who_are_lent_a_store_take_turns_behind_a_fork_too(path):
+    """They share its open videos and frames. A child's lock is a new one, and one for all."""
+    with FrameStore() as store:
+        early = store.lent()
+
+        def share():
+            stores = (early, store, store.lent(), store.lent())
+            return len({id(one._lock.owned()) for one in stores}) == 1
+
+        assert share() and status(fork(share)) == 0

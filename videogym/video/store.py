@@ -34,6 +34,19 @@ from videogym.video.types import FrameBatch, Resizer, Video, VideoChanged, Video
 _BATCH = 64  # frames decoded at a time, so that a long skim is not held twice
 
 
+class _ProcessLock:
+    """A lock of all stores of a process that are lent from one."""
+
+    def __init__(self) -> None:
+        self._pid, self._lock = os.getpid(), threading.RLock()
+
+    def owned(self) -> threading.RLock:
+        """The lock; on the far side of a fork a new one, since its holder may not exist there."""
+        if os.getpid() != self._pid:
+            self._pid, self._lock = os.getpid(), threading.RLock()
+        return self._lock
+
+
 class FrameStore:
     """Serves frames of many videos; threads take turns, pickling keeps the options only.
 
@@ -76,8 +89,7 @@ class FrameStore:
         self._root = None if video_root is None else os.path.realpath(video_root)
         self._videos: OrderedDict[str, Video] = OrderedDict()
         self._frames = FrameCache(lru_bytes)
-        self._lock = threading.RLock()
-        self._pid = os.getpid()
+        self._lock = _ProcessLock()
 
     def open(self, source: str | os.PathLike[str]) -> Video:
         """An open video, shared with all other callers; do not close it.
@@ -91,7 +103,7 @@ class FrameStore:
             VideoChanged: the file changed since it was opened; the next call opens it anew.
             VideoError: it is not a usable video.
         """
-        with counted(self.spent), self._owned_lock():
+        with counted(self.spent), self._lock.owned():
             address = self._resolve(os.fspath(source))
             video = self._videos.get(address)
             if isinstance(video, FileVideo | PlantedVideo):
@@ -109,7 +121,7 @@ class FrameStore:
             return video
 
     def located(self, path: str) -> str:
-        """Where a file is that is no video, a picture say.
+        """Where a file is, of a video, a picture or anything else.
 
         Raises:
             VideoNotFound: it lies outside ``video_root``.
@@ -216,7 +228,7 @@ class FrameStore:
 
     def close(self) -> None:
         """Close all videos and forget all frames. The store can be used again."""
-        with self._owned_lock():
+        with self._lock.owned():
             while self._videos:
                 self._videos.popitem()[1].close()
             self._frames.clear()
@@ -230,12 +242,6 @@ class FrameStore:
 
     def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
         return functools.partial(type(self), **self._options), ()
-
-    def _owned_lock(self) -> threading.RLock:
-        if os.getpid() != self._pid:
-            # On this side of a fork the lock's holder may not exist.
-            self._pid, self._lock = os.getpid(), threading.RLock()
-        return self._lock
 
     def _resolve(self, source: str) -> str:
         """Address of a source; refuses a way out of ``video_root``, links included."""
@@ -262,12 +268,12 @@ class FrameStore:
             video.draw(drawn, times, view)
             pixels[missing] = drawn
             return pixels
-        with self._owned_lock():
+        with self._lock.owned():
             missing = missing[[not self._frames.copy((key, pts_s[i], view), pixels[i]) for i in missing]]
         for start in range(0, len(missing), _BATCH):
             chunk = missing[start : start + _BATCH]
             pixels[chunk] = _decode(video, pts_s[chunk], view)
-            with self._owned_lock():
+            with self._lock.owned():
                 for i in chunk:
                     self._frames.add((key, pts_s[i], view), pixels[i])
         return pixels
