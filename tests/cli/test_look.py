@@ -110,6 +110,19 @@ def test_a_task_is_shown_with_its_answer_and_its_evidence_in_green(planted, caps
     assert [tuple(frame[70, 90].tolist()) == GREEN for frame, _ in found] == is_red
 
 
+def test_a_region_smaller_than_a_pixel_of_the_sheet_is_marked(tmp_path):
+    """A text in the distance: 0.2 % of the frame, half a pixel of 225 x 135."""
+    film(tmp_path / "a.mp4")
+    tiny = Region(0.5, 0.5, 0.502, 0.502)
+    task = Task(
+        "t", "a.mp4", "Who?", "open", answer="Ann", evidence=(Segment(1.0, 2.0),), evidence_region=tiny
+    )
+    with open_video(str(tmp_path / "a.mp4")) as video:
+        sheet = np.asarray(contact_sheet(video, Segment(1.0, 2.0), 1, "title", task))
+    frame, around = next(frames_of(sheet, 1))
+    assert around == GREEN and tuple(frame[67, 112].tolist()) == GREEN
+
+
 def test_a_task_is_chosen_by_its_id_and_may_have_no_evidence(planted, capsys):
     source = ["--tasks", str(planted / "tasks.jsonl"), "--video-root", str(planted), "--task-id", "open"]
     assert main(["look", *source]) == 0

@@ -236,8 +236,10 @@ def _mark(
         draw.rectangle(around, outline=_EVIDENCE, width=_EDGE)
         if region is not None:
             x0, y0, x1, y1 = region.as_tuple()
-            box = left + x0 * width, top + y0 * height, left + x1 * width - 1, top + y1 * height - 1
-            draw.rectangle(box, outline=_EVIDENCE)
+            x0, y0 = left + x0 * width, top + y0 * height
+            # One that is smaller than a pixel is a pixel.
+            x1, y1 = max(x0, left + x1 * width - 1), max(y0, top + y1 * height - 1)
+            draw.rectangle((x0, y0, x1, y1), outline=_EVIDENCE)
 
 
 def _columns(count: int, size: tuple[int, int]) -> int:
