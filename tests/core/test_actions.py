@@ -394,6 +394,12 @@ def test_a_crop_takes_a_region():
     assert whole.codes == ["", ""] and whole.state.clips[-1].region is None
 
 
+@pytest.mark.parametrize("region", [np.array(0.5), np.float32(0.5), 0.5, object()], ids=repr)
+def test_what_is_no_row_of_numbers_is_a_region_that_is_refused(region):
+    """An array without a dimension says that it can be gone through, and cannot."""
+    assert ten_minutes().play(Crop(1.0, 2.0, region)).codes == ["region"]
+
+
 def burst(first, pause):
     """30 frames a second for half a minute, then one every ``pause`` seconds up to 600 s."""
     return [i / 30 for i in range(int(first * 30))] + [float(s) for s in range(first, 600, pause)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -40,9 +39,12 @@ def as_number(value: object) -> float:
 
 def as_box(value: object) -> tuple[float, ...]:
     """The numbers of a box, each as `as_float`; four times NaN for what is no row of values."""
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+    if isinstance(value, str | bytes):
         return (math.nan,) * 4
-    return tuple(map(as_float, value))
+    try:
+        return tuple(map(as_float, value))  # type: ignore[call-overload]
+    except TypeError:  # asked, not looked up: an array without a dimension is an Iterable by its class
+        return (math.nan,) * 4
 
 
 def as_text(value: object) -> str:

@@ -62,8 +62,8 @@ def begin(
         skim_frames: in place of the rules' and at most as many; None: the rules'.
 
     Raises:
-        ValueError: ``skim_frames`` is above the rules' number, or the video is too short to be skimmed or
-            longer than the rules allow.
+        ValueError: ``skim_frames`` is none that the rules can show (`Rules.skimming`), or the video is too
+            short to be skimmed or longer than the rules allow.
     """
     if video.duration_s > rules.max_duration_s:
         raise ValueError(f"the video lasts {video.duration_s:g} s, at most {rules.max_duration_s:g} s fit")
