@@ -134,6 +134,8 @@ def test_a_window_holds_the_evidence_and_is_much_wider(start_s: float, length_s:
         ("Two of 64 frames show a wall.", False),
         ("The singer hits a high note.", False),
         ('{"video_path": "take117.mp4"}', False),
+        ("take3.117 is on.", False),
+        ("The third take.117 s are enough.", True),
     ],
 )
 def test_what_repeats_a_note_is_a_leak(text: str, leaks: bool) -> None:

@@ -7,6 +7,7 @@ tells it to.
 # ruff: noqa: D103
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def asked_about(work: WorkFolder, videos: Path, answer: str = "Ann") -> None:
+def asked_about(work: WorkFolder, videos: Path, answer: str = "Ann", name: str = "a.mp4") -> None:
     """A folder of work with one question."""
-    find_scenes(work, ["a.mp4"], videos, SceneOptions(cuts="none", max_scene_s=60.0))
+    find_scenes(work, [name], videos, SceneOptions(cuts="none", max_scene_s=60.0))
     (scenes,) = work.kept("scenes")
     place, facts = scenes["place"], {name: scenes[name] for name in ("video", "fingerprint", "duration_s")}
     extent = {"start_s": 0.0, "end_s": scenes["duration_s"]}
@@ -164,14 +165,19 @@ def turn(tool: str, thought: str = "I look.", **arguments: Any) -> Reply:
     return Reply(json.dumps({"thought": thought, "tool": tool, "arguments": arguments}))
 
 
-def look(start_s: float, end_s: float, thought: str = "I look.") -> Reply:
-    return turn("crop_video", thought, video_path="a.mp4", start_time=start_s, end_time=end_s)
+def look(start_s: float, end_s: float, thought: str = "I look.", name: str = "a.mp4") -> Reply:
+    return turn("crop_video", thought, video_path=name, start_time=start_s, end_time=end_s)
 
 
 def played(
-    work: WorkFolder, videos: Path, turns: list[Reply], truth: str = "Ann", verdict: Reply = CUT
+    work: WorkFolder,
+    videos: Path,
+    turns: list[Reply],
+    truth: str = "Ann",
+    verdict: Reply = CUT,
+    name: str = "a.mp4",
 ) -> tuple[Summary, dict[str, Any]]:
-    asked_about(work, videos, truth)
+    asked_about(work, videos, truth, name)
     sure = Scripted({"blind": Reply("I can't see it."), "verify": SURE})
     assert filtered(work, sure, "keep").kept == 1
     model = Scripted({"teach": turns, "judge": verdict})
@@ -194,14 +200,19 @@ def test_only_what_was_told_a_window_after_a_look_that_missed_is_mended(
         assert bool(told) is mended
 
 
+@pytest.mark.parametrize(
+    ("name", "called", "told_s"),
+    [("a.mp4", "a.mp4", 4.0), ("take #2.mp4", "video-9dfa0f50.mp4", 9.0)],  # the SHA-1 of the name
+)
 def test_the_name_of_the_video_tells_no_bound(
-    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, called: str, told_s: float
 ) -> None:
-    """Every call repeats it; here the note tells of 4 s, and the name ends in mp4."""
-    monkeypatch.setattr(playing, "wide_window", lambda *_: Segment(4.0, 44.0))
-    turns = [look(40.0, 50.0), look(*EVIDENCE), turn("answer", text="Ann")]
-    with WorkFolder(tmp_path) as work:
-        summary, line = played(work, videos, turns)
+    """Every call repeats it, or what stands for it; here it holds the number of which the note tells."""
+    monkeypatch.setattr(playing, "wide_window", lambda *_: Segment(told_s, 44.0))
+    turns = [look(40.0, 50.0, name=called), look(*EVIDENCE, name=called), turn("answer", text="Ann")]
+    shutil.copy(videos / "a.mp4", tmp_path / name)
+    with WorkFolder(tmp_path / "work") as work:
+        summary, line = played(work, tmp_path, turns, name=name)
         assert (summary.kept, line["mended"]) == (1, True)
 
 

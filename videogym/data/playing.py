@@ -26,7 +26,6 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from videogym.data.asking import Asker, ContentPart, image_part, object_in, shown, text_in, text_part, user
@@ -36,6 +35,7 @@ from videogym.data.work import Dropped, Item, Made, Progress, Summary, WorkFolde
 from videogym.datasets.task_files import task_of_row
 from videogym.env import VideoQAEnv
 from videogym.geometry import Segment, segment_iou
+from videogym.grammars.longvt import video_name
 from videogym.recipes import Recipe, get_recipe
 from videogym.state import Task
 from videogym.tool_episode import ToolEpisode, ToolReply
@@ -48,7 +48,8 @@ _SPOKEN = re.compile(
     r"given window|provided window)\b",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(r"(?<![A-Za-z_\d])(?:(\d+):)?(\d+(?:\.\d+)?)")  # not that of "mp4"
+# Not that of "mp4", nor the end of "v3.5".
+_NUMBER = re.compile(r"(?<![A-Za-z_\d])(?<!\d\.)(?:(\d+):)?(\d+(?:\.\d+)?)")
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ class _Stage:
             return Dropped("no_look", "it answered without a look")
         ends = (told.start_s, told.end_s) if told is not None else ()
         secret = [end for end in ends if 0.0 < end < trace.video.duration_s]
-        name = Path(task.video).name  # which calls repeat, with whatever numbers are in it
+        name = video_name(task)  # which calls repeat, with whatever numbers are in it
         if (leaked := leak_in([(turn.text or "").replace(name, "") for turn in turns], secret)) is not None:
             return Dropped("leak", leaked)
         iou = max(segment_iou(trace.looks[-1], segment) for segment in task.evidence or ())
