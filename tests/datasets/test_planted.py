@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import unicodedata
 import warnings
 from collections import Counter
 from dataclasses import replace
@@ -218,7 +219,7 @@ def test_files_that_cannot_be_used_are_passed_over_and_listed(root, tmp_path):
     write_clip(folder / "short.mp4", 300, codec_options=FAST)
     write_clip(folder / "few.mp4", 200, rate=1, codec_options=FAST)
     (folder / "gone.mp4").symlink_to(folder / "nowhere.mp4")
-    with pytest.warns(UserWarning, match=r"videos that nothing is planted into: cut\.mp4.*and 4 more"):
+    with pytest.warns(UserWarning, match=r"files of which no task is made: cut\.mp4.*and 4 more"):
         tasks = load_tasks("planted:what?split=all&count=3", folder)
     assert isinstance(tasks, PlantedTasks)
     assert [one.path for one in tasks.footage] == ["good.mp4"]
@@ -283,6 +284,55 @@ def test_words_pictures_fonts_and_places_are_the_users_own(root, tmp_path):
     (folder / "words.txt").write_text("\n".join([*words, "漢字"]), encoding="utf-8")
     with pytest.raises(InvalidAddress, match=r"letters\.ttf has no letter '漢'"):
         tasks_of(folder, "word", words="words.txt", font="letters.ttf")
+
+
+def test_pictures_are_passed_over_that_cannot_be_read_or_are_there_twice(root, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    shutil.copy(root / "a b" / "0.mp4", folder / "a.mp4")
+    shutil.copytree(root / "pictures", folder / "p")
+    good = (folder / "p" / "boat.png").read_bytes()
+    (folder / "p" / "cut.png").write_bytes(good[: len(good) // 2])
+    (folder / "p" / "text.jpg").write_text("no picture")
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "p" / "torn.png")  # in several chunks
+    head, _, tail = (folder / "p" / "torn.png").read_bytes().rpartition(b"IDAT")
+    (folder / "p" / "torn.png").write_bytes(head + b"\0\1\2\3" + tail)
+    (folder / "p" / "zoo.png").write_bytes(good)
+    with pytest.warns(UserWarning, match=r"files of which no task is made: p/cut\.png: .*not a picture"):
+        tasks = load_tasks("planted:picture?split=all&count=40&pictures=p", folder)
+    assert isinstance(tasks, PlantedTasks)
+    why = {row.place: row.why for row in tasks.left_out}
+    assert why.keys() == {"p/cut.png", "p/text.jpg", "p/torn.png", "p/zoo.png"}
+    assert why["p/zoo.png"] == "the same content as p/boat.png"
+    assert {text for task in tasks for text in task.options} == {"boat", "kite", "moon", "tree", "wolf"}
+    (folder / "p" / "zoo.png").unlink()
+    for name in ("boat", "kite", "moon", "tree"):
+        (folder / "p" / f"{name}.png").write_text("no picture")
+    with pytest.raises(
+        InvalidAddress, match=r"at least 2 pictures: p/boat\.png: .*not a picture"
+    ) as caught:
+        load_tasks("planted:picture?split=all&pictures=p", folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_words_that_do_not_fit_or_look_alike_make_no_tasks(root, tmp_path):
+    matplotlib = pytest.importorskip("matplotlib")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    shutil.copy(root / "a b" / "0.mp4", folder / "a.mp4")
+    words = ["one", "two", "three", "four", "five", "six", "seven", "W" * 40]
+    (folder / "words.txt").write_text("\n".join(words))
+    with pytest.raises(InvalidAddress, match=r"no video .*a\.mp4: insertion: 'W+' does not fit into"):
+        tasks_of(folder, "order", words="words.txt", level=3)
+    assert len(tasks_of(folder, "what", words="words.txt", level=3)) == 40  # which shows no words
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    shutil.copy(fonts / "DejaVuSans.ttf", folder / "letters.ttf")
+    (folder / "words.txt").write_text(
+        "\n".join(["Öl", unicodedata.normalize("NFD", "Öl"), *words[:7]]), encoding="utf-8"
+    )
+    tasks = tasks_of(folder, "word", words="words.txt", font="letters.ttf")
+    assert {text for task in tasks for text in task.options} == {"Öl", *words[:7]}
 
 
 def test_only_large_videos_are_asked_about_in_detail(root, tmp_path):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -74,8 +75,8 @@ class PlantedTasks(MadeTasks):
 
     Three of five videos are for training, one for validation and one for testing, as a hash of their
     content decides: a video that is added moves no other. ``split="all"`` takes all, for folders that are
-    divided already. Files that cannot be used are passed over and listed in ``left_out``; a warning counts
-    them.
+    divided already. Files that cannot be used, pictures too, are passed over and listed in ``left_out``, as
+    are videos too small for a word; a warning counts them.
 
     Args:
         family: what is asked, see `PlantedFamily`.
@@ -135,17 +136,17 @@ class PlantedTasks(MadeTasks):
         self._store = FrameStore(cache_dir, lru_bytes=0, video_root=root, open_videos=_OPEN_VIDEOS)
         self._words = None if words is None else _read_words(self._file(words))
         self._font = None if font is None else (font, self._content(font))
-        self._pictures = self._found_pictures(pictures)
-        self.footage, self.left_out = self._found_footage(root)
+        self._require_letters(words)
+        self._pictures, no_pictures = self._found_pictures(root, pictures)
+        self.footage, no_footage = self._found_footage(root)
+        self.left_out = no_footage + no_pictures
         told = format_left_out(self.left_out)
         if not self.footage:
             raise InvalidAddress(f"planted tasks: no video of split {split!r} in {video_root}{told}")
         if told:
-            warnings.warn(
-                f"{os.fspath(video_root)}: videos that nothing is planted into{told}", stacklevel=3
-            )
+            warnings.warn(f"{os.fspath(video_root)}: files of which no task is made{told}", stacklevel=3)
         self._name = self._named()
-        self._require_drawable(words)
+        self._require_inside()
 
     @classmethod
     def parse(cls, source: str, video_root: str | os.PathLike[str] | None) -> PlantedTasks:
@@ -206,11 +207,14 @@ class PlantedTasks(MadeTasks):
             metadata={"footage": one.path, "level": self.level},
         )
 
-    def _require_drawable(self, words: str | None) -> None:
-        """Insertions fit into every video, and the font has all letters of the words."""
+    def _require_inside(self) -> None:
+        """No insertion leaves the frame of a video."""
         for one in self.footage:
             for kind in ("ellipse", "text"):
                 box_of(Random(0), PLANTED_LEVELS[self.level], self._size, one.meta, kind)
+
+    def _require_letters(self, words: str | None) -> None:
+        """The font has all letters of the words."""
         if words is not None or self._font is not None:
             from videogym.video.planted.lettering import require_letters
 
@@ -227,19 +231,52 @@ class PlantedTasks(MadeTasks):
         found = self._file(path)
         return fingerprint(found, identify(found).size)
 
-    def _found_pictures(self, folder: str | None) -> tuple[tuple[str, str], ...]:
-        """Paths and fingerprints of the pictures, each name once."""
+    def _overflow(self, meta: VideoMeta) -> str:
+        """Which text of the family does not fit into its box in a video; "" if none."""
+        level = PLANTED_LEVELS[self.level]
+        if self.family == "number":
+            texts = tuple(str(digit) * level.digits for digit in range(10))
+        elif self.family in ("word", "order"):
+            texts = self._words or WORDS
+        else:
+            return ""
+        from videogym.video.planted.lettering import overflow
+
+        x0, y0, x1, y1 = box_of(Random(0), level, Size(self._size.side), meta, "text")
+        # Where a box lies rounds its sides up or down.
+        wide, high = int((x1 - x0) * meta.width + 1e-6), int((y1 - y0) * meta.height + 1e-6)
+        return overflow(texts, "" if self._font is None else self._file(self._font[0]), wide, high)
+
+    def _found_pictures(
+        self, root: str, folder: str | None
+    ) -> tuple[tuple[tuple[str, str], ...], tuple[LeftOut, ...]]:
+        """Paths and fingerprints of the pictures, each name and content once, and why not of others."""
         if self.family != "picture":
-            return ()
+            return (), ()
+        from videogym.video.planted.lettering import read_picture
+
         _require(
             "pictures", folder, folder is not None, "a folder below video_root, for the family 'picture'"
         )
         names = _files(self._file(cast(str, folder)), PICTURE_SUFFIXES)
         paths = {Path(name).stem: os.path.join(cast(str, folder), name) for name in names}
-        _require(
-            "pictures", folder, len(paths) >= 2, "a folder with at least 2 pictures of different names"
-        )
-        return tuple((path, self._content(path)) for path in paths.values())
+        found: dict[str, str] = {}  # by content: of the same under two names, both would be right
+        left_out = []
+        for path in paths.values():
+            try:
+                content, why = self._content(path), ""
+                read_picture(self._file(path), (1, 1))
+                if content in found:
+                    why = f"the same content as {found[content]}"
+            except VideoError as error:
+                why = str(error)
+            if why:
+                left_out.append(LeftOut(Path(root), path, why))
+            else:
+                found[content] = path
+        told = format_left_out(tuple(left_out))
+        _require("pictures", folder, len(found) >= 2, f"a folder with at least 2 pictures{told}")
+        return tuple((path, content) for content, path in found.items()), tuple(left_out)
 
     def _found_footage(self, root: str) -> tuple[tuple[Footage, ...], tuple[LeftOut, ...]]:
         """Videos of the split that can be used, by content, and why the others cannot."""
@@ -272,7 +309,7 @@ class PlantedTasks(MadeTasks):
             return f"{meta.duration_s:g} s, too short for insertions of {self.event_s:g} s"
         if self.family == "detail" and meta.width * meta.height < MIN_DETAIL_PIXELS:
             return f"{meta.width}x{meta.height}, at least {MIN_DETAIL_PIXELS} pixels are needed"
-        return ""
+        return self._overflow(meta)
 
 
 def format_left_out(left_out: tuple[LeftOut, ...]) -> str:
@@ -302,7 +339,9 @@ def _read_words(path: str) -> tuple[str, ...]:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise InvalidAddress(f"planted tasks: words in {path} cannot be read: {error}") from error
-    words = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    # Composed: two spellings of a letter look alike and would be two options.
+    composed = (unicodedata.normalize("NFC", line.strip()) for line in lines)
+    words = tuple(dict.fromkeys(word for word in composed if word))
     _require("words", path, len(words) >= 8, "a file with at least 8 words")
     return words
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
 from videogym.video.planted.drawing import Patch, contrast_to
 from videogym.video.synthetic.address import InvalidAddress
@@ -65,6 +65,17 @@ def text_patch(text: str, font_path: str, rgb: Rgb, width: int, height: int) -> 
     return patch
 
 
+@lru_cache(maxsize=64)
+def overflow(texts: tuple[str, ...], font_path: str, width: int, height: int) -> str:
+    """Which of some texts `text_patch` could not draw into so many pixels, in words; "" if none."""
+    for text in texts:
+        try:
+            _fitting(text, font_path, width * _PLATE, height * _PLATE)
+        except InvalidAddress as error:
+            return str(error)
+    return ""
+
+
 def read_picture(path: str, size: tuple[int, int]) -> NDArray[np.uint8]:
     """(H, W, 3) RGB of a picture file at a size.
 
@@ -74,7 +85,8 @@ def read_picture(path: str, size: tuple[int, int]) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB").resize(size, Image.Resampling.BICUBIC))
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+    # SyntaxError is what Pillow says of a PNG with a chunk that is none.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableVideo(f"{path}: not a picture that can be read ({error})") from error
 
 
