@@ -188,6 +188,7 @@ def test_a_part_of_weight_0_is_not_even_read(weight: Any) -> None:
         ([{"tasks": EVENTS, "weight": [[5, 1], [5, 2]]}], r"that rise from at least 0, got \[\[5, 1"),
         ([{"tasks": EVENTS, "weight": [[-1, 1]]}], r"that rise from at least 0, got \[\[-1, 1"),
         ([{"tasks": EVENTS, "weight": [[0.5, 1]]}], r"whole numbers .* got \[\[0.5, 1"),
+        ([{"tasks": EVENTS, "weight": [[0, 1], [10**400, 1]]}], r"numbers of at most 1e[+]09 .* got \[\[0"),
         ([{"tasks": EVENTS, "weight": [3, 1]}], r"a list of \[iteration, weight\] .* got \[3, 1\]"),
         ([{"tasks": EVENTS, "weight": [[0, -1]]}], "weight must be a number from 0 to 1e[+]09, got -1"),
         ([{"tasks": "mixture:[]"}], "part 1: tasks must name a source that is no mixture"),
@@ -205,7 +206,9 @@ def test_what_cannot_be_meant_is_refused_in_a_line(parts: list[Any], told: str) 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "gone.json", "[", "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "gone.json", "[", "[" * 100_000, f'[{{"tasks": "a", "tasks": "{EVENTS}"}}]']
+)
 def test_a_file_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         load_tasks(f"mixture:{text}")

@@ -27,12 +27,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from videogym.datasets.rows import parse_json
 from videogym.datasets.tasks import LeftOut, TaskList, check_iteration
 from videogym.metadata import Metadata
 from videogym.state import Task
 
 MIXTURE_PREFIX = "mixture:"
-_MOST = 1e9  # of a weight
+_MOST = 1e9  # of a weight, and of an iteration
 _FIELDS = ("tasks", "weight", "video_root", "where")
 Weight = float | tuple[tuple[int, float], ...]  # or by iteration, which rises
 
@@ -112,8 +113,8 @@ def read_parts(source: str) -> list[MixturePart]:
     text = source.removeprefix(MIXTURE_PREFIX)
     name = "mixture" if text.lstrip().startswith("[") else text
     try:
-        rows = json.loads(text if name == "mixture" else Path(text).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        rows = parse_json(text if name == "mixture" else Path(text).read_bytes())
+    except (OSError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error
     if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
         raise ValueError(
@@ -202,11 +203,11 @@ def _weight(value: Any, place: str) -> Weight:
     if not isinstance(value, list):
         return _number(value, place)
     pairs = [pair for pair in value if isinstance(pair, list) and len(pair) == 2]
-    iterations = [one for one, _ in pairs if type(one) is int and one >= 0]
+    iterations = [one for one, _ in pairs if type(one) is int and 0 <= one <= _MOST]
     if not value or len(iterations) < len(value) or iterations != sorted(set(iterations)):
         raise ValueError(
             f"{place}: a weight by iteration is a list of [iteration, weight] whose iterations are whole "
-            f"numbers that rise from at least 0, got {value!r:.80}"
+            f"numbers of at most {_MOST:g} that rise from at least 0, got {value!r:.80}"
         )
     weights = [_number(weight, place) for _, weight in pairs]
     return tuple(zip(iterations, weights, strict=True))
