@@ -2,6 +2,8 @@
 
 # ruff: noqa: D103
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -59,6 +61,41 @@ def test_a_whole_line_of_somebody_else_is_refused_by_its_number(tmp_path: Path, 
     path.write_text(f'{{"key": "a"}}\n{line}\n')
     with pytest.raises(DataError, match=r"a\.jsonl, line 2: "):
         Lines(path)
+
+
+@pytest.mark.parametrize(
+    ("step", "row"),
+    [
+        ("scenes", {}),
+        ("captions", {"place": "a", "by": {}}),
+        ("captions", {"place": ["a"], "by": {}, "parents": []}),
+        ("captions", {"place": "a", "by": {}, "parents": [{}]}),
+        ("replies", {}),
+        ("replies", {"reply": {"text": 1}}),
+        ("replies", {"reply": {"text": "a", "more": 1}}),
+    ],
+)
+def test_a_line_of_something_else_is_refused_by_its_number(
+    tmp_path: Path, step: str, row: dict[str, object]
+) -> None:
+    (tmp_path / f"{step}.jsonl").write_text(json.dumps({"key": "a", **row}) + "\n")
+    with (
+        WorkFolder(tmp_path) as work,
+        pytest.raises(DataError, match=rf"{step}\.jsonl, line 1: no line of"),
+    ):
+        work.file(step)
+
+
+def test_a_file_system_without_locks_is_named_and_no_other_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError) as caught:
+        WorkFolder(tmp_path)
+    assert caught.value.errno == errno.ENOLCK and caught.value.filename == str(tmp_path / "lock")
 
 
 def test_a_pipe_is_no_file(tmp_path: Path) -> None:

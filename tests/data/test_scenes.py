@@ -129,6 +129,16 @@ def test_broken_files_are_listed_with_the_reason_and_the_others_are_used(
     assert len(rows["a.mp4"]["scenes"]) == 20 and rows["a.mp4"]["scenes"][3] == [90.0, 120.0]
 
 
+def test_a_name_that_no_file_of_tasks_can_hold_is_listed_and_no_twin_of_it(tmp_path: Path) -> None:
+    """A byte that is not UTF-8 is half a surrogate pair in a name; not every file system takes one."""
+    write_clip(tmp_path / "b.mp4", 20)
+    with WorkFolder(tmp_path / "work") as work:
+        summary = find_scenes(work, ["a\udcff.mp4", "b.mp4"], tmp_path, EVENLY)
+        rows = {row["video"]: row for row in work.current("scenes")}
+    assert (summary.kept, summary.dropped) == (1, {"unusable": 1})
+    assert "its name is not UTF-8" in rows["a\udcff.mp4"]["reason"] and "code" not in rows["b.mp4"]
+
+
 def test_another_run_makes_nothing_anew_until_a_file_has_changed(footage: Path, tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     shutil.copytree(footage, videos)

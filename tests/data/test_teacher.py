@@ -145,7 +145,9 @@ def test_what_repeats_a_note_is_a_leak(text: str, leaks: bool) -> None:
 @pytest.mark.parametrize(
     "found",
     [{}, {"thought": "a", "tool": "b"}, {"thought": "", "tool": "b", "arguments": {}},
-     {"thought": "a", "tool": 3, "arguments": {}}, {"thought": "a", "tool": "b", "arguments": []}],
+     {"thought": "a", "tool": 3, "arguments": {}}, {"thought": "a", "tool": "b", "arguments": []},
+     {"thought": "\ud83d", "tool": "b", "arguments": {}},
+     {"thought": "a", "tool": "b", "arguments": {"c": ["\ud83d"]}}],
 )  # fmt: skip
 def test_a_reply_that_is_no_thought_and_call_is_malformed(found: dict[str, object]) -> None:
     call = read_call(found)

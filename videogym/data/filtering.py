@@ -33,7 +33,7 @@ from videogym.data.captions import segment_frames
 from videogym.data.prompts import StepPrompt, step_prompt
 from videogym.data.scenes import open_unchanged
 from videogym.data.work import Dropped, Item, Made, Progress, Summary, WorkFolder, hashed, run_step
-from videogym.datasets.task_files import task_row
+from videogym.datasets.task_files import task_of_row, task_row
 from videogym.geometry import Segment, segment_iou
 from videogym.judging import judge_lenient, parse_verdict_strict, token_f1
 from videogym.recipes import Recipe, get_recipe
@@ -172,9 +172,11 @@ def read_question(row: Mapping[str, Any], place: str, entry: Any, max_share: flo
             "malformed", f"{shown(question)}: options must be a list of texts, got {shown(options)}"
         )
     try:
-        return _task(row, place, question, answer, tuple(options), span)
+        task = _task(row, place, question, answer, tuple(options), span)
+        task_of_row(task_row(task))  # refuses what no file of tasks can hold, such as half a character
     except ValueError as error:
-        return Dropped("malformed", str(error))
+        return Dropped("malformed", f"{shown(question)}: {error}")
+    return task
 
 
 def _task(
@@ -196,7 +198,7 @@ def _task(
         return task
     letter = option_named(task, answer)
     if letter is None or len({folded(text) for text in task.options}) < len(task.options):
-        raise ValueError(f"{shown(question)}: {shown(answer)} is not one of the options {shown(options)}")
+        raise ValueError(f"{shown(answer)} is not one of the options {shown(options)}")
     return replace(task, answer=letter)
 
 

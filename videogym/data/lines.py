@@ -99,16 +99,19 @@ def hold(path: Path, refusal: str) -> BinaryIO:
 
     Raises:
         DataError: another process holds it.
-        OSError: the file cannot be made.
+        OSError: the file cannot be made, or not be locked.
     """
     import fcntl  # POSIX only
 
     file = path.open("a+b")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         file.close()
         raise DataError(refusal) from None
+    except OSError as error:  # a file system without locks, say; it names no file
+        file.close()
+        raise OSError(error.errno, os.strerror(error.errno or 0), os.fspath(path)) from error
     return file
 
 

@@ -37,6 +37,7 @@ from videogym.env import VideoQAEnv
 from videogym.geometry import Segment, segment_iou
 from videogym.grammars.longvt import video_name
 from videogym.recipes import Recipe, get_recipe
+from videogym.spaces import is_encodable
 from videogym.state import Task
 from videogym.tool_episode import ToolEpisode, ToolReply
 from videogym.traces import Trace, TurnTrace, looks_of, to_line, trace_of
@@ -217,6 +218,8 @@ def read_call(found: dict[str, Any] | Dropped) -> TeacherCall | Dropped:
     if not isinstance(arguments, dict):
         return Dropped("malformed", f"field 'arguments' must be an object, got {shown(arguments)}")
     assert isinstance(thought, str) and isinstance(tool, str)
+    if not is_encodable(json.dumps(found, ensure_ascii=False)):
+        return Dropped("malformed", f"half a surrogate pair, which is no character, in {shown(found)}")
     return TeacherCall(thought, tool, arguments)
 
 

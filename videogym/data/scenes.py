@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from videogym.data.work import Dropped, Item, Later, Made, Progress, Summary, WorkFolder, run_step
 from videogym.datasets import check_length
+from videogym.spaces import is_encodable
 from videogym.video import (
     DecodeTimeout,
     FrameStore,
@@ -94,7 +95,7 @@ def find_scenes(
     items = []
     for video in videos:
         content = _content(root / video)
-        twin = seen.setdefault(content, video) if content else video
+        twin = seen.setdefault(content, video) if content and is_encodable(video) else video
         source = (root, video, "" if twin == video else twin, options)
         items.append(Item(video, (), by, source, content if twin == video else f"{content} {twin}"))
     work.video_root = root
@@ -112,6 +113,8 @@ def _content(path: Path) -> str:
 def _make(source: tuple[Path, str, str, SceneOptions]) -> Made:
     root, path, twin, options = source
     told = {"video": path}
+    if not is_encodable(path):
+        return Dropped("unusable", f"{path}: its name is not UTF-8, which no file of tasks can hold", told)
     if twin:
         return Dropped("duplicate", f"{path}: the same content as {twin}", told)
     try:

@@ -26,13 +26,13 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from videogym.data.lines import DataError, Holder, Lines, hold
-from videogym.judging import NoReply
+from videogym.judging import NoReply, Reply
 from videogym.video import DecodeTimeout, UnfitVideo, VideoChanged, VideoError, VideoNotFound
 from videogym.writing import appearing
 
@@ -160,7 +160,12 @@ class WorkFolder(Holder):
             DataError: the file holds something else.
         """
         if name not in self._files:
-            self._files[name] = Lines(self.folder / f"{name}.jsonl")
+            lines = Lines(self.folder / f"{name}.jsonl")
+            is_ours = _is_reply if name == "replies" else _is_step_line
+            for number, row in enumerate(lines.rows, start=1):
+                if not is_ours(row):
+                    raise DataError(f"{lines.path}, line {number}: no line of {name}")
+            self._files[name] = lines
         return self._files[name]
 
     def current(self, step: str) -> list[dict[str, Any]]:
@@ -219,6 +224,18 @@ class WorkFolder(Holder):
     def kept(self, step: str) -> list[dict[str, Any]]:
         """The lines of a step that were not dropped."""
         return [row for row in self.current(step) if "code" not in row]
+
+
+def _is_step_line(row: Mapping[str, Any]) -> bool:
+    parents = row.get("parents")
+    found = isinstance(row.get("place"), str), isinstance(row.get("by"), dict), isinstance(parents, list)
+    return all(found) and all(isinstance(key, str) for key in parents or ())
+
+
+def _is_reply(row: Mapping[str, Any]) -> bool:
+    reply = row.get("reply")
+    known = {one.name for one in fields(Reply)}
+    return isinstance(reply, dict) and isinstance(reply.get("text"), str) and reply.keys() <= known
 
 
 Made = Mapping[str, Any] | Dropped
