@@ -89,6 +89,12 @@ def browser() -> Iterator[Any]:
         running.close()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names that differ from process to process: workers would not agree on what there is to run."""
+    if named := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+        raise pytest.UsageError(f"the name of a test holds the address of an object: {named[0]}")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose mark asks for what is not here, or fail it where that is required."""
     if item.get_closest_marker("gpu") is not None:
