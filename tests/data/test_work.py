@@ -92,6 +92,24 @@ def test_lines_of_older_settings_do_not_stay_where_there_is_nothing_to_make_any_
         assert places(work, "scenes") == ["a.mp4"] and not work.current("questions")
 
 
+def test_a_step_before_its_turn_is_refused_and_changes_nothing(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One whose step before kept nothing is in turn, and has nothing to do."""
+    folder, model = tmp_path / "work", ["--endpoint", "http://127.0.0.1:9/v1", "--model", "m"]
+    with WorkFolder(folder) as work:
+        found(work, videos)
+    for step, first in (("filter", "questions"), ("traces", "filter")):
+        before = sorted(folder.iterdir())
+        assert main(["data", step, "--work", str(folder), *model]) == 2
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert f"the step before {step} was not run: run `videogym data {first}` first" in told
+        assert {path.suffix for path in set(folder.iterdir()) - set(before)} <= {".jsonl"}
+    with WorkFolder(folder) as work:
+        assert run_step(work, "captions", [], lambda _: {}).made == 0
+        assert run_step(work, "questions", [], lambda _: {}).made == 0
+
+
 def test_a_run_of_other_settings_that_leaves_something_tells_what_and_why(
     videos: Path, tmp_path: Path
 ) -> None:

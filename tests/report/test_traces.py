@@ -32,6 +32,7 @@ from videogym import (
     VideoQAEnv,
 )
 from videogym.actions import Find
+from videogym.cli import main
 from videogym.evaluate import evaluate
 from videogym.report import write_report
 from videogym.state import Action, Clip, Result, Task, Turn
@@ -47,6 +48,7 @@ from videogym.traces import (
     read_traces,
     to_line,
 )
+from videogym.traces.files import prepare, require_writable
 from videogym.video import VideoMeta
 
 PROOF = Path(__file__).parents[1] / "benchmarks" / "prove_traces.py"
@@ -301,6 +303,31 @@ def test_what_is_not_ours_is_never_cut(tmp_path: Path) -> None:
         with pytest.raises(TraceError, match="left as it is"):
             append_trace(path, played(*TWO_LOOKS))
         assert path.read_bytes() == text
+
+
+@pytest.mark.parametrize(
+    "text", [b"notes\n", b'{"a": 1}\n', b'{"a": 1}', b'\n{"version": 2, "run": "x"}\n']
+)
+def test_a_file_of_something_else_is_refused_before_the_first_episode(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "other.jsonl"
+    path.write_bytes(text)
+    for refusing in (prepare, require_writable):
+        with pytest.raises(TraceError, match=r"other\.jsonl: line [12]: .*left as it is"):
+            refusing(path)
+    assert (
+        main(
+            [
+                "eval",
+                "oracle",
+                "--tasks",
+                "procedural:brief_event?level=0&count=1&split=test",
+                "--traces",
+                str(path),
+            ]
+        )
+        == 2
+    )
+    assert path.read_bytes() == text
 
 
 def test_any_other_broken_line_names_file_and_line(tmp_path: Path) -> None:

@@ -213,6 +213,21 @@ class WorkFolder(Holder):
         with appearing(self.folder / f"{step}.places.json") as partial:
             partial.write_text(json.dumps(places), encoding="utf-8")
 
+    def require_before(self, step: str) -> None:
+        """Make sure that the step before one was run.
+
+        Raises:
+            DataError: it was not, so that there is nothing to go on from.
+        """
+        if step == STEPS[0]:
+            return
+        before = STEPS[STEPS.index(step) - 1]
+        if self._places(before) is None and not self.file(before).rows:
+            command = "caption" if before == "captions" else before
+            raise DataError(
+                f"{self.folder}: the step before {step} was not run: run `videogym data {command}` first"
+            )
+
     def newest(self, step: str) -> dict[str, dict[str, Any]]:
         """The newest line of each place, in their order."""
         newest: dict[str, dict[str, Any]] = {}
@@ -270,13 +285,14 @@ def run_step(
         max_tokens: of a reply. What was dropped because a reply was cut at another number is made again.
 
     Raises:
-        DataError: the file of the step holds something else.
+        DataError: the step before was not run, or a file holds something else.
         EndpointError: the endpoint cannot be used; what was made before is kept.
         VideoError: a video has changed or is gone.
         OSError: a line cannot be written.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
+    work.require_before(step)
     lines, summary = work.file(step), Summary(step, cost=cost or CallCost())
     work.set_places(step, [item.place for item in items])
     newest = work.newest(step)

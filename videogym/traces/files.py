@@ -105,8 +105,8 @@ def require_writable(path: str | os.PathLike[str]) -> None:
     """Make sure that a file can be added to; one that is not there is not made.
 
     Raises:
-        TraceError: the file ends in something that is no piece of a trace, or is no file; it is left as it
-            is.
+        TraceError: the file begins or ends with something that is no piece of a trace, or is no file; it is
+            left as it is.
         OSError: the file cannot be written.
     """
     try:
@@ -124,11 +124,23 @@ def prepare(path: str | os.PathLike[str]) -> None:
     """Make a file ready to be added to, an empty one if there is none.
 
     Raises:
-        TraceError: the file ends in something that is no piece of a trace, or is no file; it is left as it
-            is.
+        TraceError: the file begins or ends with something that is no piece of a trace, or is no file; it is
+            left as it is.
         OSError: the file cannot be written.
     """
+    _require_traces(Path(path))
     _append(path, b"")
+
+
+def _require_traces(path: Path) -> None:
+    """See to it that a file of something else is not added to; its first line tells."""
+    for number, line in _lines(path) if path.is_file() else ():
+        if line.endswith(b"\n") or not _is_torn(line):
+            try:
+                from_line(line, run=path.stem)
+            except TraceError as error:
+                raise TraceError(f"{path}: line {number}: {error}; the file is left as it is") from error
+        return
 
 
 def _append(path: str | os.PathLike[str], line: bytes) -> None:
