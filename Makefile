@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Small tensors only: a second torch thread costs more than it brings, and starves the decoder.
 export OMP_NUM_THREADS ?= 1
+# Hundreds of processes import torch here: each would compile it anew where this is set, in twice the time.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo demo-seeds demo-mllm demo-planted lift test test-slow test-ray test-vllm test-lmms-eval test-browser test-peers test-openenv test-verifiers check bench bench-mllm bench-rollouts bench-gpu bench-report fuzz study prove-resume prove-ray prove-families prove-planted prove-pipeline prove-exploits prove-traces prove-kills prove-sharding prove-servers docs site pictures test-wheel setup clean
 
