@@ -8,10 +8,10 @@ give, gradients included.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 
 import torch
 from torch import Tensor
@@ -97,11 +97,12 @@ class Scorer:
             )
             for (_, part), begin, row in zip(parts, begins, rows, strict=True)
         ]
-        shown = [
-            features[visual]
+        later = [
+            visual
             for (_, part), begin in zip(parts, begins, strict=True)
             for visual in part.visuals[len(begin[1]) :]
         ]
+        shown = _features_of(later, features)
         hidden = self._behind(expanded, shown, prefixes, rows)
         row, place, ids = [], [], []
         for index, ((number, part), begin) in enumerate(zip(parts, begins, strict=True)):
@@ -238,7 +239,7 @@ class Scorer:
         begins = list(dict.fromkeys(_prefix_of(part, self.model) for part in parts))
         expanded = [self.model.expand(*begin) for begin in begins]
         cache = PrefixCache(self.model.model.config.text_config)
-        shown = [features[visual] for _, visuals in begins for visual in visuals]
+        shown = _features_of([visual for _, visuals in begins for visual in visuals], features)
         hidden, mask = self._forward(expanded, shown, cache)
         last = hidden[torch.arange(len(begins)), mask.sum(1) - 1]
         layers = tuple((layer.keys, layer.values) for layer in cache.layers)  # type: ignore[union-attr]
@@ -290,6 +291,15 @@ def require_alike(model: QwenVL, shares: Sequence[Sequence[Record]]) -> None:
             "of the tasks of a gradient step some show frames and some show none at all, which ranks that "
             "train a vision tower cannot divide; set freeze_vision"
         )
+
+
+def _features_of(visuals: Sequence[Visual], features: Mapping[Visual, Tensor]) -> list[Tensor]:
+    """Features for a pass; where it shows none of the visuals, nothing of one, but of its graph.
+
+    FSDP frees the weights of a pass by the gradients of what it was given: ranks that do so at different
+    times wait for different layers.
+    """
+    return [features[visual] for visual in visuals] or [one[:0] for one in islice(features.values(), 1)]
 
 
 def _prefix_of(part: Passage, model: QwenVL) -> Prefix:

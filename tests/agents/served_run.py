@@ -57,7 +57,8 @@ class Run:
 
     def __init__(self, log: Path, module: str, *options: str) -> None:
         launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(RANKS), "--standalone"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+        path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path)}
         self.log, self.started = log, time.time()
         with log.open("w") as file:
             self.process = subprocess.Popen(
