@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rounding import GRADIENT, ROUNDING
 from safetensors.torch import load_file
-from sharded_run import GRPO, SFT, critic_of, make_actor, make_config, train
+from sharded_run import GRPO, critic_of, make_actor, make_config, train, write_examples
 from small_chat import FAMILIES, build
 
 from agents import train_grpo_mllm, train_sft
@@ -28,7 +27,7 @@ from agents.training.ranks import (
     map_across_ranks,
     plan_micro_batches,
 )
-from agents.vlm.records import Record, read_records, write_records
+from agents.vlm.records import read_records
 
 HERE = Path(__file__).parent
 CLOSE = 1e-5  # weights after some steps: they differ by 6e-8, and move by ten times as much
@@ -49,26 +48,12 @@ POISONED: dict[str, Any] = {**JOBS[0], "name": "poisoned", "changes": {"iteratio
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models of both families, and examples to imitate, of which those of one task do not look."""
+    """Models of both families, and examples to imitate."""
     folder = tmp_path_factory.mktemp("inputs")
     for family in FAMILIES:
         build(folder / family, family)
-    lesson = {"checkpoint": str(folder / "qwen3_vl"), "demonstrated_tasks": 3, "per_task": 2}
-    config = train_sft.Config.of(**{**SFT, **lesson})
-    ((played, _),) = train_sft.load_examples(config, make_actor(config), False)
-    first = played[0].task_id
-    write_records(
-        folder / "examples.jsonl", [at_once(one) if one.task_id == first else one for one in played]
-    )
+    write_examples(folder / "examples.jsonl", folder / "qwen3_vl")
     return folder
-
-
-def at_once(record: Record) -> Record:
-    """An episode whose answer is given in the first turn."""
-    asked, answered = record.turns[0], record.turns[-1]
-    assert asked.looked
-    said = replace(answered, observation=asked.observation, visuals=asked.visuals)
-    return replace(record, turns=(said,))
 
 
 def on(inputs: Path, job: dict[str, Any]) -> dict[str, Any]:

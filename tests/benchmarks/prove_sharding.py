@@ -34,8 +34,7 @@ sys.path.insert(0, str(HERE.parent / "agents"))
 import sharded_run  # noqa: E402
 from small_chat import build  # noqa: E402
 
-from agents import train_sft  # noqa: E402
-from agents.vlm.records import read_records, write_records  # noqa: E402
+from agents.vlm.records import read_records  # noqa: E402
 
 CLOSE = 1e-5
 # Adam divides by the gradient: where that is as small as its epsilon, rounding alone moves a single weight
@@ -110,11 +109,7 @@ def trained_alike(one: Path, other: Path, start: Path) -> bool:
 def prove_ways(folder: Path, family: str, ranks: int) -> bool:
     """Train in all ways with ranks and in one process; print a line each."""
     checkpoint = str(build(folder / "tiny", family))
-    config = train_sft.Config.of(
-        **{**sharded_run.SFT, "checkpoint": checkpoint, "demonstrated_tasks": 3, "per_task": 2}
-    )
-    ((examples, _),) = train_sft.load_examples(config, sharded_run.make_actor(config), False)
-    write_records(folder / "examples.jsonl", examples)
+    sharded_run.write_examples(folder / "examples.jsonl", Path(checkpoint))
     shared = {"checkpoint": checkpoint, "records": str(folder / "examples.jsonl")}
     jobs: list[dict[str, Any]] = []
     for loop in sharded_run.LOOPS:
