@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.generic import is_flash_attention_requested
 
-from ..training.ranks import is_first
+from ..training.ranks import all_gather_object, is_first
 from ..training.sharding import Shardable
 from ..training.staging import whole_folder
 from . import frame_attention, qwen2_5_vl, qwen3_vl  # noqa: F401  # families that are registered
@@ -264,9 +264,16 @@ class QwenVL(Shardable):
         # To the tower a frame is a step in time, and steps do not see each other: frames of one size go in
         # as one long video, which spares it work that it does once per item.
         ordered = sorted(visuals, key=lambda visual: self.layout.grid(visual)[1:])
+        parts = runs([math.prod(self.layout.grid(visual)) for visual in ordered], PATCHES_AT_ONCE)
+        idle = 0  # calls that other ranks have beyond these: where weights are divided, all make as many
+        if torch.is_grad_enabled() and not self.vision_frozen:
+            idle = max(all_gather_object(len(parts))) - len(parts)
         made: dict[Visual, Tensor] = {}
-        for some in runs([math.prod(self.layout.grid(visual)) for visual in ordered], PATCHES_AT_ONCE):
+        for some in parts:
             made |= self._encode_at_once(ordered[some])
+        for _ in range(idle):  # nothing of it is used, but its graph
+            ((first, again),) = self._encode_at_once(ordered[:1]).items()
+            made[first] = torch.cat([made[first], again[:0]])
         return made
 
     def _encode_at_once(self, ordered: Sequence[Visual]) -> dict[Visual, Tensor]:

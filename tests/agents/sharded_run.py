@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 from agents import train_grpo_mllm, train_ppo_mllm, train_sft
 from agents.collectors.rollouts import make_collector
 from agents.engines.transformers_engine import TransformersEngine
+from agents.models import qwen_vl
 from agents.training import ranks
 from agents.training.archive import load_archive
 from agents.training.run import RunDiverged
@@ -30,6 +31,7 @@ from agents.vlm.config import ChatConfig
 from agents.vlm.policy import make_model
 from agents.vlm.records import Record, read_records, write_records
 
+PATCHES_AT_ONCE = qwen_vl.PATCHES_AT_ONCE
 SMALL: dict[str, Any] = {
     "recipe": RECIPE,
     "tasks": TASKS,
@@ -119,11 +121,13 @@ def train(job: dict[str, Any], out: Path, played: Path | None = None) -> ChatAct
 
     Args:
         job: ``loop`` is one of `LOOPS`, ``changes`` those to the config; with ``stop``, it is stopped at
-            the start of that step and resumed by another actor.
+            the start of that step and resumed by another actor; with ``patches_at_once``, the vision tower
+            reads so many in a call.
         out: folder of the run.
         played: learn from the records of this folder instead of playing.
     """
     config, (module, _) = make_config(job), LOOPS[job["loop"]]
+    qwen_vl.PATCHES_AT_ONCE = job.get("patches_at_once", PATCHES_AT_ONCE)
     with stored_rollouts(module, played):
         if "stop" in job:
             with stopping(module, job["stop"]):

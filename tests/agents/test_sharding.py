@@ -32,8 +32,16 @@ from agents.vlm.records import read_records
 HERE = Path(__file__).parent
 CLOSE = 1e-5  # weights after some steps: they differ by 6e-8, and move by ten times as much
 JOBS: list[dict[str, Any]] = [
-    {"name": "sft", "family": "qwen3_vl", "loop": "sft", "changes": {}},
-    {"name": "stopped", "family": "qwen3_vl", "loop": "sft", "changes": {}, "stop": 3},
+    # A frame is a call of the vision tower: ranks have different numbers of them.
+    {"name": "sft", "family": "qwen3_vl", "loop": "sft", "changes": {}, "patches_at_once": 1},
+    {
+        "name": "stopped",
+        "family": "qwen3_vl",
+        "loop": "sft",
+        "changes": {},
+        "patches_at_once": 1,
+        "stop": 3,
+    },
     {"name": "grpo", "family": "qwen2_5_vl", "loop": "grpo", "changes": {"gradient_checkpointing": True}},
     {"name": "critic", "family": "qwen2_5_vl", "loop": "ppo", "changes": {"critic_model": "copy"}},
 ]

@@ -40,10 +40,12 @@ CLOSE = 1e-5
 # Adam divides by the gradient: where that is as small as its epsilon, rounding alone moves a single weight
 # by a part of a step. A tensor with such a weight must agree to this part of the way it went.
 OF_THE_WAY = 0.01
+MANY_CALLS = "a call of the tower for each frame"
 WAYS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "one at a time, layers again": {"micro_batch_size": 1, "gradient_checkpointing": True},
     "all at once": {"micro_batch_size": 64},
+    MANY_CALLS: {},
     "plain prefixes, a window": {"share_prefixes": False, "window": 1},
     "frozen vision": {"freeze_vision": True, "micro_batch_size": 3},
     "adapters": {"lora_rank": 4, "learning_rate": 3e-4, "gradient_checkpointing": True},
@@ -117,7 +119,8 @@ def prove_ways(folder: Path, family: str, ranks: int) -> bool:
             changes = {**changes, **shared}
             if loop != "sft":
                 del changes["records"]
-            jobs.append({"name": f"{loop}, {way}", "loop": loop, "changes": changes})
+            calls = {"patches_at_once": 1} if way == MANY_CALLS else {}
+            jobs.append({"name": f"{loop}, {way}", "loop": loop, "changes": changes, **calls})
     (folder / "jobs.json").write_text(json.dumps(jobs))
     ran = torchrun(ranks, str(HERE.parent / "agents" / "sharded_run.py"), str(folder))
     said, _ = ran.communicate()
