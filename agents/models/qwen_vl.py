@@ -434,13 +434,8 @@ def patch_layout(config: Any) -> PatchLayout:
         WrongCheckpoint: it is of another family.
     """
     vision, family = config.vision_config, family_of(config.model_type)
-    return PatchLayout(
-        vision.patch_size,
-        vision.spatial_merge_size,
-        vision.temporal_patch_size,
-        family.mean,
-        family.std,
-    )
+    sizes = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
+    return PatchLayout(*sizes, family.mean, family.std)
 
 
 @lru_cache(maxsize=1024)
