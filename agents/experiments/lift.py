@@ -13,7 +13,8 @@ start:
 - under LONGVT_TINY ``grpo``; ``grpo_no_time``, without the reward for the place of the look;
   ``grpo_recall``, with recall in place of its IoU; ``grpo_4`` and ``grpo_16``, in groups of 4 and 16, with
   as many rollouts; ``grpo_no_std``, ``grpo_clip_higher`` and ``grpo_dynamic``, which are options of
-  `agents.train_grpo_mllm`; ``rft`` from ``grpo``;
+  `agents.train_grpo_mllm`; ``rft`` from ``grpo``; ``grpo_320_s`` and ``grpo_two_hops``, which play what no
+  demonstration shows, videos of 320 seconds and another family of questions, see `BEYOND`;
 - under VIDEO_MTR_TINY ``ppo``; ``ppo_trajectory``, which is paid for answers only; ``ppo_no_gate``;
   ``ppo_no_bonus``; ``ppo_turns_1`` and ``ppo_turns_2``, of 3; ``grpo_turn``, GRPO with credit of turns and
   as many episodes.
@@ -77,6 +78,11 @@ WIDE = SIZES | {"vocab_size": 1400}  # the words of two recipes' prompts
 SHARED = ("base", "lesson", "practice")  # by both recipes
 WAYS = {"greedy": TESTED, "sampled": TESTED, "blind": 200, "skim": 200}  # of answering: questions
 SEEING = ("greedy", "sampled")
+BEYOND = {  # stages that play other tasks than were demonstrated: what of the source is replaced by what
+    "grpo_320_s": ("duration_s=256", "duration_s=320"),
+    "grpo_two_hops": ("brief_event", "two_hops"),
+}
+COMPARED = ("practice", "sft", "longer")  # with those, on their tasks
 HASTY = 0.6  # share of the demonstrations of the cold start
 GRPO: dict[str, Any] = {
     "learning_rate": 2e-4,
@@ -144,6 +150,9 @@ def _longvt(shared: dict[str, Any]) -> dict[str, Stage]:
         "grpo_clip_higher": replace(grpo, clip_high=0.28),
         "grpo_dynamic": replace(grpo, max_generation_batches=4),
     }
+    for name, others in BEYOND.items():
+        sources = {key: shared[key].replace(*others) for key in ("tasks", "eval_tasks")}
+        changed[name] = grpo.with_options(**sources)
     return {
         "grpo": Stage("sft", train_grpo_mllm.train, grpo),
         "rft": Stage("grpo", train_rft.train, selection(shared)),
@@ -222,13 +231,14 @@ def run_seed(recipe: str, seed: int, out: Path, names: Sequence[str] = ()) -> di
     }
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
-    make_base(folders["base"] / "base", seed)
+    places = {name: folder / name for name, folder in folders.items()}
+    make_base(places["base"], seed)
     made_by = {"base": f"{WIDE} {TESTED}"}
     results = {}
     for name, stage in todo.items():
         made_by[name] = f"{made_by[stage.parent]} {described(stage.config)}"
         folder = folders[name]
-        work = partial(run_stage, name, stage, folder, folders[stage.parent] / stage.parent)
+        work = partial(run_stage, name, stage, folder, places)
         # Bars of two runs would mix.
         with (folder / "log.txt").open("a", encoding="utf-8") as log, redirect_stderr(log):
             results[name] = result(folder / f"{name}.json", made_by[name], work)
@@ -264,7 +274,7 @@ def make_base(folder: Path, seed: int) -> None:
 
 
 def needed(every: dict[str, Stage], names: Sequence[str]) -> dict[str, Stage]:
-    """Some stages with those that they start from, parents first; none: all.
+    """Some stages with those that they start from or are compared with, parents first; none: all.
 
     Raises:
         ValueError: there is no such stage.
@@ -274,17 +284,19 @@ def needed(every: dict[str, Stage], names: Sequence[str]) -> dict[str, Stage]:
         raise ValueError(f"unknown stage {unknown[0]!r}; known: {', '.join(every)}")
     for name, stage in reversed(every.items()):
         if name in wanted:
-            wanted.add(stage.parent)
+            wanted |= {stage.parent, *(COMPARED if name in BEYOND else ())}
     return {name: stage for name, stage in every.items() if name in wanted}
 
 
-def run_stage(name: str, stage: Stage, folder: Path, start: Path) -> dict[str, Any]:
-    """Train a stage from a checkpoint, and measure what it made."""
-    config, actor = begun(stage, folder, start)
+def run_stage(name: str, stage: Stage, folder: Path, places: dict[str, Path]) -> dict[str, Any]:
+    """Train a stage from the checkpoint of another, all of which have places; measure what it made."""
+    config, actor = begun(stage, folder, places[stage.parent])
     run = stage.train(config, actor, folder / "runs" / name, True)
     seconds = {"seconds": run.seconds, "cpu_seconds": run.cpu_seconds}
     actor.model.save(str(folder / name))
     found = measure(config, folder / name, ways=SEEING if name in LESSONS else tuple(WAYS)) | seconds
+    if name in BEYOND:
+        found["compared"] = {other: measure(config, places[other], ways=SEEING) for other in COMPARED}
     records = folder / "runs" / name / "records"
     if records.is_dir():
         tokenizer = fingerprint(actor.model.tokenizer)

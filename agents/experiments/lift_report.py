@@ -25,7 +25,10 @@ def table(results: Sequence[dict[str, dict[str, Any]]]) -> str:
     ]
     names = dict.fromkeys(name for seed in results for name in seed)
     for name in names:
-        rows = [(seed[name], seed.get("sft")) for seed in results if name in seed]
+        # On other tasks than those of the cold start, with it on these.
+        rows = [
+            (seed[name], seed[name].get("compared", seed).get("sft")) for seed in results if name in seed
+        ]
         right = {way: [x for row, _ in rows for x in row[way]["right"]] for way in ("sampled", "greedy")}
         later = [(row, start) for row, start in rows if start is not None and name not in (*LESSONS, "sft")]
         gained = [
@@ -47,7 +50,20 @@ def table(results: Sequence[dict[str, dict[str, Any]]]) -> str:
             f"{np.mean([row['cpu_seconds'] for row, _ in rows]) / 60:.1f}",
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    told = [_compared(name, [seed[name] for seed in results if name in seed]) for name in names]
+    return "\n".join([*lines, *filter(None, told)]) + "\n"
+
+
+def _compared(name: str, rows: Sequence[dict[str, Any]]) -> str:
+    """What others make of the tasks of a stage, in a paragraph; "": they are those of all stages."""
+    if "compared" not in rows[0]:
+        return ""
+    told = [
+        f"{other} {_mean([row['compared'][other] for row in rows], 'sampled', 'accuracy')} sampled, "
+        f"{_mean([row['compared'][other] for row in rows], 'greedy', 'accuracy')} greedy"
+        for other in rows[0]["compared"]
+    ]
+    return f"\nOn the tasks of {name}: {'; '.join(told)}."
 
 
 def _mean(rows: Sequence[dict[str, Any]], way: str, figure: str) -> str:

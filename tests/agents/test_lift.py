@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from agents import train_grpo_mllm, train_sft
 from agents.experiments import demo_mllm, lift
-from agents.experiments.lift import HASTY, SEEING, WAYS, needed, run_recipes, run_seed, stages
+from agents.experiments.lift import BEYOND, HASTY, SEEING, WAYS, needed, run_recipes, run_seed, stages
 from agents.experiments.lift_report import LESSONS, draw, table
 from agents.experiments.stages import EVENT_S, SIZES, Stage, described
 from videogym import VideoQAEnv
@@ -25,7 +25,8 @@ PPO = ("ppo", "ppo_trajectory", "ppo_no_gate", "ppo_no_bonus", "ppo_turns_1", "p
 
 
 @pytest.mark.parametrize(
-    ("recipe", "ways"), [("LONGVT_TINY", (*GRPO, *SIGNAL)), ("VIDEO_MTR_TINY", (*PPO, "grpo_turn"))]
+    ("recipe", "ways"),
+    [("LONGVT_TINY", (*GRPO, *SIGNAL, *BEYOND)), ("VIDEO_MTR_TINY", (*PPO, "grpo_turn"))],
 )
 def test_everything_starts_from_one_cold_start(recipe: str, ways: tuple[str, ...]) -> None:
     """The mixture after the good demonstrations; the control on the same mixture; the rest from there."""
@@ -107,6 +108,8 @@ def test_a_stage_brings_those_that_it_starts_from() -> None:
     assert list(needed(every, ["rft"])) == ["lesson", "practice", "sft", "grpo", "rft"]
     assert list(needed(every, ["longer", "grpo"])) == ["lesson", "practice", "sft", "longer", "grpo"]
     assert list(needed(every, [])) == list(every)
+    compared = ["lesson", "practice", "sft", "longer", "grpo_two_hops"]
+    assert list(needed(every, ["grpo_two_hops"])) == compared
     with pytest.raises(ValueError, match="unknown stage 'gpro'; known: lesson, practice, sft"):
         needed(every, ["gpro"])
 
@@ -115,8 +118,9 @@ def short(recipe: str, seed: int) -> dict[str, Stage]:
     """Stages of one iteration each."""
     whole, few = stages(recipe, seed), {"eval_episodes": 2, "max_new_tokens": 12, "iterations": 1}
     lesson = {"demonstrated_tasks": 2, "groups": 1, **few}
-    changed = dict.fromkeys(("lesson", "practice", "second_lesson", "sft"), lesson)
-    changed["grpo"] = {"groups": 1, "group_size": 2, **few}
+    rollouts = {"groups": 1, "group_size": 2, **few}
+    changed = dict.fromkeys(("lesson", "practice", "second_lesson", "sft", "longer"), lesson)
+    changed |= dict.fromkeys(("grpo", "grpo_two_hops"), rollouts)
     return {
         name: replace(whole[name], config=whole[name].config.with_options(**options))
         for name, options in changed.items()
@@ -134,23 +138,29 @@ def test_cells_are_made_once_and_hold_figures_and_curves(
     monkeypatch.setattr(lift, "SIZES", {"vocab_size": 700})
     first = run_seed("LONGVT_TINY", 0, tmp_path)
     folder = tmp_path / "LONGVT_TINY" / "seed-0"
-    assert list(first) == ["lesson", "practice", "sft", "grpo"]
+    assert list(first) == ["lesson", "practice", "sft", "longer", "grpo", "grpo_two_hops"]
     for name, row in first.items():
         for way in SEEING if name in LESSONS else WAYS:
             assert len(row[way]["right"]) == 2 and 0 <= row[way]["guessed"] <= 1
         assert row["cpu_seconds"] > 0
     assert len(first["grpo"]["curves"]["looked_never"]) == 1 and "curves" not in first["sft"]
+    compared = first["grpo_two_hops"]["compared"]
+    assert list(compared) == ["practice", "sft", "longer"]
+    assert all(len(row[way]["right"]) == 2 for row in compared.values() for way in SEEING)
+    assert "compared" not in first["grpo"]
     monkeypatch.setattr(lift, "run_stage", again)
     assert run_seed("LONGVT_TINY", 0, tmp_path) == first
     text = table([first])
-    assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == [f"| {name}" for name in first]
+    lines = text.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:8]] == [f"| {name}" for name in first]
+    assert lines[9].startswith("On the tasks of grpo_two_hops: practice ") and len(lines) == 10
     stored = json.loads((folder / "grpo.json").read_text())
     (folder / "grpo.json").write_text(json.dumps({**stored, "made_by": "another"}))
     with pytest.raises(ValueError, match="choose another folder"):
         run_seed("LONGVT_TINY", 0, tmp_path, ["grpo"])
 
 
-def again(name: str, stage: Stage, folder: Path, start: Path) -> dict[str, object]:
+def again(name: str, stage: Stage, folder: Path, places: dict[str, Path]) -> dict[str, object]:
     """Nothing is done twice."""
     raise AssertionError(f"{name} was made again")
 
@@ -177,11 +187,24 @@ def test_a_table_compares_with_the_cold_start_of_the_same_seed() -> None:
     assert "[" not in lines[2].split(" | ")[4]
 
 
+def test_a_stage_on_other_tasks_is_compared_on_these() -> None:
+    """The cold start is right in none of its own, and in 2 of 10 of those where the stage is in 4."""
+    start, better = answers([False] * 10), answers([True] * 4 + [False] * 6)
+    there = answers([True] * 2 + [False] * 8)
+    row = {**better, "compared": {"practice": better, "sft": there}}
+    lines = table([{"sft": start, "grpo_two_hops": row}]).splitlines()
+    assert "+0.200 [" in lines[3]
+    assert lines[5] == (
+        "On the tasks of grpo_two_hops: practice 0.4 sampled, 0.4 greedy; sft 0.2 sampled, 0.2 greedy."
+    )
+
+
 def test_both_recipes_start_from_one_lesson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is made once; the second lesson starts from its weights, in the second recipe's words."""
     made: list[tuple[str, str, str]] = []
 
-    def note(name: str, stage: Stage, folder: Path, start: Path) -> dict[str, object]:
+    def note(name: str, stage: Stage, folder: Path, places: dict[str, Path]) -> dict[str, object]:
+        start = places[stage.parent]
         made.append((name, str(folder.relative_to(tmp_path)), str(start.relative_to(tmp_path))))
         return {"curves": {}}
 
@@ -194,11 +217,14 @@ def test_both_recipes_start_from_one_lesson(tmp_path: Path, monkeypatch: pytest.
         ("lesson", "shared/seed-3", "shared/seed-3/base"),
         ("practice", "shared/seed-3", "shared/seed-3/lesson"),
         ("sft", longvt, "shared/seed-3/practice"),
+        ("longer", longvt, f"{longvt}/sft"),
         ("grpo", longvt, f"{longvt}/sft"),
+        ("grpo_two_hops", longvt, f"{longvt}/sft"),
         ("second_lesson", video_mtr, "shared/seed-3/practice"),
         ("sft", video_mtr, f"{video_mtr}/second_lesson"),
+        ("longer", video_mtr, f"{video_mtr}/sft"),
     ]
-    assert list(found["VIDEO_MTR_TINY"]) == ["lesson", "practice", "second_lesson", "sft"]
+    assert list(found["VIDEO_MTR_TINY"]) == ["lesson", "practice", "second_lesson", "sft", "longer"]
 
 
 def test_prompts_of_both_recipes_are_few_tokens(tmp_path: Path) -> None:
