@@ -3,11 +3,11 @@
 The tasks and the model are those of `agents.experiments.demo_mllm`. There the demonstrations are perfect, a
 model that imitates them is right nearly always, and nothing is left to reinforcement learning. Here it is
 first taught to see, to search and to speak (``lesson``, under LONGVT_TINY, and ``practice``, more of the
-same, without which some seeds have not learnt to read what a look shows; ``second_lesson`` goes on from
-there under VIDEO_MTR_TINY), and then imitates demonstrations of mixed quality (``sft``): `HASTY` of them
-look before they have searched and answer by what they saw. What is missing after that was made to be
-missing, by demonstrations that are no better than those of people and of large models are. From ``sft``
-start:
+same, without which some seeds have not learnt to read what a look shows; ``second_lesson`` and
+``second_practice`` go on from there under VIDEO_MTR_TINY), and then imitates demonstrations of mixed
+quality (``sft``): `HASTY` of them look before they have searched and answer by what they saw. What is
+missing after that was made to be missing, by demonstrations that are no better than those of people and of
+large models are. From ``sft`` start:
 
 - ``longer``: as much supervised fine-tuning again, on the same mixture: the control;
 - under LONGVT_TINY ``grpo``; ``grpo_no_time``, without the reward for the place of the look;
@@ -120,7 +120,10 @@ def stages(recipe: str, seed: int) -> dict[str, Stage]:
     if recipe == "VIDEO_MTR_TINY":
         # Seeing is learnt; what is left are indices of a pool in place of seconds, and another grammar.
         lesson = lesson.with_options(**shared, learning_rate=1e-3, iterations=700, window=2)
-        first["second_lesson"], last = Stage(last, train_sft.train, lesson), "second_lesson"
+        practice = lesson.with_options(seed=seed + 2000, learning_rate=1.5e-3, eval_every=350)
+        first["second_lesson"] = Stage(last, train_sft.train, lesson)
+        first["second_practice"] = Stage("second_lesson", train_sft.train, practice)
+        last = "second_practice"
     sft = lesson.with_options(
         learning_rate=1e-3,
         wrong_looks=0.0,

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from videogym.comparison.paired import share_difference
 from videogym.evaluate import proportion
 
-LESSONS = ("lesson", "practice", "second_lesson")  # what the cold start begins from
+LESSONS = ("lesson", "practice", "second_lesson", "second_practice")  # what the cold start begins from
 
 
 def table(results: Sequence[dict[str, dict[str, Any]]]) -> str:

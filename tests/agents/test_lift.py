@@ -31,9 +31,10 @@ PPO = ("ppo", "ppo_trajectory", "ppo_no_gate", "ppo_no_bonus", "ppo_turns_1", "p
 def test_everything_starts_from_one_cold_start(recipe: str, ways: tuple[str, ...]) -> None:
     """The mixture after the good demonstrations; the control on the same mixture; the rest from there."""
     parents = {name: stage.parent for name, stage in stages(recipe, 3).items()}
-    last = "second_lesson" if recipe == "VIDEO_MTR_TINY" else "practice"
+    last = "second_practice" if recipe == "VIDEO_MTR_TINY" else "practice"
     assert parents.pop("lesson") == "base" and parents.pop("sft") == last
     assert parents.pop("practice") == "lesson" and parents.pop("second_lesson", "practice") == "practice"
+    assert parents.pop("second_practice", "second_lesson") == "second_lesson"
     assert parents.pop("longer") == "sft" and parents.pop("rft", "grpo") == "grpo"
     assert set(parents.values()) == {"sft"} and set(parents) == set(ways)
     for name, stage in stages(recipe, 3).items():
@@ -119,7 +120,7 @@ def short(recipe: str, seed: int) -> dict[str, Stage]:
     whole, few = stages(recipe, seed), {"eval_episodes": 2, "max_new_tokens": 12, "iterations": 1}
     lesson = {"demonstrated_tasks": 2, "groups": 1, **few}
     rollouts = {"groups": 1, "group_size": 2, **few}
-    changed = dict.fromkeys(("lesson", "practice", "second_lesson", "sft", "longer"), lesson)
+    changed = dict.fromkeys((*LESSONS, "sft", "longer"), lesson)
     changed |= dict.fromkeys(("grpo", "grpo_two_hops"), rollouts)
     return {
         name: replace(whole[name], config=whole[name].config.with_options(**options))
@@ -221,10 +222,11 @@ def test_both_recipes_start_from_one_lesson(tmp_path: Path, monkeypatch: pytest.
         ("grpo", longvt, f"{longvt}/sft"),
         ("grpo_two_hops", longvt, f"{longvt}/sft"),
         ("second_lesson", video_mtr, "shared/seed-3/practice"),
-        ("sft", video_mtr, f"{video_mtr}/second_lesson"),
+        ("second_practice", video_mtr, f"{video_mtr}/second_lesson"),
+        ("sft", video_mtr, f"{video_mtr}/second_practice"),
         ("longer", video_mtr, f"{video_mtr}/sft"),
     ]
-    assert list(found["VIDEO_MTR_TINY"]) == ["lesson", "practice", "second_lesson", "sft", "longer"]
+    assert list(found["VIDEO_MTR_TINY"]) == [*LESSONS, "sft", "longer"]
 
 
 def test_prompts_of_both_recipes_are_few_tokens(tmp_path: Path) -> None:
