@@ -113,13 +113,21 @@ def test_the_skim_shows_none_of_it_and_an_oracle_answers(family, recipe, root):
     assert report.hit_rate is not None and report.hit_rate.mean == 1.0
 
 
-@pytest.mark.parametrize("family", ["what", "order", "scene"])
+@pytest.mark.parametrize("family", ["what", "order", "count", "scene"])
 def test_no_text_tells_the_answer(family, root):
     train = tasks_of(root, family, count=200, seed=1)
     test = tasks_of(root, family, count=200)
     for way, right in right_by_text(train, test).items():
         assert abs(np.mean(right) - 0.25) < 0.11, f"{family}: {way}"
     assert min(Counter(task.answer for task in test).values()) > 25
+
+
+@pytest.mark.parametrize("level", [0, 3])
+@pytest.mark.parametrize("family", PLAIN)
+def test_addresses_are_equally_long_whatever_the_answer(family, level, root):
+    """How many insertions there are could be counted in them, and in which corner one is."""
+    tasks = tasks_of(root, family, level=level, count=30)
+    assert len({len(task.video.partition("?")[2]) for task in tasks}) == 1
 
 
 def test_nothing_of_the_answer_can_be_read_in_the_address_and_no_observation_holds_it(root):

@@ -1,7 +1,9 @@
 """The name of a planted video: whose frames, which content they must have, and what is drawn into them.
 
 Written ``planted-video:PATH?content=FINGERPRINT&insertions=TEXT``; the text is JSON in URL-safe
-base 64, so that nothing of an answer can be read in it. Read strictly, as synthetic addresses are.
+base 64, so that nothing of an answer can be read in it, and blanks behind it make the addresses of most
+tasks equally long, so that nothing can be counted either. Whoever decodes it knows all, as with the seed
+of a synthetic address. Read strictly, as these are.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from videogym.video.planted.insertion import Insertion
 from videogym.video.synthetic.address import InvalidAddress, read_fields
 
 MAX_INSERTIONS = 64
+_LEAST_CHARS = 1152  # of the JSON; more than eight bars and four shapes take
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,8 @@ class PlantedAddress:
 
     def __str__(self) -> str:
         path = quote(self.source, safe="/", errors="surrogateescape")
-        coded = base64.urlsafe_b64encode(canonical(self.insertions).encode()).decode().rstrip("=")
+        text = canonical(self.insertions).ljust(_LEAST_CHARS)
+        coded = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
         return f"{PLANTED_PREFIX}{path}?content={self.content}&insertions={coded}"
 
     @classmethod
