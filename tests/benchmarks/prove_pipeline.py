@@ -58,7 +58,7 @@ def main(moments: int, seed: int) -> int:
         wrong = [f"the undisturbed run ended with status {status}"] if status else wrong_tasks(calm)
         killed.mkdir()
         with scripted_model() as model:
-            kills = killed_until_done(videos, killed, model, moments, random.Random(seed), most=6)
+            kills = killed_until_done(videos, killed, model, moments, random.Random(seed), most=4)
             try:
                 same_end(killed, calm, model, kills)
             except AssertionError as error:

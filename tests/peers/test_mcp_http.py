@@ -3,9 +3,9 @@
 # ruff: noqa: D103
 
 import asyncio
+import http.client
 import json
 import time
-import urllib.error
 import urllib.request
 
 import pytest
@@ -139,12 +139,15 @@ HEADERS = {"content-type": "application/json", "accept": "application/json, text
 
 
 def post(server, body, **headers):
-    request = urllib.request.Request(f"{server.url}/mcp", body, {**HEADERS, **headers})
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status
-    except urllib.error.HTTPError as error:
-        return error.code
+        try:
+            connection.request("POST", "/mcp", body, {**HEADERS, **headers})
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # refused before all of it was sent; the answer can still be read
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 INITIALIZE = json.dumps(
