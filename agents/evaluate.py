@@ -71,12 +71,14 @@ OPTIONS = (
     *("device", "dtype"),
     *("video_form", "window", "max_new_tokens", "max_context", "max_concurrent_rollouts"),
     *("judge", "judge_model", "judge_cache", "judge_deadline_s", "threads", "server", "by"),
+    "allow_untested_vllm",
 )
 log = logging.getLogger(__name__)
 REFUSALS: tuple[type[Exception], ...] = (*MENDABLE, EngineError)  # of what an evaluation is given
 # Settings that may change when an evaluation is resumed: they decide about no episode.
 _FREE = (
     *("device", "max_concurrent_rollouts", "threads", "server", "by", "trained_on", "video_root"),
+    "allow_untested_vllm",
     *("judge", "judge_model", "judge_cache", "judge_deadline_s"),  # the recipe's identity tells the judge
 )
 _WORDS = {"hit_rate": "hit rate", "invalid_rate": "turns refused", "cut_rate": "episodes cut"}

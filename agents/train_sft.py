@@ -171,7 +171,8 @@ class Config(ChatConfig):
     def ignored(self) -> dict[str, str]:
         """See `LoopConfig.ignored`."""
         lesson = self.demonstrations
-        found = {"first_frames": "is for loops that play: examples show what their recipe does"}
+        why = "is for loops that play: examples show what their recipe does"
+        found = dict.fromkeys(("first_frames", "allow_untested_vllm"), why)
         if not lesson.images:
             found |= dict.fromkeys(("images_share", "image_max_pixels"), "needs images")
         if self.records:

@@ -133,7 +133,7 @@ _KINDS = {int: "a whole number", bool: "True or False"}
 OPTIONS = (
     *("checkpoint", "policy", "text", "server", "recipe", "grammar", "prompt_file", *BUDGETS),
     *("device", "dtype", "video_form", "window", "max_new_tokens", "max_context"),
-    *("max_concurrent_rollouts", "threads", "seed", "traces"),
+    *("max_concurrent_rollouts", "threads", "seed", "traces", "allow_untested_vllm"),
 )
 _TELLING = (
     *("checkpoint", "policy", "text", "recipe", "dtype", "video_form", "window"),

@@ -7,6 +7,7 @@ is an error and not a bias.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from ..models.visuals import FrameReader, PatchLayout, Visual, resolve
 from .base import Context, EngineError, Output, Sampling
 
+log = logging.getLogger(__name__)
 TESTED_VERSIONS = ("0.32.0",)  # of vLLM, with tests/vllm_engines
 MIN_TEMPERATURE = 0.01  # vLLM silently samples with this one below it
 BAN = -1e9  # added to a logit; finite, as JSON needs it
@@ -54,17 +56,23 @@ def engine_options(
 
 
 def check_version(version: str, allow_untested: bool) -> None:
-    """Refuse a vLLM that the tests have not seen.
+    """Refuse a vLLM that the tests have not seen, or warn where it is allowed.
 
     Raises:
         EngineError: it is not one of `TESTED_VERSIONS`, and untested ones are not allowed. Caches and
             weight updates differ between versions, and their faults are silent.
     """
-    if version.split("+")[0] not in TESTED_VERSIONS and not allow_untested:
+    if version.split("+")[0] in TESTED_VERSIONS:
+        return
+    told = f"vLLM {version} is untested, tested are {', '.join(TESTED_VERSIONS)}"
+    if not allow_untested:
         raise EngineError(
-            f"vLLM {version} is untested, tested are {', '.join(TESTED_VERSIONS)}; run its tests with it, "
-            "and if they pass make the engine in Python with allow_untested=True"
+            f"{told}; install one of these, or sample by it nevertheless: --allow-untested-vllm, in Python "
+            "allow_untested=True"
         )
+    log.warning(
+        "%s: compare log-probabilities of a few rollouts with the trainer's before a long run", told
+    )
 
 
 def prepare(

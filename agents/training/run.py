@@ -41,7 +41,7 @@ VERSION = 1  # of what a checkpoint holds
 MAY_CHANGE = (  # from one part of a run to the next
     *("recipe", "prompt_file", "iterations", "collector", "workers", "eval_every", "eval_episodes"),
     *("eval_tasks", "checkpoint_every", "keep_checkpoints", "keep_best", "logger", "threads", "video_root"),
-    *("run_name", "conversations_every", "conversations_shown"),
+    *("run_name", "conversations_every", "conversations_shown", "allow_untested_vllm"),
     *("judge", "judge_model", "judge_cache", "judge_deadline_s"),  # the recipe's identity tells the judge
     # What fits into memory; sums are then made in another order, and bits differ.
     *("micro_batch_size", "max_concurrent_rollouts", "share_prefixes", "gradient_checkpointing", "device"),

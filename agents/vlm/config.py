@@ -57,6 +57,8 @@ class SamplingConfig:
     first_frames: tuple[int, ...] = ()
     """Numbers of first frames, one of which is drawn for each training prompt and shared by its rollouts,
     such as 4 8 16 32 64; without any, and in evaluations, the recipe's."""
+    allow_untested_vllm: bool = False
+    """Sample by a server whose version of vLLM our tests have not seen; a warning names it."""
 
 
 @dataclass(frozen=True)

@@ -190,10 +190,11 @@ def make_actor(config: ChatConfig, model: QwenVL, server: str = "") -> ChatActor
     urls = [url.strip() for url in server.split(",") if url.strip()]
     if server and not urls:
         raise ValueError(f"server must be a URL, or several with commas between, got {server!r}")
+    untested = told.allow_untested_vllm
     if urls and (launched() or len(urls) > 1):
-        engine = SharedServers(urls, model.store, model.layout)
+        engine = SharedServers(urls, model.store, model.layout, allow_untested=untested)
     elif urls:
-        engine = HTTPEngine(urls[0], model.store, model.layout)
+        engine = HTTPEngine(urls[0], model.store, model.layout, allow_untested=untested)
     return ChatActor(model, engine, sampling, config.memory.share_prefixes)
 
 

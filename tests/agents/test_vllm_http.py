@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 
+from agents import train_grpo_mllm
 from agents.engines.base import Context, EngineError, Sampling
 from agents.engines.vllm_common import prepare, span_versions
 from agents.engines.vllm_http import HTTPEngine, png_uri
@@ -36,6 +37,8 @@ from agents.engines.vllm_server import serve
 from agents.engines.weight_files import WeightFiles
 from agents.models.checkpoints import named_weights, save_processor
 from agents.models.visuals import PatchLayout, Visual
+from agents.vlm.policy import make_actor, make_model
+from videogym import FrameStore
 from videogym.video import FrameBatch
 
 RECORDED = json.loads(
@@ -391,12 +394,30 @@ def test_a_wrapped_model_is_refused(start: Callable[[Handler], Served]) -> None:
     engine.close()
 
 
-def test_an_untested_version_is_refused_unless_it_is_allowed(start: Callable[[Handler], Served]) -> None:
-    """With the versions that are tested."""
+def test_the_option_for_untested_versions_reaches_every_engine(
+    start: Callable[[Handler], Served], checkpoints: dict[str, Path]
+) -> None:
+    """One server, and several."""
+    servers = [start(lambda *_: (200, {"version": "0.99.1", "data": [{"root": "one"}]})) for _ in range(2)]
+    config = train_grpo_mllm.Config.of(checkpoint=str(checkpoints["qwen2_5_vl"]))
+    model = make_model(config, FrameStore())
+    for urls in (servers[0].url, ",".join(served.url for served in servers)):
+        with pytest.raises(EngineError, match="--allow-untested-vllm"):
+            make_actor(config, model, urls)
+        make_actor(config.with_options(allow_untested_vllm=True), model, urls).engine.close()
+
+
+def test_an_untested_version_is_refused_unless_it_is_allowed(
+    start: Callable[[Handler], Served], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the versions that are tested; where it is allowed, a warning names it."""
     served = start(lambda *_: (200, {"version": "0.99.1"}))
     with pytest.raises(EngineError, match=r"vLLM 0\.99\.1 is untested, tested are 0\.32\.0"):
         engine_of(served.url)
+    assert not caplog.messages
     engine_of(served.url, allow_untested=True).close()
+    (told,) = caplog.messages
+    assert told.startswith("vLLM 0.99.1 is untested, tested are 0.32.0")
 
 
 def test_a_refusal_of_the_server_is_passed_on(start: Callable[[Handler], Served]) -> None:
